@@ -1,0 +1,54 @@
+# The commands of daily work. `make help` lists them.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+TYPED := src tests $(wildcard examples benchmarks)
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint types cover format clean
+
+help: ## List the commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# Keyed on pip: a venv that was left half-made lacks it.
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "Python 3.11 or newer is needed, but '$(PYTHON)' is: $$($(PYTHON) --version 2>&1)." >&2; \
+		echo "Name another one: make PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml | $(BIN)/pip
+	$(BIN)/python -m pip install --quiet 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --editable . --group dev
+	@touch $(VENV)/.installed-demo $@
+
+$(VENV)/.installed-demo: pyproject.toml | $(BIN)/pip
+	$(BIN)/python -m pip install --quiet --editable '.[demo]'
+	@touch $@
+
+install: $(VENV)/.installed ## Make .venv with the package and the development tools
+
+demo: $(VENV)/.installed-demo ## Show the queue at work: index the standard library
+	$(BIN)/python -m examples.stdlib_index
+
+test: lint types ## Run everything that must pass: ruff, mypy, pytest with coverage
+	$(BIN)/python -m pytest --cov
+
+lint: install ## Check style and format with ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install ## Check types with mypy
+	$(BIN)/mypy $(TYPED)
+
+cover: install ## Run pytest and write the coverage report to htmlcov/
+	$(BIN)/python -m pytest --cov --cov-report=html
+
+format: install ## Format the code and apply ruff's safe fixes
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+clean: ## Remove caches and build output; keeps .venv
+	rm -rf .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist htmlcov
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

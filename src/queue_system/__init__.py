@@ -1,0 +1,43 @@
+"""A job queue on Redis that loses nothing, is quick, and is a pleasure to read."""
+
+from __future__ import annotations
+
+from queue_system.config import QueueConfig
+from queue_system.errors import (
+    AccessDeniedError,
+    CircuitOpenError,
+    InvalidInputError,
+    ItemTooLargeError,
+    QueueSystemError,
+    ServerError,
+    ServerFullError,
+    ServerUnreachableError,
+    UndecodableItemError,
+    UnresolvableNameError,
+    UnserializableError,
+    UnsupportedServerError,
+    WrongKeyTypeError,
+)
+from queue_system.manager import QueueManager
+from queue_system.model.retry import QueueRetryConfig
+from queue_system.worker import QueueWorker
+
+__all__ = [
+    "AccessDeniedError",
+    "CircuitOpenError",
+    "InvalidInputError",
+    "ItemTooLargeError",
+    "QueueConfig",
+    "QueueManager",
+    "QueueRetryConfig",
+    "QueueSystemError",
+    "QueueWorker",
+    "ServerError",
+    "ServerFullError",
+    "ServerUnreachableError",
+    "UndecodableItemError",
+    "UnresolvableNameError",
+    "UnserializableError",
+    "UnsupportedServerError",
+    "WrongKeyTypeError",
+]

@@ -1,0 +1,1 @@
+"""Where operations live: the only folder that speaks Redis."""

@@ -1,0 +1,225 @@
+"""Every transition as a typed command: script, arguments, reply. Pure; a transport runs them.
+
+All but the plain reads carry an id of their own (nonce, claim id, settlement id, token), so that sending one again is safe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from queue_system.broker.protocol import Argument, Command, Script, load_script, pack, plain
+from queue_system.model.keys import Keys
+
+SCRIPTS: Final[dict[str, Script]] = {
+    name: load_script(name)
+    for name in ("enqueue", "claim", "settle", "beat", "mark", "move", "sweep", "purge", "status", "trim")
+}
+MAX_ITEMS: Final = 1000
+"""How many items one script may touch."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewOperation:
+    """One operation to enqueue: its id, its item, and its deduplication key, or ""."""
+
+    operation_id: str
+    item: bytes
+    deduplication_key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What a claim brought. `values` are `b"high:NAME\\n" + item`, or None for one settled meanwhile."""
+
+    now_ms: int
+    next_due_ms: int
+    more: bool
+    wrong_keys: tuple[bytes, ...]
+    first_token: int
+    values: Sequence[bytes | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """The answer to a beat: whether the incarnation is registered, what it holds, and how many incarnations there are."""
+
+    alive: bool
+    tokens: int
+    incarnations: int
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """What becomes of one item of a dead incarnation. `how` is "next", "later" or "reject"."""
+
+    token: bytes
+    old: bytes
+    how: str
+    new: bytes
+    operation_id: str = ""
+    record: bytes = b""
+    record_ttl_ms: int = 1
+    deduplication_key: str = ""
+    follow_up: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class StatusPage:
+    """A page of list lengths; the other members come with the first page only."""
+
+    cursor: str
+    lists: dict[str, int]
+    failures: int = 0
+    system_errors: int = 0
+    delayed: int = 0
+    running: int = 0
+    now_ms: int = 0
+    counters: dict[str, int] | None = None
+
+
+class Commands:
+    """Builds the commands for one key prefix."""
+
+    def __init__(self, keys: Keys) -> None:
+        self.keys = keys
+        self._prefix = pack((keys.prefix,))
+
+    def _script(self, name: str, parse: Any, *arguments: Argument, packed: bytes = b"", count: int = 0) -> Command[Any]:
+        body = self._prefix + pack(arguments) + packed
+        return Command(name, SCRIPTS[name], 1 + len(arguments) + count, body, parse)
+
+    def enqueue(
+        self, queue: str, nonce: str, operations: Sequence[NewOperation], *, delay_ms: int = 0, dedup_ttl_ms: int
+    ) -> Command[list[int | bytes]]:
+        """Add operations to one queue. Reply: 1 queued, 0 id taken, or the id that holds the deduplication key."""
+        flat: list[Argument] = [queue, nonce, delay_ms, dedup_ttl_ms]
+        for operation in operations:
+            flat += (operation.operation_id, operation.item, operation.deduplication_key)
+        return self._script("enqueue", _identity, *flat)
+
+    def claim(
+        self, incarnation: str, claim_id: str, wanted: int, names: Sequence[str] = (), *, adopt: bytes = b""
+    ) -> Command[Claimed | None]:
+        """Move up to `wanted` items in flight, or the one given as `adopt`. None: the incarnation is unregistered."""
+        return self._script("claim", _parse_claim, incarnation, claim_id, wanted, adopt, *names)
+
+    def settle(self, incarnation: str, settlement_id: str, packed: bytes, count: int) -> Command[bytes]:
+        """Settle deliveries, given as `count` packed arguments. Reply: a letter each, or b"lost"."""
+        return self._script("settle", _identity, incarnation, settlement_id, packed=packed, count=count)
+
+    def beat(self, mode: str, incarnation: str, lease_ms: int) -> Command[Pulse]:
+        """Register (`"register"`), beat (`"beat"`) or sign off (`"leave"`)."""
+        return self._script("beat", _parse_pulse, mode, incarnation, lease_ms)
+
+    def mark(self, incarnation: str, observed: bytes) -> Command[bool]:
+        """Declare an incarnation dead if its entry still is the observed one."""
+        return self._script("mark", bool, incarnation, observed)
+
+    def move(self, incarnation: str, moves: Iterable[Move]) -> Command[list[int]]:
+        """Move items of a dead incarnation. Reply: how many moved, how many tokens are left."""
+        flat: list[Argument] = []
+        for m in moves:
+            flat += (m.token, m.old, m.how, m.new, m.operation_id, m.record, m.record_ttl_ms, m.deduplication_key)
+            flat.append(m.follow_up)
+        return self._script("move", _identity, incarnation, *flat)
+
+    def sweep(self, cursor: str, interval_ms: int) -> Command[tuple[str, int]]:
+        """Index lists that a foreign client filled. Reply: next cursor and how many were found."""
+        return self._script("sweep", _parse_sweep, cursor, interval_ms)
+
+    def purge(self, queue: str, delayed: Sequence[bytes] = ()) -> Command[int]:
+        """Remove up to 1,000 items of a queue's list, or the given members of the delayed set."""
+        return self._script("purge", int, queue, *delayed)
+
+    def status(self, cursor: str) -> Command[StatusPage]:
+        """Read a page of list lengths."""
+        return self._script("status", _parse_status, cursor)
+
+    def trim(self, dead_letters: str, letters: Sequence[bytes]) -> Command[int]:
+        """Drop the given letters from `failures` or `system_errors`."""
+        return self._script("trim", int, dead_letters, *letters)
+
+    def wait_for_wake(self, names: Sequence[str], seconds: float) -> Command[bool]:
+        """Block until a wake-up marker comes, for at most `seconds`. Reply: whether one came."""
+        keys = [self.keys.wake(name) for name in names] or [self.keys.wake()]
+        return plain(bool, "BZPOPMIN", *keys, f"{seconds:.3f}")
+
+    def incarnations(self) -> Command[dict[str, bytes]]:
+        """Read all registered and dead incarnations with their entries."""
+        return plain(_parse_incarnations, "HGETALL", self.keys.workers)
+
+    def held(self, incarnation: str, cursor: str = "0") -> Command[tuple[str, dict[bytes, bytes]]]:
+        """Read a page of what an incarnation holds."""
+        return plain(_parse_held, "HSCAN", self.keys.inflight(incarnation), cursor, "COUNT", 100)
+
+    def tokens(self, incarnation: str) -> Command[list[int]]:
+        """Read the tokens that an incarnation holds."""
+        return plain(_parse_tokens, "HKEYS", self.keys.inflight(incarnation))
+
+    def delayed_page(self, cursor: str) -> Command[tuple[str, list[bytes]]]:
+        """Read a page of the delayed set."""
+        return plain(_parse_delayed, "ZSCAN", self.keys.delayed, cursor, "COUNT", 500)
+
+    def letters(self, dead_letters: str, start: int, stop: int) -> Command[list[bytes]]:
+        """Read dead letters by position."""
+        return plain(_identity, "LRANGE", self.keys.prefix + dead_letters, start, stop)
+
+
+def server_info() -> Command[dict[str, str]]:
+    """Read the server's own description."""
+    return plain(_parse_info, "INFO", "server")
+
+
+def _identity(reply: Any) -> Any:
+    return reply
+
+
+def _parse_claim(reply: Any) -> Claimed | None:
+    if len(reply) == 1:
+        return None
+    _, now_ms, next_due_ms, more, wrong, first_token = reply[:6]
+    return Claimed(now_ms, next_due_ms, bool(more), tuple(wrong), first_token, reply[6:])
+
+
+def _parse_pulse(reply: Any) -> Pulse:
+    alive, tokens, incarnations = reply
+    return Pulse(alive == 1, tokens, incarnations)
+
+
+def _parse_sweep(reply: Any) -> tuple[str, int]:
+    return reply[0].decode(), reply[1]
+
+
+def _parse_status(reply: Any) -> StatusPage:
+    lists = {key.decode(errors="replace"): length for key, length in _pairs(reply[1])}
+    if len(reply) == 2:  # noqa: PLR2004 - a further page
+        return StatusPage(reply[0].decode(), lists)
+    counters = {name.decode(): int(value) for name, value in _pairs(reply[7])}
+    return StatusPage(reply[0].decode(), lists, *reply[2:7], counters)
+
+
+def _parse_incarnations(reply: Any) -> dict[str, bytes]:
+    return {field.decode(errors="replace"): entry for field, entry in _pairs(reply)}
+
+
+def _parse_held(reply: Any) -> tuple[str, dict[bytes, bytes]]:
+    return reply[0].decode(), {token: value for token, value in _pairs(reply[1]) if not token.startswith(b"#")}
+
+
+def _parse_tokens(reply: Any) -> list[int]:
+    return [int(token) for token in reply if token.isdigit()]
+
+
+def _parse_delayed(reply: Any) -> tuple[str, list[bytes]]:
+    return reply[0].decode(), reply[1][::2]
+
+
+def _parse_info(reply: Any) -> dict[str, str]:
+    lines = (line.partition(":") for line in reply.decode(errors="replace").splitlines() if ":" in line)
+    return {name: value for name, _, value in lines}
+
+
+def _pairs(flat: Sequence[Any]) -> Iterable[tuple[Any, Any]]:
+    return zip(flat[::2], flat[1::2], strict=True)

@@ -1,0 +1,68 @@
+"""Commands as values: the bytes to send and how to read the reply. Never sends anything."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+Argument = bytes | str | int
+
+
+def pack(arguments: Sequence[Argument]) -> bytes:
+    """Pack arguments as RESP bulk strings, without the leading count."""
+    encoded = [a if type(a) is bytes else a.encode() if isinstance(a, str) else b"%d" % a for a in arguments]
+    return b"".join([b"$%d\r\n%b\r\n" % (len(a), a) for a in encoded])
+
+
+class Script:
+    """One Lua file, called by the hash of its text and, where the server does not know it yet, by the text itself."""
+
+    __slots__ = ("_by_hash", "_by_text", "name", "sha", "source")
+
+    def __init__(self, name: str, source: str) -> None:
+        self.name = name
+        self.source = source.encode()
+        self.sha = hashlib.sha1(self.source, usedforsecurity=False).hexdigest()
+        self._by_hash = pack(("EVALSHA", self.sha, 1))
+        self._by_text = pack(("EVAL", self.source, 1))
+
+    def call(self, count: int, body: bytes, *, by_text: bool = False) -> bytes:
+        """Return the whole request. `body` holds `count` packed arguments, the prefix being the first."""
+        return b"*%d\r\n%b%b" % (count + 3, self._by_text if by_text else self._by_hash, body)
+
+
+def load_script(name: str) -> Script:
+    """Load `scripts/NAME.lua`, preceded by the fragments that it names under `Uses`."""
+    folder = resources.files(__package__) / "scripts"
+    source = (folder / f"{name}.lua").read_text(encoding="utf-8")
+    for line in source.splitlines():
+        if line.startswith("-- Uses"):
+            source = "".join((folder / used).read_text(encoding="utf-8") for used in line.split()[2:]) + source
+    return Script(name, source)
+
+
+@dataclass(frozen=True, slots=True)
+class Command(Generic[T]):
+    """One request and the reading of its reply. Sending the same command twice is safe.
+
+    `script` is None for a plain command, whose `body` then is the whole request.
+    """
+
+    name: str
+    script: Script | None
+    count: int
+    body: bytes
+    parse: Callable[[Any], T]
+
+    def request(self, *, by_text: bool = False) -> bytes:
+        """Return the bytes to send."""
+        return self.body if self.script is None else self.script.call(self.count, self.body, by_text=by_text)
+
+
+def plain(parse: Callable[[Any], T], *arguments: Argument) -> Command[T]:
+    """Build a command that needs no script."""
+    return Command(str(arguments[0]), None, 0, b"*%d\r\n%b" % (len(arguments), pack(arguments)), parse)

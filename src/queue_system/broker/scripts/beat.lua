@@ -1,0 +1,22 @@
+-- Registers an incarnation, shows that it lives, or signs it off.
+-- KEYS      1 prefix of every key
+-- ARGV      1 "register", "beat" or "leave" · 2 incarnation · 3 lease in ms
+-- Reply     {1 alive or 0 unregistered, tokens in flight, registered incarnations}
+-- Invariant a beat never brings back an incarnation that was reclaimed; one that holds tokens does not leave.
+local workers, inflight = KEYS[1] .. 'workers', KEYS[1] .. 'inflight:' .. ARGV[2]
+local mode, incarnation, lease_ms = ARGV[1], ARGV[2], ARGV[3]
+local current = redis.call('HGET', workers, incarnation)
+local tokens = redis.call('HLEN', inflight)
+  - redis.call('HEXISTS', inflight, '#claim') - redis.call('HEXISTS', inflight, '#settle')
+if not current and mode ~= 'register' then return {0, tokens, redis.call('HLEN', workers)} end
+if mode == 'leave' then
+  if tokens == 0 then
+    redis.call('HDEL', workers, incarnation)
+    redis.call('DEL', inflight)
+  end
+else
+  local counter = tonumber(string.match(current or '0:', '^(%d+):'))
+  redis.call('HDEL', workers, incarnation) -- not subject to maxmemory, so what follows is not either
+  redis.call('HSET', workers, incarnation, string.format('%.0f:%s', counter + 1, lease_ms))
+end
+return {1, tokens, redis.call('HLEN', workers)}

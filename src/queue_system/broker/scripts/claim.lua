@@ -1,0 +1,146 @@
+-- Promotes what is due, then moves ready items in flight, by priority and in turn among queues, each under a fresh token.
+-- KEYS      1 prefix of every key
+-- ARGV      1 incarnation · 2 claim id · 3 how many · 4 a value to take in flight instead of popping ("" for none)
+--           then the names of the queues served (none: all)
+-- Reply     {"lost"}, or {"claimed", server ms, ms of the next due item or -1, 1 if servable items remain,
+--           keys dropped for their type, first token, value...}; a value is "high:NAME\n" + item; tokens are consecutive
+-- Invariant the same claim id again gives the same values that are still in flight; an item is never outside both places.
+local prefix, incarnation, claim_id, wanted, adopted = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
+local time = redis.call('TIME')
+local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+local now_us = time[1] * 1000000 + time[2]
+local inflight, delayed, wake = prefix .. 'inflight:' .. incarnation, prefix .. 'delayed', prefix .. 'wake'
+local PRIORITIES = {'high', 'normal', 'low'}
+
+if redis.call('HEXISTS', prefix .. 'workers', incarnation) == 0 then return {'lost'} end
+local previous = redis.call('HGET', inflight, '#claim')
+local last_token = tonumber(redis.call('GET', prefix .. 'token') or 0)
+local values, wrong, first_token = {}, {}, 0
+
+local function number(value) return string.format('%.0f', value) end
+
+local function size(command, key)
+  local n = redis.pcall(command, key)
+  return type(n) == 'number' and n or 0
+end
+
+local function replay(first, count)
+  first_token = first
+  for start = first, first + count - 1, 500 do
+    local tokens = {}
+    for token = start, math.min(start + 499, first + count - 1) do tokens[#tokens + 1] = number(token) end
+    for _, value in ipairs(redis.call('HMGET', inflight, unpack(tokens))) do values[#values + 1] = value end
+  end
+end
+
+local function promote(limit)
+  local due = redis.pcall('ZRANGEBYSCORE', delayed, '-inf', now_ms, 'LIMIT', 0, limit)
+  if due.err or #due == 0 then return end
+  redis.call('ZREMRANGEBYRANK', delayed, 0, #due - 1)
+  local queues, items = {}, {}
+  for _, member in ipairs(due) do
+    local queue, item = string.match(member, '^[^\n]*\n([^\n]*)\n(.*)$')
+    local priority = queue and string.match(queue, '^(%a+):[%w_.-]+$')
+    if not items[queue or ''] and priority and (priority == 'high' or priority == 'normal' or priority == 'low')
+      and type(redis.pcall('LLEN', prefix .. queue)) == 'number' then
+      queues[#queues + 1] = queue
+      items[queue] = {}
+    end
+    if queue and items[queue] then
+      table.insert(items[queue], item)
+    else -- no list can hold it: it goes in flight at once, and the worker decides
+      values[#values + 1] = (queue or '') .. '\n' .. (item or member)
+    end
+  end
+  for _, queue in ipairs(queues) do
+    local priority, name = string.match(queue, '^(%a+):(.+)$')
+    redis.call('LPUSH', prefix .. queue, unpack(items[queue]))
+    redis.pcall('SADD', prefix .. 'registry', prefix .. queue)
+    redis.pcall('ZADD', prefix .. 'ready:' .. priority, 'NX', now_us, name)
+    redis.pcall('ZADD', prefix .. 'wake:' .. name, 0, 'r')
+  end
+end
+
+local turn = now_us
+local function take(priority, name, share)
+  local index, queue = prefix .. 'ready:' .. priority, priority .. ':' .. name
+  local popped = redis.pcall('RPOP', prefix .. queue, share)
+  if popped and popped.err then
+    wrong[#wrong + 1] = prefix .. queue
+    popped = false
+  end
+  local count = popped and #popped or 0
+  local header = queue .. '\n'
+  for i = 1, count do values[#values + 1] = header .. popped[i] end
+  if count < share then
+    redis.call('ZREM', index, name)
+    return false
+  end
+  turn = turn + 1
+  redis.call('ZADD', index, turn, name)
+  return true
+end
+
+local function serve_all(priority)
+  local index = prefix .. 'ready:' .. priority
+  local queues, steps = size('ZCARD', index), wanted + 100
+  while #values < wanted and queues > 0 and steps > 0 do
+    local name = redis.call('ZRANGE', index, 0, 0)[1]
+    if not name then break end
+    if not take(priority, name, math.ceil((wanted - #values) / queues)) then queues = queues - 1 end
+    steps = steps - 1
+  end
+  return size('ZCARD', index) > 0
+end
+
+local function serve_some(priority)
+  local index, turns, left = prefix .. 'ready:' .. priority, {}, false
+  for i = 5, #ARGV do
+    local score = redis.pcall('ZSCORE', index, ARGV[i])
+    if score and not score.err then turns[#turns + 1] = {tonumber(score), ARGV[i]} end
+  end
+  table.sort(turns, function(a, b) return a[1] < b[1] end)
+  for i, entry in ipairs(turns) do
+    local missing = wanted - #values
+    local share = math.ceil(missing / (#turns - i + 1))
+    if missing == 0 or take(priority, entry[2], share) then
+      left = true
+      redis.call('ZADD', prefix .. 'wake:' .. entry[2], 0, 'r')
+    end
+  end
+  return left
+end
+
+local more = false
+local replayed_id, replayed_first, replayed_count = string.match(previous or '', '^(%S+) (%d+) (%d+)$')
+if replayed_id == claim_id then
+  replay(tonumber(replayed_first), tonumber(replayed_count))
+else
+  if adopted ~= '' then
+    values[1] = adopted
+  else
+    promote(math.max(100, wanted))
+    local serve = #ARGV > 4 and serve_some or serve_all
+    for _, priority in ipairs(PRIORITIES) do more = serve(priority) or more end
+  end
+  if #values > 0 then
+    redis.call('HDEL', inflight, '#claim') -- not subject to maxmemory, so what follows is not either
+    first_token = math.max(last_token + 1, now_us)
+    redis.call('SET', prefix .. 'token', number(first_token + #values - 1))
+    for start = 1, #values, 500 do
+      local fields = {}
+      for i = start, math.min(start + 499, #values) do
+        fields[#fields + 1] = number(first_token + i - 1)
+        fields[#fields + 1] = values[i]
+      end
+      redis.call('HSET', inflight, unpack(fields))
+    end
+    redis.call('HSET', inflight, '#claim', claim_id .. ' ' .. number(first_token) .. ' ' .. #values)
+  end
+  if more and #ARGV == 4 then redis.pcall('ZADD', wake, 0, 'r') end
+end
+
+local next_due = redis.pcall('ZRANGE', delayed, 0, 0, 'WITHSCORES')
+local reply = {'claimed', now_ms, not next_due.err and tonumber(next_due[2]) or -1, more and 1 or 0, wrong, first_token}
+for i = 1, #values do reply[i + 6] = values[i] end
+return reply

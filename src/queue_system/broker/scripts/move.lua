@@ -1,0 +1,48 @@
+-- Moves items that a dead incarnation held to where they run again, or to the dead letters. The second half of a reclaim.
+-- KEYS      1 prefix of every key
+-- ARGV      1 incarnation, then for each item: token · value as read · "next", "later" or "reject" · new value or dead letter
+--           · id · record · record lifetime in ms · deduplication key · value of the callback item ("" for none)
+-- Reply     {items moved, tokens left}
+-- Uses      put_back.lua
+-- Invariant an item moves once, and only as it was read; the incarnation's entry goes when nothing is left.
+local prefix, incarnation = KEYS[1], ARGV[1]
+local workers, inflight, dedup = prefix .. 'workers', prefix .. 'inflight:' .. incarnation, prefix .. 'dedup'
+local system_errors, delayed = prefix .. 'system_errors', prefix .. 'delayed'
+
+if redis.call('HEXISTS', workers, 'dead:' .. incarnation) == 0 then return {0, 0} end
+redis.call('HLEN', inflight)
+redis.call('LLEN', system_errors)
+redis.call('ZCARD', delayed)
+redis.call('HLEN', dedup)
+
+local moved, rejected = 0, 0
+for i = 2, #ARGV, 9 do
+  local token, old, how, new = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
+  local id, record, ttl_ms, dedup_key, follow_up = ARGV[i + 4], ARGV[i + 5], ARGV[i + 6], ARGV[i + 7], ARGV[i + 8]
+  if redis.call('HGET', inflight, token) == old then
+    redis.call('HDEL', inflight, token)
+    moved = moved + 1
+    if how == 'reject' then
+      rejected = rejected + 1
+      redis.call('LPUSH', system_errors, new)
+      if id ~= '' then
+        redis.call('SET', prefix .. 'operation:' .. id, record, 'PX', ttl_ms)
+        if dedup_key ~= '' and redis.call('HGET', dedup, dedup_key) == id then redis.call('HDEL', dedup, dedup_key) end
+        redis.pcall('HINCRBY', prefix .. 'metrics', 'rejected', 1)
+      end
+      if follow_up ~= '' then put_back('RPUSH', token, follow_up) end
+    else
+      put_back(how == 'next' and 'RPUSH' or 'LPUSH', token, new)
+    end
+  end
+end
+if rejected > 0 then redis.pcall('HINCRBY', prefix .. 'metrics', 'system_errors', rejected) end
+if moved > 0 then redis.pcall('HINCRBY', prefix .. 'metrics', 'reclaimed', moved) end
+
+local left = redis.call('HLEN', inflight)
+  - redis.call('HEXISTS', inflight, '#claim') - redis.call('HEXISTS', inflight, '#settle')
+if left == 0 then
+  redis.call('HDEL', workers, 'dead:' .. incarnation)
+  redis.call('DEL', inflight)
+end
+return {moved, left}

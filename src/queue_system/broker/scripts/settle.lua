@@ -1,0 +1,101 @@
+-- Settles many deliveries of one incarnation, each with its verdict.
+-- KEYS      1 prefix of every key
+-- ARGV      1 incarnation · 2 settlement id, then groups: verb · record lifetime in ms · count · and for each delivery
+--             complete  token · id · record · deduplication key · value of the callback item ("" for none)
+--             fail      the same · dead letter for `failures`
+--             reject    the same · dead letter for `system_errors`
+--             retry     token · id · record · value of the changed item · delay in ms
+--             release   token
+--             running   token · id · record
+--           An id of "" writes no record: the delivery was a callback, its verdict stands already.
+-- Reply     a string with one letter for each delivery: "d" done · "l" lost; "lost" when the incarnation is unregistered
+-- Uses      put_back.lua
+-- Invariant sent again with the same settlement id it changes nothing and gives the same answer.
+local prefix, incarnation, settlement_id = KEYS[1], ARGV[1], ARGV[2]
+local time = redis.call('TIME')
+local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+local inflight, delayed, dedup = prefix .. 'inflight:' .. incarnation, prefix .. 'delayed', prefix .. 'dedup'
+local failures, system_errors = prefix .. 'failures', prefix .. 'system_errors'
+local ARITY = {complete = 5, fail = 6, reject = 6, retry = 5, release = 1, running = 3}
+
+if redis.call('HEXISTS', prefix .. 'workers', incarnation) == 0 then return 'lost' end
+local previous = redis.call('HGET', inflight, '#settle')
+local previous_id, answer = string.match(previous or '', '^(%S+) (%a*)$')
+if previous_id == settlement_id then return answer end
+redis.call('LLEN', failures)
+redis.call('LLEN', system_errors)
+redis.call('ZCARD', delayed)
+redis.call('HLEN', dedup)
+
+local codes, counts = {}, {}
+local function count(name) counts[name] = (counts[name] or 0) + 1 end
+
+local function take(token, follow_up)
+  if follow_up == '' then return redis.call('HDEL', inflight, token) == 1 end
+  if redis.call('HEXISTS', inflight, token) == 0 then return false end
+  redis.call('HSET', inflight, token, follow_up)
+  return true
+end
+
+local function finish(i, ttl_ms, outcome)
+  local id, dedup_key = ARGV[i + 1], ARGV[i + 3]
+  if id == '' then return end
+  redis.call('SET', prefix .. 'operation:' .. id, ARGV[i + 2], 'PX', ttl_ms)
+  if dedup_key ~= '' and redis.call('HGET', dedup, dedup_key) == id then redis.call('HDEL', dedup, dedup_key) end
+  count(outcome)
+end
+
+local verbs = {}
+function verbs.complete(i, ttl_ms)
+  if not take(ARGV[i], ARGV[i + 4]) then return false end
+  finish(i, ttl_ms, 'processed')
+  return true
+end
+function verbs.fail(i, ttl_ms)
+  if not take(ARGV[i], ARGV[i + 4]) then return false end
+  redis.call('LPUSH', failures, ARGV[i + 5])
+  finish(i, ttl_ms, 'failed')
+  return true
+end
+function verbs.reject(i, ttl_ms)
+  if not take(ARGV[i], ARGV[i + 4]) then return false end
+  redis.call('LPUSH', system_errors, ARGV[i + 5])
+  finish(i, ttl_ms, 'rejected')
+  count('system_errors')
+  return true
+end
+function verbs.retry(i)
+  if redis.call('HDEL', inflight, ARGV[i]) == 0 then return false end
+  redis.call('ZADD', delayed, now_ms + tonumber(ARGV[i + 4]), ARGV[i] .. '\n' .. ARGV[i + 3])
+  redis.call('SET', prefix .. 'operation:' .. ARGV[i + 1], ARGV[i + 2])
+  count('retried')
+  return true
+end
+function verbs.release(i)
+  local value = redis.call('HGET', inflight, ARGV[i])
+  if not value then return false end
+  redis.call('HDEL', inflight, ARGV[i])
+  put_back('RPUSH', ARGV[i], value)
+  return true
+end
+function verbs.running(i)
+  if redis.call('HEXISTS', inflight, ARGV[i]) == 0 then return false end
+  redis.call('SET', prefix .. 'operation:' .. ARGV[i + 1], ARGV[i + 2])
+  return true
+end
+
+redis.call('HDEL', inflight, '#settle') -- not subject to maxmemory, so what follows is not either
+local position = 3
+while position <= #ARGV do
+  local verb, ttl_ms, group = ARGV[position], ARGV[position + 1], tonumber(ARGV[position + 2])
+  local apply, arity = verbs[verb], ARITY[verb]
+  position = position + 3
+  for _ = 1, group do
+    codes[#codes + 1] = apply(position, ttl_ms) and 'd' or 'l'
+    position = position + arity
+  end
+end
+for name, n in pairs(counts) do redis.pcall('HINCRBY', prefix .. 'metrics', name, n) end
+answer = table.concat(codes)
+redis.call('HSET', inflight, '#settle', settlement_id .. ' ' .. answer)
+return answer

@@ -1,0 +1,37 @@
+"""The time source that other modules have injected. Never decides what a moment means, and never sleeps."""
+
+from __future__ import annotations
+
+import time
+from typing import Final, Protocol
+
+__all__ = ["SYSTEM_CLOCK", "Clock", "SystemClock"]
+
+
+class Clock(Protocol):
+    """What a module needs to tell the time; tests inject their own."""
+
+    def monotonic(self) -> float:
+        """Seconds on a clock that never goes back; only differences have a meaning."""
+        ...
+
+    def time(self) -> float:
+        """Seconds since the Unix epoch; may jump when the host's clock is set."""
+        ...
+
+
+class SystemClock:
+    """The clocks of the operating system."""
+
+    __slots__ = ()
+
+    def monotonic(self) -> float:
+        """Seconds on a clock that never goes back; only differences have a meaning."""
+        return time.monotonic()
+
+    def time(self) -> float:
+        """Seconds since the Unix epoch; may jump when the host's clock is set."""
+        return time.time()
+
+
+SYSTEM_CLOCK: Final = SystemClock()

@@ -1,0 +1,209 @@
+"""QueueConfig: the validated settings, and what manager and worker share. Never moves an operation itself."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import redis
+
+from queue_system.broker.commands import Commands
+from queue_system.broker.connection import Endpoint, check_url, make_client
+from queue_system.broker.embedded import data_dir_from_url, ensure_server
+from queue_system.broker.failures import typed
+from queue_system.broker.protocol import Command
+from queue_system.broker.sync import SyncTransport
+from queue_system.clock import SYSTEM_CLOCK
+from queue_system.errors import InvalidInputError, ServerUnreachableError
+from queue_system.metrics import MetricsRecorder, StructuredLogger
+from queue_system.model.keys import PRIORITIES, Keys, check_prefix, check_priority, check_queue_name
+from queue_system.model.registry import Registry
+from queue_system.resilience import CircuitBreaker, circuit_breaker, get_breaker, retry_with_backoff
+
+T = TypeVar("T")
+
+_serial = itertools.count(1)
+
+
+def breaker_name(owner: Any) -> str:
+    """Name the breaker of a configuration, for itself or for what holds it as `config`."""
+    return str(getattr(owner, "config", owner).breaker_name)
+
+
+class QueueConfig:
+    """Settings, connections, names and metrics that one application's manager and workers share.
+
+    The constructor does no I/O and needs no event loop. Thread-safe, and safe across a fork.
+
+    Args:
+        redis_client: a `redis.Redis` whose settings are used; the system opens connections of its own.
+        redis_url: `redis://`, `rediss://`, `unix://`, `valkey://`, `valkeys://` or `embedded:///path`. Without URL and client:
+            `QUEUE_SYSTEM_REDIS_URL`, then `REDIS_URL`, then an embedded server in `QUEUE_SYSTEM_DATA_DIR` or `.queue-system/`.
+        queue_prefix: what every key begins with.
+        backup_ttl: how long, in s, dead letters are kept.
+        logger: a stdlib logger, a structlog logger, or any object with `debug/info/warning/error(message, **fields)`.
+        connection_timeout: limit, in s, of one connection attempt and of one answer.
+        max_connection_retries: how often a command is sent again after a lost connection.
+        lease_seconds: how long a silent worker keeps its operations.
+        result_ttl: how long, in s, the record of a finished operation is kept.
+        dedup_ttl: how long, in s, a deduplication key of an operation that shows no life stays taken.
+        max_item_bytes: the largest item that is accepted.
+        allowed_modules: modules from which processors may be imported by name, their submodules included. None: every
+            application module that is not installed as a package.
+
+    Raises:
+        InvalidInputError: a value makes no sense; its field is named.
+    """
+
+    def __init__(
+        self,
+        redis_client: redis.Redis | None = None,
+        redis_url: str | None = None,
+        queue_prefix: str = "queue:",
+        backup_ttl: float = 86400 * 7,
+        logger: Any = None,
+        connection_timeout: float = 5.0,
+        max_connection_retries: int = 3,
+        *,
+        lease_seconds: float = 15.0,
+        result_ttl: float = 300.0,
+        dedup_ttl: float = 86400.0,
+        max_item_bytes: int = 1024 * 1024,
+        allowed_modules: Sequence[str] | None = None,
+    ) -> None:
+        if redis_client is not None and not isinstance(
+            getattr(redis_client, "connection_pool", None), redis.ConnectionPool
+        ):
+            raise InvalidInputError("redis_client", f"a {type(redis_client).__name__} is no redis.Redis client")
+        self.redis_url = check_url(redis_url) if redis_url is not None else None
+        self.queue_prefix = check_prefix(queue_prefix)
+        self.backup_ttl = _at_least("backup_ttl", backup_ttl, 1)
+        self.connection_timeout = _at_least("connection_timeout", connection_timeout, 0.001)
+        self.max_connection_retries = _whole("max_connection_retries", max_connection_retries, 0)
+        self.lease_seconds = _at_least("lease_seconds", lease_seconds, 0.2)
+        self.result_ttl = _at_least("result_ttl", result_ttl, 0)
+        self.dedup_ttl = _at_least("dedup_ttl", dedup_ttl, 0.001)
+        self.max_item_bytes = _whole("max_item_bytes", max_item_bytes, 1)
+        self.redis_client = redis_client
+        self._endpoint: Endpoint | None = None
+        self._data_dir: Path | None = None
+        self._define_queue_keys()
+
+        self.log = StructuredLogger.wrap(logger)
+        self.logger: Any = self.log.raw
+        self.metrics = MetricsRecorder(self.log, SYSTEM_CLOCK)
+        self.registry = Registry(None if allowed_modules is None else tuple(allowed_modules))
+        self.breaker_name = f"queue_system.redis.{next(_serial)}"
+        self.breaker: CircuitBreaker = get_breaker(self.breaker_name, keep=False, exceptions=(ServerUnreachableError,))
+        self.transport = SyncTransport(self.endpoint, self.max_connection_retries)
+
+    def _define_queue_keys(self) -> None:
+        """Name the lists by priority, the dead letters and the registry under the prefix."""
+        self.keys = Keys(self.queue_prefix)
+        self.commands = Commands(self.keys)
+        self.queue_keys = {priority: f"{self.queue_prefix}{priority}:" for priority in PRIORITIES}
+        self.failures_queue = self.keys.failures
+        self.system_errors_queue = self.keys.system_errors
+
+    def get_queue_key(self, queue_name: str, priority: str = "normal") -> str:
+        """Return the list of one queue, such as `queue:high:send_email`."""
+        return self.keys.queue(check_priority(priority), check_queue_name(queue_name))
+
+    def get_registry_key(self) -> str:
+        """Return the set of all such lists."""
+        return self.keys.registry
+
+    def get_callback_key(self, callback_name: str, callback_module: str | None = None) -> str:
+        """Return under which key a callable is registered: `module.name`, or the name alone."""
+        return f"{callback_module}.{callback_name}" if callback_module else callback_name
+
+    def register_callback(
+        self, callback: Callable[..., Any], name: str | None = None, module: str | None = None
+    ) -> None:
+        """Register a processor or callback, under its own name and module or the ones given."""
+        self.registry.register(callback, name, module)
+
+    def update_metric(self, metric_name: str, value: Any = 1, force_log: bool = False) -> None:
+        """Add to a counter, add a sample to a mean (`avg_*`) or set a rate (`*_rate`); log it where it is worth a line."""
+        self.metrics.update(metric_name, value, force_log)
+
+    def get_metrics(self) -> dict[str, Any]:
+        """Return this process's metrics, `success_rate` in percent included. Times are in ms."""
+        return self.metrics.snapshot()
+
+    @circuit_breaker(name=breaker_name, exceptions=(ServerUnreachableError,))
+    def _ensure_redis_sync(self, retry_count: int | None = None) -> redis.Redis:
+        """Return a client that has answered a ping, connecting with retries if need be.
+
+        Raises:
+            ServerUnreachableError: no answer after `retry_count` retries (default `max_connection_retries`).
+            CircuitOpenError: too many calls have failed of late.
+        """
+        retries = self.max_connection_retries if retry_count is None else retry_count
+
+        @retry_with_backoff(max_retries=retries, base_delay=0.05, max_delay=2.0, exceptions=(ServerUnreachableError,))
+        def ping() -> redis.Redis:
+            client = self._client()
+            try:
+                client.ping()
+            except (redis.RedisError, OSError) as error:
+                raise typed(error, self.endpoint().address) from error
+            return client
+
+        return ping()
+
+    def run(self, command: Command[T]) -> T:
+        """Run a command from any thread, through this configuration's circuit breaker.
+
+        Raises:
+            CircuitOpenError: too many calls have failed of late; `retry_after` says when to try again.
+            ServerError: typed; on ServerUnreachableError the outcome is unknown, and sending the command again is safe.
+        """
+        return self.breaker.run(self.transport.run, (command,), {})
+
+    def _log_error(self, operation: str, error: BaseException) -> None:
+        if not isinstance(error, InvalidInputError):
+            self.log.error("call failed", call=operation, error_type=type(error).__name__, error=str(error))
+
+    def _client(self) -> redis.Redis:
+        if self.redis_client is None:
+            self.redis_client = make_client(self._resolve_url(), self.connection_timeout)
+        return self.redis_client
+
+    def endpoint(self) -> Endpoint:
+        """Return the server and how to connect to it; starts an embedded server where that is the choice."""
+        if self._endpoint is None:
+            client = self._client()
+            self._endpoint = Endpoint(client.connection_pool, self.connection_timeout, self._ensure_embedded)
+        return self._endpoint
+
+    def _resolve_url(self) -> str:
+        url = self.redis_url or os.environ.get("QUEUE_SYSTEM_REDIS_URL") or os.environ.get("REDIS_URL")
+        if url is not None:
+            url = check_url(url)
+            if not url.startswith("embedded:"):
+                return url
+            self._data_dir = data_dir_from_url(url)
+        else:
+            self._data_dir = Path(os.environ.get("QUEUE_SYSTEM_DATA_DIR") or ".queue-system").absolute()
+        return ensure_server(self._data_dir).url
+
+    def _ensure_embedded(self) -> None:
+        if self._data_dir is not None:
+            ensure_server(self._data_dir)
+
+
+def _at_least(field: str, value: object, least: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < least:
+        raise InvalidInputError(field, f"{value!r:.40} is not usable; use a number of at least {least}")
+    return float(value)
+
+
+def _whole(field: str, value: object, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InvalidInputError(field, f"{value!r:.40} is not usable; use a whole number of at least {least}")
+    return value

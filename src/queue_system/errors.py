@@ -1,0 +1,87 @@
+"""Every error that the package raises, in one tree. Never raises one itself.
+
+::
+
+    QueueSystemError
+    ├── InvalidInputError              an argument is wrong; nothing was written      (also ValueError)
+    │   ├── UnserializableError        JSON cannot carry the entity; names the path
+    │   └── ItemTooLargeError          the encoded item exceeds `max_item_bytes`
+    ├── ServerError                    the server could not do what was asked
+    │   ├── ServerUnreachableError     no answer within the bounded number of tries   (also ConnectionError)
+    │   ├── ServerFullError            the server refuses writes: memory, disk or replicas
+    │   ├── AccessDeniedError          wrong credentials or missing permission
+    │   ├── WrongKeyTypeError          a key of ours holds a value of another type
+    │   └── UnsupportedServerError     the server is older than Redis 6.2
+    ├── CircuitOpenError               a breaker rejects the call; carries `retry_after`
+    ├── UnresolvableNameError          a name from Redis leads to no permitted callable
+    └── UndecodableItemError           bytes from Redis are not an item
+"""
+
+from __future__ import annotations
+
+
+class QueueSystemError(Exception):
+    """The root of all errors of this package."""
+
+
+class InvalidInputError(QueueSystemError, ValueError):
+    """An argument is wrong. `field` names it; nothing was written to Redis."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}")
+        self.field = field
+
+    def __reduce__(self) -> tuple[type[InvalidInputError], tuple[str, str]]:
+        return type(self), (self.field, str(self).removeprefix(f"{self.field}: "))
+
+
+class UnserializableError(InvalidInputError):
+    """JSON cannot carry a value. `field` is the path to it, such as `entity.items[3].price`."""
+
+
+class ItemTooLargeError(InvalidInputError):
+    """The encoded item exceeds the configured `max_item_bytes`."""
+
+
+class ServerError(QueueSystemError):
+    """The server could not do what was asked."""
+
+
+class ServerUnreachableError(ServerError, ConnectionError):
+    """No answer came within the bounded number of tries. Whether the server acted is unknown; resending is safe."""
+
+
+class ServerFullError(ServerError):
+    """The server refuses writes: it is out of memory or disk, or lacks the replicas it was told to have."""
+
+
+class AccessDeniedError(ServerError):
+    """The credentials are wrong, or the user lacks a permission."""
+
+
+class WrongKeyTypeError(ServerError):
+    """A key under our prefix holds a value of a type that we did not write."""
+
+
+class UnsupportedServerError(ServerError):
+    """The server is older than Redis 6.2."""
+
+
+class CircuitOpenError(QueueSystemError):
+    """A circuit breaker rejects the call. `retry_after` is the number of seconds until it allows a trial."""
+
+    def __init__(self, name: str, retry_after: float) -> None:
+        super().__init__(f"circuit {name!r} is open; the next trial call is allowed in {retry_after:.1f} s")
+        self.name = name
+        self.retry_after = retry_after
+
+    def __reduce__(self) -> tuple[type[CircuitOpenError], tuple[str, float]]:
+        return type(self), (self.name, self.retry_after)
+
+
+class UnresolvableNameError(QueueSystemError):
+    """A name from Redis leads to no callable that may be run."""
+
+
+class UndecodableItemError(QueueSystemError):
+    """Bytes from Redis are not an item."""

@@ -1,0 +1,1 @@
+"""What happens to a claimed operation: fetched, executed, judged, settled. Never talks to Redis but through broker."""

@@ -1,0 +1,125 @@
+"""Runs processors and callbacks under their time limits, in long-lived slots. Never talks to Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import time
+from typing import Any
+
+from queue_system.execution.threads import ThreadPool
+from queue_system.model.registry import Processor
+from queue_system.model.verdict import Interrupted, Outcome, Raised, Succeeded
+
+_LONGEST_WAIT_S = 3600.0
+
+
+class Slot:
+    """One of the places at which operations run; it owns the task that awaits them."""
+
+    __slots__ = ("context", "deadline", "delivery", "expired", "noted", "started", "stopped", "task")
+
+    def __init__(self) -> None:
+        self.context = contextvars.copy_context()
+        self.task: asyncio.Task[None] | None = None
+        self.delivery: Any = None
+        self.started = 0.0
+        self.deadline = float("inf")
+        self.expired = False
+        self.stopped = False
+        self.noted = 0.0
+
+
+class Executor:
+    """Runs one processor per slot and ends it at its deadline. One timer serves all slots."""
+
+    def __init__(self, slots: int, loop: asyncio.AbstractEventLoop) -> None:
+        self.slots = [Slot() for _ in range(slots)]
+        self.threads = ThreadPool(slots, loop)
+        self._loop = loop
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = float("inf")
+        self._is_async: dict[Processor, bool] = {}
+
+    async def run(self, slot: Slot, processor: Processor, argument: Any, limit_s: float) -> Outcome:
+        """Run a processor with its argument for at most `limit_s`, and tell how that ended. Raises only KeyboardInterrupt."""
+        slot.started = started = time.monotonic()
+        slot.deadline = deadline = started + limit_s
+        if deadline < self._timer_at:
+            self._arm(deadline)
+        try:
+            if self._awaits(processor):
+                result = await processor(argument)
+            else:
+                result = await self.threads.run(processor, argument)
+                if inspect.isawaitable(result):
+                    result = await result
+            outcome: Outcome = Succeeded(result)
+        except asyncio.CancelledError:
+            outcome = Raised("the processor was cancelled from within", "CancelledError")
+            if slot.task is not None and slot.task.cancelling():
+                outcome = Interrupted()
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - the processor may raise anything
+            outcome = Raised(describe_error(error), type(error).__name__)
+        finally:
+            slot.deadline = float("inf")
+        if slot.expired or slot.stopped:
+            return self._after_cancel(slot, outcome, limit_s)
+        return outcome
+
+    def stop_slot(self, slot: Slot) -> None:
+        """Cancel what runs in a slot because the worker stops."""
+        if slot.delivery is not None and slot.task is not None:
+            slot.stopped = True
+            slot.task.cancel()
+
+    def close(self) -> None:
+        """Drop the timer and let the threads end."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self.threads.close()
+
+    def _awaits(self, processor: Processor) -> bool:
+        known = self._is_async.get(processor)
+        if known is None:
+            call = getattr(processor, "__call__", None)  # noqa: B004 - an object's own coroutine method
+            known = inspect.iscoroutinefunction(processor) or inspect.iscoroutinefunction(call)
+            self._is_async[processor] = known
+        return known
+
+    def _after_cancel(self, slot: Slot, outcome: Outcome, limit_s: float) -> Outcome:
+        while slot.task is not None and slot.task.cancelling():
+            slot.task.uncancel()
+        expired, stopped, slot.expired, slot.stopped = slot.expired, slot.stopped, False, False
+        if expired and not (stopped and isinstance(outcome, Interrupted)):
+            return Raised(f"the attempt exceeded its limit of {limit_s:g} s", "TimeoutError", timed_out=True)
+        return outcome
+
+    def _arm(self, deadline: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = deadline
+        wait = min(max(0.0, deadline - time.monotonic()), _LONGEST_WAIT_S)
+        self._timer = self._loop.call_later(wait, self._expire)
+
+    def _expire(self) -> None:
+        self._timer, self._timer_at = None, float("inf")
+        now = time.monotonic()
+        nearest = float("inf")
+        for slot in self.slots:
+            if slot.deadline <= now and slot.task is not None:
+                slot.expired = True
+                slot.deadline = now + 1.0  # a processor that swallows the cancellation gets another
+                slot.task.cancel()
+            nearest = min(nearest, slot.deadline)
+        if nearest < float("inf"):
+            self._arm(nearest)
+
+
+def describe_error(error: BaseException) -> str:
+    """Return an error's text, whatever its `__str__` does; its type's name when it has none."""
+    try:
+        return str(error) or type(error).__name__
+    except Exception:  # noqa: BLE001 - a hostile __str__
+        return f"{type(error).__name__} (its text cannot be read)"

@@ -1,0 +1,366 @@
+"""The worker's turns: settle what finished and claim what fits, in one round trip. Never executes an operation."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+import time
+from collections import deque
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from queue_system.broker.aio import AioTransport
+from queue_system.broker.commands import MAX_ITEMS, Claimed, Pulse
+from queue_system.broker.protocol import Command
+from queue_system.clock import SYSTEM_CLOCK
+from queue_system.config import QueueConfig
+from queue_system.errors import QueueSystemError
+from queue_system.execution.delivery import Delivery
+from queue_system.execution.executor import Executor
+from queue_system.execution.holdings import Holdings
+from queue_system.execution.lookahead import RELEASE_AFTER_S, Lookahead
+from queue_system.execution.settlement import Batch, Settlement
+from queue_system.execution.tally import Tally
+from queue_system.metrics import LogThrottle
+from queue_system.resilience import backoff_delay
+
+_LONGEST_BLOCK_S = 5.0
+_SHORTEST_BLOCK_S = 0.01
+_NOTE_RUNNING_AFTER_S = 0.1
+_NOTE_AGAIN_S = 1800.0
+_FRESH = 0.7
+_STOP_WITHIN_S = 2.0
+
+Claim = tuple[str, int]
+"""A claim's id, and how much it asks for. Sent again, it is the same claim."""
+
+
+class Fetcher:
+    """Claims for the slots and settles for them."""
+
+    def __init__(
+        self, config: QueueConfig, executor: Executor, holdings: Holdings, tally: Tally, names: Sequence[str]
+    ) -> None:
+        self.holdings = holdings
+        self.valid_until = 0.0
+        """Until when, on the monotonic clock, the lease surely holds; past it nothing is started."""
+        self._config, self._commands = config, config.commands
+        self._executor, self._tally, self._names = executor, tally, list(names)
+        self._lease_ms = int(config.lease_seconds * 1000)
+        self._transport = AioTransport(config.endpoint)
+        self._idle_transport = AioTransport(config.endpoint)
+        self._lookahead = Lookahead(len(executor.slots))
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._signal = asyncio.Event()
+        self._claims = True
+        self._registered = False
+        self._drained = False
+        self._starved = False
+        self._next_due_ms = -1
+        self._server_offset_ms = (time.time() - time.monotonic()) * 1000
+        self._batch: Batch | None = None
+        self._claim: Claim | None = None
+        self._idle: asyncio.Task[None] | None = None
+        self._failures = 0
+        self._throttle = LogThrottle(1.0, SYSTEM_CLOCK)
+        self._serial = itertools.count(1)
+
+    # What the slots and the heartbeat use.
+
+    @property
+    def incarnation(self) -> str:
+        """This life of the worker."""
+        return self.holdings.incarnation
+
+    @property
+    def held(self) -> Collection[int]:
+        """The tokens known here."""
+        return self.holdings.held
+
+    def now_ms(self) -> int:
+        """Return the server's time, as far as this worker knows it."""
+        return int(self._server_offset_ms + time.monotonic() * 1000)
+
+    async def take(self) -> Delivery:
+        """Return the next delivery, waiting for one if need be."""
+        while True:
+            if time.monotonic() < self.valid_until and (delivery := self.holdings.buffer.take()) is not None:
+                return delivery
+            self._starved = True
+            future = asyncio.get_running_loop().create_future()
+            self._waiting.append(future)
+            self._signal.set()
+            await future
+
+    def put(self, settlement: Settlement) -> None:
+        """Take a settlement for the next turn."""
+        self.holdings.put(settlement)
+        self._signal.set()
+
+    def confirm(self, sent: float) -> None:
+        """Learn that a beat sent at that monotonic time was answered."""
+        was_fresh = time.monotonic() < self.valid_until
+        self.valid_until = sent + _FRESH * self._config.lease_seconds
+        if not was_fresh:
+            self._wake()
+
+    def lose(self, incarnation: str) -> None:
+        """Learn that an incarnation was reclaimed: drop all it held and begin a new one."""
+        if incarnation != self.incarnation:
+            return
+        lost = len(self.holdings.held)
+        self._tally.lease_lost(lost)
+        self._config.log.warning(
+            "lease lost: other workers run these operations again", incarnation=incarnation, operations=lost
+        )
+        self.holdings.renew()
+        self._registered, self.valid_until = False, 0.0
+        self._batch = self._claim = None
+        for slot in self._executor.slots:
+            self._executor.stop_slot(slot)
+        self._signal.set()
+
+    def release_unknown(self, incarnation: str, tokens: Sequence[int]) -> None:
+        """Hand back tokens that the server books on this incarnation and nobody here knows."""
+        self.holdings.release_unknown(incarnation, tokens)
+        self._signal.set()
+
+    # The turns.
+
+    async def run(self) -> None:
+        """Take turns until cancelled. No error of the server ends it."""
+        while True:
+            try:
+                await self.turn()
+                self._failures = 0
+            except QueueSystemError as error:
+                await self._back_off(error)
+            await self._pause()
+
+    async def turn(self) -> None:
+        """Settle what finished and claim what fits. Sent again after an error, it is the same turn."""
+        self._tend()
+        self._choose()
+        incarnation, batch, claim, registering = self.incarnation, self._batch, self._claim, not self._registered
+        commands: list[Command[Any]] = []
+        if registering:
+            commands.append(self._commands.beat("register", incarnation, self._lease_ms))
+        if batch is not None:
+            commands.append(self._commands.settle(incarnation, f"s{batch.serial}", batch.packed, batch.count))
+        if claim is not None:
+            commands.append(self._commands.claim(incarnation, *claim, self._names))
+        if not commands:
+            return
+        sent = time.monotonic()
+        replies = iter(await self._transport.run(*commands))
+        if registering:
+            self._register(next(replies), incarnation, sent)
+        if batch is not None:
+            self._settled(batch, next(replies), incarnation)
+        if claim is not None:
+            self._claimed(next(replies), incarnation)
+
+    async def claim_one(self, adopt: bytes = b"") -> Delivery | None:
+        """Register and claim a single delivery, outside the stream of turns. Raises ServerError."""
+        self._claims = False
+        sent = time.monotonic()
+        pulse, claimed = await self._transport.run(
+            self._commands.beat("register", self.incarnation, self._lease_ms),
+            self._commands.claim(self.incarnation, *self._new_claim(1), self._names, adopt=adopt),
+        )
+        self._register(pulse, self.incarnation, sent)
+        self._claimed(claimed, self.incarnation)
+        self.holdings.isolate()
+        return self.holdings.buffer.take()
+
+    async def wind_down(self, grace_s: float) -> None:
+        """Claim no more; let running operations end for `grace_s`, then cancel them; settle all that can be settled."""
+        self._claims = False
+        await self._end_idle()
+        self.holdings.release_waiting()
+        await self._until_quiet(grace_s)
+        for slot in self._executor.slots:
+            self._executor.stop_slot(slot)
+        await self._until_quiet(_STOP_WITHIN_S)
+
+    def leave_blocking(self) -> bool:
+        """Settle and release all that is booked on this incarnation, and sign off; tell whether that is done."""
+        run = self._config.transport.run
+        while batch := self._batch or self.holdings.outbox.take(MAX_ITEMS):
+            run(self._commands.settle(self.incarnation, f"s{batch.serial}", batch.packed, batch.count), retries=0)
+            self._batch = None
+        pulse = run(self._commands.beat("leave", self.incarnation, self._lease_ms), retries=0)
+        if not pulse.alive or pulse.tokens == 0:
+            return True
+        self.holdings.held.clear()
+        self.holdings.release_unknown(self.incarnation, sorted(run(self._commands.tokens(self.incarnation), retries=0)))
+        return False
+
+    async def close(self) -> None:
+        """End the claim that waits for work, and drop the connections."""
+        await self._end_idle()
+        await self._transport.close()
+        await self._idle_transport.close()
+
+    # Choosing what a turn sends.
+
+    def _choose(self) -> None:
+        if self._batch is None:
+            self._batch = self.holdings.outbox.take(MAX_ITEMS)
+            if self._batch is not None:
+                self._lookahead.observe_runs(self._batch.durations())
+        if self._claim is None and self._idle is None and (wanted := self._wanted()):
+            if self._drained and self._registered:
+                self._idle = asyncio.create_task(self._claim_when_woken(wanted))
+            else:
+                self._claim = self._new_claim(wanted)
+
+    def _wanted(self) -> int:
+        stale = self._registered and time.monotonic() > self.valid_until
+        if not self._claims or stale or self.holdings.isolating:
+            return 0
+        waiting, allowance = len(self.holdings.buffer), self._lookahead.allowance
+        free = len(self._executor.slots) - self._running()
+        # A small claim is not worth a round trip while there is work for every slot.
+        if waiting >= free and waiting > allowance // 2:
+            return 0
+        return max(0, min(free + allowance - waiting, MAX_ITEMS))
+
+    def _running(self) -> int:
+        return sum(slot.delivery is not None for slot in self._executor.slots)
+
+    def _new_claim(self, wanted: int) -> Claim:
+        return f"c{next(self._serial)}", wanted
+
+    def _tend(self) -> None:
+        """Hand back what waits too long, let a suspect start, and note what runs long."""
+        now = time.monotonic()
+        oldest = self.holdings.buffer.oldest_claimed()
+        if oldest is not None:
+            self._lookahead.observe_wait(now - oldest)
+            if now - oldest > RELEASE_AFTER_S:
+                self.holdings.release_waiting()
+        if self.holdings.isolate():
+            self._wake()
+        for slot in self._executor.slots:
+            ran = now - slot.started
+            if slot.delivery is not None and ran > _NOTE_RUNNING_AFTER_S:
+                self._lookahead.observe_running(ran)
+                if now - slot.noted > _NOTE_AGAIN_S:
+                    slot.noted = now
+                    self.holdings.note_running(slot.delivery, self.now_ms() - int(ran * 1000), self.now_ms())
+
+    # Learning what the server answered.
+
+    def _register(self, pulse: Pulse, incarnation: str, sent: float) -> None:
+        if pulse.alive and incarnation == self.incarnation:
+            self._registered = True
+            self.confirm(sent)
+
+    def _settled(self, batch: Batch, codes: bytes, incarnation: str) -> None:
+        if incarnation != self.incarnation:
+            return
+        self._batch = None
+        if codes == b"lost":
+            self.lose(incarnation)
+            return
+        self.holdings.settled(batch, codes, self.now_ms())
+        self._wake()
+
+    def _claimed(self, claimed: Claimed | None, incarnation: str) -> None:
+        if incarnation != self.incarnation:
+            return
+        self._claim = None
+        if claimed is None:
+            self.lose(incarnation)
+            return
+        self._server_offset_ms = claimed.now_ms - time.monotonic() * 1000
+        self._next_due_ms = claimed.next_due_ms
+        self._drained = not claimed.more
+        if claimed.more and self._starved:
+            self._lookahead.observe_starving()
+        self._starved = False
+        for key in claimed.wrong_keys:
+            self._config.log.error("a list holds a foreign type and is skipped", key=key.decode(errors="replace"))
+        for token, value in enumerate(claimed.values, claimed.first_token):
+            if value is not None:
+                self.holdings.accept(token, value, claimed.now_ms)
+        self._wake()
+
+    def _wake(self) -> None:
+        """Let slots that wait take what the buffer holds."""
+        count = len(self.holdings.buffer)
+        while count > 0 and self._waiting:
+            future = self._waiting.popleft()
+            if not future.done():
+                future.set_result(None)
+                count -= 1
+        self._signal.set()
+
+    # Waiting.
+
+    async def _claim_when_woken(self, wanted: int) -> None:
+        """Block on the wake-up marker and claim behind it, in one round trip."""
+        claim, incarnation, block = self._new_claim(wanted), self.incarnation, self._block_s()
+        try:
+            _, claimed = await self._idle_transport.run(
+                self._commands.wait_for_wake(self._names, block),
+                self._commands.claim(incarnation, *claim, self._names),
+                patience=block,
+            )
+            self._claimed(claimed, incarnation)
+        except QueueSystemError:
+            self._drained = False
+            if incarnation == self.incarnation:
+                self._claim = claim  # the main connection asks again, under the same id
+        finally:
+            self._idle = None
+            self._signal.set()
+
+    def _block_s(self) -> float:
+        longest = _LONGEST_BLOCK_S * random.uniform(0.9, 1.0)
+        if self._next_due_ms >= 0:
+            longest = min(longest, (self._next_due_ms - self.now_ms()) / 1000)
+        return max(longest, _SHORTEST_BLOCK_S)
+
+    async def _pause(self) -> None:
+        """Wait until there is something to do."""
+        if not self._signal.is_set():
+            try:
+                async with asyncio.timeout(self._longest_pause()):
+                    await self._signal.wait()
+            except TimeoutError:
+                pass
+        self._signal.clear()
+
+    def _longest_pause(self) -> float | None:
+        if self.holdings.buffer:
+            return RELEASE_AFTER_S / 2
+        return _NOTE_RUNNING_AFTER_S if self._running() else None
+
+    async def _back_off(self, error: QueueSystemError) -> None:
+        self._failures += 1
+        self._tally.outage()
+        if self._throttle.ready():
+            self._config.log.error(
+                "server trouble: trying again",
+                error_type=type(error).__name__,
+                error=str(error),
+                failures=self._failures,
+            )
+        if self._failures > 1:
+            await asyncio.sleep(min(2.0, backoff_delay(min(self._failures - 2, 8), 0.05, 2.0)))
+        self._signal.set()
+
+    async def _until_quiet(self, longest_s: float) -> None:
+        deadline = time.monotonic() + longest_s
+        while (self._running() or self.holdings.outbox or self._batch) and time.monotonic() < deadline:
+            self.holdings.release_waiting()
+            self._signal.set()
+            await asyncio.sleep(0.005)
+
+    async def _end_idle(self) -> None:
+        if self._idle is not None:
+            self._idle.cancel()
+            await asyncio.gather(self._idle, return_exceptions=True)

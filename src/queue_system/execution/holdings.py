@@ -1,0 +1,123 @@
+"""What one incarnation holds: deliveries that wait, run or await their settlement. Never talks to Redis."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections import deque
+from collections.abc import Sequence
+
+from queue_system.errors import UndecodableItemError
+from queue_system.execution.delivery import Buffer, Delivery
+from queue_system.execution.settlement import Batch, Outbox, Settlement, Settler, Timing
+from queue_system.execution.tally import Tally
+from queue_system.model.keys import split_queue
+from queue_system.model.operation import Operation, decode_item
+from queue_system.model.verdict import Reject, Release
+
+_SUSPECT_FROM = 2
+_LOST = ord("l")
+_NAMELESS = Operation(processor="")
+
+
+class Holdings:
+    """The deliveries of one incarnation at a time, from their arrival to the answer to their settlement.
+
+    An item that was in flight at two deaths of its worker is a suspect: it waits apart, and starts only when nothing
+    else is in flight here, so that poison is told from its neighbours.
+    """
+
+    def __init__(self, settler: Settler, tally: Tally) -> None:
+        self.incarnation = secrets.token_hex(8)
+        self.held: dict[int, Delivery] = {}
+        self.buffer = Buffer()
+        self.outbox = Outbox()
+        self._suspects: deque[Delivery] = deque()
+        self._settler = settler
+        self._tally = tally
+
+    def renew(self) -> None:
+        """Drop everything and begin a new incarnation."""
+        self.incarnation = secrets.token_hex(8)
+        self.held.clear()
+        self.buffer.drain()
+        self.outbox.clear()
+        self._suspects.clear()
+
+    @property
+    def isolating(self) -> bool:
+        """Whether a suspect waits or runs, so that nothing else may be claimed."""
+        if self._suspects:
+            return True
+        return len(self.held) == 1 and next(iter(self.held.values())).operation.crashes >= _SUSPECT_FROM
+
+    def accept(self, token: int, value: bytes, now_ms: int) -> None:
+        """Take in what a claim brought; what cannot be decoded is rejected at once."""
+        queue, _, item = value.partition(b"\n")
+        now = time.monotonic()
+        try:
+            if split_queue(queue) is None:
+                raise UndecodableItemError("it came from no queue of ours")
+            operation = decode_item(item)
+        except UndecodableItemError as error:
+            delivery = self.held[token] = Delivery(self.incarnation, token, queue, item, _NAMELESS, now)
+            verdict = Reject(str(error), type(error).__name__)
+            self._tally.judged(f"token-{token}", "", verdict, timed_out=False)
+            self.put(self._settler.settle(delivery, verdict, Timing(now_ms, now_ms)))
+            return
+        delivery = self.held[token] = Delivery(self.incarnation, token, queue, item, operation, now)
+        if operation.crashes >= _SUSPECT_FROM:
+            self._suspects.append(delivery)
+        else:
+            self.buffer.put(delivery)
+
+    def put(self, settlement: Settlement) -> None:
+        """Take a settlement for the next turn; that of a lost incarnation is dropped."""
+        if settlement.delivery.incarnation == self.incarnation:
+            self.outbox.put(settlement)
+
+    def settled(self, batch: Batch, codes: bytes, now_ms: int) -> None:
+        """Learn the answer to a batch: a letter for each settlement. A callback comes back as a delivery."""
+        for settlement, code in zip(batch.settlements, codes, strict=True):
+            if settlement.verb == "running":
+                continue
+            token = settlement.delivery.token
+            self.held.pop(token, None)
+            if code == _LOST:
+                self._tally.lease_lost(1)
+                continue
+            self._tally.count(settlement)
+            if settlement.follow_up:
+                self.accept(token, settlement.follow_up, now_ms)
+        self._tally.flush()
+
+    def release_waiting(self) -> None:
+        """Hand back all that waits for a slot, in such an order that it is next in its list."""
+        self._release([*self._suspects, *self.buffer.drain()])
+        self._suspects.clear()
+
+    def release_unknown(self, incarnation: str, tokens: Sequence[int]) -> None:
+        """Hand back tokens that the server books on this incarnation and nobody here knows."""
+        unknown = [token for token in tokens if token not in self.held]
+        self._release([Delivery(incarnation, token, b"", b"", _NAMELESS, 0.0) for token in unknown])
+
+    def isolate(self) -> bool:
+        """Let the first suspect start if it is all that is held, hand back what stands in its way; tell if it starts."""
+        if not self._suspects:
+            return False
+        self._release(self.buffer.drain())
+        while len(self._suspects) > 1:
+            self._release([self._suspects.pop()])
+        if len(self.held) != 1:
+            return False
+        self.buffer.put(self._suspects.popleft())
+        return True
+
+    def note_running(self, delivery: Delivery, started_ms: int, now_ms: int) -> None:
+        """Put the note that an operation runs into the next turn."""
+        if not delivery.operation.phase:
+            self.put(self._settler.running(delivery, started_ms, now_ms))
+
+    def _release(self, deliveries: Sequence[Delivery]) -> None:
+        for delivery in reversed(deliveries):
+            self.put(self._settler.settle(delivery, Release()))

@@ -1,0 +1,50 @@
+"""How much to claim beyond the free slots: what will run in about 20 ms, no more. Pure; never claims."""
+
+from __future__ import annotations
+
+from typing import Final
+
+WINDOW_S: Final = 0.020
+RELEASE_AFTER_S: Final = 0.050
+_LARGEST: Final = 1000
+_WEIGHT: Final = 0.25
+
+
+class Lookahead:
+    """Grows while slots starve between two turns, shrinks when claimed work had to wait, knows how long work takes."""
+
+    __slots__ = ("_allowance", "_mean_s", "_slots")
+
+    def __init__(self, slots: int) -> None:
+        self._slots = slots
+        self._allowance = 0.0
+        self._mean_s: float | None = None
+
+    @property
+    def allowance(self) -> int:
+        """How many deliveries may wait for a slot. 0 while nothing is known."""
+        if self._mean_s is None:
+            return 0
+        runs_in_window = WINDOW_S * self._slots / max(self._mean_s, 1e-9)
+        return int(min(self._allowance, runs_in_window, _LARGEST))
+
+    def observe_runs(self, durations_s: list[float]) -> None:
+        """Learn how long the operations of a turn ran."""
+        if not durations_s:
+            return
+        mean_s, known = sum(durations_s) / len(durations_s), self._mean_s
+        self._mean_s = mean_s if known is None else known + _WEIGHT * (mean_s - known)
+
+    def observe_running(self, longest_s: float) -> None:
+        """Learn that an operation has been running for so long already."""
+        if self._mean_s is not None and longest_s > WINDOW_S:
+            self._mean_s = max(self._mean_s, longest_s / self._slots)
+
+    def observe_starving(self) -> None:
+        """Learn that slots were free while a turn was under way and there was more to claim."""
+        self._allowance = min(max(2.0 * self._allowance, float(self._slots)), _LARGEST)
+
+    def observe_wait(self, waited_s: float) -> None:
+        """Learn how long the last delivery waited for a slot."""
+        if waited_s > WINDOW_S:
+            self._allowance *= max(0.25, 0.8 * WINDOW_S / waited_s)

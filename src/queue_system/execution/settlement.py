@@ -1,0 +1,221 @@
+"""Turns verdicts into settlements, and collects them for one round trip. Never decides a verdict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+
+from queue_system.broker.protocol import pack
+from queue_system.errors import UnserializableError
+from queue_system.execution.delivery import Delivery
+from queue_system.model.entity import encode_entity
+from queue_system.model.operation import PHASE_FAILURE, PHASE_SUCCESS, change_item
+from queue_system.model.record import encode_error, encode_letter, encode_record
+from queue_system.model.verdict import Complete, Fail, Reject, Release, Retry, Verdict
+
+_ARITY: Final = {"complete": 5, "fail": 6, "reject": 6, "retry": 5, "release": 1, "running": 3}
+_TOMBSTONE_MS: Final = 60_000
+_MAX_ERROR: Final = 8192
+_encode = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """When an execution began and ended, in ms of the server's time, and how long it took, in s."""
+
+    started_ms: int
+    ended_ms: int
+    duration_s: float = 0.0
+
+
+_NO_TIMING = Timing(0, 0)
+
+
+class Settlement:
+    """One delivery's verdict, ready to be sent."""
+
+    __slots__ = ("delivery", "duration_s", "follow_up", "packed", "ttl_ms", "verb")
+
+    def __init__(
+        self,
+        delivery: Delivery,
+        verb: str,
+        packed: bytes,
+        ttl_ms: int = 0,
+        follow_up: bytes = b"",
+        duration_s: float = 0.0,
+    ) -> None:
+        self.delivery = delivery
+        self.verb = verb
+        self.packed = packed
+        self.ttl_ms = ttl_ms
+        self.follow_up = follow_up
+        self.duration_s = duration_s
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Settlements that travel together. `packed` holds `count` arguments; a reply has a letter for each settlement."""
+
+    serial: int
+    packed: bytes
+    count: int
+    settlements: list[Settlement]
+
+    def durations(self) -> list[float]:
+        """Return how long, in s, the operations ran that were executed."""
+        return [settlement.duration_s for settlement in self.settlements if settlement.duration_s]
+
+
+@dataclass(slots=True)
+class Outbox:
+    """Settlements that wait for the next turn, by verb and lifetime of the record."""
+
+    _groups: dict[tuple[str, int], list[Settlement]] = field(default_factory=dict)
+    _serial: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._groups)
+
+    def put(self, settlement: Settlement) -> None:
+        """Add a settlement."""
+        key = (settlement.verb, settlement.ttl_ms)
+        group = self._groups.get(key)
+        if group is None:
+            self._groups[key] = [settlement]
+        else:
+            group.append(settlement)
+
+    def take(self, most: int) -> Batch | None:
+        """Remove up to `most` settlements and pack them; None when there are none."""
+        if not self._groups:
+            return None
+        parts: list[bytes] = []
+        taken: list[Settlement] = []
+        count = 0
+        for (verb, ttl_ms), group in list(self._groups.items()):
+            chosen, rest = group[: most - len(taken)], group[most - len(taken) :]
+            if rest:
+                self._groups[verb, ttl_ms] = rest
+            else:
+                del self._groups[verb, ttl_ms]
+            if chosen:
+                parts.append(pack((verb, ttl_ms, len(chosen))))
+                parts += [settlement.packed for settlement in chosen]
+                taken += chosen
+                count += 3 + _ARITY[verb] * len(chosen)
+        self._serial += 1
+        return Batch(self._serial, b"".join(parts), count, taken)
+
+    def clear(self) -> None:
+        """Forget everything, because the incarnation was reclaimed."""
+        self._groups.clear()
+
+
+class Settler:
+    """Writes what each verdict means as a settlement, for one worker."""
+
+    def __init__(self, worker_name: str, result_ttl: float) -> None:
+        self._worker = worker_name.encode()
+        self._ttl_ms = int(result_ttl * 1000) or _TOMBSTONE_MS
+        self._keeps_results = result_ttl > 0
+
+    def settle(self, delivery: Delivery, verdict: Verdict, timing: Timing = _NO_TIMING) -> Settlement:
+        """Return the settlement of a verdict."""
+        match verdict:
+            case Complete(result):
+                return self._complete(delivery, result, timing)
+            case Retry(delay, error, error_type):
+                return self._retry(delivery, delay, encode_error(_cut(error), error_type), timing)
+            case Fail(error, error_type):
+                return self._dead_letter("fail", delivery, _cut(error), error_type, timing)
+            case Reject(error, error_type):
+                return self._dead_letter("reject", delivery, _cut(error), error_type, timing)
+            case Release():
+                return Settlement(delivery, "release", pack((delivery.token,)))
+
+    def running(self, delivery: Delivery, started_ms: int, now_ms: int) -> Settlement:
+        """Return the note that an operation runs; it settles nothing."""
+        record = self._record(b"running", delivery, Timing(started_ms, now_ms))
+        return Settlement(delivery, "running", pack((delivery.token, delivery.operation_id, record)))
+
+    def _complete(self, delivery: Delivery, result: object, timing: Timing) -> Settlement:
+        operation = delivery.operation
+        if operation.phase:
+            return Settlement(delivery, "complete", pack((delivery.token, "", "", "", "")), self._ttl_ms)
+        problem = ""
+        try:
+            encoded = b"null" if result is None else encode_entity(result, field="result")
+        except UnserializableError as error:
+            encoded, problem = b"null", str(error)
+        body = b'{"result":%b}' % encoded
+        follow_up = b""
+        if problem:
+            body = _encode({"result": None, "result_error": problem})
+        if operation.on_success is not None:
+            changes: dict[str, object] = {"phase": PHASE_SUCCESS, "result": msgspec.Raw(encoded)}
+            if problem:
+                changes["result_error"] = problem
+            follow_up = self._follow_up(delivery, changes)
+        record = self._record(b"succeeded", delivery, timing, body if self._keeps_results else b"")
+        packed = pack((delivery.token, delivery.operation_id, record, operation.deduplication_key, follow_up))
+        return Settlement(delivery, "complete", packed, self._ttl_ms, follow_up, timing.duration_s)
+
+    def _retry(self, delivery: Delivery, delay: float, error: bytes, timing: Timing) -> Settlement:
+        operation, delay_ms = delivery.operation, int(delay * 1000)
+        item = change_item(
+            delivery.item,
+            {
+                "operation_id": delivery.operation_id,
+                "attempts": operation.attempts + 1,
+                "first_attempt_time": operation.first_attempt_time or timing.started_ms / 1000,
+            },
+            drop=("crashes",),
+        )
+        due = Timing(timing.started_ms, timing.ended_ms + delay_ms)
+        record = self._record(b"delayed", delivery, due, error)
+        value = b"%b\n%b" % (delivery.queue, item)
+        packed = pack((delivery.token, delivery.operation_id, record, value, delay_ms))
+        return Settlement(delivery, "retry", packed, duration_s=timing.duration_s)
+
+    def _dead_letter(self, verb: str, delivery: Delivery, error: str, error_type: str, timing: Timing) -> Settlement:
+        operation = delivery.operation
+        changes: dict[str, object] = {}
+        if operation.processor:
+            attempts = operation.attempts + (verb == "fail")
+            changes = {"operation_id": delivery.operation_id, "attempts": attempts}
+        letter = encode_letter(delivery.item, delivery.queue, error, error_type, timing.ended_ms / 1000, **changes)
+        if operation.phase:
+            packed = pack((delivery.token, "", "", "", "", letter))
+            return Settlement(delivery, verb, packed, self._ttl_ms, duration_s=timing.duration_s)
+        follow_up = b""
+        if operation.on_failure is not None:
+            changes = {"phase": PHASE_FAILURE, "error": error, "error_type": error_type}
+            follow_up = self._follow_up(delivery, changes)
+        status = b"failed" if verb == "fail" else b"rejected"
+        record = self._record(status, delivery, timing, encode_error(error, error_type) if self._keeps_results else b"")
+        operation_id = delivery.operation_id if operation.processor else ""
+        packed = pack((delivery.token, operation_id, record, operation.deduplication_key, follow_up, letter))
+        return Settlement(delivery, verb, packed, self._ttl_ms, follow_up, timing.duration_s)
+
+    def _follow_up(self, delivery: Delivery, changes: dict[str, object]) -> bytes:
+        changes = {"operation_id": delivery.operation_id, **changes}
+        return b"%b\n%b" % (delivery.queue, change_item(delivery.item, changes, drop=("crashes",)))
+
+    def _record(self, status: bytes, delivery: Delivery, timing: Timing, body: bytes = b"") -> bytes:
+        operation = delivery.operation
+        return encode_record(
+            status,
+            operation,
+            delivery.queue,
+            attempts=operation.attempts + (status != b"rejected"),
+            times_ms=(timing.ended_ms, int(operation.timestamp * 1000), timing.started_ms),
+            worker=self._worker,
+            body=body,
+        )
+
+
+def _cut(error: str) -> str:
+    return error if len(error) <= _MAX_ERROR else f"{error[:_MAX_ERROR]}… ({len(error)} characters)"

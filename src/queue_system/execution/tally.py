@@ -1,0 +1,62 @@
+"""Counts what a worker settled, once a turn, and writes the log lines of single operations. Never settles anything."""
+
+from __future__ import annotations
+
+from queue_system.execution.settlement import Settlement
+from queue_system.metrics import MetricsRecorder, StructuredLogger
+from queue_system.model.verdict import Fail, Reject, Retry
+
+
+class Tally:
+    """The worker's counters between two turns."""
+
+    def __init__(self, metrics: MetricsRecorder, log: StructuredLogger) -> None:
+        self._metrics = metrics
+        self._log = log
+        self._processed = 0
+        self._duration_s = 0.0
+
+    def count(self, settlement: Settlement) -> None:
+        """Count a settlement that the server accepted."""
+        if settlement.delivery.operation.phase:
+            if settlement.verb == "reject":
+                self._metrics.update("system_errors")
+                self._metrics.update("callback_errors")
+        elif settlement.verb == "complete":
+            self._processed += 1
+            self._duration_s += settlement.duration_s
+        elif settlement.verb == "fail":
+            self._metrics.update("failed")
+        elif settlement.verb == "retry":
+            self._metrics.update("retried")
+        elif settlement.verb == "reject":
+            self._metrics.update("system_errors")
+
+    def flush(self) -> None:
+        """Hand the counts of this turn to the metrics."""
+        if self._processed:
+            self._metrics.add_many("processed", self._processed)
+            self._metrics.add_samples("avg_process_time", self._duration_s * 1000, self._processed)
+            self._processed, self._duration_s = 0, 0.0
+
+    def judged(self, operation_id: str, processor: str, verdict: Retry | Fail | Reject, *, timed_out: bool) -> None:
+        """Log what became of an execution that went wrong, and count the error."""
+        fields = {"operation_id": operation_id, "processor": processor, "error": verdict.error}
+        self._metrics.update("errors")
+        if timed_out:
+            self._metrics.update("timeouts")
+        match verdict:
+            case Retry(delay, _, error_type):
+                self._log.warning("operation runs again", **fields, error_type=error_type, delay_s=round(delay, 3))
+            case Fail(_, error_type):
+                self._log.error("operation failed", **fields, error_type=error_type)
+            case Reject(_, error_type):
+                self._log.error("operation rejected", **fields, error_type=error_type)
+
+    def lease_lost(self, operations: int) -> None:
+        """Count deliveries whose settlement came too late."""
+        self._metrics.add_many("lease_lost", operations)
+
+    def outage(self) -> None:
+        """Count a turn that the server did not answer; at most one line a second."""
+        self._metrics.update_coalesced("errors")

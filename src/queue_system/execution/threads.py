@@ -1,0 +1,111 @@
+"""Threads for sync processors. A thread that is abandoned at a time limit is replaced; none delays the process's exit."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+from collections import deque
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any
+
+
+class _Call:
+    """One call on its way through a thread."""
+
+    __slots__ = ("abandoned", "argument", "context", "error", "fn", "future", "result", "running")
+
+    def __init__(self, fn: Callable[[Any], Any], argument: Any, future: asyncio.Future[Any]) -> None:
+        self.fn = fn
+        self.argument = argument
+        self.future = future
+        self.context = contextvars.copy_context()
+        self.running = False
+        self.abandoned = False
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+
+class ThreadPool:
+    """Runs sync functions for one event loop, at most `size` at once."""
+
+    def __init__(self, size: int, loop: asyncio.AbstractEventLoop) -> None:
+        self._size = size
+        self._loop = loop
+        self._calls: SimpleQueue[_Call | None] = SimpleQueue()
+        self._finished: deque[_Call] = deque()
+        self._lock = threading.Lock()
+        self._notified = False
+        self._threads = 0
+        self._busy = 0
+        self.abandoned = 0
+        """How many threads were given up at a time limit and still run."""
+
+    async def run(self, fn: Callable[[Any], Any], argument: Any) -> Any:
+        """Run `fn(argument)` in a thread with a copied context and return its result or raise its error.
+
+        Cancelling the caller abandons the thread: it runs on, but its result is dropped and another takes its place.
+        """
+        call = _Call(fn, argument, self._loop.create_future())
+        self._busy += 1
+        if self._threads < self._busy:
+            self._spawn()
+        self._calls.put(call)
+        try:
+            return await call.future
+        except asyncio.CancelledError:
+            with self._lock:
+                call.abandoned = True
+                if call.running:
+                    self.abandoned += 1
+                    self._threads -= 1
+            raise
+        finally:
+            self._busy -= 1
+
+    def close(self) -> None:
+        """Let idle threads end; abandoned ones end after their call."""
+        for _ in range(self._threads):
+            self._calls.put(None)
+        self._threads = 0
+
+    def _spawn(self) -> None:
+        self._threads += 1
+        threading.Thread(target=self._serve, name="queue-system-processor", daemon=True).start()
+
+    def _serve(self) -> None:
+        while (call := self._calls.get()) is not None:
+            with self._lock:
+                if call.abandoned:
+                    continue
+                call.running = True
+            try:
+                call.result = call.context.run(call.fn, call.argument)
+            except BaseException as error:  # noqa: BLE001 - whatever it is, the waiting slot judges it
+                call.error = error
+            with self._lock:
+                call.running = False
+                if call.abandoned:
+                    self.abandoned -= 1
+                    return
+            self._finished.append(call)
+            if not self._notified:
+                self._notified = True
+                try:
+                    self._loop.call_soon_threadsafe(self._deliver)
+                except RuntimeError:  # the loop is closed: nobody waits any more
+                    return
+
+    def _deliver(self) -> None:
+        self._notified = False
+        while self._finished:
+            call = self._finished.popleft()
+            if call.future.done():
+                continue
+            if call.error is None:
+                call.future.set_result(call.result)
+            elif isinstance(call.error, StopIteration):  # a future cannot carry it
+                call.future.set_exception(RuntimeError("the processor raised StopIteration"))
+            else:
+                call.future.set_exception(call.error)

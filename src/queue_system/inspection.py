@@ -1,0 +1,27 @@
+"""Read-only views of what is in Redis. Never changes anything."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from queue_system.config import QueueConfig
+
+
+def read_status(config: QueueConfig) -> dict[str, Any]:
+    """Return lengths and counters, as `QueueManager.get_queue_status` describes them. Raises ServerError."""
+    keys, commands, run = config.keys, config.commands, config.transport.run
+    first = page = run(commands.status("0"))
+    lists = dict(page.lists)
+    while page.cursor != "0":
+        page = run(commands.status(page.cursor))
+        lists.update(page.lists)
+    return {
+        **dict(sorted(lists.items())),
+        keys.failures: first.failures,
+        keys.system_errors: first.system_errors,
+        keys.delayed: first.delayed,
+        f"{keys.prefix}running": first.running,
+        "total_items": sum(lists.values()),
+        "metrics": first.counters or {},
+        "status_time": first.now_ms / 1000,
+    }

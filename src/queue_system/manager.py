@@ -1,0 +1,332 @@
+"""QueueManager: operations come in. Never runs one."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from queue_system.broker.commands import MAX_ITEMS, NewOperation
+from queue_system.config import QueueConfig, breaker_name
+from queue_system.errors import InvalidInputError, ItemTooLargeError, ServerUnreachableError
+from queue_system.inspection import read_status
+from queue_system.model.entity import canonical_entity, encode_entity
+from queue_system.model.keys import check_identifier, check_priority, check_queue_name, queue_name_from
+from queue_system.model.operation import Operation, encode_item, encode_tail
+from queue_system.model.registry import Processor, Reference
+from queue_system.model.retry import QueueRetryConfig
+from queue_system.resilience import circuit_breaker, try_catch
+
+_LONGEST_DELAY = 1e9
+_MAX_REQUEST_BYTES = 8 * 1024 * 1024
+
+
+class QueueManager:
+    """Enqueues operations and shows the queues. Synchronous, thread-safe, and safe across a fork."""
+
+    def __init__(self, config: QueueConfig) -> None:
+        if not isinstance(config, QueueConfig):
+            raise InvalidInputError("config", f"a {type(config).__name__} is no QueueConfig")
+        self.config = config
+
+    @try_catch
+    def enqueue(
+        self,
+        entity: dict[str, Any],
+        processor: Processor | str,
+        queue_name: str | None = None,
+        priority: str = "normal",
+        operation_id: str | None = None,
+        retry_config: QueueRetryConfig | None = None,
+        on_success: Processor | str | None = None,
+        on_failure: Processor | str | None = None,
+        timeout: float | None = None,
+        deduplication_key: str | None = None,
+        custom_serializer: Callable[[Any], Any] | None = None,
+        *,
+        delay: float = 0.0,
+    ) -> dict[str, Any]:
+        """Enqueue one operation; when this returns, the operation is in Redis.
+
+        Args:
+            entity: the input, a JSON value; dates, UUIDs, enums, dataclasses and the like are converted.
+            processor: a callable or the name `"package.module.function"`; it is called with the entity.
+            queue_name: default: the processor's own name.
+            priority: `"high"`, `"normal"` or `"low"`.
+            operation_id: default: a fresh one. With an id that is known already, nothing is added.
+            retry_config: default: `QueueRetryConfig()`.
+            on_success: called with `{"entity", "result", "operation_id"}`.
+            on_failure: called with `{"entity", "error", "operation_id"}` after the last attempt.
+            timeout: limit of one attempt, in s.
+            deduplication_key: while an operation with this key is live, nothing is added.
+            custom_serializer: turns what JSON cannot carry into something that it can.
+            delay: how many s from now the operation is due.
+
+        Returns:
+            `operation_id`, `status` (`"queued"` or `"duplicate"`), `has_callbacks`, `enqueue_time_ms`.
+
+        Raises:
+            InvalidInputError: an argument is wrong; nothing was written.
+            ServerError: on ServerUnreachableError the outcome is unknown; enqueue again with the same `operation_id`.
+            CircuitOpenError: the server has been unreachable; try again after `retry_after` s.
+        """
+        queue_data: dict[str, Any] = {
+            "operation_id": operation_id,
+            "entity": entity,
+            "delay": delay,
+            **self._header(processor, retry_config, on_success, on_failure, timeout),
+        }
+        if deduplication_key is not None:
+            queue_data["deduplication_key"] = deduplication_key
+        name = _default_queue_name(queue_data) if queue_name is None else queue_name
+        return self._queue_operation(queue_data, name, priority, custom_serializer)
+
+    @try_catch
+    def enqueue_batch(
+        self,
+        entities: Sequence[dict[str, Any]],
+        processor: Processor | str,
+        **kwargs: Any,
+    ) -> list[dict[str, Any]]:
+        """Enqueue many operations of one processor, up to 1,000 in a round trip. All are validated before the first is sent.
+
+        `kwargs` are those of `enqueue`; `operation_id` and `deduplication_key` are lists as long as `entities`.
+        Returns what `enqueue` returns, for each entity, and raises what it raises.
+        """
+        started = time.perf_counter()
+        if not isinstance(entities, Sequence) or isinstance(entities, str | bytes):
+            raise InvalidInputError("entities", f"a {type(entities).__name__} is no list of entities")
+        options = _BatchOptions(**kwargs)
+        header = self._header(processor, options.retry_config, options.on_success, options.on_failure, options.timeout)
+        name = _default_queue_name(header) if options.queue_name is None else options.queue_name
+        queue = f"{check_priority(options.priority)}:{check_queue_name(name)}"
+        delay_ms = _milliseconds("delay", options.delay)
+        operations, nonce = self._prepare_batch(entities, header, options)
+        answers: list[int | bytes] = []
+        for chunk in _chunks(operations):
+            answers += self.config.run(
+                self.config.commands.enqueue(
+                    queue, nonce, chunk, delay_ms=delay_ms, dedup_ttl_ms=int(self.config.dedup_ttl * 1000)
+                )
+            )
+        duration_ms = round((time.perf_counter() - started) * 1000, 3)
+        if operations:
+            self.config.metrics.add_many("enqueued", answers.count(1))
+            self.config.metrics.log_batch("enqueue", len(operations), duration_ms)
+        rest = {
+            "has_callbacks": options.on_success is not None or options.on_failure is not None,
+            "enqueue_time_ms": duration_ms,
+        }
+        return [
+            {**_describe_answer(new.operation_id, answer), **rest}
+            for new, answer in zip(operations, answers, strict=True)
+        ]
+
+    @try_catch
+    @circuit_breaker(name=breaker_name, exceptions=(ServerUnreachableError,))
+    def get_queue_status(self) -> dict[str, Any]:
+        """Return the length of every registered list and of the dead letters, and figures of the whole fleet.
+
+        The members: each list's key, `queue:failures`, `queue:system_errors`, `queue:delayed`, `queue:running`,
+        `total_items` (the sum of the registered lists), `metrics` (the fleet's counters), `status_time` (Unix seconds).
+        """
+        return read_status(self.config)
+
+    @try_catch
+    def purge_queue(self, queue_name: str, priority: str = "normal") -> int:
+        """Remove all items that wait in one queue, delayed ones included; return how many. Running ones go on."""
+        queue = f"{check_priority(priority)}:{check_queue_name(queue_name)}"
+        commands, run = self.config.commands, self.config.run
+        removed = page = run(commands.purge(queue))
+        while page == MAX_ITEMS:
+            page = run(commands.purge(queue))
+            removed += page
+        cursor, mark = "0", b"\n%b\n" % queue.encode()
+        while True:
+            cursor, members = run(commands.delayed_page(cursor))
+            doomed = [m for m in members if m[m.find(b"\n") :].startswith(mark)]
+            if doomed:
+                removed += run(commands.purge(queue, doomed))
+            if cursor == "0":
+                return removed
+
+    def _generate_operation_id(self) -> str:
+        """Return a fresh random id of 32 hexadecimal digits."""
+        return secrets.token_hex(16)
+
+    def _hash_entity(self, entity: dict[str, Any]) -> str:
+        """Return a digest that is equal for equal entities, whatever the order of their members."""
+        return hashlib.sha256(canonical_entity(entity)).hexdigest()
+
+    def _serialize_entity(self, entity: Any, default_serializer: Callable[[Any], Any] | None = None) -> str:
+        """Return the entity as JSON; `default_serializer` is called for what JSON cannot carry."""
+        return encode_entity(entity, default_serializer).decode()
+
+    @try_catch
+    def _queue_operation(
+        self,
+        queue_data: dict[str, Any],
+        queue_name: str,
+        priority: str = "normal",
+        custom_serializer: Callable[[Any], Any] | None = None,
+    ) -> dict[str, Any]:
+        """Encode the members of one operation and put it into its queue; the answer is that of `enqueue`."""
+        started = time.perf_counter()
+        data = dict(queue_data)
+        queue = f"{check_priority(priority)}:{check_queue_name(queue_name)}"
+        delay_ms = _milliseconds("delay", data.pop("delay", 0.0))
+        operation_id, nonce = self._identify(data.pop("operation_id", None))
+        if (key := data.get("deduplication_key")) is not None:
+            check_identifier(key, "deduplication_key")
+        entity = encode_entity(data.pop("entity"), custom_serializer)
+        tail = encode_tail(Operation(timestamp=round(time.time(), 3), nonce=nonce, **data))
+        item = self._check_size(encode_item(operation_id, entity, tail), "entity")
+        new = NewOperation(operation_id, item, key or "")
+        command = self.config.commands.enqueue(
+            queue, nonce, (new,), delay_ms=delay_ms, dedup_ttl_ms=int(self.config.dedup_ttl * 1000)
+        )
+        (answer,) = self.config.run(command)
+        if answer == 1:
+            self.config.metrics.update("enqueued")
+        return {
+            **_describe_answer(operation_id, answer),
+            "has_callbacks": "on_success" in data or "on_failure" in data,
+            "enqueue_time_ms": round((time.perf_counter() - started) * 1000, 3),
+        }
+
+    def _prepare_batch(
+        self, entities: Sequence[Any], header: dict[str, Any], options: _BatchOptions
+    ) -> tuple[list[NewOperation], str]:
+        ids = _column("operation_id", options.operation_id, len(entities))
+        dedup_keys = _column("deduplication_key", options.deduplication_key, len(entities))
+        nonce = "" if ids is None else secrets.token_hex(8)
+        base = secrets.token_hex(12)
+        template = Operation(timestamp=round(time.time(), 3), nonce=nonce, **header)
+        tail = encode_tail(template)
+        operations = []
+        for i, entity in enumerate(entities):
+            operation_id, key = f"{base}{i:08x}" if ids is None else ids[i], ""
+            if dedup_keys is not None:
+                template.deduplication_key = key = dedup_keys[i]
+                tail = encode_tail(template)
+            encoded = encode_entity(entity, options.custom_serializer, f"entities[{i}]")
+            item = self._check_size(encode_item(operation_id, encoded, tail), f"entities[{i}]")
+            operations.append(NewOperation(operation_id, item, key))
+        return operations, nonce
+
+    def _identify(self, operation_id: object) -> tuple[str, str]:
+        """Return id and nonce. A fresh id is its own proof of the call, so its nonce stays empty."""
+        if operation_id is None:
+            return self._generate_operation_id(), ""
+        return check_identifier(operation_id, "operation_id"), secrets.token_hex(8)
+
+    def _header(
+        self,
+        processor: Processor | str,
+        retry_config: QueueRetryConfig | None,
+        on_success: Processor | str | None,
+        on_failure: Processor | str | None,
+        timeout: float | None,
+    ) -> dict[str, Any]:
+        """Return the members of an item that do not depend on the entity."""
+        registry = self.config.registry
+        header: dict[str, Any] = {}
+        _put(header, "processor", registry.reference(processor, "processor"))
+        if on_success is not None:
+            _put(header, "on_success", registry.reference(on_success, "on_success"))
+        if on_failure is not None:
+            _put(header, "on_failure", registry.reference(on_failure, "on_failure"))
+        if timeout is not None:
+            header["timeout"] = _seconds("timeout", timeout)
+        if retry_config is not None and not retry_config.is_default:
+            header["max_attempts"], header["delays"] = retry_config.max_attempts, retry_config.delays
+            if retry_config.timeout is not None:
+                header["retry_timeout"] = retry_config.timeout
+        return header
+
+    def _check_size(self, item: bytes, field: str) -> bytes:
+        """Return the item, or raise ItemTooLargeError when it exceeds `max_item_bytes`."""
+        if len(item) > self.config.max_item_bytes:
+            raise ItemTooLargeError(
+                field,
+                f"the item has {len(item)} bytes, more than max_item_bytes = {self.config.max_item_bytes};"
+                " keep large data elsewhere and enqueue a reference to it",
+            )
+        return item
+
+    def _log_error(self, operation: str, error: BaseException) -> None:
+        self.config._log_error(operation, error)  # noqa: SLF001 - one way to report for config and manager
+
+
+@dataclass(frozen=True, slots=True)
+class _BatchOptions:
+    """The keywords of `enqueue_batch`."""
+
+    queue_name: str | None = None
+    priority: str = "normal"
+    operation_id: Sequence[str] | None = None
+    retry_config: QueueRetryConfig | None = None
+    on_success: Processor | str | None = None
+    on_failure: Processor | str | None = None
+    timeout: float | None = None
+    deduplication_key: Sequence[str] | None = None
+    custom_serializer: Callable[[Any], Any] | None = None
+    delay: float = 0.0
+
+
+def _column(field: str, values: object, length: int) -> list[str] | None:
+    """Check the values of one member over a whole batch."""
+    if values is None:
+        return None
+    if not isinstance(values, Sequence) or isinstance(values, str) or len(values) != length:
+        raise InvalidInputError(field, f"a batch of {length} needs a list of {length} values, one for each entity")
+    return [check_identifier(value, f"{field}[{i}]") for i, value in enumerate(values)]
+
+
+def _chunks(operations: Sequence[NewOperation]) -> Iterator[list[NewOperation]]:
+    """Split a batch so that no request has too many items or bytes."""
+    chunk: list[NewOperation] = []
+    size = 0
+    for operation in operations:
+        if chunk and (len(chunk) == MAX_ITEMS or size + len(operation.item) > _MAX_REQUEST_BYTES):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(operation)
+        size += len(operation.item)
+    if chunk:
+        yield chunk
+
+
+def _default_queue_name(header: dict[str, Any]) -> str:
+    return queue_name_from(header["processor"].partition("#")[0].rpartition(".")[2])
+
+
+def _describe_answer(operation_id: str, answer: int | bytes) -> dict[str, Any]:
+    """Turn the script's answer for one operation into what `enqueue` returns first."""
+    if isinstance(answer, bytes):
+        return {"operation_id": answer.decode(), "status": "duplicate"}
+    return {"operation_id": operation_id, "status": "queued" if answer == 1 else "duplicate"}
+
+
+def _put(header: dict[str, Any], name: str, reference: Reference) -> None:
+    header[name] = reference.name
+    if reference.module is not None:
+        header[f"{name}_module"] = reference.module
+
+
+def _seconds(field: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
+        raise InvalidInputError(field, f"{value!r:.40} is not usable; use a positive number of seconds, or None")
+    return float(value)
+
+
+def _milliseconds(field: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LONGEST_DELAY:
+        raise InvalidInputError(
+            field, f"{value!r:.40} is not usable; use a number of seconds from 0 to {_LONGEST_DELAY:.0f}"
+        )
+    return math.ceil(value * 1000)

@@ -1,0 +1,159 @@
+"""One way to write structured log lines to whatever logger the user has. Never raises and never configures logging."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from typing import TYPE_CHECKING, Any, Final
+
+from queue_system.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from queue_system.clock import Clock
+
+_VALUE_LIMIT_BYTES: Final = 2048
+_CUT_MARK: Final = "..."
+_METHODS: Final = ("debug", "info", "warning", "error")
+_RECORD_NAMES: Final = frozenset({*logging.makeLogRecord({}).__dict__, "message", "asctime", "taskName"})
+_KEYWORD_NAMES: Final = frozenset({"self", "event", "message", "msg", "method_name", "level", "logger", "timestamp"})
+_CALLER: Final = 4  # frames from Logger.log up to whoever called debug, info, warning or error
+
+
+class StructuredLogger:
+    """Writes a constant message with named fields. A logger that raises never breaks the caller: the line is lost.
+
+    A stdlib logger gets the fields as `extra=` and, for a plain console, as ` key=value` text after the message. Any
+    other logger gets them as keywords. A field whose name the logger needs itself gets a trailing underscore.
+    Numbers, booleans and None stay as they are; every other value is text, cut to 2 KiB. `exc_info` is handed on.
+    """
+
+    __slots__ = ("_write", "raw")
+
+    raw: Any
+    """The user's own logger."""
+
+    def __init__(self, logger: object) -> None:
+        self.raw = logger
+        self._write: Callable[[int, str, dict[str, Any]], None]
+        if isinstance(logger, logging.Logger | logging.LoggerAdapter):
+            self._write = self._write_record
+        elif all(callable(getattr(logger, method, None)) for method in _METHODS):
+            self._write = self._write_keywords
+        else:
+            kind = type(logger).__name__
+            raise InvalidInputError(
+                "logger", f"{kind} lacks one of the methods {', '.join(_METHODS)}(message, **fields)"
+            )
+
+    @classmethod
+    def wrap(cls, logger: object = None) -> StructuredLogger:
+        """Adapt `logger`; None stands for `logging.getLogger("queue_system")`. InvalidInputError if it cannot log."""
+        if isinstance(logger, StructuredLogger):
+            return logger
+        return cls(logging.getLogger("queue_system") if logger is None else logger)
+
+    def debug(self, message: str, /, **fields: Any) -> None:
+        """Write a line for whoever looks into details."""
+        self._log(logging.DEBUG, message, fields)
+
+    def info(self, message: str, /, **fields: Any) -> None:
+        """Write a line about normal work."""
+        self._log(logging.INFO, message, fields)
+
+    def warning(self, message: str, /, **fields: Any) -> None:
+        """Write a line about something that an operator should know."""
+        self._log(logging.WARNING, message, fields)
+
+    def error(self, message: str, /, **fields: Any) -> None:
+        """Write a line about something that an operator should act on."""
+        self._log(logging.ERROR, message, fields)
+
+    def _log(self, level: int, message: str, fields: dict[str, Any]) -> None:
+        with contextlib.suppress(Exception):
+            self._write(level, message, fields)
+
+    def _write_record(self, level: int, message: str, fields: dict[str, Any]) -> None:
+        target = self.raw
+        if not target.isEnabledFor(level):
+            return
+        options: dict[str, Any] = {"exc_info": fields.pop("exc_info", None), "stacklevel": _CALLER}
+        extra = _named(fields, _RECORD_NAMES)
+        text = " ".join([message, *(f"{name}={_plain(value)}" for name, value in fields.items())])
+        options["extra"] = extra
+        while isinstance(target, logging.LoggerAdapter):  # its own log() would replace our fields by the adapter's
+            text, changed = target.process(text, options)
+            options = {**changed, "extra": {**(changed.get("extra") or {}), **extra}}
+            target = target.logger
+        target.log(level, text, **options)
+
+    def _write_keywords(self, level: int, message: str, fields: dict[str, Any]) -> None:
+        keywords = {"exc_info": fields.pop("exc_info")} if "exc_info" in fields else {}
+        method = getattr(self.raw, logging.getLevelName(level).lower())
+        method(message, **_named(fields, _KEYWORD_NAMES), **keywords)
+
+
+class LogThrottle:
+    """Lets one log line through per `interval_s` seconds and counts the others. Safe to use from several threads."""
+
+    __slots__ = ("_clock", "_held", "_interval_s", "_lock", "_next_at", "suppressed")
+
+    def __init__(self, interval_s: float, clock: Clock) -> None:
+        self._interval_s = interval_s
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._next_at = float("-inf")
+        self._held = 0
+        self.suppressed = 0
+        """Lines held back since the last one that passed; right after `ready()` said yes, those before that line."""
+
+    def ready(self) -> bool:
+        """Tell whether a line may be written now, and take that permission."""
+        now = self._clock.monotonic()
+        with self._lock:
+            passes = now >= self._next_at
+            if passes:
+                self.suppressed, self._held = self._held, 0
+                self._next_at = now + self._interval_s
+            else:
+                self._held += 1
+                self.suppressed = self._held
+            return passes
+
+
+def _named(fields: Mapping[str, Any], reserved: frozenset[str]) -> dict[str, Any]:
+    return {f"{name}_" if name in reserved else name: _field(value) for name, value in fields.items()}
+
+
+def _field(value: Any) -> Any:
+    if value is None or isinstance(value, int | float):
+        return value
+    return _capped(_text(value))
+
+
+def _plain(value: Any) -> str:
+    """Render a value so that it stays on one line, cannot steer a terminal and cannot pass for another field."""
+    text = _text(value)[: _VALUE_LIMIT_BYTES + 1]
+    if not text.isprintable():
+        text = "".join([char if char.isprintable() else char.encode("unicode_escape").decode() for char in text])
+    if text and not any(char in text for char in ' ="'):
+        return _capped(text)
+    quoted = text.replace('"', '\\"')
+    return f'"{_capped(quoted)}"'
+
+
+def _text(value: Any) -> str:
+    with contextlib.suppress(Exception):
+        return str(value)
+    return f"<unprintable {type(value).__name__}>"
+
+
+def _capped(text: str) -> str:
+    if len(text) * 4 <= _VALUE_LIMIT_BYTES:  # a character takes at most four bytes
+        return text
+    encoded = text[: _VALUE_LIMIT_BYTES + 1].encode("utf-8", "surrogatepass")
+    if len(encoded) <= _VALUE_LIMIT_BYTES:
+        return text
+    return encoded[: _VALUE_LIMIT_BYTES - len(_CUT_MARK)].decode("utf-8", "ignore") + _CUT_MARK

@@ -1,0 +1,110 @@
+"""The names of everything in Redis, and the rules for names that users choose. Never talks to Redis."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from queue_system.errors import InvalidInputError
+
+PRIORITIES: Final = ("high", "normal", "low")
+"""The priorities, in the order in which they are served."""
+
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}\Z")
+_QUEUE = re.compile(rb"(high|normal|low):([A-Za-z0-9_.-]{1,128})\Z")
+_FORBIDDEN_IN_ID = re.compile(r'["\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]')
+_MAX_ID = 256
+
+
+def check_priority(priority: object) -> str:
+    """Return `priority`, or raise InvalidInputError unless it is one of `PRIORITIES`."""
+    if not isinstance(priority, str) or priority not in PRIORITIES:
+        raise InvalidInputError("priority", f"{priority!r} is unknown; use one of {', '.join(PRIORITIES)}")
+    return priority
+
+
+def check_queue_name(name: object, field: str = "queue_name") -> str:
+    """Return `name`, or raise InvalidInputError unless it is 1 to 128 of the characters `A-Z a-z 0-9 _ . -`."""
+    if not isinstance(name, str) or not _NAME.match(name):
+        raise InvalidInputError(field, f"{name!r} is no queue name; use 1 to 128 of the characters A-Z a-z 0-9 _ . -")
+    return name
+
+
+def check_identifier(value: object, field: str) -> str:
+    """Return an operation id or deduplication key; raise InvalidInputError if a script or `redis-cli` could misread it."""
+    if not isinstance(value, str) or not 1 <= len(value) <= _MAX_ID or _FORBIDDEN_IN_ID.search(value):
+        raise InvalidInputError(
+            field,
+            f"{value!r:.80} is not usable; use a string of 1 to {_MAX_ID} characters"
+            " without quotes, backslashes, control characters or lone surrogates",
+        )
+    return value
+
+
+def check_prefix(prefix: object) -> str:
+    """Return the key prefix, or raise InvalidInputError if it is empty, too long or holds control or glob characters."""
+    if not isinstance(prefix, str) or not re.match(r"[A-Za-z0-9_.:{}/-]{1,128}\Z", prefix):
+        raise InvalidInputError(
+            "queue_prefix", f"{prefix!r:.80} is not usable; use 1 to 128 of the characters A-Z a-z 0-9 _ . : / {{ }} -"
+        )
+    return prefix
+
+
+def queue_name_from(function_name: str) -> str:
+    """Turn a function's name into a queue name: `<lambda>` becomes `lambda`, other foreign characters become `_`."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", function_name.strip("<>"))[:128] or "_"
+
+
+def split_queue(queue: bytes) -> tuple[str, str] | None:
+    """Split `b"high:NAME"` into priority and name; None when it is not of that form."""
+    match = _QUEUE.match(queue)
+    return (match[1].decode(), match[2].decode()) if match else None
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The keys under one prefix. Each is described in docs/redis-keys.md."""
+
+    prefix: str
+
+    def queue(self, priority: str, name: str) -> str:
+        """Return the list of ready items of one queue."""
+        return f"{self.prefix}{priority}:{name}"
+
+    def operation(self, operation_id: str) -> str:
+        """Return the record of one operation."""
+        return f"{self.prefix}operation:{operation_id}"
+
+    def inflight(self, incarnation: str) -> str:
+        """Return the hash of what one incarnation holds."""
+        return f"{self.prefix}inflight:{incarnation}"
+
+    def wake(self, name: str | None = None) -> str:
+        """Return the wake-up marker for workers of all queues, or of the queue `name`."""
+        return f"{self.prefix}wake" if name is None else f"{self.prefix}wake:{name}"
+
+    @property
+    def registry(self) -> str:
+        """The set of all lists of ready items."""
+        return f"{self.prefix}registry"
+
+    @property
+    def delayed(self) -> str:
+        """The sorted set of items that are due later."""
+        return f"{self.prefix}delayed"
+
+    @property
+    def workers(self) -> str:
+        """The hash of registered incarnations."""
+        return f"{self.prefix}workers"
+
+    @property
+    def failures(self) -> str:
+        """The list of operations that failed for good."""
+        return f"{self.prefix}failures"
+
+    @property
+    def system_errors(self) -> str:
+        """The list of items that could not be processed at all."""
+        return f"{self.prefix}system_errors"

@@ -1,0 +1,56 @@
+"""The record of an operation, a projection of its state, and the dead letter. Never talks to Redis.
+
+A record is one string: a line of fields between tabs, then the JSON of the result or error. Scripts read the first five.
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import msgspec
+
+from queue_system.errors import UndecodableItemError
+from queue_system.model.operation import Operation, change_item
+
+_encoder = msgspec.json.Encoder()
+
+
+def encode_record(
+    status: bytes,
+    operation: Operation,
+    queue: bytes,
+    *,
+    attempts: int,
+    times_ms: tuple[int, int, int],
+    worker: bytes = b"",
+    body: bytes = b"",
+) -> bytes:
+    """Encode a record. `times_ms` are touched or finished, queued and started, in ms of the server's time."""
+    touched, queued, started = times_ms
+    nonce = operation.nonce.encode() if operation.nonce else b""
+    dedup_key = operation.deduplication_key.encode() if operation.deduplication_key else b""
+    return b"%b\t%b\t%d\t%b\t%b\t%d\t%d\t%d\t%b\n%b" % (
+        status, nonce, touched, queue, dedup_key, attempts, queued, started, worker, body,
+    )  # fmt: skip
+
+
+def encode_error(error: str, error_type: str) -> bytes:
+    """Encode the body of a record that tells of an error."""
+    return _encoder.encode({"error": error, "error_type": error_type})
+
+
+def encode_letter(
+    item: bytes, queue: bytes, reason: str, error_type: str, failed_at: float, **changes: object
+) -> bytes:
+    """Encode a dead letter: the item and why it is here. An item that is no JSON object is kept byte for byte as base64."""
+    why: dict[str, Any] = {
+        "failure_reason": reason,
+        "error_type": error_type,
+        "failed_at": round(failed_at, 3),
+        "queue": queue.decode(errors="replace"),
+    }
+    try:
+        return change_item(item, {**changes, **why}, drop=("crashes",) if "crashes" not in changes else ())
+    except (ValueError, RecursionError, msgspec.MsgspecError, UndecodableItemError):
+        return _encoder.encode({"raw_base64": base64.b64encode(item).decode(), **why})

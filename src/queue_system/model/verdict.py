@@ -1,0 +1,111 @@
+"""The verdict over one execution: decided here from plain values, written elsewhere. Never talks to Redis."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from queue_system.errors import InvalidInputError
+from queue_system.model.operation import Operation
+
+
+@dataclass(frozen=True, slots=True)
+class Succeeded:
+    """The processor returned `result`."""
+
+    result: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Raised:
+    """The processor raised, or was stopped at its limit (`timed_out`)."""
+
+    error: str
+    error_type: str
+    timed_out: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupted:
+    """The worker stops; the processor was cancelled before its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unprocessable:
+    """Nothing could be executed: the item or a name in it is at fault."""
+
+    error: str
+    error_type: str
+
+
+Outcome = Succeeded | Raised | Interrupted | Unprocessable
+
+
+@dataclass(frozen=True, slots=True)
+class Complete:
+    """The operation is done."""
+
+    result: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """The operation runs again after `delay` seconds."""
+
+    delay: float
+    error: str
+    error_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """The operation goes to the failures."""
+
+    error: str
+    error_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """The operation goes to the system errors."""
+
+    error: str
+    error_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """The operation goes back to the head of its list; no attempt is spent."""
+
+
+Verdict = Complete | Retry | Fail | Reject | Release
+
+
+def judge(operation: Operation, outcome: Outcome, started: float, now: float) -> Verdict:
+    """Decide what becomes of an operation. `started` and `now` are the server's time in Unix seconds."""
+    match outcome:
+        case Succeeded(result):
+            return Complete(result)
+        case Interrupted():
+            return Release()
+        case Unprocessable(error, error_type):
+            return Reject(error, error_type)
+        case Raised(error, error_type):
+            return _after_error(operation, error, error_type, started, now)
+
+
+def _after_error(operation: Operation, error: str, error_type: str, started: float, now: float) -> Verdict:
+    if operation.phase:
+        return Reject(f"{operation.phase} callback: {error}", error_type)
+    try:
+        retry = operation.retry_config
+    except InvalidInputError as invalid:
+        return Reject(f"the retry settings make no sense: {invalid}", type(invalid).__name__)
+    executions = operation.attempts + 1
+    if executions >= retry.max_attempts:
+        return Fail(error, error_type)
+    delay = retry.get_delay_for_attempt(operation.attempts)
+    first = started if operation.first_attempt_time is None else operation.first_attempt_time
+    if retry.would_exceed_timeout(first, now, delay=delay):
+        return Fail(f"{error} (no retry: the total timeout of {retry.timeout} s would pass)", error_type)
+    return Retry(delay, error, error_type)

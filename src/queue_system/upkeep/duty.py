@@ -1,0 +1,60 @@
+"""A thread that does one duty again and again until stopped. Never lets an error end it."""
+
+from __future__ import annotations
+
+import threading
+
+from queue_system.clock import SYSTEM_CLOCK
+from queue_system.errors import QueueSystemError
+from queue_system.metrics import LogThrottle, StructuredLogger
+
+
+class Duty:
+    """Base of the upkeep duties: `perform` once per `interval_s`, in a daemon thread of its own."""
+
+    name = "duty"
+
+    def __init__(self, log: StructuredLogger, interval_s: float) -> None:
+        self.log = log
+        self.interval_s = interval_s
+        self.stopped = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._throttle = LogThrottle(10.0, SYSTEM_CLOCK)
+
+    def start(self) -> None:
+        """Begin. A second call does nothing."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name=f"queue-system-{self.name}", daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Ask the thread to end; it does so before its next round."""
+        self.stopped.set()
+
+    def join(self, timeout_s: float) -> None:
+        """Wait for the thread to end."""
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+
+    def perform(self) -> float:
+        """Do one round and return how many s to wait before the next."""
+        raise NotImplementedError
+
+    def failed(self, error: Exception) -> None:
+        """Learn that a round failed."""
+        if self._throttle.ready():
+            self.log.warning(
+                "upkeep failed: trying again", duty=self.name, error_type=type(error).__name__, error=str(error)
+            )
+
+    def _work(self) -> None:
+        wait_s = 0.0
+        while not self.stopped.wait(wait_s):
+            try:
+                wait_s = self.perform()
+            except QueueSystemError as error:
+                wait_s = self.interval_s
+                self.failed(error)
+            except Exception as error:
+                wait_s = self.interval_s
+                self.log.error("upkeep failed unexpectedly", duty=self.name, exc_info=error)

@@ -1,0 +1,87 @@
+"""Shows that this worker lives, from a thread of its own, so that a blocked event loop loses no lease. Never claims."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Collection, Sequence
+from typing import Protocol
+
+from queue_system.config import QueueConfig
+from queue_system.errors import QueueSystemError
+from queue_system.upkeep.duty import Duty
+
+
+class Holder(Protocol):
+    """Whom the heartbeat keeps alive. Its methods are called on the event loop."""
+
+    @property
+    def incarnation(self) -> str:
+        """The life that is shown to go on."""
+
+    @property
+    def held(self) -> Collection[int]:
+        """The tokens known here."""
+
+    def confirm(self, sent: float) -> None:
+        """Learn that a beat was answered."""
+
+    def lose(self, incarnation: str) -> None:
+        """Learn that the incarnation was reclaimed."""
+
+    def release_unknown(self, incarnation: str, tokens: Sequence[int]) -> None:
+        """Hand back tokens that nobody here knows."""
+
+
+class Heartbeat(Duty):
+    """Beats every quarter of a lease, and notices tokens that the server books on us and nobody here knows."""
+
+    name = "heartbeat"
+
+    def __init__(self, config: QueueConfig, holder: Holder, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(config.log, config.lease_seconds / 4)
+        self._config = config
+        self._holder = holder
+        self._loop = loop
+        self._unknown: set[int] = set()
+
+    def perform(self) -> float:
+        """Beat once, with quick resends while the lease allows it."""
+        if self._loop.is_closed():
+            self.stop()  # nobody will finish what is held: let it be reclaimed
+            return 0.0
+        incarnation, sent = self._holder.incarnation, time.monotonic()
+        command = self._config.commands.beat("beat", incarnation, int(self._config.lease_seconds * 1000))
+        pulse = self._config.transport.run(command, retries=2, wait=self.stopped.wait)
+        if not pulse.alive:
+            self._tell(self._holder.lose, incarnation)
+        else:
+            self._tell(self._holder.confirm, sent)
+            if pulse.tokens > len(self._holder.held) or self._unknown:
+                self._reconcile(incarnation)
+        return self.interval_s
+
+    def failed(self, error: Exception) -> None:
+        """Try again soon: the lease runs on."""
+        super().failed(error)
+        self.stopped.wait(min(0.5, self.interval_s / 2))
+
+    def _reconcile(self, incarnation: str) -> None:
+        """Release tokens that stay unknown from one beat to the next; a reply under way explains those of one beat."""
+        try:
+            booked = self._config.transport.run(self._config.commands.tokens(incarnation), retries=0)
+        except QueueSystemError:
+            return
+        unknown = set(booked).difference(self._holder.held)
+        if doomed := sorted(unknown & self._unknown):
+            self._config.log.warning(
+                "tokens without a holder are released", incarnation=incarnation, tokens=len(doomed)
+            )
+            self._tell(self._holder.release_unknown, incarnation, doomed)
+        self._unknown = unknown
+
+    def _tell(self, listener: object, *arguments: object) -> None:
+        try:
+            self._loop.call_soon_threadsafe(listener, *arguments)  # type: ignore[arg-type]
+        except RuntimeError:  # the loop was closed meanwhile
+            self.stop()

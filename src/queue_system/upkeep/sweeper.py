@@ -1,0 +1,65 @@
+"""Notices lists that foreign clients filled, and drops dead letters that are too old. Never touches a live operation."""
+
+from __future__ import annotations
+
+import time
+
+import msgspec
+
+from queue_system.config import QueueConfig
+from queue_system.upkeep.duty import Duty
+
+_INTERVAL_S = 1.4
+_TRIM_EVERY_S = 60.0
+_PAGE = 100
+
+
+class Sweeper(Duty):
+    """One sweep per fleet and interval; trims dead letters once a minute."""
+
+    name = "sweeper"
+
+    def __init__(self, config: QueueConfig) -> None:
+        super().__init__(config.log, _INTERVAL_S)
+        self._config = config
+        self._next_trim = time.monotonic() + _TRIM_EVERY_S
+
+    def perform(self) -> float:
+        """Sweep all registered lists, unless another worker has just done so."""
+        cursor = "0"
+        while not self.stopped.is_set():
+            command = self._config.commands.sweep(cursor, int(_INTERVAL_S * 1000 * 0.9))
+            cursor, _ = self._config.transport.run(command, retries=0)
+            if cursor in ("0", "-1"):
+                break
+        if time.monotonic() >= self._next_trim:
+            self._next_trim = time.monotonic() + _TRIM_EVERY_S
+            self.trim()
+        return self.interval_s
+
+    def trim(self) -> int:
+        """Drop dead letters older than `backup_ttl`; return how many."""
+        return sum(self._trim(dead_letters) for dead_letters in ("failures", "system_errors"))
+
+    def _trim(self, dead_letters: str) -> int:
+        commands, run = self._config.commands, self._config.transport.run
+        oldest_kept = time.time() - self._config.backup_ttl
+        dropped = 0
+        while not self.stopped.is_set():
+            letters = run(commands.letters(dead_letters, -_PAGE, -1))
+            expired = [letter for letter in letters if _failed_at(letter) < oldest_kept]
+            if not expired:
+                break
+            dropped += run(commands.trim(dead_letters, expired))
+        if dropped:
+            self.log.warning(
+                "dead letters dropped", list=dead_letters, dropped=dropped, backup_ttl_s=self._config.backup_ttl
+            )
+        return dropped
+
+
+def _failed_at(letter: bytes) -> float:
+    try:
+        return float(msgspec.json.decode(letter)["failed_at"])
+    except (ValueError, TypeError, KeyError, RecursionError, msgspec.MsgspecError):
+        return float("inf")

@@ -1,0 +1,295 @@
+"""QueueWorker: operations go through. The way of one is readable in `_handle`; each step lives in its own module."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import math
+import os
+import socket
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from queue_system.config import QueueConfig, breaker_name
+from queue_system.errors import (
+    AccessDeniedError,
+    InvalidInputError,
+    QueueSystemError,
+    ServerUnreachableError,
+    UnresolvableNameError,
+)
+from queue_system.execution.callbacks import callback_data, callback_reference
+from queue_system.execution.delivery import Delivery
+from queue_system.execution.executor import Executor, Slot
+from queue_system.execution.fetcher import Fetcher
+from queue_system.execution.holdings import Holdings
+from queue_system.execution.settlement import Settler, Timing
+from queue_system.execution.tally import Tally
+from queue_system.model.keys import check_queue_name
+from queue_system.model.operation import Operation
+from queue_system.model.verdict import Fail, Outcome, Raised, Reject, Retry, Unprocessable, judge
+from queue_system.resilience import circuit_breaker, retry_with_backoff
+from queue_system.upkeep.duty import Duty
+from queue_system.upkeep.heartbeat import Heartbeat
+from queue_system.upkeep.reaper import Reaper
+from queue_system.upkeep.sweeper import Sweeper
+
+_TIME_SLICE_S = 0.002
+_LONGEST_GRACE_S = 25.0
+
+
+class QueueWorker:
+    """Processes queued operations in the event loop that calls `start`.
+
+    Args:
+        config: shared with the manager.
+        max_workers: how many operations run at once.
+        work_timeout: limit of one attempt, in s, and of the wait for running operations in `stop`.
+        queues: names of the queues served. None: all.
+
+    Raises:
+        InvalidInputError: a value makes no sense; its field is named.
+    """
+
+    def __init__(
+        self,
+        config: QueueConfig,
+        max_workers: int = 5,
+        work_timeout: float = 30.0,
+        *,
+        queues: Sequence[str] | None = None,
+    ) -> None:
+        if not isinstance(config, QueueConfig):
+            raise InvalidInputError("config", f"a {type(config).__name__} is no QueueConfig")
+        if isinstance(max_workers, bool) or not isinstance(max_workers, int) or max_workers < 1:
+            raise InvalidInputError(
+                "max_workers", f"{max_workers!r:.40} is not usable; use a whole number of at least 1"
+            )
+        if not isinstance(work_timeout, int | float) or not 0 < work_timeout < math.inf:
+            raise InvalidInputError(
+                "work_timeout", f"{work_timeout!r:.40} is not usable; use a positive number of seconds"
+            )
+        self.config = config
+        self.max_workers = max_workers
+        self.work_timeout = float(work_timeout)
+        self.queues = tuple(check_queue_name(name, "queues") for name in queues or ())
+        self._settler = Settler(f"{socket.gethostname()}:{os.getpid()}", config.result_ttl)
+        self._tally = Tally(config.metrics, config.log)
+        self._stream: _Stream | None = None
+        self._fetching: asyncio.Task[None] | None = None
+        self._duties: list[Duty] = []
+        self._running = False
+        self._stopping: asyncio.Future[None] | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether the worker has been started and not stopped."""
+        return self._running
+
+    async def start(self) -> None:
+        """Start processing; returns at once. A second call does nothing.
+
+        An unreachable server is tried again in the background. Raises AccessDeniedError for wrong credentials.
+        """
+        if self._running:
+            return
+        self._running = True
+        loop = asyncio.get_running_loop()
+        stream = self._stream = self._open_stream(self.max_workers)
+        try:
+            await stream.fetcher.turn()
+        except AccessDeniedError:
+            self._running = False
+            await stream.fetcher.close()
+            raise
+        except QueueSystemError as error:
+            self.config.log.error(
+                "server trouble at start: trying again", error=str(error), error_type=type(error).__name__
+            )
+        for worker_id in range(self.max_workers):
+            self._start_slot(stream, worker_id)
+        self._fetching = loop.create_task(self._fetch(stream.fetcher), name="queue-system-fetcher")
+        self._duties = [
+            Heartbeat(self.config, stream.fetcher, loop),
+            Reaper(self.config, lambda: stream.fetcher.incarnation),
+            Sweeper(self.config),
+        ]
+        for duty in self._duties:
+            duty.start()
+        self.config.log.info("worker started", incarnation=stream.fetcher.incarnation, max_workers=self.max_workers)
+
+    async def stop(self) -> None:
+        """Claim no more, wait for running operations up to min(work_timeout, 25 s), hand back the rest, and sign off.
+
+        What is handed back spends no attempt. A second call waits for the first.
+        """
+        if not self._running or self._stream is None:
+            return
+        if self._stopping is None:
+            self._stopping = asyncio.ensure_future(self._stop(self._stream))
+        await asyncio.shield(self._stopping)
+
+    async def _stop(self, stream: _Stream) -> None:
+        fetcher = stream.fetcher
+        try:
+            await fetcher.wind_down(min(self.work_timeout, _LONGEST_GRACE_S))
+        finally:
+            self._running = False
+            self._stopping = None
+            await self._end_tasks(stream)
+            await fetcher.close()
+            await asyncio.to_thread(self._sign_off, fetcher)
+            self.config.metrics.flush()
+            self.config.log.info("worker stopped", incarnation=fetcher.incarnation)
+
+    async def _end_tasks(self, stream: _Stream) -> None:
+        tasks = [self._fetching, *(slot.task for slot in stream.executor.slots)]
+        tasks = [task for task in tasks if task is not None]
+        stream.executor.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _sign_off(self, fetcher: Fetcher) -> None:
+        """Release in one bounded command whatever is still booked on this worker, and leave."""
+        for duty in self._duties:
+            duty.stop()
+        with contextlib.suppress(QueueSystemError):
+            for _ in range(3):
+                if fetcher.leave_blocking():
+                    break
+
+    async def _fetch(self, fetcher: Fetcher) -> None:
+        try:
+            await fetcher.run()
+        except asyncio.CancelledError:
+            if self._running and self._stopping is None:
+                # Cancelled from outside, as asyncio.run does at Ctrl-C: there is no time to await anything.
+                self._running = False
+                self._sign_off(fetcher)
+            raise
+
+    def _open_stream(self, slots: int) -> _Stream:
+        executor = Executor(slots, asyncio.get_running_loop())
+        holdings = Holdings(self._settler, self._tally)
+        return _Stream(executor, Fetcher(self.config, executor, holdings, self._tally, self.queues))
+
+    def _start_slot(self, stream: _Stream, worker_id: int) -> None:
+        context = contextvars.copy_context()
+        stream.executor.slots[worker_id].task = asyncio.get_running_loop().create_task(
+            self._worker_loop(worker_id), name=f"queue-system-slot-{worker_id}", context=context
+        )
+
+    async def _worker_loop(self, worker_id: int) -> None:
+        """Handle one delivery after another in one slot. Yields to the event loop every 2 ms."""
+        stream = self._stream
+        if stream is None:
+            return
+        slot, clean, yielded = stream.executor.slots[worker_id], contextvars.copy_context(), time.monotonic()
+        while True:
+            delivery = await stream.fetcher.take()
+            slot.delivery, slot.noted = delivery, 0.0
+            try:
+                await self._handle(stream, slot, delivery)
+            finally:
+                slot.delivery = None
+            if slot.task is not None and slot.task.cancelling():
+                raise asyncio.CancelledError
+            if contextvars.copy_context() != clean:
+                clean.run(self._start_slot, stream, worker_id)  # what a processor set must not reach the next operation
+                return
+            if slot.started - yielded > _TIME_SLICE_S:
+                await asyncio.sleep(0)
+                yielded = time.monotonic()
+
+    async def _handle(self, stream: _Stream, slot: Slot, delivery: Delivery) -> None:
+        """Resolve, execute, judge, settle: the way of one operation. A callback comes as a delivery of its own."""
+        started_ms = stream.fetcher.now_ms()
+        outcome = await self._execute(stream.executor, slot, delivery.operation, started_ms)
+        timing = Timing(started_ms, stream.fetcher.now_ms(), time.monotonic() - slot.started)
+        stream.fetcher.put(self._settle(delivery, outcome, timing))
+
+    def _settle(self, delivery: Delivery, outcome: Outcome, timing: Timing) -> Any:
+        verdict = judge(delivery.operation, outcome, timing.started_ms / 1000, timing.ended_ms / 1000)
+        if isinstance(verdict, Retry | Fail | Reject):
+            timed_out = isinstance(outcome, Raised) and outcome.timed_out
+            self._tally.judged(delivery.operation_id, delivery.operation.processor, verdict, timed_out=timed_out)
+        return self._settler.settle(delivery, verdict, timing)
+
+    async def _execute(self, executor: Executor, slot: Slot, operation: Operation, started_ms: int) -> Outcome:
+        slot.started = time.monotonic()
+        if operation.phase:
+            return await executor.run(slot, self._run_callback, operation, self.work_timeout)
+        try:
+            processor = self.config.registry.resolve(operation.processor, operation.processor_module)
+        except UnresolvableNameError as error:
+            return Unprocessable(str(error), type(error).__name__)
+        return await executor.run(slot, processor, operation.entity, self._limit_s(operation, started_ms))
+
+    def _limit_s(self, operation: Operation, started_ms: int) -> float:
+        """Return the limit of this attempt: its own, the worker's, and what is left of the total."""
+        limit = self.work_timeout
+        if operation.timeout is not None:
+            limit = min(limit, operation.timeout)
+        if operation.retry_timeout is not None and operation.first_attempt_time is not None:
+            limit = min(limit, operation.first_attempt_time + operation.retry_timeout - started_ms / 1000)
+        return max(limit, 0.0)
+
+    async def _run_callback(self, operation: Operation) -> None:
+        name, module = callback_reference(operation)
+        await self._execute_callback(name, module, callback_data(operation))
+
+    @retry_with_backoff(max_retries=3, base_delay=0.1, max_delay=2.0)
+    async def _execute_callback(self, callback_name: str, callback_module: str | None, data: dict[str, Any]) -> None:
+        """Run a callback with its data; one that raises is tried again up to three times."""
+        callback = self.config.registry.resolve(callback_name, callback_module)
+        if asyncio.iscoroutinefunction(callback):
+            await callback(data)
+            return
+        result = await asyncio.to_thread(callback, data)
+        if asyncio.iscoroutine(result):
+            await result
+
+    @circuit_breaker(name=breaker_name, exceptions=(ServerUnreachableError,))
+    async def _process_queue_item(self, worker_id: int) -> bool:
+        """Claim and handle a single item outside the stream; False when there is none. `worker_id` is for the log."""
+        return await self._handle_one(worker_id, b"")
+
+    async def _handle_queue_item(self, worker_id: int, queue: bytes, item_data: bytes) -> bool:
+        """Handle an item that the caller took from the list `queue`: in flight from here on, settled at the end."""
+        name = queue.removeprefix(self.config.queue_prefix.encode())
+        return await self._handle_one(worker_id, b"%b\n%b" % (name, item_data))
+
+    async def _handle_one(self, worker_id: int, adopt: bytes) -> bool:
+        stream = self._open_stream(1)
+        slot, fetcher = stream.executor.slots[0], stream.fetcher
+        slot.task = asyncio.current_task()
+        heartbeat = Heartbeat(self.config, fetcher, asyncio.get_running_loop())
+        try:
+            delivery = await fetcher.claim_one(adopt)
+            heartbeat.start()
+            holdings = fetcher.holdings
+            found = bool(holdings.held)
+            while holdings.held or holdings.outbox:
+                if delivery is not None:
+                    self.config.log.debug("handling one item", worker_id=worker_id, operation_id=delivery.operation_id)
+                    await self._handle(stream, slot, delivery)
+                await fetcher.turn()
+                delivery = holdings.buffer.take()
+            return found
+        finally:
+            heartbeat.stop()
+            stream.executor.close()
+            await fetcher.close()
+            await asyncio.to_thread(self._sign_off, fetcher)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stream:
+    """The two halves of a started worker: what runs operations, and what fetches and settles them."""
+
+    executor: Executor
+    fetcher: Fetcher

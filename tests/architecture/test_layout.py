@@ -1,0 +1,203 @@
+"""The source keeps to the layout: import ranks, size budgets, documented modules and scripts, an exact public API."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from graphlib import CycleError, TopologicalSorter
+
+import queue_system
+from queue_system import errors
+from tests.support.source import ROOT, SRC, Module, Place, imported_module, load_modules
+
+MODULES = load_modules()
+SCRIPTS = sorted((SRC / "queue_system/broker/scripts").glob("*.lua"))
+
+# A folder or module directly under queue_system imports only from lower ranks. Equal ranks do not import each other.
+ROOT_RANK = 7
+RANKS = {
+    "errors": 0,
+    "clock": 0,
+    "resilience": 1,
+    "model": 2,
+    "broker": 3,
+    "metrics": 3,
+    "config": 4,
+    "execution": 5,
+    "upkeep": 5,
+    "inspection": 5,
+    "manager": 6,
+    "worker": 6,
+    "": ROOT_RANK,  # queue_system itself
+    "cli": 8,
+    "dashboard": 8,
+    "testing": 8,
+    "__main__": 9,
+}
+
+# "module -> imported name": the reason why a function must do the import itself.
+FUNCTION_IMPORTS_ALLOWED: dict[str, str] = {}
+
+MODULE_LINES = 320
+FUNCTION_LINES = 45
+FORBIDDEN_MODULES = {"pickle", "cPickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle"}
+FORBIDDEN_CALLS = {"eval", "exec"}
+
+
+def unit_of(module: str) -> str:
+    """The folder or module directly under queue_system that `module` belongs to; empty for queue_system itself."""
+    return module.removeprefix("queue_system").removeprefix(".").partition(".")[0]
+
+
+def place_of(module: Module, line: int) -> str:
+    return f"{module.path.relative_to(ROOT)}:{line}"
+
+
+def test_every_module_has_a_rank() -> None:
+    """A new folder or module under queue_system is given a rank."""
+    unranked = {unit_of(name) for name in MODULES if name != "utils"} - RANKS.keys()
+    assert not unranked
+
+
+def test_imports_go_only_to_lower_ranks() -> None:
+    """A folder imports from lower ranks only, for types too; siblings of one rank do not import each other."""
+    wrong = []
+    for module in MODULES.values():
+        if module.name == "utils":
+            continue
+        here = unit_of(module.name)
+        for imported in module.imports:
+            target = imported_module(imported.name, MODULES)
+            if target is None:
+                continue
+            there = unit_of(target)
+            if target == "utils" or (there != here and RANKS[there] >= RANKS[here]):
+                wrong.append(f"{place_of(module, imported.line)} imports {imported.name}")
+    assert not wrong
+
+
+def test_utils_only_reexports_resilience() -> None:
+    """`utils` imports from `queue_system.resilience` only and defines nothing."""
+    utils = MODULES["utils"]
+    ours = {name for imported in utils.imports if (name := imported_module(imported.name, MODULES))}
+    assert {unit_of(name) for name in ours} == {"resilience"}
+    assert not list(utils.functions())
+    assert not [node for node in ast.walk(utils.tree) if isinstance(node, ast.ClassDef)]
+
+
+def test_functions_do_not_import() -> None:
+    """Imports stand at the top of a module, except those that the allow-list gives a reason for."""
+    found = {
+        f"{module.name} -> {imported.name}"
+        for module in MODULES.values()
+        for imported in module.imports
+        if imported.place is Place.FUNCTION
+    }
+    assert found == FUNCTION_IMPORTS_ALLOWED.keys()
+
+
+def test_imports_form_no_cycle() -> None:
+    """No module needs, directly or through others, itself to be imported. Imports for types do not count."""
+    graph = {
+        module.name: {
+            target
+            for imported in module.imports
+            if imported.place is not Place.TYPES and (target := imported_module(imported.name, MODULES))
+        }
+        for module in MODULES.values()
+    }
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        cycle = " -> ".join(reversed(error.args[1]))
+    else:
+        cycle = ""
+    assert not cycle
+
+
+def test_modules_and_functions_keep_their_size() -> None:
+    """A module has at most 320 lines, a function at most 45 without its docstring."""
+    too_long = []
+    for module in MODULES.values():
+        lines = len(module.text.splitlines())
+        if lines > MODULE_LINES:
+            too_long.append(f"{place_of(module, 1)}: {lines} lines")
+        too_long += [
+            f"{place_of(module, function.lineno)} {function.name}: {size} lines"
+            for function, size in module.functions()
+            if size > FUNCTION_LINES
+        ]
+    assert not too_long
+
+
+def test_every_module_says_its_duty() -> None:
+    """Each module has a docstring."""
+    silent = [name for name, module in MODULES.items() if not ast.get_docstring(module.tree)]
+    assert not silent
+
+
+def test_all_is_exact() -> None:
+    """`queue_system.__all__` lists each public name of the package and no other, each once."""
+    public = {
+        name
+        for name, value in vars(queue_system).items()
+        if not name.startswith("_") and name != "annotations" and not inspect.ismodule(value)
+    }
+    listed = [name for name in queue_system.__all__ if name != "__version__"]
+    assert sorted(listed) == sorted(public)
+
+
+def test_all_holds_the_four_classes_and_every_error() -> None:
+    """The four classes of the specification and the whole error tree can be imported from `queue_system`."""
+    tree = {name for name, value in vars(errors).items() if inspect.isclass(value) and issubclass(value, Exception)}
+    assert {"QueueConfig", "QueueManager", "QueueWorker", "QueueRetryConfig"} | tree <= set(queue_system.__all__)
+
+
+def test_scripts_have_their_headers() -> None:
+    """Each Lua file starts with its purpose and says its KEYS, ARGV, Reply and Invariant."""
+    assert SCRIPTS
+    wrong = []
+    for script in SCRIPTS:
+        lines = script.read_text(encoding="utf-8").splitlines()
+        if not lines or not re.match(r"--\s*\w", lines[0]) or re.match(r"--\s*(KEYS|ARGV|Reply|Invariant)", lines[0]):
+            wrong.append(f"{script.name}: the first line does not say the purpose")
+        header = []
+        for line in lines:
+            if not line.startswith("--"):
+                break
+            header.append(line)
+        wrong += [
+            f"{script.name}: no {word} in the header"
+            for word in ("KEYS", "ARGV", "Reply", "Invariant")
+            if not any(re.match(rf"--\s*{word}", line) for line in header)
+        ]
+    assert not wrong
+
+
+def test_scripts_never_decode_what_they_move() -> None:
+    """No Lua file uses cjson or cmsgpack: they change numbers and empty arrays."""
+    wrong = [
+        f"{script.name}:{number}"
+        for script in SCRIPTS
+        for number, line in enumerate(script.read_text(encoding="utf-8").splitlines(), 1)
+        if re.search(r"\b(cjson|cmsgpack)\b", line.partition("--")[0])
+    ]
+    assert not wrong
+
+
+def test_data_never_becomes_code() -> None:
+    """Nothing in the source unpickles or evaluates."""
+    wrong = []
+    for module in MODULES.values():
+        wrong += [
+            f"{place_of(module, imported.line)} imports {imported.name}"
+            for imported in module.imports
+            if imported.name.partition(".")[0] in FORBIDDEN_MODULES
+        ]
+        wrong += [
+            f"{place_of(module, node.lineno)} calls {node.func.id}"
+            for node in ast.walk(module.tree)
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in FORBIDDEN_CALLS
+        ]
+    assert not wrong

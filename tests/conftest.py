@@ -1,0 +1,43 @@
+"""The fixtures that every test may use: real servers, and a key prefix of its own for each test."""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.servers import OwnServer, StartServer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[OwnServer]:
+    """The server that all tests share. A test leaves it running, and writes under its `prefix` only."""
+    with OwnServer() as shared:
+        yield shared
+
+
+@pytest.fixture
+def prefix(server: OwnServer) -> Iterator[str]:
+    """A fresh key prefix; the keys under it are deleted after the test."""
+    fresh = f"t{uuid.uuid4().hex[:12]}:"
+    yield fresh
+    with contextlib.closing(server.client()) as client:
+        for key in client.scan_iter(match=f"{fresh}*", count=1000):
+            client.unlink(key)
+
+
+@pytest.fixture
+def start_server() -> Iterator[StartServer]:
+    """Starts servers that a test may stop, kill and restart; `OwnServer` says with which options."""
+    with contextlib.ExitStack() as started:
+
+        def start(*, binary: Path | None = None, tcp: bool = False, **options: str) -> OwnServer:
+            return started.enter_context(OwnServer(binary=binary, tcp=tcp, **options))
+
+        yield start
