@@ -41,8 +41,9 @@ class QueueConfig:
 
     Args:
         redis_client: a `redis.Redis` whose settings are used; the system opens connections of its own.
-        redis_url: `redis://`, `rediss://`, `unix://`, `valkey://`, `valkeys://` or `embedded:///path`. Without URL and client:
-            `QUEUE_SYSTEM_REDIS_URL`, then `REDIS_URL`, then an embedded server in `QUEUE_SYSTEM_DATA_DIR` or `.queue-system/`.
+        redis_url: `redis://`, `rediss://`, `unix://`, `valkey://`, `valkeys://` or `embedded:///path`. Without URL and
+            client: `QUEUE_SYSTEM_REDIS_URL`, then `REDIS_URL`, then an embedded server in `QUEUE_SYSTEM_DATA_DIR` or
+            `.queue-system/`.
         queue_prefix: what every key begins with.
         backup_ttl: how long, in s, dead letters are kept.
         logger: a stdlib logger, a structlog logger, or any object with `debug/info/warning/error(message, **fields)`.
@@ -128,7 +129,7 @@ class QueueConfig:
         self.registry.register(callback, name, module)
 
     def update_metric(self, metric_name: str, value: Any = 1, force_log: bool = False) -> None:
-        """Add to a counter, add a sample to a mean (`avg_*`) or set a rate (`*_rate`); log it where it is worth a line."""
+        """Add to a counter, a sample to a mean (`avg_*`), or set a rate (`*_rate`); log what is worth a line."""
         self.metrics.update(metric_name, value, force_log)
 
     def get_metrics(self) -> dict[str, Any]:
@@ -163,7 +164,8 @@ class QueueConfig:
             CircuitOpenError: too many calls have failed of late; `retry_after` says when to try again.
             ServerError: typed; on ServerUnreachableError the outcome is unknown, and sending the command again is safe.
         """
-        return self.breaker.run(self.transport.run, (command,), {})
+        run: Callable[[Command[T]], T] = self.transport.run
+        return self.breaker.run(run, (command,), {})
 
     def _log_error(self, operation: str, error: BaseException) -> None:
         if not isinstance(error, InvalidInputError):

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from queue_system.broker.commands import MAX_ITEMS, NewOperation
+from queue_system.broker.commands import MAX_ITEMS, NewOperation, split_batch
 from queue_system.config import QueueConfig, breaker_name
 from queue_system.errors import InvalidInputError, ItemTooLargeError, ServerUnreachableError
 from queue_system.inspection import read_status
+from queue_system.model.arguments import (
+    BatchOptions,
+    check_batch_options,
+    check_column,
+    check_list,
+    check_seconds,
+    delay_milliseconds,
+)
 from queue_system.model.entity import canonical_entity, encode_entity
 from queue_system.model.keys import check_identifier, check_priority, check_queue_name, queue_name_from
 from queue_system.model.operation import Operation, encode_item, encode_tail
 from queue_system.model.registry import Processor, Reference
 from queue_system.model.retry import QueueRetryConfig
 from queue_system.resilience import circuit_breaker, try_catch
-
-_LONGEST_DELAY = 1e9
-_MAX_REQUEST_BYTES = 8 * 1024 * 1024
 
 
 class QueueManager:
@@ -92,22 +95,21 @@ class QueueManager:
         processor: Processor | str,
         **kwargs: Any,
     ) -> list[dict[str, Any]]:
-        """Enqueue many operations of one processor, up to 1,000 in a round trip. All are validated before the first is sent.
+        """Enqueue many operations, up to 1,000 in a round trip. All are validated before the first is sent.
 
         `kwargs` are those of `enqueue`; `operation_id` and `deduplication_key` are lists as long as `entities`.
         Returns what `enqueue` returns, for each entity, and raises what it raises.
         """
         started = time.perf_counter()
-        if not isinstance(entities, Sequence) or isinstance(entities, str | bytes):
-            raise InvalidInputError("entities", f"a {type(entities).__name__} is no list of entities")
-        options = _BatchOptions(**kwargs)
+        check_list("entities", entities)
+        options = check_batch_options(kwargs)
         header = self._header(processor, options.retry_config, options.on_success, options.on_failure, options.timeout)
         name = _default_queue_name(header) if options.queue_name is None else options.queue_name
         queue = f"{check_priority(options.priority)}:{check_queue_name(name)}"
-        delay_ms = _milliseconds("delay", options.delay)
+        delay_ms = delay_milliseconds(options.delay)
         operations, nonce = self._prepare_batch(entities, header, options)
         answers: list[int | bytes] = []
-        for chunk in _chunks(operations):
+        for chunk in split_batch(operations):
             answers += self.config.run(
                 self.config.commands.enqueue(
                     queue, nonce, chunk, delay_ms=delay_ms, dedup_ttl_ms=int(self.config.dedup_ttl * 1000)
@@ -178,7 +180,7 @@ class QueueManager:
         started = time.perf_counter()
         data = dict(queue_data)
         queue = f"{check_priority(priority)}:{check_queue_name(queue_name)}"
-        delay_ms = _milliseconds("delay", data.pop("delay", 0.0))
+        delay_ms = delay_milliseconds(data.pop("delay", 0.0))
         operation_id, nonce = self._identify(data.pop("operation_id", None))
         if (key := data.get("deduplication_key")) is not None:
             check_identifier(key, "deduplication_key")
@@ -199,10 +201,10 @@ class QueueManager:
         }
 
     def _prepare_batch(
-        self, entities: Sequence[Any], header: dict[str, Any], options: _BatchOptions
+        self, entities: Sequence[Any], header: dict[str, Any], options: BatchOptions
     ) -> tuple[list[NewOperation], str]:
-        ids = _column("operation_id", options.operation_id, len(entities))
-        dedup_keys = _column("deduplication_key", options.deduplication_key, len(entities))
+        ids = check_column("operation_id", options.operation_id, len(entities))
+        dedup_keys = check_column("deduplication_key", options.deduplication_key, len(entities))
         nonce = "" if ids is None else secrets.token_hex(8)
         base = secrets.token_hex(12)
         template = Operation(timestamp=round(time.time(), 3), nonce=nonce, **header)
@@ -241,7 +243,7 @@ class QueueManager:
         if on_failure is not None:
             _put(header, "on_failure", registry.reference(on_failure, "on_failure"))
         if timeout is not None:
-            header["timeout"] = _seconds("timeout", timeout)
+            header["timeout"] = check_seconds("timeout", timeout)
         if retry_config is not None and not retry_config.is_default:
             header["max_attempts"], header["delays"] = retry_config.max_attempts, retry_config.delays
             if retry_config.timeout is not None:
@@ -262,45 +264,6 @@ class QueueManager:
         self.config._log_error(operation, error)  # noqa: SLF001 - one way to report for config and manager
 
 
-@dataclass(frozen=True, slots=True)
-class _BatchOptions:
-    """The keywords of `enqueue_batch`."""
-
-    queue_name: str | None = None
-    priority: str = "normal"
-    operation_id: Sequence[str] | None = None
-    retry_config: QueueRetryConfig | None = None
-    on_success: Processor | str | None = None
-    on_failure: Processor | str | None = None
-    timeout: float | None = None
-    deduplication_key: Sequence[str] | None = None
-    custom_serializer: Callable[[Any], Any] | None = None
-    delay: float = 0.0
-
-
-def _column(field: str, values: object, length: int) -> list[str] | None:
-    """Check the values of one member over a whole batch."""
-    if values is None:
-        return None
-    if not isinstance(values, Sequence) or isinstance(values, str) or len(values) != length:
-        raise InvalidInputError(field, f"a batch of {length} needs a list of {length} values, one for each entity")
-    return [check_identifier(value, f"{field}[{i}]") for i, value in enumerate(values)]
-
-
-def _chunks(operations: Sequence[NewOperation]) -> Iterator[list[NewOperation]]:
-    """Split a batch so that no request has too many items or bytes."""
-    chunk: list[NewOperation] = []
-    size = 0
-    for operation in operations:
-        if chunk and (len(chunk) == MAX_ITEMS or size + len(operation.item) > _MAX_REQUEST_BYTES):
-            yield chunk
-            chunk, size = [], 0
-        chunk.append(operation)
-        size += len(operation.item)
-    if chunk:
-        yield chunk
-
-
 def _default_queue_name(header: dict[str, Any]) -> str:
     return queue_name_from(header["processor"].partition("#")[0].rpartition(".")[2])
 
@@ -316,17 +279,3 @@ def _put(header: dict[str, Any], name: str, reference: Reference) -> None:
     header[name] = reference.name
     if reference.module is not None:
         header[f"{name}_module"] = reference.module
-
-
-def _seconds(field: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
-        raise InvalidInputError(field, f"{value!r:.40} is not usable; use a positive number of seconds, or None")
-    return float(value)
-
-
-def _milliseconds(field: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LONGEST_DELAY:
-        raise InvalidInputError(
-            field, f"{value!r:.40} is not usable; use a number of seconds from 0 to {_LONGEST_DELAY:.0f}"
-        )
-    return math.ceil(value * 1000)

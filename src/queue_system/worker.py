@@ -64,11 +64,11 @@ class QueueWorker:
     ) -> None:
         if not isinstance(config, QueueConfig):
             raise InvalidInputError("config", f"a {type(config).__name__} is no QueueConfig")
-        if isinstance(max_workers, bool) or not isinstance(max_workers, int) or max_workers < 1:
+        if not _is_number(max_workers, int) or max_workers < 1:
             raise InvalidInputError(
                 "max_workers", f"{max_workers!r:.40} is not usable; use a whole number of at least 1"
             )
-        if not isinstance(work_timeout, int | float) or not 0 < work_timeout < math.inf:
+        if not _is_number(work_timeout, int | float) or not 0 < work_timeout < math.inf:
             raise InvalidInputError(
                 "work_timeout", f"{work_timeout!r:.40} is not usable; use a positive number of seconds"
             )
@@ -146,8 +146,8 @@ class QueueWorker:
             self.config.log.info("worker stopped", incarnation=fetcher.incarnation)
 
     async def _end_tasks(self, stream: _Stream) -> None:
-        tasks = [self._fetching, *(slot.task for slot in stream.executor.slots)]
-        tasks = [task for task in tasks if task is not None]
+        all_tasks = [self._fetching, *(slot.task for slot in stream.executor.slots)]
+        tasks = [task for task in all_tasks if task is not None]
         stream.executor.close()
         for task in tasks:
             task.cancel()
@@ -190,7 +190,7 @@ class QueueWorker:
             return
         slot, clean, yielded = stream.executor.slots[worker_id], contextvars.copy_context(), time.monotonic()
         while True:
-            delivery = await stream.fetcher.take()
+            delivery = await stream.fetcher.gate.take()
             slot.delivery, slot.noted = delivery, 0.0
             try:
                 await self._handle(stream, slot, delivery)
@@ -293,3 +293,7 @@ class _Stream:
 
     executor: Executor
     fetcher: Fetcher
+
+
+def _is_number(value: Any, kind: Any) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)

@@ -1,11 +1,11 @@
 """Every transition as a typed command: script, arguments, reply. Pure; a transport runs them.
 
-All but the plain reads carry an id of their own (nonce, claim id, settlement id, token), so that sending one again is safe.
+All but the plain reads carry an id of their own (nonce, claim id, settlement id, token): sending one again is safe.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,6 +18,8 @@ SCRIPTS: Final[dict[str, Script]] = {
 }
 MAX_ITEMS: Final = 1000
 """How many items one script may touch."""
+MAX_REQUEST_BYTES: Final = 8 * 1024 * 1024
+"""How many bytes of items one request may carry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,7 @@ class NewOperation:
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """What a claim brought. `values` are `b"high:NAME\\n" + item`, or None for one settled meanwhile."""
+    """What a claim brought. Each of `values` is a queue, a line feed and an item, or None for one settled meanwhile."""
 
     now_ms: int
     next_due_ms: int
@@ -43,7 +45,7 @@ class Claimed:
 
 @dataclass(frozen=True, slots=True)
 class Pulse:
-    """The answer to a beat: whether the incarnation is registered, what it holds, and how many incarnations there are."""
+    """The answer to a beat: is the incarnation registered, what does it hold, how many incarnations are there."""
 
     alive: bool
     tokens: int
@@ -77,6 +79,20 @@ class StatusPage:
     running: int = 0
     now_ms: int = 0
     counters: dict[str, int] | None = None
+
+
+def split_batch(operations: Sequence[NewOperation]) -> Iterator[list[NewOperation]]:
+    """Split a batch so that no request has too many items or bytes."""
+    chunk: list[NewOperation] = []
+    size = 0
+    for operation in operations:
+        if chunk and (len(chunk) == MAX_ITEMS or size + len(operation.item) > MAX_REQUEST_BYTES):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(operation)
+        size += len(operation.item)
+    if chunk:
+        yield chunk
 
 
 class Commands:
@@ -194,10 +210,12 @@ def _parse_sweep(reply: Any) -> tuple[str, int]:
 
 def _parse_status(reply: Any) -> StatusPage:
     lists = {key.decode(errors="replace"): length for key, length in _pairs(reply[1])}
-    if len(reply) == 2:  # noqa: PLR2004 - a further page
-        return StatusPage(reply[0].decode(), lists)
-    counters = {name.decode(): int(value) for name, value in _pairs(reply[7])}
-    return StatusPage(reply[0].decode(), lists, *reply[2:7], counters)
+    cursor, _, *once = reply
+    if not once:
+        return StatusPage(cursor.decode(), lists)
+    failures, system_errors, delayed, running, now_ms, flat = once
+    counters = {name.decode(): int(value) for name, value in _pairs(flat)}
+    return StatusPage(cursor.decode(), lists, failures, system_errors, delayed, running, now_ms, counters)
 
 
 def _parse_incarnations(reply: Any) -> dict[str, bytes]:

@@ -1,6 +1,6 @@
 """Where the server is and how to connect to it, for both transports. Opens nothing by itself.
 
-A user's client is only a source of settings: the transports open connections of their own, with redis-py's own retries off.
+A user's client is only a source of settings: the transports open connections of their own, redis-py's retries off.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class Endpoint:
             kind = aioredis.Connection
         settings = self._settings(kind)
         if hasattr(self.pool, "service_name"):
-            settings["host"], settings["port"] = self.pool.get_master_address()
+            settings["host"], settings["port"] = self.pool.get_master_address()  # type: ignore[attr-defined]
         settings["socket_timeout"] = None  # the transport keeps the time, since it knows what may block
         return kind(**settings, retry=AsyncRetry(NoBackoff(), 0))
 
@@ -116,8 +116,8 @@ class Endpoint:
 def _parameters(kind: type) -> set[str]:
     names: set[str] = set()
     for base in kind.__mro__:
-        if "__init__" in vars(base):
-            names.update(inspect.signature(base.__init__).parameters)
+        if (initializer := vars(base).get("__init__")) is not None:
+            names.update(inspect.signature(initializer).parameters)
     return names
 
 

@@ -9,12 +9,13 @@ from importlib import resources
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 Argument = bytes | str | int
 
 
 def pack(arguments: Sequence[Argument]) -> bytes:
     """Pack arguments as RESP bulk strings, without the leading count."""
-    encoded = [a if type(a) is bytes else a.encode() if isinstance(a, str) else b"%d" % a for a in arguments]
+    encoded = [a if isinstance(a, bytes) else a.encode() if isinstance(a, str) else b"%d" % a for a in arguments]
     return b"".join([b"$%d\r\n%b\r\n" % (len(a), a) for a in encoded])
 
 
@@ -46,7 +47,7 @@ def load_script(name: str) -> Script:
 
 
 @dataclass(frozen=True, slots=True)
-class Command(Generic[T]):
+class Command(Generic[T_co]):
     """One request and the reading of its reply. Sending the same command twice is safe.
 
     `script` is None for a plain command, whose `body` then is the whole request.
@@ -56,7 +57,7 @@ class Command(Generic[T]):
     script: Script | None
     count: int
     body: bytes
-    parse: Callable[[Any], T]
+    parse: Callable[[Any], T_co]
 
     def request(self, *, by_text: bool = False) -> bytes:
         """Return the bytes to send."""

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 from queue_system.model.operation import Operation
 
+_LANES = {b"h": 1, b"n": 2, b"l": 3}
+
 
 class Delivery:
     """One item in flight under one token. `queue` is `b"high:NAME"`, `claimed` the monotonic time of its arrival."""
@@ -43,11 +45,7 @@ class Buffer:
 
     def put(self, delivery: Delivery) -> None:
         """Add a delivery behind those of its priority."""
-        queue = delivery.queue
-        if delivery.operation.phase:
-            lane = 0
-        else:
-            lane = 1 if queue.startswith(b"h") else 2 if queue.startswith(b"n") else 3
+        lane = 0 if delivery.operation.phase else _LANES.get(delivery.queue[:1], 3)
         self._lanes[lane].append(delivery)
         self._size += 1
 

@@ -6,24 +6,22 @@ import asyncio
 import itertools
 import random
 import time
-from collections import deque
 from collections.abc import Collection, Sequence
 from typing import Any
 
 from queue_system.broker.aio import AioTransport
 from queue_system.broker.commands import MAX_ITEMS, Claimed, Pulse
 from queue_system.broker.protocol import Command
-from queue_system.clock import SYSTEM_CLOCK
 from queue_system.config import QueueConfig
 from queue_system.errors import QueueSystemError
 from queue_system.execution.delivery import Delivery
 from queue_system.execution.executor import Executor
+from queue_system.execution.gate import Gate
 from queue_system.execution.holdings import Holdings
 from queue_system.execution.lookahead import RELEASE_AFTER_S, Lookahead
 from queue_system.execution.settlement import Batch, Settlement
 from queue_system.execution.tally import Tally
-from queue_system.metrics import LogThrottle
-from queue_system.resilience import backoff_delay
+from queue_system.execution.trouble import Trouble
 
 _LONGEST_BLOCK_S = 5.0
 _SHORTEST_BLOCK_S = 0.01
@@ -43,27 +41,22 @@ class Fetcher:
         self, config: QueueConfig, executor: Executor, holdings: Holdings, tally: Tally, names: Sequence[str]
     ) -> None:
         self.holdings = holdings
-        self.valid_until = 0.0
-        """Until when, on the monotonic clock, the lease surely holds; past it nothing is started."""
+        self.gate = Gate(holdings.buffer)
         self._config, self._commands = config, config.commands
         self._executor, self._tally, self._names = executor, tally, list(names)
         self._lease_ms = int(config.lease_seconds * 1000)
         self._transport = AioTransport(config.endpoint)
         self._idle_transport = AioTransport(config.endpoint)
         self._lookahead = Lookahead(len(executor.slots))
-        self._waiting: deque[asyncio.Future[None]] = deque()
-        self._signal = asyncio.Event()
         self._claims = True
         self._registered = False
         self._drained = False
-        self._starved = False
         self._next_due_ms = -1
         self._server_offset_ms = (time.time() - time.monotonic()) * 1000
         self._batch: Batch | None = None
         self._claim: Claim | None = None
         self._idle: asyncio.Task[None] | None = None
-        self._failures = 0
-        self._throttle = LogThrottle(1.0, SYSTEM_CLOCK)
+        self._trouble = Trouble(config.log)
         self._serial = itertools.count(1)
 
     # What the slots and the heartbeat use.
@@ -82,28 +75,17 @@ class Fetcher:
         """Return the server's time, as far as this worker knows it."""
         return int(self._server_offset_ms + time.monotonic() * 1000)
 
-    async def take(self) -> Delivery:
-        """Return the next delivery, waiting for one if need be."""
-        while True:
-            if time.monotonic() < self.valid_until and (delivery := self.holdings.buffer.take()) is not None:
-                return delivery
-            self._starved = True
-            future = asyncio.get_running_loop().create_future()
-            self._waiting.append(future)
-            self._signal.set()
-            await future
-
     def put(self, settlement: Settlement) -> None:
         """Take a settlement for the next turn."""
         self.holdings.put(settlement)
-        self._signal.set()
+        self.gate.changed.set()
 
     def confirm(self, sent: float) -> None:
         """Learn that a beat sent at that monotonic time was answered."""
-        was_fresh = time.monotonic() < self.valid_until
-        self.valid_until = sent + _FRESH * self._config.lease_seconds
-        if not was_fresh:
-            self._wake()
+        was_open = self.gate.is_open
+        self.gate.valid_until = sent + _FRESH * self._config.lease_seconds
+        if not was_open:
+            self.gate.wake()
 
     def lose(self, incarnation: str) -> None:
         """Learn that an incarnation was reclaimed: drop all it held and begin a new one."""
@@ -115,16 +97,16 @@ class Fetcher:
             "lease lost: other workers run these operations again", incarnation=incarnation, operations=lost
         )
         self.holdings.renew()
-        self._registered, self.valid_until = False, 0.0
+        self._registered, self.gate.valid_until = False, 0.0
         self._batch = self._claim = None
         for slot in self._executor.slots:
             self._executor.stop_slot(slot)
-        self._signal.set()
+        self.gate.changed.set()
 
     def release_unknown(self, incarnation: str, tokens: Sequence[int]) -> None:
         """Hand back tokens that the server books on this incarnation and nobody here knows."""
         self.holdings.release_unknown(incarnation, tokens)
-        self._signal.set()
+        self.gate.changed.set()
 
     # The turns.
 
@@ -133,10 +115,12 @@ class Fetcher:
         while True:
             try:
                 await self.turn()
-                self._failures = 0
+                self._trouble.over()
             except QueueSystemError as error:
-                await self._back_off(error)
-            await self._pause()
+                self._tally.outage()
+                await self._trouble.wait(error)
+                self.gate.changed.set()
+            await self.gate.wait(self._longest_pause())
 
     async def turn(self) -> None:
         """Settle what finished and claim what fits. Sent again after an error, it is the same turn."""
@@ -217,7 +201,7 @@ class Fetcher:
                 self._claim = self._new_claim(wanted)
 
     def _wanted(self) -> int:
-        stale = self._registered and time.monotonic() > self.valid_until
+        stale = self._registered and not self.gate.is_open
         if not self._claims or stale or self.holdings.isolating:
             return 0
         waiting, allowance = len(self.holdings.buffer), self._lookahead.allowance
@@ -242,7 +226,7 @@ class Fetcher:
             if now - oldest > RELEASE_AFTER_S:
                 self.holdings.release_waiting()
         if self.holdings.isolate():
-            self._wake()
+            self.gate.wake()
         for slot in self._executor.slots:
             ran = now - slot.started
             if slot.delivery is not None and ran > _NOTE_RUNNING_AFTER_S:
@@ -266,7 +250,7 @@ class Fetcher:
             self.lose(incarnation)
             return
         self.holdings.settled(batch, codes, self.now_ms())
-        self._wake()
+        self.gate.wake()
 
     def _claimed(self, claimed: Claimed | None, incarnation: str) -> None:
         if incarnation != self.incarnation:
@@ -278,25 +262,15 @@ class Fetcher:
         self._server_offset_ms = claimed.now_ms - time.monotonic() * 1000
         self._next_due_ms = claimed.next_due_ms
         self._drained = not claimed.more
-        if claimed.more and self._starved:
+        if claimed.more and self.gate.starved:
             self._lookahead.observe_starving()
-        self._starved = False
+        self.gate.starved = False
         for key in claimed.wrong_keys:
             self._config.log.error("a list holds a foreign type and is skipped", key=key.decode(errors="replace"))
         for token, value in enumerate(claimed.values, claimed.first_token):
             if value is not None:
                 self.holdings.accept(token, value, claimed.now_ms)
-        self._wake()
-
-    def _wake(self) -> None:
-        """Let slots that wait take what the buffer holds."""
-        count = len(self.holdings.buffer)
-        while count > 0 and self._waiting:
-            future = self._waiting.popleft()
-            if not future.done():
-                future.set_result(None)
-                count -= 1
-        self._signal.set()
+        self.gate.wake()
 
     # Waiting.
 
@@ -316,7 +290,7 @@ class Fetcher:
                 self._claim = claim  # the main connection asks again, under the same id
         finally:
             self._idle = None
-            self._signal.set()
+            self.gate.changed.set()
 
     def _block_s(self) -> float:
         longest = _LONGEST_BLOCK_S * random.uniform(0.9, 1.0)
@@ -324,40 +298,16 @@ class Fetcher:
             longest = min(longest, (self._next_due_ms - self.now_ms()) / 1000)
         return max(longest, _SHORTEST_BLOCK_S)
 
-    async def _pause(self) -> None:
-        """Wait until there is something to do."""
-        if not self._signal.is_set():
-            try:
-                async with asyncio.timeout(self._longest_pause()):
-                    await self._signal.wait()
-            except TimeoutError:
-                pass
-        self._signal.clear()
-
     def _longest_pause(self) -> float | None:
         if self.holdings.buffer:
             return RELEASE_AFTER_S / 2
         return _NOTE_RUNNING_AFTER_S if self._running() else None
 
-    async def _back_off(self, error: QueueSystemError) -> None:
-        self._failures += 1
-        self._tally.outage()
-        if self._throttle.ready():
-            self._config.log.error(
-                "server trouble: trying again",
-                error_type=type(error).__name__,
-                error=str(error),
-                failures=self._failures,
-            )
-        if self._failures > 1:
-            await asyncio.sleep(min(2.0, backoff_delay(min(self._failures - 2, 8), 0.05, 2.0)))
-        self._signal.set()
-
     async def _until_quiet(self, longest_s: float) -> None:
         deadline = time.monotonic() + longest_s
         while (self._running() or self.holdings.outbox or self._batch) and time.monotonic() < deadline:
             self.holdings.release_waiting()
-            self._signal.set()
+            self.gate.changed.set()
             await asyncio.sleep(0.005)
 
     async def _end_idle(self) -> None:

@@ -102,7 +102,7 @@ class Holdings:
         self._release([Delivery(incarnation, token, b"", b"", _NAMELESS, 0.0) for token in unknown])
 
     def isolate(self) -> bool:
-        """Let the first suspect start if it is all that is held, hand back what stands in its way; tell if it starts."""
+        """Let the first suspect start if it is all that is held; hand back what stands in its way."""
         if not self._suspects:
             return False
         self._release(self.buffer.drain())

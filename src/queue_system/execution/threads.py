@@ -1,4 +1,4 @@
-"""Threads for sync processors. A thread that is abandoned at a time limit is replaced; none delays the process's exit."""
+"""Threads for sync processors; one that is abandoned at a time limit is replaced. Never delays the process's exit."""
 
 from __future__ import annotations
 
@@ -84,11 +84,8 @@ class ThreadPool:
                 call.result = call.context.run(call.fn, call.argument)
             except BaseException as error:  # noqa: BLE001 - whatever it is, the waiting slot judges it
                 call.error = error
-            with self._lock:
-                call.running = False
-                if call.abandoned:
-                    self.abandoned -= 1
-                    return
+            if self._was_abandoned(call):
+                return  # another thread has taken this one's place
             self._finished.append(call)
             if not self._notified:
                 self._notified = True
@@ -96,6 +93,12 @@ class ThreadPool:
                     self._loop.call_soon_threadsafe(self._deliver)
                 except RuntimeError:  # the loop is closed: nobody waits any more
                     return
+
+    def _was_abandoned(self, call: _Call) -> bool:
+        with self._lock:
+            call.running = False
+            self.abandoned -= call.abandoned
+            return call.abandoned
 
     def _deliver(self) -> None:
         self._notified = False

@@ -28,8 +28,8 @@ _TEXTUAL = (uuid.UUID, decimal.Decimal)
 def encode_entity(entity: object, serializer: Serializer | None = None, field: str = "entity") -> bytes:
     """Encode a value as JSON.
 
-    Dates and times become ISO 8601, UUID and Decimal strings, an Enum its value, a set a list, bytes base64, dataclasses
-    and pydantic models objects. `serializer` is called for what is left and returns something of these.
+    Dates and times become ISO 8601, UUID and Decimal strings, an Enum its value, a set a list, bytes base64,
+    dataclasses and pydantic models objects. `serializer` is called for what is left.
 
     Raises:
         UnserializableError: naming the path, for NaN, infinities, lone surrogates, cycles and unknown types.
@@ -55,18 +55,10 @@ def decode_entity(encoded: bytes) -> Any:
 
 
 def _plain(value: Any, path: str, serializer: Serializer | None, parents: tuple[int, ...]) -> Any:
-    if value is None or isinstance(value, bool):
-        return value
     if isinstance(value, enum.Enum):
-        return _plain(value.value, path, serializer, parents)
-    if isinstance(value, str):
-        return _text(value, path)
-    if isinstance(value, int):
-        return int(value)
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            raise UnserializableError(path, f"JSON has no {value!r}; send None or a string")
-        return float(value)
+        value = value.value
+    if value is None or isinstance(value, bool | str | int | float):
+        return _scalar(value, path)
     if id(value) in parents:
         raise UnserializableError(path, "it contains itself; JSON cannot carry a cycle")
     if len(parents) >= _MAX_DEPTH:
@@ -76,20 +68,26 @@ def _plain(value: Any, path: str, serializer: Serializer | None, parents: tuple[
         return {_member(k, path): _plain(v, f"{path}.{k}", serializer, inside) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(v, f"{path}[{i}]", serializer, inside) for i, v in enumerate(value)]
-    converted = _convert(value, path)
+    converted = _convert(value)
     if converted is _UNKNOWN:
-        if serializer is None:
-            raise UnserializableError(
-                path, f"JSON cannot carry a {type(value).__qualname__}; convert it or pass custom_serializer"
-            )
         converted = _serialized(serializer, value, path)
     return _plain(converted, path, serializer, inside)
+
+
+def _scalar(value: Any, path: str) -> Any:
+    if isinstance(value, str):
+        return _text(value, path)
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise UnserializableError(path, f"JSON has no {value!r}; send None or a string")
+        return float(value)
+    return int(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 _UNKNOWN = object()
 
 
-def _convert(value: Any, path: str) -> Any:
+def _convert(value: Any) -> Any:
     match value:
         case dt.datetime() | dt.date() | dt.time():
             return value.isoformat()
@@ -106,7 +104,6 @@ def _convert(value: Any, path: str) -> Any:
         case msgspec.Struct():
             return msgspec.structs.asdict(value)
         case _:
-            del path
             return _UNKNOWN
 
 
@@ -117,13 +114,16 @@ def _sorted(values: set[Any] | frozenset[Any]) -> list[Any]:
         return list(values)
 
 
-def _serialized(serializer: Serializer, value: Any, path: str) -> Any:
+def _serialized(serializer: Serializer | None, value: Any, path: str) -> Any:
+    kind = type(value).__qualname__
+    if serializer is None:
+        raise UnserializableError(path, f"JSON cannot carry a {kind}; convert it or pass custom_serializer")
     try:
         converted = serializer(value)
     except Exception as error:
         raise UnserializableError(path, f"custom_serializer raised {type(error).__name__}: {error}") from error
     if type(converted) is type(value):
-        raise UnserializableError(path, f"custom_serializer gave back a {type(value).__qualname__} again")
+        raise UnserializableError(path, f"custom_serializer gave back a {kind} again")
     return converted
 
 

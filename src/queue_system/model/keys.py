@@ -32,7 +32,7 @@ def check_queue_name(name: object, field: str = "queue_name") -> str:
 
 
 def check_identifier(value: object, field: str) -> str:
-    """Return an operation id or deduplication key; raise InvalidInputError if a script or `redis-cli` could misread it."""
+    """Return an operation id or deduplication key; raise InvalidInputError if a script could misread it."""
     if not isinstance(value, str) or not 1 <= len(value) <= _MAX_ID or _FORBIDDEN_IN_ID.search(value):
         raise InvalidInputError(
             field,
@@ -43,7 +43,7 @@ def check_identifier(value: object, field: str) -> str:
 
 
 def check_prefix(prefix: object) -> str:
-    """Return the key prefix, or raise InvalidInputError if it is empty, too long or holds control or glob characters."""
+    """Return the key prefix, or raise InvalidInputError if it is empty, too long or holds unusual characters."""
     if not isinstance(prefix, str) or not re.match(r"[A-Za-z0-9_.:{}/-]{1,128}\Z", prefix):
         raise InvalidInputError(
             "queue_prefix", f"{prefix!r:.80} is not usable; use 1 to 128 of the characters A-Z a-z 0-9 _ . : / {{ }} -"

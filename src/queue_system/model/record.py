@@ -1,6 +1,6 @@
 """The record of an operation, a projection of its state, and the dead letter. Never talks to Redis.
 
-A record is one string: a line of fields between tabs, then the JSON of the result or error. Scripts read the first five.
+A record is one string: a line of fields between tabs, of which scripts read the first five, then JSON.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from queue_system.model.operation import Operation, change_item
 _encoder = msgspec.json.Encoder()
 
 
-def encode_record(
+def encode_record(  # noqa: PLR0913 - a record has that many fields
     status: bytes,
     operation: Operation,
     queue: bytes,
@@ -43,7 +43,7 @@ def encode_error(error: str, error_type: str) -> bytes:
 def encode_letter(
     item: bytes, queue: bytes, reason: str, error_type: str, failed_at: float, **changes: object
 ) -> bytes:
-    """Encode a dead letter: the item and why it is here. An item that is no JSON object is kept byte for byte as base64."""
+    """Encode a dead letter: the item and why it is here; one that is no JSON object is kept as base64."""
     why: dict[str, Any] = {
         "failure_reason": reason,
         "error_type": error_type,

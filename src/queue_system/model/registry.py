@@ -70,8 +70,8 @@ class Registry:
     def register(self, fn: Processor, name: str | None = None, module: str | None = None) -> Reference:
         """Register a callable under its own or the given name and return how items name it.
 
-        A function of a module replaces the one of that name, as a reload does. A further closure of the same name gets a
-        suffix of its own, since both may be enqueued.
+        A function of a module replaces the one of that name, as a reload does. A further closure of the same name
+        gets a suffix of its own, since both may be enqueued.
         """
         if not callable(fn):
             raise InvalidInputError("callback", f"{fn!r:.80} is not callable")
@@ -106,7 +106,7 @@ class Registry:
         """Return the callable that an item names.
 
         Raises:
-            UnresolvableNameError: nothing is registered under the name, and it leads to no function that may be imported.
+            UnresolvableNameError: nothing is registered under it, and it leads to no function that may be imported.
         """
         fn = self._callables.get((module, name))
         if fn is not None:
@@ -170,7 +170,7 @@ def check_module_allowed(module_name: str, allowed_modules: tuple[str, ...] | No
     places = [spec.origin, *(spec.submodule_search_locations or ())]
     if _installed(place for place in places if place):
         raise UnresolvableNameError(
-            f"module {module_name!r} is an installed package; if it is yours, name it in QueueConfig(allowed_modules=...)"
+            f"module {module_name!r} is an installed package; if it is yours, name it in QueueConfig(allowed_modules)"
         )
 
 

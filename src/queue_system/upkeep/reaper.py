@@ -120,7 +120,7 @@ class Reaper(Duty):
         )  # fmt: skip
         follow_up = b""
         if operation.on_failure is not None:
-            changes = {"phase": PHASE_FAILURE, "error": reason, "error_type": _POISON}
+            changes: dict[str, object] = {"phase": PHASE_FAILURE, "error": reason, "error_type": _POISON}
             follow_up = b"%b\n%b" % (queue, change_item(item, changes, drop=("crashes",)))
         return Move(
             token, value, "reject", letter, operation.operation_id, record, self._ttl_ms,

@@ -1,4 +1,4 @@
-"""Notices lists that foreign clients filled, and drops dead letters that are too old. Never touches a live operation."""
+"""Notices lists that foreign clients filled, and drops old dead letters. Never touches a live operation."""
 
 from __future__ import annotations
 

@@ -140,7 +140,7 @@ def test_a_percent_sign_is_no_placeholder(stdlib: logging.Logger, records: Recor
 def test_exc_info_becomes_a_traceback(stdlib: logging.Logger, records: Records) -> None:
     structured = StructuredLogger.wrap(stdlib)
     try:
-        raise LookupError("lost")  # noqa: TRY301 - the test needs a raised error
+        raise LookupError("lost")
     except LookupError as error:
         structured.error("first", exc_info=error)
         structured.error("second", exc_info=True)

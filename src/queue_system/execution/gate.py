@@ -1,0 +1,59 @@
+"""Where slots wait for deliveries, and what wakes slots and fetcher. Never talks to Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+
+from queue_system.execution.delivery import Buffer, Delivery
+
+
+class Gate:
+    """Lets slots take deliveries while the lease surely holds."""
+
+    def __init__(self, buffer: Buffer) -> None:
+        self.valid_until = 0.0
+        """Until when, on the monotonic clock, the lease surely holds; past it nothing is started."""
+        self.starved = False
+        """Whether a slot has found the buffer empty."""
+        self.changed = asyncio.Event()
+        """Set when the fetcher has something to do."""
+        self._buffer = buffer
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether deliveries may be started."""
+        return time.monotonic() < self.valid_until
+
+    async def take(self) -> Delivery:
+        """Return the next delivery, waiting for one if need be."""
+        while True:
+            if time.monotonic() < self.valid_until and (delivery := self._buffer.take()) is not None:
+                return delivery
+            self.starved = True
+            future = asyncio.get_running_loop().create_future()
+            self._waiting.append(future)
+            self.changed.set()
+            await future
+
+    def wake(self) -> None:
+        """Let slots that wait take what the buffer holds."""
+        count = len(self._buffer)
+        while count > 0 and self._waiting:
+            future = self._waiting.popleft()
+            if not future.done():
+                future.set_result(None)
+                count -= 1
+        self.changed.set()
+
+    async def wait(self, longest_s: float | None) -> None:
+        """Wait until there is something to do, for at most `longest_s`."""
+        if not self.changed.is_set():
+            try:
+                async with asyncio.timeout(longest_s):
+                    await self.changed.wait()
+            except TimeoutError:
+                pass
+        self.changed.clear()

@@ -1,0 +1,77 @@
+"""Checks of what callers of the manager pass. Never talks to Redis."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from queue_system.errors import InvalidInputError
+from queue_system.model.keys import check_identifier
+from queue_system.model.registry import Processor
+from queue_system.model.retry import QueueRetryConfig
+
+_LONGEST_DELAY_S = 1e9
+
+
+@dataclass(frozen=True, slots=True)
+class BatchOptions:
+    """The keywords of `enqueue_batch`: those of `enqueue`, with a list where each operation has its own value."""
+
+    queue_name: str | None = None
+    priority: str = "normal"
+    operation_id: Sequence[str] | None = None
+    retry_config: QueueRetryConfig | None = None
+    on_success: Processor | str | None = None
+    on_failure: Processor | str | None = None
+    timeout: float | None = None
+    deduplication_key: Sequence[str] | None = None
+    custom_serializer: Callable[[Any], Any] | None = None
+    delay: float = 0.0
+
+
+def check_batch_options(options: dict[str, Any]) -> BatchOptions:
+    """Return the keywords of a batch; raise InvalidInputError for one that `enqueue` does not know."""
+    for name in options:
+        if name not in BatchOptions.__slots__:
+            raise InvalidInputError(
+                name, f"enqueue_batch has no such argument; it has {', '.join(BatchOptions.__slots__)}"
+            )
+    return BatchOptions(**options)
+
+
+def check_list(field: str, values: Any) -> Sequence[Any]:
+    """Return a list or tuple, or raise InvalidInputError."""
+    if not isinstance(values, Sequence) or isinstance(values, str | bytes):
+        raise InvalidInputError(field, f"a {type(values).__name__} is no list")
+    return values
+
+
+def check_column(field: str, values: Any, length: int) -> list[str] | None:
+    """Check one member's values over a whole batch; None stays None. Raises InvalidInputError."""
+    if values is None:
+        return None
+    if len(check_list(field, values)) != length:
+        raise InvalidInputError(field, f"{len(values)} values for {length} entities; give one for each")
+    return [check_identifier(value, f"{field}[{i}]") for i, value in enumerate(values)]
+
+
+def check_seconds(field: str, value: Any) -> float:
+    """Return a positive, finite number of seconds, or raise InvalidInputError."""
+    if not _is_number(value) or not math.isfinite(value) or value <= 0:
+        raise InvalidInputError(field, f"{value!r:.40} is not usable; use a positive number of seconds, or None")
+    return float(value)
+
+
+def delay_milliseconds(value: Any) -> int:
+    """Return a delay given in seconds as ms, rounded up, or raise InvalidInputError."""
+    if not _is_number(value) or not 0 <= value <= _LONGEST_DELAY_S:
+        raise InvalidInputError(
+            "delay", f"{value!r:.40} is not usable; use a number of seconds from 0 to {_LONGEST_DELAY_S:.0f}"
+        )
+    return math.ceil(value * 1000)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

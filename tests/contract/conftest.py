@@ -1,0 +1,61 @@
+"""Fixtures of the contract's tests: a configuration of the test's own, its manager, and a bare client to look with."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import redis
+
+from queue_system import QueueConfig, QueueManager
+from tests.contract.support import LineLogger
+from tests.support.servers import OwnServer
+
+
+@pytest.fixture
+def logger() -> LineLogger:
+    """The logger of `config`."""
+    return LineLogger()
+
+
+@pytest.fixture
+def config(server: OwnServer, prefix: str, logger: LineLogger) -> QueueConfig:
+    """A configuration with keys of its own on the shared server."""
+    return QueueConfig(redis_url=server.url, queue_prefix=prefix, logger=logger)
+
+
+@pytest.fixture
+def queue(config: QueueConfig) -> QueueManager:
+    """The manager of `config`."""
+    return QueueManager(config=config)
+
+
+@pytest.fixture
+def raw(server: OwnServer) -> Iterator[redis.Redis]:
+    """A bare client of the shared server."""
+    with contextlib.closing(server.client(decode_responses=True)) as client:
+        yield client
+
+
+@pytest.fixture
+def import_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], ModuleType]]:
+    """Writes source code to a file of an application and imports it, under a name that nothing else has."""
+    monkeypatch.syspath_prepend(tmp_path)
+    names: list[str] = []
+
+    def load(source: str) -> ModuleType:
+        name = f"app_{uuid.uuid4().hex[:12]}"
+        names.append(name)
+        (tmp_path / f"{name}.py").write_text(source, encoding="utf-8")
+        importlib.invalidate_caches()
+        return importlib.import_module(name)
+
+    yield load
+    for name in names:
+        sys.modules.pop(name, None)

@@ -1,0 +1,189 @@
+"""One server, one key prefix, one journal, and worker processes over them. Never judges what it shows."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from queue_system import QueueConfig, QueueManager
+from tests.faults.support.journal import VARIABLE, Journal
+from tests.support.servers import OwnServer
+
+ROOT = Path(__file__).parents[3]
+_POLL_S = 0.01
+
+
+def wait_until(condition: Callable[[], object], within_s: float, what: str) -> float:
+    """Wait for a condition that has no event of its own and return how many s that took; fail with `what`."""
+    started = time.monotonic()
+    while not condition():
+        if time.monotonic() - started > within_s:
+            raise AssertionError(f"not within {within_s} s: {what}")
+        time.sleep(_POLL_S)
+    return time.monotonic() - started
+
+
+class WorkerProcess:
+    """A worker in a process of its own."""
+
+    def __init__(self, settings: dict[str, Any], journal: Path, log: Path) -> None:
+        self._log = log
+        environment = {**os.environ, VARIABLE: str(journal), "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
+        command = [sys.executable, "-m", "tests.faults.support.worker_process", json.dumps(settings)]
+        with log.open("ab") as errors:
+            self._process = subprocess.Popen(
+                command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True
+            )
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self._process.poll() is None
+
+    @property
+    def log(self) -> str:
+        """What it has logged so far."""
+        return self._log.read_text(errors="replace")
+
+    def wait_ready(self) -> None:
+        """Wait until `start()` has returned in the process."""
+        if self._line() != "ready":
+            raise AssertionError(f"the worker ended before it was ready; its log:\n{self.log}")
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal and return at once."""
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """End it by SIGKILL, also when it is stopped, and wait for its end."""
+        self._process.kill()
+        self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+
+    def stop(self) -> dict[str, Any]:
+        """End it by SIGTERM in order and return the metrics that it tells then."""
+        self.send(signal.SIGTERM)
+        line = self._line()
+        if self.wait_end(20.0) != 0:
+            raise AssertionError(f"the worker did not end in order; its log:\n{self.log}")
+        metrics: dict[str, Any] = json.loads(line)
+        return metrics
+
+    def wait_end(self, within_s: float) -> int:
+        """Wait for the end of the process and return its exit code."""
+        return self._process.wait(within_s)
+
+    def _line(self) -> str:
+        return self._process.stdout.readline().strip() if self._process.stdout is not None else ""
+
+
+class Bench:
+    """What a fault test works with. Everything it starts ends with `close`."""
+
+    def __init__(self, server: OwnServer, prefix: str, folder: Path) -> None:
+        self.server = server
+        self.prefix = prefix
+        self.journal = Journal(folder / "journal")
+        self.config = QueueConfig(redis_url=server.url, queue_prefix=prefix, connection_timeout=2.0)
+        self.manager = QueueManager(self.config)
+        self.client: redis.Redis = server.client()
+        self._folder = folder
+        self._workers: list[WorkerProcess] = []
+        self._started = 0
+
+    def start_worker(
+        self, *, slots: int = 10, lease: float = 1.0, only_sleeps: bool = False, ready: bool = True, **worker: Any
+    ) -> WorkerProcess:
+        """Start a worker process; with `ready=False` do not wait for its start. `worker` goes to QueueWorker."""
+        settings = {
+            "config": {
+                "redis_url": self.server.url,
+                "queue_prefix": self.prefix,
+                "lease_seconds": lease,
+                "connection_timeout": 2.0,
+            },
+            "worker": {"max_workers": slots, **worker},
+            "only_sleeps": only_sleeps,
+        }
+        self._started += 1
+        process = WorkerProcess(settings, self.journal.path, self._folder / f"worker-{self._started}.log")
+        self._workers.append(process)
+        if ready:
+            process.wait_ready()
+        return process
+
+    def enqueue(self, count: int, processor: Callable[..., Any], seconds: float, **options: Any) -> list[str]:
+        """Enqueue operations that take `seconds` each and return their ids."""
+        name = options.pop("name", processor.__name__)
+        ids = [f"{name}-{i}" for i in range(count)]
+        entities = [{"id": each, "seconds": seconds} for each in ids]
+        answers = self.manager.enqueue_batch(entities, processor, operation_id=ids, **options)
+        assert [answer["status"] for answer in answers] == ["queued"] * count
+        return ids
+
+    def wait_drained(self, within_s: float) -> float:
+        """Wait until nothing is ready, delayed or in flight; return how many s that took."""
+
+        def drained() -> bool:
+            status = self.manager.get_queue_status()
+            waiting = status["total_items"] + status[f"{self.prefix}delayed"] + status[f"{self.prefix}running"]
+            return int(waiting) == 0
+
+        try:
+            return wait_until(drained, within_s, "everything settled")
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {self.manager.get_queue_status()}\n{self.logs()}") from None
+
+    def incarnations(self) -> set[str]:
+        """Return the registered incarnations."""
+        return {name.decode() for name in self.client.hkeys(f"{self.prefix}workers")}
+
+    def in_flight(self, incarnation: str) -> dict[int, str]:
+        """Return what an incarnation holds: token to operation id."""
+        held = self.client.hgetall(f"{self.prefix}inflight:{incarnation}")
+        items = {int(token): value.partition(b"\n")[2] for token, value in held.items() if token.isdigit()}
+        return {token: json.loads(item)["operation_id"] for token, item in items.items()}
+
+    def all_in_flight(self) -> dict[int, str]:
+        """Return what is in flight anywhere, dead incarnations included: token to operation id."""
+        found: dict[int, str] = {}
+        for key in self.client.scan_iter(match=f"{self.prefix}inflight:*", count=1000):
+            found |= self.in_flight(key.decode().removeprefix(f"{self.prefix}inflight:"))
+        return found
+
+    def counter(self, name: str) -> int:
+        """Return one of the fleet's counters."""
+        return int(self.client.hget(f"{self.prefix}metrics", name) or 0)
+
+    def letters(self, dead_letters: str) -> list[dict[str, Any]]:
+        """Return the dead letters of `failures` or `system_errors`."""
+        return [json.loads(letter) for letter in self.client.lrange(f"{self.prefix}{dead_letters}", 0, -1)]
+
+    def logs(self) -> str:
+        """Return the last lines of every worker's log."""
+        return "\n".join(f"{worker.pid}:\n" + "\n".join(worker.log.splitlines()[-30:]) for worker in self._workers)
+
+    def close(self) -> None:
+        """Kill what still runs and close the connections."""
+        for worker in self._workers:
+            worker.kill()
+        self.client.close()
+        self.config.transport.close()
+        with contextlib.suppress(AttributeError):
+            self.config.redis_client.close()  # type: ignore[union-attr]

@@ -1,0 +1,32 @@
+"""A worker in a process of its own, to be killed, frozen and interrupted. Settings come as JSON in its only argument."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import signal
+import sys
+from typing import Any
+
+from queue_system import QueueConfig, QueueWorker
+
+
+async def main(settings: dict[str, Any]) -> None:
+    """Work until SIGTERM asks for an orderly end; tell the metrics of this process at that end."""
+    config = QueueConfig(**settings["config"])
+    worker = QueueWorker(config, **settings["worker"])
+    asked_to_stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, asked_to_stop.set)
+    await worker.start()
+    print("ready", flush=True)  # noqa: T201 - how the test learns of it
+    while settings["only_sleeps"]:
+        await asyncio.sleep(1)
+    await asked_to_stop.wait()
+    await worker.stop()
+    print(json.dumps(config.get_metrics()), flush=True)  # noqa: T201 - how the test learns of it
+
+
+if __name__ == "__main__":
+    logging.basicConfig(format="%(relativeCreated)d %(levelname)s %(message)s", level=logging.INFO)
+    asyncio.run(main(json.loads(sys.argv[1])))
