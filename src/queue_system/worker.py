@@ -38,6 +38,7 @@ from queue_system.upkeep.reaper import Reaper
 from queue_system.upkeep.sweeper import Sweeper
 
 _TIME_SLICE_S = 0.002
+_SHORTEST_SLICE_S = 0.0001
 _LONGEST_GRACE_S = 25.0
 
 
@@ -76,7 +77,7 @@ class QueueWorker:
         self.max_workers = max_workers
         self.work_timeout = float(work_timeout)
         self.queues = tuple(check_queue_name(name, "queues") for name in queues or ())
-        self._settler = Settler(f"{socket.gethostname()}:{os.getpid()}", config.result_ttl)
+        self._settler = Settler(f"{socket.gethostname()}:{os.getpid()}", config.result_ttl, config.max_item_bytes)
         self._tally = Tally(config.metrics, config.log)
         self._stream: _Stream | None = None
         self._fetching: asyncio.Task[None] | None = None
@@ -114,8 +115,8 @@ class QueueWorker:
         self._fetching = loop.create_task(self._fetch(stream.fetcher), name="queue-system-fetcher")
         self._duties = [
             Heartbeat(self.config, stream.fetcher, loop),
-            Reaper(self.config, lambda: stream.fetcher.incarnation),
-            Sweeper(self.config),
+            Reaper(self.config, lambda: stream.fetcher.incarnation, stream.fetcher.now_ms),
+            Sweeper(self.config, stream.fetcher.now_ms),
         ]
         for duty in self._duties:
             duty.start()
@@ -184,16 +185,21 @@ class QueueWorker:
         )
 
     async def _worker_loop(self, worker_id: int) -> None:
-        """Handle one delivery after another in one slot. Yields to the event loop every 2 ms."""
+        """Handle one delivery after another in one slot. All slots together yield to the loop about every 2 ms."""
         stream = self._stream
         if stream is None:
             return
         slot, clean, yielded = stream.executor.slots[worker_id], contextvars.copy_context(), time.monotonic()
+        time_slice_s = max(_SHORTEST_SLICE_S, _TIME_SLICE_S / self.max_workers)
         while True:
             delivery = await stream.fetcher.gate.take()
             slot.delivery, slot.noted = delivery, 0.0
             try:
                 await self._handle(stream, slot, delivery)
+            except Exception as error:
+                self.config.log.error("handling failed", operation_id=delivery.operation_id, exc_info=error)
+                reject = Reject(f"handling failed: {type(error).__name__}", type(error).__name__)
+                stream.fetcher.put(self._settler.settle(delivery, reject))
             finally:
                 slot.delivery = None
             if slot.task is not None and slot.task.cancelling():
@@ -201,7 +207,7 @@ class QueueWorker:
             if contextvars.copy_context() != clean:
                 clean.run(self._start_slot, stream, worker_id)  # what a processor set must not reach the next operation
                 return
-            if slot.started - yielded > _TIME_SLICE_S:
+            if slot.started - yielded > time_slice_s:
                 await asyncio.sleep(0)
                 yielded = time.monotonic()
 

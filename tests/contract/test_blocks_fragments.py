@@ -136,7 +136,7 @@ def test_the_monitoring_block(load: Load, caplog: pytest.LogCaptureFixture) -> N
     with caplog.at_level(logging.INFO, "queue_system"):
         load("current_rate = 97.5", blocks.MONITORING)
     logged = {vars(record)["metric_name"]: vars(record)["metric_value"] for record in caplog.records}
-    assert logged == {"enqueued": 1, "processed": 1, "success_rate": 97.5}
+    assert logged == {"processed": 1, "success_rate": 97.5}
 
 
 async def test_the_graceful_shutdown_block(basic: ModuleType, load: Load, caplog: pytest.LogCaptureFixture) -> None:

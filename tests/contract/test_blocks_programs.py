@@ -18,6 +18,11 @@ from tests.support.servers import OwnServer, StartServer
 from tests.support.waiting import wait_until
 
 EXIT_WITHIN_S = 5.0
+BARE_LIST = pytest.mark.xfail(
+    strict=True,
+    raises=AssertionError,
+    reason="FastAPI since 0.95 takes a bare `list` for uploaded files, not for a body (fastapi/fastapi#10393)",
+)
 
 
 @pytest.fixture
@@ -73,14 +78,24 @@ def test_ctrl_c_while_an_operation_runs_puts_it_back_unspent(own: OwnServer, tmp
     assert b'"crashes"' not in item
 
 
-def test_the_fastapi_service_answers_at_once_and_its_worker_processes(own: OwnServer, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "block",
+    [
+        pytest.param(FASTAPI, id="as it stands", marks=BARE_LIST),
+        pytest.param(FASTAPI.replace("data: list)", "data: list[dict])"), id="with the elements' type"),
+    ],
+)
+def test_the_fastapi_service_answers_at_once_and_its_worker_processes(
+    own: OwnServer, tmp_path: Path, block: str
+) -> None:
     """Served by uvicorn. The first program precedes it, as in the document: it defines the processor."""
-    (tmp_path / "service.py").write_text(program(BASIC_USAGE, FASTAPI, redis_url=own.url))
+    (tmp_path / "service.py").write_text(program(BASIC_USAGE, block, redis_url=own.url))
     config = QueueConfig(redis_url=own.url)
     address = str(own.folder / "http")
     uvicorn = ("-W", "default::DeprecationWarning", "-m", "uvicorn", "service:app", "--uds", address)
     with python(*uvicorn, cwd=tmp_path) as process:
         wait_until(lambda: process.poll() is not None or _listens(address), "the service listens")
+        assert process.poll() is None
         with httpx.Client(transport=httpx.HTTPTransport(uds=address), base_url="http://service") as client:
             one = client.post("/process", json={"user_id": "1"})
             many = client.post("/process-batch", json=[{"id": 1}, {"id": 2}, {"id": 3}])

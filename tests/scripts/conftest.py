@@ -27,7 +27,7 @@ def binary(request: pytest.FixtureRequest) -> Path:
 @pytest.fixture(scope="session")
 def server(binary: Path) -> Iterator[OwnServer]:
     """The server that the tests of the scripts share, one of each kind."""
-    with OwnServer(binary=binary) as shared:
+    with OwnServer(binary=binary, appendonly="no") as shared:
         yield shared
 
 
@@ -38,11 +38,3 @@ def broker(server: OwnServer, prefix: str) -> Iterator[Broker]:
         fresh.register(W)
         yield fresh
         fresh.client.delete(fresh.counter)
-
-
-@pytest.fixture
-def unfsynced(server: OwnServer) -> OwnServer:
-    """The shared server, its append-only file written at leisure: for tests of many steps that outlive no crash."""
-    with contextlib.closing(server.client()) as client:
-        client.config_set("appendfsync", "no")
-    return server

@@ -10,7 +10,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import NoScriptError, RedisError
 
 from queue_system.broker.connection import Endpoint
-from queue_system.broker.failures import typed
+from queue_system.broker.failures import is_transient, typed
 from queue_system.broker.protocol import Command
 
 
@@ -39,6 +39,8 @@ class AioTransport:
             raise
         failed = next((reply for reply in replies if isinstance(reply, Exception)), None)
         if failed is not None:
+            if is_transient(failed):
+                await self.close()  # such as READONLY: a fresh connection may lead to the new primary
             raise typed(failed, endpoint.address) from failed
         return [command.parse(reply) for command, reply in zip(commands, replies, strict=True)]
 

@@ -117,10 +117,11 @@ class Outbox:
 class Settler:
     """Writes what each verdict means as a settlement, for one worker."""
 
-    def __init__(self, worker_name: str, result_ttl: float) -> None:
+    def __init__(self, worker_name: str, result_ttl: float, max_result_bytes: int) -> None:
         self._worker = worker_name.encode()
         self._ttl_ms = int(result_ttl * 1000) or _TOMBSTONE_MS
         self._keeps_results = result_ttl > 0
+        self._max_result_bytes = max_result_bytes
 
     def settle(self, delivery: Delivery, verdict: Verdict, timing: Timing = _NO_TIMING) -> Settlement:
         """Return the settlement of a verdict."""
@@ -148,6 +149,8 @@ class Settler:
         problem = ""
         try:
             encoded = b"null" if result is None else encode_entity(result, field="result")
+            if len(encoded) > self._max_result_bytes:
+                encoded, problem = b"null", f"result: it has {len(encoded)} bytes, more than {self._max_result_bytes}"
         except UnserializableError as error:
             encoded, problem = b"null", str(error)
         body = b'{"result":%b}' % encoded
@@ -218,4 +221,5 @@ class Settler:
 
 
 def _cut(error: str) -> str:
+    error = error.encode(errors="backslashreplace").decode()  # lone surrogates have no place in JSON
     return error if len(error) <= _MAX_ERROR else f"{error[:_MAX_ERROR]}… ({len(error)} characters)"

@@ -70,7 +70,8 @@ def delay_milliseconds(value: Any) -> int:
         raise InvalidInputError(
             "delay", f"{value!r:.40} is not usable; use a number of seconds from 0 to {_LONGEST_DELAY_S:.0f}"
         )
-    return int(math.ceil(value * 1000))
+    milliseconds: int = math.ceil(value * 1000)
+    return milliseconds
 
 
 def _is_number(value: Any) -> bool:

@@ -159,19 +159,24 @@ def check_module_allowed(module_name: str, allowed_modules: tuple[str, ...] | No
         if any(module_name == allowed or module_name.startswith(f"{allowed}.") for allowed in allowed_modules):
             return
         raise UnresolvableNameError(f"module {module_name!r} is not among allowed_modules")
+    if _installed(_places_of(module_name)):
+        raise UnresolvableNameError(
+            f"module {module_name!r} is an installed package; if it is yours, name it in QueueConfig(allowed_modules)"
+        )
+
+
+def _places_of(module_name: str) -> list[str]:
+    """Return where a module's top-level package lies, without importing it."""
     if module_name == main_module_name():
-        return
+        return [str(getattr(sys.modules["__main__"], "__file__", ""))]
+    top = module_name.partition(".")[0]
     try:
         spec = importlib.util.find_spec(top)
     except (ImportError, ValueError) as error:
         raise UnresolvableNameError(f"module {top!r} cannot be found: {error}") from error
     if spec is None:
         raise UnresolvableNameError(f"module {top!r} cannot be found on sys.path")
-    places = [spec.origin, *(spec.submodule_search_locations or ())]
-    if _installed(place for place in places if place):
-        raise UnresolvableNameError(
-            f"module {module_name!r} is an installed package; if it is yours, name it in QueueConfig(allowed_modules)"
-        )
+    return [place for place in (spec.origin, *(spec.submodule_search_locations or ())) if place]
 
 
 def _import(module_name: str) -> types.ModuleType:

@@ -40,12 +40,13 @@ class Duty:
         """Do one round and return how many s to wait before the next."""
         raise NotImplementedError
 
-    def failed(self, error: Exception) -> None:
-        """Learn that a round failed."""
+    def failed(self, error: QueueSystemError) -> float:
+        """Learn that the server failed a round; return how many s to wait before the next."""
         if self._throttle.ready():
             self.log.warning(
                 "upkeep failed: trying again", duty=self.name, error_type=type(error).__name__, error=str(error)
             )
+        return self.interval_s
 
     def _work(self) -> None:
         wait_s = 0.0
@@ -53,8 +54,7 @@ class Duty:
             try:
                 wait_s = self.perform()
             except QueueSystemError as error:
-                wait_s = self.interval_s
-                self.failed(error)
+                wait_s = self.failed(error)
             except Exception as error:
                 wait_s = self.interval_s
                 self.log.error("upkeep failed unexpectedly", duty=self.name, exc_info=error)

@@ -61,10 +61,9 @@ class Heartbeat(Duty):
                 self._reconcile(incarnation)
         return self.interval_s
 
-    def failed(self, error: Exception) -> None:
+    def failed(self, error: QueueSystemError) -> float:
         """Try again soon: the lease runs on."""
-        super().failed(error)
-        self.stopped.wait(min(0.5, self.interval_s / 2))
+        return min(0.5, super().failed(error) / 2)
 
     def _reconcile(self, incarnation: str) -> None:
         """Release tokens that stay unknown from one beat to the next; a reply under way explains those of one beat."""
@@ -81,6 +80,8 @@ class Heartbeat(Duty):
         self._unknown = unknown
 
     def _tell(self, listener: object, *arguments: object) -> None:
+        if self.stopped.is_set():
+            return
         try:
             self._loop.call_soon_threadsafe(listener, *arguments)  # type: ignore[arg-type]
         except RuntimeError:  # the loop was closed meanwhile

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from queue_system.broker.commands import Move
 from queue_system.config import QueueConfig
-from queue_system.errors import UndecodableItemError
+from queue_system.errors import QueueSystemError, UndecodableItemError
 from queue_system.model.keys import split_queue
 from queue_system.model.operation import PHASE_FAILURE, Operation, change_item, decode_item
 from queue_system.model.record import encode_error, encode_letter, encode_record
@@ -35,10 +35,11 @@ class Reaper(Duty):
 
     name = "reaper"
 
-    def __init__(self, config: QueueConfig, own: Callable[[], str]) -> None:
+    def __init__(self, config: QueueConfig, own: Callable[[], str], now_ms: Callable[[], int]) -> None:
         super().__init__(config.log, config.lease_seconds / _LOOKS_PER_LEASE)
         self._config = config
         self._own = own
+        self._now_ms = now_ms
         self._seen: dict[str, Observation] = {}
         self._last_look = 0.0
         self._ttl_ms = int(config.result_ttl * 1000) or 60_000
@@ -67,10 +68,10 @@ class Reaper(Duty):
         crowd = max(1.0, len(entries) / _MANY)
         return self.interval_s * (1.0 if random.random() < 1 / crowd else min(crowd, 2.0))
 
-    def failed(self, error: Exception) -> None:
+    def failed(self, error: QueueSystemError) -> float:
         """Forget what was seen: silence that nobody watched proves nothing."""
         self._seen.clear()
-        super().failed(error)
+        return super().failed(error)
 
     def _is_silent(self, incarnation: str, entry: bytes, now: float) -> bool:
         seen = self._seen.get(incarnation)
@@ -92,7 +93,7 @@ class Reaper(Duty):
 
     def _move(self, token: bytes, value: bytes) -> Move:
         queue, _, item = value.partition(b"\n")
-        now = time.time()
+        now = self._now_ms() / 1000
         try:
             if split_queue(queue) is None:
                 raise UndecodableItemError("it came from no queue of ours")
@@ -109,7 +110,7 @@ class Reaper(Duty):
 
     def _dead_letter(self, token: bytes, value: bytes, operation: Operation, crashes: int) -> Move:
         queue, _, item = value.partition(b"\n")
-        now_ms = int(time.time() * 1000)
+        now_ms = self._now_ms()
         reason = f"its worker died {crashes} times while it was in flight"
         letter = encode_letter(item, queue, reason, _POISON, now_ms / 1000, crashes=crashes)
         if operation.phase:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import msgspec
 
@@ -19,9 +20,10 @@ class Sweeper(Duty):
 
     name = "sweeper"
 
-    def __init__(self, config: QueueConfig) -> None:
+    def __init__(self, config: QueueConfig, now_ms: Callable[[], int]) -> None:
         super().__init__(config.log, _INTERVAL_S)
         self._config = config
+        self._now_ms = now_ms
         self._next_trim = time.monotonic() + _TRIM_EVERY_S
 
     def perform(self) -> float:
@@ -43,7 +45,7 @@ class Sweeper(Duty):
 
     def _trim(self, dead_letters: str) -> int:
         commands, run = self._config.commands, self._config.transport.run
-        oldest_kept = time.time() - self._config.backup_ttl
+        oldest_kept = self._now_ms() / 1000 - self._config.backup_ttl
         dropped = 0
         while not self.stopped.is_set():
             letters = run(commands.letters(dead_letters, -_PAGE, -1))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -49,6 +50,14 @@ class WorkerProcess:
     def pid(self) -> int:
         """The process id."""
         return self._process.pid
+
+    @property
+    def incarnation(self) -> str:
+        """The incarnation with which it started."""
+        found = re.search(r"worker started incarnation=(\w+)", self.log)
+        if found is None:
+            raise AssertionError(f"the worker has not started; its log:\n{self.log}")
+        return found[1]
 
     @property
     def alive(self) -> bool:
@@ -180,9 +189,13 @@ class Bench:
         return "\n".join(f"{worker.pid}:\n" + "\n".join(worker.log.splitlines()[-30:]) for worker in self._workers)
 
     def close(self) -> None:
-        """Kill what still runs and close the connections."""
+        """Kill what still runs, delete what is left in Redis, and close the connections."""
         for worker in self._workers:
             worker.kill()
+        if self.server.running:
+            keys = list(self.client.scan_iter(match=f"{self.prefix}*", count=1000))
+            for start in range(0, len(keys), 1000):  # one by one, each would wait for a disk
+                self.client.unlink(*keys[start : start + 1000])
         self.client.close()
         self.config.transport.close()
         with contextlib.suppress(AttributeError):

@@ -1,0 +1,171 @@
+"""What any client may push: a minimal item runs, a forbidden name does not, and garbage is kept as it came."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from queue_system.model.operation import decode_item
+from tests.faults.conftest import Figures
+from tests.faults.support import processors
+from tests.faults.support.bench import Bench, wait_until
+
+NOTICED_WITHIN_S = 2.0
+MODULE = processors.__name__
+GARBAGE = {
+    "text": b"hello",
+    "empty": b"",
+    "line feeds": b"\n\n\n",
+    "bad UTF-8": b'{"processor":"work","entity":"\xff\xfe"}',
+    "UTF-16": '{"processor":"work"}'.encode("utf-16"),
+    "byte order mark": b'\xef\xbb\xbf{"processor":"work"}',
+    "NUL bytes": b'{"processor":\x00"work"}\x00',
+    "an array": b'[{"processor":"work"}]',
+    "a number": b"1e400",
+    "cut off": b'{"processor":"work","entity":{"a":',
+    "no processor": b'{"entity": {"a": 1}, "note": "spaces stay"}',
+    "a number as processor": b'{"entity": {"a": 1}, "processor": 5}',
+    "text as attempts": b'{"processor": "work", "attempts": "many", "crashes": 2}',
+    "doubled members": b'{"processor": 1, "processor": 2}',
+    "an id with a quote": b'{"operation_id": "a\\"b", "processor": "work"}',
+    "NaN": b'{"processor":"work","entity":NaN}',
+    "infinity": b'{"processor":"work","entity":-Infinity}',
+    "deep array": b'{"processor":"work","entity":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    "deep object": b'{"processor":"work","entity":' + b'{"a":' * 100_000 + b"1" + b"}" * 100_000 + b"}",
+    "deep unknown member": b'{"processor":"work","x":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+}
+FORBIDDEN = [
+    ("system", "os"),
+    ("os.system", None),
+    ("system", None),
+    ("popen", "os"),
+    ("call", "subprocess"),
+    ("eval", "builtins"),
+    ("exec", "builtins"),
+    ("__import__", "builtins"),
+    ("import_function", "queue_system.model.registry"),
+    ("note", MODULE),  # a function that the module has only imported
+    ("signal", MODULE),
+    ("os.system", MODULE),
+    ("__builtins__", MODULE),
+]
+
+
+def push(bench: Bench, name: str, *items: bytes) -> None:
+    """Do what a foreign client does: LPUSH to a list that is in the registry."""
+    bench.client.sadd(f"{bench.prefix}registry", f"{bench.prefix}normal:{name}")
+    for item in items:
+        bench.client.lpush(f"{bench.prefix}normal:{name}", item)
+
+
+def recovered(letter: dict[str, Any]) -> bytes:
+    """Return the bytes as they were pushed."""
+    return base64.b64decode(letter["raw_base64"], validate=True)
+
+
+def work_item(each: str) -> bytes:
+    """Return the least that makes an item."""
+    return json.dumps(
+        {"entity": {"id": each, "seconds": 0.0}, "processor": "work", "processor_module": MODULE}
+    ).encode()
+
+
+def test_a_hand_written_minimal_item_is_noticed_within_two_seconds_by_an_idle_worker(
+    bench: Bench, figures: Figures
+) -> None:
+    bench.start_worker()
+    noticed_s = []
+    for each in ("first", "second", "third"):
+        push(bench, "by_hand", work_item(each))
+        noticed_s.append(
+            wait_until(lambda: bench.journal.count("end")[each], NOTICED_WITHIN_S, f"{each} ran\n{bench.logs()}")  # noqa: B023
+        )
+    figures(noticed_s=[round(each, 2) for each in noticed_s])
+    bench.wait_drained(2.0)
+    assert bench.counter("processed") == 3
+
+
+def test_a_list_counts_as_registered_when_a_worker_was_started_for_its_queue(bench: Bench) -> None:
+    bench.start_worker(queues=["by_hand"])
+    bench.client.lpush(f"{bench.prefix}normal:by_hand", work_item("only"))
+    wait_until(lambda: bench.journal.count("end")["only"], NOTICED_WITHIN_S, f"it ran\n{bench.logs()}")
+
+
+def test_forbidden_names_are_refused_with_a_reason_and_nothing_is_executed(bench: Bench, tmp_path: Path) -> None:
+    trace = tmp_path / "executed"
+    bench.start_worker()
+    for name, module in FORBIDDEN:
+        entity: Any = f"touch {trace}"
+        if module == "subprocess":
+            entity = ["touch", str(trace)]
+        elif module == "builtins":
+            entity = f"__import__('os').system('touch {trace}')"
+        item = {"operation_id": f"{module}-{name}", "entity": entity, "processor": name, "processor_module": module}
+        push(bench, "by_hand", json.dumps(item).encode())
+    push(bench, "by_hand", work_item("innocent"))
+    bench.wait_drained(6.0)
+
+    letters = {letter["operation_id"]: letter for letter in bench.letters("system_errors")}
+    assert letters.keys() == {f"{module}-{name}" for name, module in FORBIDDEN}
+    assert len(bench.letters("system_errors")) == len(FORBIDDEN)
+    assert all(letter["failure_reason"] for letter in letters.values())
+    assert {letter["error_type"] for letter in letters.values()} == {"UnresolvableNameError"}
+    assert not trace.exists()
+    assert bench.journal.count("end") == {"innocent": 1}
+
+
+@pytest.mark.parametrize("kind", GARBAGE)
+def test_garbage_is_no_item(kind: str) -> None:
+    with pytest.raises(Exception, match=r".") as raised:
+        decode_item(GARBAGE[kind])
+    assert type(raised.value).__name__ == "UndecodableItemError"
+
+
+def test_garbage_goes_once_and_byte_for_byte_to_the_system_errors_and_the_worker_goes_on(bench: Bench) -> None:
+    worker = bench.start_worker()
+    push(bench, "by_hand", *GARBAGE.values(), work_item("innocent"))
+    wait_until(lambda: bench.journal.count("end")["innocent"], 6.0, f"the innocent ran\n{bench.logs()}")
+    bench.wait_drained(3.0)
+    letters = bench.letters("system_errors")
+    kept = [recovered(letter) for letter in letters if "raw_base64" in letter]
+    assert [kind for kind, item in GARBAGE.items() if kept.count(item) != 1] == []
+    assert len(letters) == len(GARBAGE)
+    assert all(letter["failure_reason"] and letter["failed_at"] for letter in letters)
+    assert worker.alive
+    assert worker.stop().get("lease_lost", 0) == 0
+
+
+def test_an_integer_of_many_digits_arrives_unchanged_or_is_kept_byte_for_byte(bench: Bench) -> None:
+    bench.start_worker()
+    huge = b'{"processor":"work","processor_module":"%b","entity":%b}' % (MODULE.encode(), b"7" * 100_000)
+    push(bench, "by_hand", huge, work_item("innocent"))
+    bench.wait_drained(6.0)
+    (letter,) = bench.letters("system_errors")
+    assert recovered(letter) == huge
+    assert bench.journal.count("end") == {"innocent": 1}
+
+
+def test_garbage_among_the_delayed_goes_byte_for_byte_to_the_system_errors(bench: Bench) -> None:
+    worker = bench.start_worker()
+    queue = b"normal:by_hand"
+    members = {
+        b"no line feed": b"no line feed",
+        b"nonce\n" + queue + b"\nno item": b"no item",
+        b"nonce\nmiddle:by_hand\n" + work_item("of no priority"): work_item("of no priority"),
+        b"nonce\nnormal:by hand\n" + work_item("of no name"): work_item("of no name"),
+        b"\n\n": b"",
+        b"\xff\n\xfe\n\xfd": b"\xfd",
+    }
+    bench.client.zadd(f"{bench.prefix}delayed", dict.fromkeys(members, 0))
+    bench.enqueue(1, processors.work, 0.0, name="innocent")
+    bench.wait_drained(8.0)
+    letters = bench.letters("system_errors")
+    kept = [recovered(letter) for letter in letters if "raw_base64" in letter]
+    assert sorted(kept) == sorted(members.values())
+    assert len(letters) == len(members)
+    assert set(bench.journal.count("end")) == {"innocent-0"}
+    assert worker.alive

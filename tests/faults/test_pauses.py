@@ -1,0 +1,80 @@
+"""A worker that was frozen past its lease settles nothing twice; one that is merely blocked loses nothing."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections import defaultdict
+
+from tests.faults.conftest import Figures
+from tests.faults.support import processors
+from tests.faults.support.bench import Bench, wait_until
+
+LEASE_S = 1.0
+
+
+def test_late_settlements_of_a_frozen_worker_are_lost_and_each_operation_settles_once(
+    bench: Bench, figures: Figures
+) -> None:
+    frozen = bench.start_worker(slots=4, lease=LEASE_S)
+    ids = bench.enqueue(80, processors.work, 0.2, on_success=processors.on_success)
+    wait_until(lambda: len(bench.in_flight(frozen.incarnation)) >= 4, 5.0, "the worker is busy")
+    other = bench.start_worker(slots=4, lease=LEASE_S)
+    frozen.send(signal.SIGSTOP)
+    held = bench.in_flight(frozen.incarnation)
+    tokens = defaultdict(list)
+    resume_at = time.monotonic() + 2 * LEASE_S
+    while time.monotonic() < resume_at:
+        for token, operation_id in bench.all_in_flight().items():
+            if token not in tokens[operation_id]:
+                tokens[operation_id].append(token)
+    frozen.send(signal.SIGCONT)
+    bench.wait_drained(10.0)
+    wait_until(lambda: "lease lost" in frozen.log, 5.0, "the frozen worker learns that its lease was lost")
+    lost = frozen.stop().get("lease_lost", 0)
+
+    grown = {each: tokens[each] for each in held.values() if len(tokens[each]) > 1}
+    figures(
+        held_at_freeze=len(held), lease_lost=lost, repeats=bench.journal.repeats(), refenced=len(grown),
+        callbacks=bench.journal.count("success").total(),
+    )  # fmt: skip
+    assert held
+    assert lost >= 1
+    assert bench.counter("processed") == len(ids)
+    assert set(bench.journal.count("success")) == set(ids)
+    assert bench.journal.repeats() <= len(held)
+    assert grown, "no operation was seen in flight a second time"
+    assert all(seen == sorted(seen) for seen in tokens.values())
+    assert bench.letters("failures") == bench.letters("system_errors") == []
+    assert other.alive
+
+
+def test_the_frozen_worker_goes_on_under_a_new_incarnation(bench: Bench, figures: Figures) -> None:
+    frozen = bench.start_worker(slots=2, lease=LEASE_S)
+    other = bench.start_worker(slots=2, lease=LEASE_S)
+    bench.enqueue(4, processors.work, 0.1)
+    bench.wait_drained(5.0)
+    frozen.send(signal.SIGSTOP)
+    wait_until(lambda: bench.incarnations() == {other.incarnation}, 3 * LEASE_S, "the frozen worker is reclaimed")
+    frozen.send(signal.SIGCONT)
+    resumed_s = wait_until(lambda: len(bench.incarnations()) == 2, 5.0, "it registers anew")
+    other.stop()
+    ids = bench.enqueue(20, processors.work, 0.01, name="later")
+    bench.wait_drained(5.0)
+    figures(registered_again_s=round(resumed_s, 2))
+    assert set(ids) <= set(bench.journal.count("end"))
+
+
+def test_a_blocked_event_loop_loses_no_lease_and_nothing_runs_twice(bench: Bench, figures: Figures) -> None:
+    blocked = bench.start_worker(slots=4, lease=LEASE_S)
+    bench.enqueue(1, processors.block_the_loop, 3 * LEASE_S)
+    wait_until(lambda: bench.journal.entries("start"), 5.0, "the loop is blocked")
+    other = bench.start_worker(slots=4, lease=LEASE_S)
+    bench.enqueue(20, processors.work, 0.01)
+    bench.wait_drained(3 * LEASE_S + 5.0)
+
+    repeats, lost = bench.journal.repeats(), blocked.stop().get("lease_lost", 0)
+    figures(repeats=repeats, lease_lost=lost, reclaimed=bench.counter("reclaimed"))
+    assert repeats == lost == bench.counter("reclaimed") == 0
+    assert "lease lost" not in blocked.log + other.log
+    assert bench.counter("processed") == 21

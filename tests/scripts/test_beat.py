@@ -1,0 +1,92 @@
+"""beat.lua: an incarnation registers, shows that it lives and signs off."""
+
+from __future__ import annotations
+
+import pytest
+
+from queue_system.broker.commands import Pulse
+from tests.scripts.support import Broker, W, assert_refused
+
+
+@pytest.fixture
+def beat(broker: Broker) -> Beat:
+    """Sends a beat of the incarnation `W`."""
+    return Beat(broker)
+
+
+class Beat:
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+
+    def __call__(self, mode: str, incarnation: str = W, lease_ms: int = 15_000) -> Pulse:
+        return self._broker.run(self._broker.commands.beat(mode, incarnation, lease_ms))
+
+    def entry(self, incarnation: str = W) -> bytes | None:
+        """The incarnation's entry."""
+        return self._broker.run(self._broker.commands.incarnations()).get(incarnation)
+
+
+def test_each_beat_raises_the_counter_and_tells_the_lease(beat: Beat) -> None:
+    assert beat.entry() == b"1:15000"
+    assert beat("beat") == Pulse(alive=True, tokens=0, incarnations=1)
+    assert beat("register", lease_ms=200) == Pulse(alive=True, tokens=0, incarnations=1)
+    assert beat.entry() == b"3:200"
+
+
+def test_a_beat_tells_the_tokens_in_flight_and_the_incarnations(broker: Broker, beat: Beat) -> None:
+    broker.enqueue("normal:a", "1", "2")
+    first = broker.claim(2).first_token
+    broker.register("w2")
+    assert beat("beat") == Pulse(alive=True, tokens=2, incarnations=2)
+    broker.settle_one("release", first)
+    assert beat("beat").tokens == 1
+
+
+def test_a_beat_never_brings_back_an_unregistered_incarnation(broker: Broker, beat: Beat) -> None:
+    before = broker.snapshot()
+    for mode in ("beat", "leave"):
+        assert not beat(mode, "nobody").alive
+    assert broker.snapshot() == before
+    broker.bury()
+    before = broker.snapshot()
+    for mode in ("beat", "leave"):
+        assert not beat(mode).alive
+    assert broker.snapshot() == before
+
+
+def test_an_incarnation_that_is_being_reclaimed_cannot_register_again(broker: Broker, beat: Beat) -> None:
+    """Its items are being moved: what it claimed meanwhile would be taken from it as if it had died."""
+    broker.enqueue("normal:a", "1")
+    broker.claim()
+    broker.bury()
+    assert not beat("register").alive
+
+
+def test_an_incarnation_that_holds_nothing_leaves_without_a_trace(broker: Broker, beat: Beat) -> None:
+    broker.enqueue("normal:a", "1")
+    broker.settle_one("complete", broker.claim().first_token, "1", b"r", "", "")
+    assert beat("leave") == Pulse(alive=True, tokens=0, incarnations=0)
+    assert not {"workers", f"inflight:{W}"} & broker.snapshot().keys()
+    assert beat("leave") == Pulse(alive=False, tokens=0, incarnations=0)
+
+
+def test_an_incarnation_that_holds_tokens_does_not_leave(broker: Broker, beat: Beat) -> None:
+    broker.enqueue("normal:a", "1")
+    broker.claim()
+    before = broker.snapshot()
+    assert beat("leave") == Pulse(alive=True, tokens=1, incarnations=1)
+    assert broker.snapshot() == before
+
+
+def test_an_entry_that_makes_no_sense_writes_nothing_or_begins_anew(broker: Broker, beat: Beat) -> None:
+    """A worker whose entry was overwritten by hand goes on beating."""
+    broker.client.hset(broker.keys.workers, W, "garbage")
+    assert beat("beat").alive
+    assert beat.entry() == b"1:15000"
+
+
+@pytest.mark.parametrize("mode", ["register", "beat", "leave"])
+@pytest.mark.parametrize("key", ["workers", f"inflight:{W}"])
+def test_a_foreign_type_refuses_the_beat_before_its_first_write(broker: Broker, key: str, mode: str) -> None:
+    broker.squat(key)
+    assert_refused(broker, broker.commands.beat(mode, W, 1))

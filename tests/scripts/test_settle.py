@@ -1,0 +1,284 @@
+"""settle.lua: a verdict is written once, with all that belongs to it, by the incarnation that still holds the item."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from queue_system.broker.protocol import Argument, pack
+from queue_system.errors import ServerError, WrongKeyTypeError
+from tests.scripts.support import RESULT_TTL_MS, Broker, W, ids_in, item_of, record_of, value_of
+
+Q = "normal:a"
+DONE = record_of("succeeded", Q)
+CALLBACK = b"normal:a\n" + item_of("1")[:-1] + b',"phase":"on_success"}'
+
+
+def held(broker: Broker, *ids: str, key: str = "") -> int:
+    """Enqueue and claim; return the first token."""
+    broker.enqueue(Q, *ids, key=key)
+    return broker.claim(len(ids)).first_token
+
+
+def deliveries(token: int, operation_id: str = "1") -> dict[str, Sequence[Argument]]:
+    """The arguments of each verb for one token."""
+    return {
+        "complete": (token, operation_id, DONE, "", ""),
+        "fail": (token, operation_id, record_of("failed", Q), "", "", b"letter"),
+        "reject": (token, operation_id, record_of("rejected", Q), "", "", b"letter"),
+        "retry": (token, operation_id, record_of("delayed", Q), value_of(Q, operation_id), 1000),
+        "release": (token,),
+        "running": (token, operation_id, record_of("running", Q)),
+    }
+
+
+VERBS = tuple(deliveries(0))
+
+
+def test_complete_removes_the_item_and_keeps_its_record_for_its_lifetime(broker: Broker) -> None:
+    token = held(broker, "1", key="k")
+    assert broker.settle_one("complete", token, "1", DONE, "k", "") == b"d"
+    snapshot = broker.snapshot()
+    assert snapshot["operation:1"] == DONE
+    assert RESULT_TTL_MS - 5000 < broker.client.pttl(broker.keys.operation("1")) <= RESULT_TTL_MS
+    assert "dedup" not in snapshot
+    assert broker.inflight() == {}
+    assert snapshot["metrics"] == {b"enqueued": b"1", b"processed": b"1"}
+
+
+@pytest.mark.parametrize(
+    "verb, letters, counters",
+    [("fail", "failures", {b"failed"}), ("reject", "system_errors", {b"rejected", b"system_errors"})],
+)
+def test_fail_and_reject_write_one_dead_letter(broker: Broker, verb: str, letters: str, counters: set[bytes]) -> None:
+    token = held(broker, "1", key="k")
+    assert broker.settle_one(verb, token, "1", b"record", "k", "", b"letter") == b"d"
+    snapshot = broker.snapshot()
+    assert (snapshot[letters], snapshot["operation:1"]) == ([b"letter"], b"record")
+    assert 0 < broker.client.pttl(broker.keys.operation("1")) <= RESULT_TTL_MS
+    assert "dedup" not in snapshot
+    assert broker.inflight() == {}
+    assert set(snapshot["metrics"]) - {b"enqueued"} == counters
+
+
+@pytest.mark.parametrize("verb", ["complete", "fail", "reject"])
+def test_a_callback_takes_the_place_of_its_operation_and_is_settled_in_turn(broker: Broker, verb: str) -> None:
+    token = held(broker, "1")
+    letter = () if verb == "complete" else (b"letter",)
+    assert broker.settle_one(verb, token, "1", DONE, "", CALLBACK, *letter) == b"d"
+    assert broker.inflight() == {token: CALLBACK}
+    counters = broker.snapshot()["metrics"]
+    assert broker.settle_one("complete", token, "", "", "", "") == b"d"
+    assert broker.inflight() == {}
+    assert broker.snapshot()["metrics"] == counters
+    assert broker.snapshot()["operation:1"] == DONE
+
+
+def test_a_rejected_callback_leaves_a_letter_and_the_verdict_of_its_operation(broker: Broker) -> None:
+    token = held(broker, "1")
+    broker.settle_one("complete", token, "1", DONE, "", CALLBACK)
+    assert broker.settle_one("reject", token, "", "", "", "", b"letter") == b"d"
+    snapshot = broker.snapshot()
+    assert (snapshot["system_errors"], snapshot["operation:1"]) == ([b"letter"], DONE)
+    assert snapshot["metrics"] == {b"enqueued": b"1", b"processed": b"1", b"system_errors": b"1"}
+
+
+def test_retry_puts_the_changed_item_into_the_delayed_set_with_a_record_that_stays(broker: Broker) -> None:
+    token = held(broker, "1", key="k")
+    before = broker.now_ms()
+    record = record_of("delayed", Q, key="k")
+    assert broker.settle_one("retry", token, "1", record, b"normal:a\nchanged", 5000) == b"d"
+    snapshot = broker.snapshot()
+    ((member, due_ms),) = snapshot["delayed"]
+    assert member == b"%d\nnormal:a\nchanged" % token
+    assert before + 5000 <= due_ms <= broker.now_ms() + 5000
+    assert (snapshot["operation:1"], snapshot["dedup"]) == (record, {b"k": b"1"})
+    assert broker.client.pttl(broker.keys.operation("1")) == -1
+    assert snapshot["metrics"][b"retried"] == b"1"
+    assert broker.inflight() == {}
+
+
+def test_equal_items_that_wait_for_a_retry_stay_apart(broker: Broker) -> None:
+    for _ in range(2):
+        token = broker.claim(adopt=b"normal:a\n{}").first_token
+        broker.settle_one("retry", token, "x", b"r", b"normal:a\n{}", 1000)
+    assert broker.client.zcard(broker.keys.delayed) == 2
+
+
+def test_release_puts_the_item_back_as_the_next_one_and_wakes_a_worker(broker: Broker) -> None:
+    token = held(broker, "1", "2")
+    broker.enqueue(Q, "3")
+    broker.client.delete(broker.keys.wake(), broker.keys.wake("a"), broker.keys.registry)
+    broker.client.delete(broker.keys.prefix + "ready:normal")
+    assert broker.settle("s", ("release", 0, [(token + 1,), (token,)])) == b"dd"
+    assert broker.items(Q) == ["1", "2", "3"]
+    assert broker.inflight() == {}
+    assert broker.score("wake") == broker.score("wake:a") == 0
+    assert broker.snapshot()["registry"] == {(broker.keys.prefix + Q).encode()}
+    assert ids_in(broker.claim(3).values) == ["1", "2", "3"]
+
+
+def test_running_writes_a_record_and_settles_nothing(broker: Broker) -> None:
+    token = held(broker, "1")
+    record = record_of("running", Q)
+    assert broker.settle_one("running", token, "1", record) == b"d"
+    assert broker.snapshot()["operation:1"] == record
+    assert broker.client.pttl(broker.keys.operation("1")) == -1
+    assert broker.inflight() == {token: value_of(Q, "1")}
+
+
+def test_a_note_of_running_that_travels_behind_the_completion_changes_nothing(broker: Broker) -> None:
+    """While a batch is sent again, a note can come to stand behind the completion in the next one."""
+    token = held(broker, "1")
+    broker.settle(
+        "s",
+        ("complete", RESULT_TTL_MS, [(token, "1", DONE, "", CALLBACK)]),
+        ("running", 0, [(token, "1", record_of("running", Q))]),
+    )
+    assert broker.snapshot()["operation:1"] == DONE
+    assert broker.client.pttl(broker.keys.operation("1")) > 0
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_sent_again_under_its_id_it_changes_nothing_and_answers_the_same(broker: Broker, verb: str) -> None:
+    token = held(broker, "1", "2")
+    group = (verb, RESULT_TTL_MS, [deliveries(token)[verb]])
+    assert broker.settle("s1", group) == b"d"
+    before = broker.snapshot()
+    assert broker.settle("s1", group) == b"d"
+    assert broker.snapshot() == before
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_token_that_is_not_held_is_lost_and_changes_nothing(broker: Broker, verb: str) -> None:
+    token = held(broker, "1")
+    broker.settle_one("complete", token, "1", DONE, "", "")
+    before = {key: value for key, value in broker.snapshot().items() if key != f"inflight:{W}"}
+    assert broker.settle_one(verb, *deliveries(token)[verb]) == b"l"
+    assert broker.settle_one(verb, *deliveries(1)[verb]) == b"l"
+    assert {key: value for key, value in broker.snapshot().items() if key != f"inflight:{W}"} == before
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_token_of_another_incarnation_is_lost(broker: Broker, verb: str) -> None:
+    broker.register("w2")
+    token = held(broker, "1")
+    assert broker.settle_one(verb, *deliveries(token)[verb], by="w2") == b"l"
+    assert broker.inflight() == {token: value_of(Q, "1")}
+
+
+def test_an_unregistered_incarnation_is_lost_and_nothing_is_written(broker: Broker) -> None:
+    token = held(broker, "1")
+    broker.bury()
+    before = broker.snapshot()
+    for verb, delivery in deliveries(token).items():
+        assert broker.settle("s", (verb, RESULT_TTL_MS, [delivery])) == b"lost"
+    assert broker.snapshot() == before
+
+
+def test_one_batch_holds_all_verbs_and_answers_in_their_order(broker: Broker) -> None:
+    first = held(broker, *"123456")
+    groups = [(verb, RESULT_TTL_MS, [deliveries(first + i, str(i + 1))[verb]]) for i, verb in enumerate(VERBS)]
+    groups.insert(2, ("complete", RESULT_TTL_MS, [deliveries(1)["complete"]]))
+    groups.append(("complete", RESULT_TTL_MS, []))
+    assert broker.settle("s", *groups) == b"ddldddd"
+    assert broker.inflight() == {first + 5: value_of(Q, "6")}
+    assert broker.census() == {"4": 1, "5": 1, "6": 1}
+
+
+def test_a_token_settled_twice_in_one_batch_counts_once(broker: Broker) -> None:
+    token = held(broker, "1")
+    delivery = deliveries(token)["complete"]
+    assert broker.settle("s", ("complete", RESULT_TTL_MS, [delivery, delivery])) == b"dl"
+    assert broker.snapshot()["metrics"][b"processed"] == b"1"
+
+
+def test_a_deduplication_key_that_names_another_operation_meanwhile_stays(broker: Broker) -> None:
+    token = held(broker, "1", key="k")
+    broker.client.hset(broker.keys.prefix + "dedup", "k", "2")
+    broker.settle_one("complete", token, "1", DONE, "k", "")
+    assert broker.snapshot()["dedup"] == {b"k": b"2"}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("key", ["workers", f"inflight:{W}", "failures", "system_errors", "delayed", "dedup"])
+def test_a_foreign_type_refuses_the_batch_before_its_first_write(broker: Broker, key: str, verb: str) -> None:
+    token = held(broker, "1")
+    broker.squat(key)
+    before = broker.snapshot()
+    with pytest.raises(WrongKeyTypeError):
+        broker.settle("s", (verb, RESULT_TTL_MS, [deliveries(token)[verb]]))
+    assert broker.snapshot() == before
+
+
+@pytest.mark.parametrize("key", ["registry", "ready:normal", "wake", "wake:a", "metrics"])
+def test_a_foreign_type_of_an_index_or_marker_does_not_stop_a_release(broker: Broker, key: str) -> None:
+    token = held(broker, "1")
+    broker.squat(key)
+    assert broker.settle_one("release", token) == b"d"
+    assert broker.items(Q) == ["1"]
+
+
+def test_a_release_into_a_list_of_a_foreign_type_waits_in_the_delayed_set(broker: Broker) -> None:
+    token = held(broker, "1")
+    broker.squat(Q)
+    assert broker.settle_one("release", token) == b"d"
+    assert [member for member, _ in broker.snapshot()["delayed"]] == [b"%d\n%b" % (token, value_of(Q, "1"))]
+    broker.client.delete(broker.keys.prefix + Q)
+    broker.make_due()
+    assert ids_in(broker.claim().values) == ["1"]
+
+
+@pytest.mark.parametrize("value", [b"\ngarbage", b"operation:x\nitem", b"ready:high\nitem", b"urgent:a\nitem"])
+def test_a_release_of_what_came_from_no_queue_makes_no_key_outside_the_queues(broker: Broker, value: bytes) -> None:
+    """Nobody serves such a list: the item would lie there for ever, or break the key whose place it takes."""
+    token = broker.claim(adopt=value).first_token
+    before = set(broker.snapshot())
+    assert broker.settle_one("release", token) == b"d"
+    assert set(broker.snapshot()) - before == {"delayed"}
+
+
+def test_a_release_of_bytes_without_a_queue_line_loses_nothing(broker: Broker) -> None:
+    token = broker.claim(adopt=b"no line").first_token
+    assert broker.settle_one("release", token) == b"d"
+    assert [member for member, _ in broker.snapshot()["delayed"]] == [b"%d\nno line" % token]
+
+
+@pytest.mark.parametrize("ttl_ms", [0, -1, 10**19])
+def test_a_lifetime_that_the_server_refuses_loses_no_item(broker: Broker, ttl_ms: int) -> None:
+    token = held(broker, "1")
+    before = broker.snapshot()
+    try:
+        answer = broker.settle("s", ("complete", ttl_ms, [deliveries(token)["complete"]]))
+    except ServerError:
+        assert broker.snapshot() == before
+    else:
+        assert answer == b"d"
+
+
+def test_an_unknown_verb_writes_nothing(broker: Broker) -> None:
+    token = held(broker, "1", "2")
+    before = broker.snapshot()
+    packed = pack(("complete", RESULT_TTL_MS, 1, *deliveries(token)["complete"], "explode", 0, 1, token + 1))
+    with pytest.raises(ServerError):
+        broker.run(broker.commands.settle(W, "s", packed, 12))
+    assert broker.snapshot() == before
+
+
+def test_a_record_of_a_foreign_type_is_replaced(broker: Broker) -> None:
+    token = held(broker, "1")
+    broker.squat("operation:1", kind="list")
+    assert broker.settle_one("complete", token, "1", DONE, "", "") == b"d"
+    assert broker.snapshot()["operation:1"] == DONE
+
+
+def test_a_thousand_deliveries_are_settled_at_once(broker: Broker) -> None:
+    ids = [str(i) for i in range(1000)]
+    first = held(broker, *ids)
+    group = ("complete", RESULT_TTL_MS, [(first + i, id_, DONE, "", "") for i, id_ in enumerate(ids)])
+    assert broker.settle("s1", group) == b"d" * 1000
+    assert broker.inflight() == {}
+    first = held(broker, *(f"r{i}" for i in ids))
+    assert broker.settle("s2", ("release", 0, [(first + i,) for i in reversed(range(1000))])) == b"d" * 1000
+    assert broker.items(Q) == [f"r{i}" for i in ids]

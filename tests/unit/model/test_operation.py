@@ -1,0 +1,153 @@
+"""Items: they decode to an operation or to one typed error, and a changed item keeps all else byte for byte."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from queue_system.errors import InvalidInputError, UndecodableItemError
+from queue_system.model.entity import decode_entity, encode_entity
+from queue_system.model.operation import Operation, change_item, decode_item, encode_item, encode_tail
+from queue_system.model.retry import QueueRetryConfig
+
+texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=10)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=8,
+)
+members = st.sampled_from(sorted(Operation.__struct_fields__)) | texts
+almost_items = st.dictionaries(members, json_values, max_size=6).map(lambda item: {"processor": "p", **item})
+
+
+@given(st.binary(max_size=200) | st.text(max_size=100).map(lambda text: text.encode(errors="surrogatepass")))
+@example(b"")
+@example(b"null")
+@example(b"[]")
+@example(b"{}")
+@example(b"[" * 100_000)
+@example(b'{"processor":"p","entity":' + b"[" * 100_000)
+def test_any_bytes_decode_to_an_operation_or_raise_one_typed_error(item: bytes) -> None:
+    try:
+        operation = decode_item(item)
+    except UndecodableItemError:
+        return
+    assert isinstance(operation, Operation)
+
+
+@given(almost_items)
+@example({"processor": "p", "\ud800": 1})
+def test_whatever_decodes_can_be_changed_and_keeps_its_unknown_members(item: dict[str, Any]) -> None:
+    text = json.dumps(item, ensure_ascii=True).encode()
+    try:
+        operation = decode_item(text)
+    except UndecodableItemError:
+        return
+    changed = change_item(text, {"attempts": operation.attempts + 1}, drop=("crashes",))
+    decoded = json.loads(changed)
+    assert next(iter(decoded)) == "operation_id"
+    assert decoded["attempts"] == operation.attempts + 1
+    assert "crashes" not in decoded
+    for name in item.keys() - {"attempts", "crashes", "operation_id"}:
+        assert decoded[name] == item[name]
+
+
+@pytest.mark.parametrize("name", [b"\xff", b"\xc3", b"a\x80b"])
+def test_an_item_with_a_member_name_that_is_no_utf8_is_undecodable_or_can_be_changed(name: bytes) -> None:
+    """A worker that accepts what it cannot change could neither retry it nor reclaim it."""
+    item = b'{"processor":"p","%b":1}' % name
+    try:
+        decode_item(item)
+    except UndecodableItemError:
+        return
+    assert name in change_item(item, {"attempts": 1})
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [b"1.10", b"1e999", b"-0", b"123456789012345678901234567890", b'"\\u0041\\/"', b'"\xff\xfe"', b'{"b": 1,  "a":[ 2 ]}',
+     b"[1.0, 1E5]", b"  null"],
+)  # fmt: skip
+def test_an_unknown_member_keeps_its_very_bytes(raw: bytes) -> None:
+    item = b'{"processor":"p","unknown":%b,"operation_id":"7"}' % raw
+    assert change_item(item, {"attempts": 2}) == b'{"operation_id":"7","processor":"p","unknown":%b,"attempts":2}' % (
+        raw.strip()
+    )
+
+
+def test_changing_replaces_drops_and_adds_members() -> None:
+    item = b'{"operation_id":"7","processor":"p","attempts":1,"crashes":3}'
+    changed = change_item(item, {"attempts": 2, "phase": "on_success"}, drop=("crashes", "absent"))
+    assert changed == b'{"operation_id":"7","processor":"p","attempts":2,"phase":"on_success"}'
+
+
+def test_an_item_without_an_id_gets_one_in_front() -> None:
+    assert change_item(b'{"processor":"p"}', {"operation_id": "t"}) == b'{"operation_id":"t","processor":"p"}'
+    assert change_item(b'{"processor":"p"}', {}) == b'{"operation_id":"","processor":"p"}'
+
+
+@given(json_values, texts)
+def test_an_item_that_was_put_together_decodes_to_its_operation(entity: Any, processor: str) -> None:
+    tail = encode_tail(Operation(processor=processor, processor_module="m", timestamp=1.5, timeout=2.0))
+    item = encode_item("id-1", encode_entity(entity), tail)
+    assert item.startswith(b'{"operation_id":"id-1","entity":')
+    operation = decode_item(item)
+    assert (operation.operation_id, operation.processor, operation.processor_module) == ("id-1", processor, "m")
+    assert (operation.entity, operation.timestamp, operation.timeout) == (entity, 1.5, 2.0)
+    assert decode_entity(item)["entity"] == entity
+
+
+def test_absent_members_take_their_defaults() -> None:
+    operation = decode_item(b'{"processor":"p"}')
+    assert operation == Operation(processor="p")
+    assert operation.retry_config == QueueRetryConfig()
+
+
+def test_unknown_members_are_no_obstacle() -> None:
+    assert decode_item(b'{"processor":"p","future":{"a":[1]}}') == Operation(processor="p")
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        b'{"operation_id":"7"}',
+        b'{"processor":null}',
+        b'{"processor":"p","operation_id":7}',
+        b'{"processor":"p","attempts":"1"}',
+        b'{"processor":"p","attempts":1.5}',
+        b'{"processor":"p","delays":[null]}',
+        b'{"processor":"p","timestamp":1e400}',
+        b'{"processor":"p","entity":NaN}',
+        b'{"processor":"p"} trailing',
+        b"\xef\xbb\xbf{}",
+        rb'{"processor":"p","operation_id":"a\"b"}',
+        rb'{"processor":"p","operation_id":"a\nb"}',
+        b'{"processor":"p","operation_id":"-%b"}' % (b"x" * 256),
+        rb'{"processor":"p","deduplication_key":"a\tb"}',
+        rb'{"processor":"p","nonce":"a\tb"}',
+    ],
+)
+def test_an_item_with_a_wrong_member_is_undecodable(item: bytes) -> None:
+    with pytest.raises(UndecodableItemError):
+        decode_item(item)
+
+
+def test_the_retry_settings_of_an_item_are_checked_when_they_are_used() -> None:
+    operation = decode_item(b'{"processor":"p","max_attempts":3,"delays":[1,2],"retry_timeout":9}')
+    assert operation.retry_config == QueueRetryConfig(3, [1, 2], 9)
+    with pytest.raises(InvalidInputError, match="max_attempts"):
+        _ = decode_item(b'{"processor":"p","max_attempts":0}').retry_config
+
+
+@given(st.binary(max_size=100))
+def test_changing_what_is_no_object_raises_a_value_error(item: bytes) -> None:
+    try:
+        change_item(item, {})
+    except (ValueError, msgspec.MsgspecError):
+        return
+    assert item.lstrip().startswith(b"{")

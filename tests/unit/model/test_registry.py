@@ -1,0 +1,344 @@
+"""Callables by name: what is registered, what may be imported, and what is refused before any import."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from queue_system.errors import InvalidInputError, UnresolvableNameError
+from queue_system.model.registry import (
+    Reference,
+    Registry,
+    check_module_allowed,
+    import_function,
+    main_module_name,
+    parse_reference,
+)
+
+Write = Callable[[str], str]
+
+APPLICATION = """
+import functools
+from os.path import join
+from functools import wraps
+
+def work(entity): return ("work", entity)
+
+def logged(fn):
+    @wraps(fn)
+    def wrapper(entity): return fn(entity)
+    return wrapper
+
+@logged
+def decorated(entity): return ("decorated", entity)
+
+class Kind:
+    def method(self, entity): ...
+
+def __secret__(entity): ...
+
+instance = Kind()
+number = 5
+partial = functools.partial(work, 1)
+builtin = len
+"""
+
+
+def work(entity: Any) -> Any:
+    return entity
+
+
+class Job:
+    """Instances of it have a method and a name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def run(self, entity: Any) -> str:
+        return self.name
+
+
+class OtherJob:
+    @staticmethod
+    def run(entity: Any) -> str:
+        return "other"
+
+
+@pytest.fixture
+def write_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
+    """Writes an importable application module and returns its name, which no other test uses."""
+    monkeypatch.syspath_prepend(tmp_path)
+    names: list[str] = []
+
+    def write(text: str) -> str:
+        name = f"application_{uuid.uuid4().hex}"
+        (tmp_path / f"{name}.py").write_text(text)
+        names.append(name)
+        return name
+
+    yield write
+    for name in names:
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize(
+    "text, reference",
+    [
+        ("package.module.function", Reference("function", "package.module")),
+        ("package.module:function", Reference("function", "package.module")),
+        ("function", Reference("function")),
+        ("a._b", Reference("_b", "a")),
+    ],
+)
+def test_a_name_is_split_into_module_and_function(text: str, reference: Reference) -> None:
+    assert parse_reference(text, "processor") == reference
+    assert str(reference) == text.replace(":", ".")
+
+
+@pytest.mark.parametrize(
+    "text", ["", ".", "a.", ".a", "a..b", "a b", "1a", "a.1b", "a.<lambda>", "os.system()", "a-b", "a\n"]
+)
+def test_a_text_that_is_no_name_is_refused_and_its_field_named(text: str) -> None:
+    with pytest.raises(InvalidInputError, match="use 'package.module.function'") as caught:
+        parse_reference(text, "on_success")
+    assert caught.value.field == "on_success"
+
+
+def test_a_registered_function_is_found_under_its_name_and_module_and_under_its_name_alone() -> None:
+    registry = Registry()
+    reference = registry.register(work)
+    assert reference == Reference("work", __name__)
+    assert registry.resolve("work", __name__) is work
+    assert registry.resolve("work", None) is work
+    assert registry.register(work) == reference
+
+
+def test_a_callable_can_be_registered_under_other_names() -> None:
+    registry = Registry()
+    assert registry.register(work, "job", "shop") == Reference("job", "shop")
+    assert registry.resolve("job", "shop") is work
+    partial = functools.partial(work)
+    assert registry.register(partial, name="partial", module="shop") == Reference("partial", "shop")
+    assert registry.resolve("partial", "shop") is partial
+
+
+def test_a_name_alone_that_two_callables_bear_is_unresolvable() -> None:
+    registry = Registry()
+    registry.register(lambda entity: 1, "job", "a")
+    registry.register(lambda entity: 2, "job", "b")
+    with pytest.raises(UnresolvableNameError, match="not registered"):
+        registry.resolve("job", None)
+
+
+def test_a_reloaded_function_replaces_the_one_of_its_name() -> None:
+    registry = Registry()
+    first: dict[str, Any] = {"__name__": "shop"}
+    second: dict[str, Any] = {"__name__": "shop"}
+    exec("def job(entity): return 1", first)  # noqa: S102 - as a reload would define it
+    exec("def job(entity): return 2", second)  # noqa: S102
+    assert registry.register(first["job"]) == registry.register(second["job"])
+    assert registry.resolve("job", "shop") is second["job"]
+
+
+def test_closures_of_one_name_are_told_apart() -> None:
+    """Both may be enqueued, so each keeps a name of its own."""
+    registry = Registry()
+
+    def make(n: int) -> Callable[[Any], int]:
+        return lambda entity: n
+
+    closures = [make(n) for n in range(3)]
+    references = [registry.register(closure) for closure in closures]
+    assert len(set(references)) == 3
+    assert references == [registry.register(closure) for closure in closures]
+    assert [registry.resolve(r.name, r.module)(None) for r in references] == [0, 1, 2]
+
+
+def test_methods_of_two_objects_are_told_apart_or_refused() -> None:
+    """The second must not take the operations of the first."""
+    registry = Registry()
+    try:
+        references = [registry.register(Job("first").run), registry.register(Job("second").run)]
+    except InvalidInputError:
+        return
+    assert [registry.resolve(r.name, r.module)(None) for r in references] == ["first", "second"]
+
+
+def test_functions_of_one_name_in_two_classes_are_told_apart_or_refused() -> None:
+    registry = Registry()
+    try:
+        references = [registry.register(Job("job").run), registry.register(OtherJob.run)]
+    except InvalidInputError:
+        return
+    assert [registry.resolve(r.name, r.module)(None) for r in references] == ["job", "other"]
+
+
+@pytest.mark.parametrize("value", [None, 5, ["f"], {"f": 1}, b"module.function", 1.5])
+def test_what_is_neither_callable_nor_name_is_refused(value: Any) -> None:
+    with pytest.raises(InvalidInputError, match="neither a callable nor a name") as caught:
+        Registry().reference(value, "on_failure")
+    assert caught.value.field == "on_failure"
+
+
+def test_registering_what_is_not_callable_is_refused() -> None:
+    not_callable: Any = "text"
+    with pytest.raises(InvalidInputError, match="not callable") as caught:
+        Registry().register(not_callable)
+    assert caught.value.field == "callback"
+
+
+def test_a_callable_without_a_name_is_refused_under_the_field_it_was_given_for() -> None:
+    with pytest.raises(InvalidInputError, match="has no name") as caught:
+        Registry().reference(functools.partial(work), "on_success")
+    assert caught.value.field == "on_success"
+
+
+def test_a_reference_to_a_callable_registers_it_and_a_name_is_taken_as_it_stands() -> None:
+    registry = Registry()
+    assert registry.reference(work, "processor") == Reference("work", __name__)
+    assert registry.resolve("work", __name__) is work
+    assert registry.reference("no.such.function", "processor") == Reference("function", "no.such")
+
+
+def test_a_function_of_an_application_module_is_imported_once(write_module: Write) -> None:
+    module = write_module(APPLICATION)
+    registry = Registry()
+    fn = registry.resolve("work", module)
+    assert fn(1) == ("work", 1)
+    assert registry.resolve("work", module) is fn
+    assert registry.resolve("decorated", module)(2) == ("decorated", 2)
+
+
+@pytest.mark.parametrize(
+    "name, problem",
+    [
+        ("absent", "has no function"),
+        ("Kind", "is a type, not a plain function"),
+        ("instance", "is a Kind"),
+        ("number", "is a int"),
+        ("partial", "is a partial"),
+        ("builtin", "is a builtin_function_or_method"),
+        ("join", "is defined elsewhere"),
+        ("wraps", "is defined elsewhere"),
+        ("__secret__", "is no name"),
+        ("__import__", "is no name"),
+        ("Kind.method", "is no name"),
+    ],
+)
+def test_what_is_no_function_of_that_module_is_refused(write_module: Write, name: str, problem: str) -> None:
+    with pytest.raises(UnresolvableNameError, match=problem):
+        Registry().resolve(name, write_module(APPLICATION))
+
+
+@pytest.mark.parametrize(
+    "module", ["os", "subprocess", "builtins", "sys", "os.path", "queue_system", "queue_system.config"]
+)
+def test_the_standard_library_and_this_package_are_never_imported(module: str) -> None:
+    for allowed in (None, (module,)):
+        with pytest.raises(UnresolvableNameError, match="not application code"):
+            check_module_allowed(module, allowed)
+
+
+@pytest.mark.parametrize("module", ["msgspec", "redis.client", "pytest"])
+def test_an_installed_package_is_imported_only_if_it_is_allowed(module: str) -> None:
+    with pytest.raises(UnresolvableNameError, match="allowed_modules"):
+        check_module_allowed(module, None)
+    check_module_allowed(module, (module,))
+
+
+def test_allowed_modules_include_their_submodules_and_nothing_else(write_module: Write) -> None:
+    module = write_module(APPLICATION)
+    check_module_allowed("shop.jobs.mail", ("shop.jobs",))
+    check_module_allowed("shop.jobs", ("shop.jobs",))
+    for other in ("shop", "shop.jobs2", "shopjobs", module):
+        with pytest.raises(UnresolvableNameError, match="not among allowed_modules"):
+            check_module_allowed(other, ("shop.jobs",))
+
+
+def test_a_module_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(UnresolvableNameError, match="cannot be found"):
+        check_module_allowed("no_such_module_anywhere", None)
+    with pytest.raises(UnresolvableNameError):
+        import_function(Reference("f", "no_such_module_anywhere"), ("no_such_module_anywhere",))
+
+
+@pytest.mark.parametrize("module", ["", "a..b", "a b", "../a", "a/b", "a.b()"])
+def test_a_module_name_that_is_none_is_refused(module: str) -> None:
+    with pytest.raises(UnresolvableNameError, match="is no name"):
+        import_function(Reference("f", module), None)
+
+
+@pytest.mark.parametrize(
+    "statement", ["raise RuntimeError('at import')", "raise SystemExit(3)", "import no_such_module", "("]
+)
+def test_a_module_that_fails_at_import_is_refused_with_its_error(write_module: Write, statement: str) -> None:
+    with pytest.raises(UnresolvableNameError, match="cannot be imported"):
+        Registry().resolve("work", write_module(statement))
+
+
+@pytest.mark.parametrize(
+    "name, kind", [("<lambda>", "a lambda"), ("f.<locals>.g", "a closure"), ("<lambda>#2", "a lambda")]
+)
+def test_a_lambda_or_closure_of_another_process_is_refused_with_the_way_out(name: str, kind: str) -> None:
+    with pytest.raises(UnresolvableNameError, match=f"is {kind}: .*use a module-level function"):
+        Registry().resolve(name, __name__)
+
+
+def test_a_name_without_a_module_that_is_not_registered_is_refused() -> None:
+    with pytest.raises(UnresolvableNameError, match="without a module it cannot be imported"):
+        Registry().resolve("absent", None)
+
+
+@pytest.fixture
+def main(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A `__main__` module of our own, without spec or file."""
+    module = type(sys)("__main__")
+    monkeypatch.setitem(sys.modules, "__main__", module)
+    return module
+
+
+def test_the_running_script_is_named_after_its_spec_or_its_file(main: Any) -> None:
+    assert main_module_name() is None
+    main.__file__ = "/srv/shop/jobs.py"
+    assert main_module_name() == "jobs"
+    main.__file__ = "/srv/shop/my-script.py"
+    assert main_module_name() is None
+    main.__spec__ = type("Spec", (), {"name": "shop.__main__"})()
+    assert main_module_name() == "shop"
+    main.__spec__ = type("Spec", (), {"name": "shop.jobs"})()
+    assert main_module_name() == "shop.jobs"
+
+
+def test_a_function_of_the_running_script_is_stored_under_its_importable_name_and_resolved_here(main: Any) -> None:
+    main.__file__ = "/srv/shop/jobs.py"
+    exec("def job(entity): return 5", vars(main))  # noqa: S102 - defines it in the running script
+    registry = Registry()
+    assert registry.reference(main.job, "processor") == Reference("job", "jobs")
+    assert Registry().resolve("job", "jobs") is main.job
+
+
+def test_registering_from_many_threads_loses_nothing() -> None:
+    registry = Registry()
+    found: list[tuple[Reference, Any]] = []
+    start = threading.Barrier(8)
+
+    def register() -> None:
+        start.wait()
+        for _ in range(50):
+            closure = lambda entity: None  # noqa: E731 - a lambda's name is what is tested
+            found.append((registry.register(closure), closure))
+
+    threads = [threading.Thread(target=register) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({reference for reference, _ in found}) == 400
+    assert all(registry.resolve(r.name, r.module) is closure for r, closure in found)
