@@ -62,6 +62,7 @@ class Demo:
         self._tally = Tally(sources)
         self._purged = 0
         self._run = Run.create()
+        self._events = EventReader(self._run)
         self._fleet = Fleet(self._run.folder)
 
     def run(self) -> int:
@@ -90,6 +91,7 @@ class Demo:
         finally:
             self._fleet.stop()  # hands back what is held, so that the purge finds it
             self._purged = purge(self._manager)
+            self._take_in()
 
     def _enqueue(self) -> None:
         for priority in PRIORITIES:
@@ -107,17 +109,20 @@ class Demo:
 
     def _look(self) -> Iterator[None]:
         """Take in events, yielding after each look, until nothing more is to come or an interruption."""
-        reader, finished, moved = EventReader(self._run), 0, time.monotonic()
+        finished, moved = 0, time.monotonic()
         while not self._interruption.signum:
             workers = self._fleet.alive
-            for event in reader.read():
-                self._tally.add(event)
+            self._take_in()
             yield
             if self._tally.finished > finished:
                 finished, moved = self._tally.finished, time.monotonic()
             if not self._tally.missing() or not workers or time.monotonic() - moved > _STALLED_AFTER_S:
                 return
             time.sleep(_LOOK_EVERY_S)
+
+    def _take_in(self) -> None:
+        for event in self._events.read():
+            self._tally.add(event)
 
     def _conclude(self, elapsed_s: float) -> int:
         tally, signum = self._tally, self._interruption.signum

@@ -8,13 +8,9 @@ from queue_system.broker.commands import Pulse
 from tests.scripts.support import Broker, W, assert_refused
 
 
-@pytest.fixture
-def beat(broker: Broker) -> Beat:
-    """Sends a beat of the incarnation `W`."""
-    return Beat(broker)
-
-
 class Beat:
+    """Sends beats, of the incarnation `W` unless told otherwise."""
+
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
 
@@ -24,6 +20,12 @@ class Beat:
     def entry(self, incarnation: str = W) -> bytes | None:
         """The incarnation's entry."""
         return self._broker.run(self._broker.commands.incarnations()).get(incarnation)
+
+
+@pytest.fixture
+def beat(broker: Broker) -> Beat:
+    """The sender of beats."""
+    return Beat(broker)
 
 
 def test_each_beat_raises_the_counter_and_tells_the_lease(beat: Beat) -> None:
@@ -78,7 +80,7 @@ def test_an_incarnation_that_holds_tokens_does_not_leave(broker: Broker, beat: B
     assert broker.snapshot() == before
 
 
-def test_an_entry_that_makes_no_sense_writes_nothing_or_begins_anew(broker: Broker, beat: Beat) -> None:
+def test_an_entry_that_makes_no_sense_begins_anew(broker: Broker, beat: Beat) -> None:
     """A worker whose entry was overwritten by hand goes on beating."""
     broker.client.hset(broker.keys.workers, W, "garbage")
     assert beat("beat").alive

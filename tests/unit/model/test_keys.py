@@ -74,7 +74,7 @@ def test_an_identifier_is_refused_exactly_if_a_script_or_a_terminal_could_misrea
 
 @pytest.mark.parametrize("value", ["", "x" * 257, None, 7, b"id", 'a"b', "a\\b", "a\tb", "a\u2028b", "\ud800"])
 def test_an_unusable_identifier_is_refused(value: Any) -> None:
-    with pytest.raises(InvalidInputError, match="^deduplication_key: "):
+    with pytest.raises(InvalidInputError, match=r"^deduplication_key: "):
         check_identifier(value, "deduplication_key")
 
 
@@ -106,9 +106,7 @@ def test_bytes_that_are_no_queue_split_into_none(text: bytes) -> None:
     assert parts is None or f"{parts[0]}:{parts[1]}".encode() == text
 
 
-@pytest.mark.parametrize(
-    "text", [b"", b"high", b"high:", b"HIGH:a", b"high:a:b", b"high:a\n", b"urgent:a", b"high:\xff"]
-)
+@pytest.mark.parametrize("text", [b"", b"high", b"high:", b"HIGH:a", b"high:a:b", b"high:a\n", b"my:a", b"high:\xff"])
 def test_a_foreign_queue_splits_into_none(text: bytes) -> None:
     assert split_queue(text) is None
 

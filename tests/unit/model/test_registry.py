@@ -102,11 +102,9 @@ def test_a_name_is_split_into_module_and_function(text: str, reference: Referenc
     assert str(reference) == text.replace(":", ".")
 
 
-@pytest.mark.parametrize(
-    "text", ["", ".", "a.", ".a", "a..b", "a b", "1a", "a.1b", "a.<lambda>", "os.system()", "a-b", "a\n"]
-)
+@pytest.mark.parametrize("text", ["", ".", "a.", ".a", "a..b", "a b", "1a", "a.1b", "a.<lambda>", "f()", "a-b", "a\n"])
 def test_a_text_that_is_no_name_is_refused_and_its_field_named(text: str) -> None:
-    with pytest.raises(InvalidInputError, match="use 'package.module.function'") as caught:
+    with pytest.raises(InvalidInputError, match=r"use 'package\.module\.function'") as caught:
         parse_reference(text, "on_success")
     assert caught.value.field == "on_success"
 
@@ -237,16 +235,14 @@ def test_what_is_no_function_of_that_module_is_refused(write_module: Write, name
         Registry().resolve(name, write_module(APPLICATION))
 
 
-@pytest.mark.parametrize(
-    "module", ["os", "subprocess", "builtins", "sys", "os.path", "queue_system", "queue_system.config"]
-)
+@pytest.mark.parametrize("module", ["os", "subprocess", "builtins", "sys", "os.path", "queue_system", "queue_system.x"])
 def test_the_standard_library_and_this_package_are_never_imported(module: str) -> None:
     for allowed in (None, (module,)):
         with pytest.raises(UnresolvableNameError, match="not application code"):
             check_module_allowed(module, allowed)
 
 
-@pytest.mark.parametrize("module", ["msgspec", "redis.client", "pytest"])
+@pytest.mark.parametrize("module", ["msgspec", "redis.client", "hypothesis"])
 def test_an_installed_package_is_imported_only_if_it_is_allowed(module: str) -> None:
     with pytest.raises(UnresolvableNameError, match="allowed_modules"):
         check_module_allowed(module, None)
@@ -275,16 +271,14 @@ def test_a_module_name_that_is_none_is_refused(module: str) -> None:
         import_function(Reference("f", module), None)
 
 
-@pytest.mark.parametrize(
-    "statement", ["raise RuntimeError('at import')", "raise SystemExit(3)", "import no_such_module", "("]
-)
+@pytest.mark.parametrize("statement", ["raise RuntimeError", "raise SystemExit(3)", "import no_such_module", "("])
 def test_a_module_that_fails_at_import_is_refused_with_its_error(write_module: Write, statement: str) -> None:
     with pytest.raises(UnresolvableNameError, match="cannot be imported"):
         Registry().resolve("work", write_module(statement))
 
 
 @pytest.mark.parametrize(
-    "name, kind", [("<lambda>", "a lambda"), ("f.<locals>.g", "a closure"), ("<lambda>#2", "a lambda")]
+    "name, kind", [("<lambda>", "a lambda"), ("<lambda>#2", "a lambda"), ("f.<locals>.g", "a closure")]
 )
 def test_a_lambda_or_closure_of_another_process_is_refused_with_the_way_out(name: str, kind: str) -> None:
     with pytest.raises(UnresolvableNameError, match=f"is {kind}: .*use a module-level function"):

@@ -1,0 +1,1 @@
+"""Speed measured side by side: this queue, its peers, and the floor below them all. Never shipped."""

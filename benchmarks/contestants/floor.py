@@ -1,0 +1,81 @@
+"""The floor: what redis-py and Python can do at best with no promises beyond an in-flight hash.
+
+The worker claims 100 items per script into an in-flight hash, decodes each with msgspec, awaits a no-op and acks 100
+per script; acking and claiming go in one round trip. Enqueueing is a bare `LPUSH` of ready bytes by redis-py with hiredis, in a batch
+one variadic `LPUSH` of 1,000. The variant "wake" is a bare loop of `BLPOP`, for the latency alone; "asyncio" runs
+without uvloop; "task" starts one asyncio task per item.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+import msgspec
+import redis
+import redis.asyncio
+import uvloop
+
+from benchmarks.contestants.protocol import PROBE, Order, Payload, Sender, noop
+
+_KEY = "floor:ready"
+_CLAIM = """
+for i = 1, #ARGV do redis.call('HDEL', KEYS[2], ARGV[i]) end
+local items, reply = redis.call('LPOP', KEYS[1], 100), {}
+for i, item in ipairs(items or {}) do
+    local token = redis.call('INCR', KEYS[3])
+    redis.call('HSET', KEYS[2], token, item)
+    reply[2 * i - 1], reply[2 * i] = token, item
+end
+return reply
+"""
+_TAIL = b',"operation_id":"0123456789abcdef0123456789abcdef","processor":"noop","timestamp":1700000000.123,"attempts":0}'
+
+
+def work(order: Order) -> None:
+    """Run the bare loop that the variant names."""
+    if order.variant == "wake":
+        _wake(order)
+    elif order.variant == "asyncio":
+        asyncio.run(_claim(order))
+    else:
+        uvloop.run(_claim(order))
+
+
+def _wake(order: Order) -> None:
+    with closing(redis.Redis.from_url(order.url)) as client:
+        while True:
+            _, item = client.blpop([_KEY])  # type: ignore[misc]
+            PROBE.count(json.loads(item)["entity"])
+
+
+async def _claim(order: Order) -> None:
+    client: Any = redis.asyncio.Redis.from_url(order.url)
+    script = await client.script_load(_CLAIM)
+    decode = msgspec.json.Decoder().decode
+    tokens: list[int] = []
+    while True:
+        reply = await client.evalsha(script, 3, _KEY, "floor:inflight", "floor:token", *tokens)
+        tokens = reply[::2]
+        if not reply:
+            await asyncio.sleep(0.001)
+        for item in reply[1::2]:
+            await noop(decode(item)["entity"])
+
+
+@contextmanager
+def open_sender(order: Order) -> Iterator[Sender]:
+    """Push ready bytes; only those of the latency measure are encoded, as they carry the time."""
+    ready = b'{"entity":{"n":1}' + _TAIL
+
+    def encode(payload: Payload) -> bytes:
+        return ready if len(payload) == 1 else b'{"entity":' + json.dumps(payload).encode() + _TAIL
+
+    with closing(redis.Redis.from_url(order.url)) as client:
+        yield Sender(
+            one=lambda payload: client.lpush(_KEY, encode(payload)),
+            many=lambda payloads: client.lpush(_KEY, *[ready] * len(payloads)),
+        )

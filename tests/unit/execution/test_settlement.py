@@ -1,0 +1,247 @@
+"""Settlements: what each verdict writes, how many travel together, and that no item or result can break one."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from queue_system.errors import UndecodableItemError
+from queue_system.execution.delivery import Delivery
+from queue_system.execution.settlement import Outbox, Settlement, Settler, Timing
+from queue_system.model.operation import decode_item
+from queue_system.model.verdict import (
+    Complete,
+    Fail,
+    Interrupted,
+    Outcome,
+    Raised,
+    Reject,
+    Release,
+    Retry,
+    Succeeded,
+    Unprocessable,
+    Verdict,
+    judge,
+)
+from tests.unit.execution.support import make_delivery, unpack
+
+TIMING = Timing(1_000, 3_000, 2.0)
+
+numbers = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+foreign_items = st.fixed_dictionaries(
+    {"processor": st.just("p")},
+    optional={
+        "attempts": numbers, "max_attempts": numbers, "crashes": numbers, "timestamp": numbers, "timeout": numbers,
+        "retry_timeout": numbers, "first_attempt_time": numbers, "delays": st.lists(numbers, max_size=2),
+        "phase": st.sampled_from(["", "on_success", "on_failure", "other"]), "on_success": st.just("f"),
+        "on_failure": st.just("f"), "deduplication_key": st.just("d"), "operation_id": st.text(max_size=3),
+    },
+)  # fmt: skip
+outcomes: st.SearchStrategy[Outcome] = st.sampled_from([
+    Succeeded({"a": 1}), Succeeded(object()), Raised("boom", "E"), Raised("\udcff", "E"), Interrupted(),
+    Unprocessable("no name", "E"),
+])  # fmt: skip
+
+
+@dataclasses.dataclass(eq=False)
+class Sloppy:
+    """Its `__eq__` expects its own kind only."""
+
+    id: int
+
+    def __eq__(self, other: Any) -> bool:  # noqa: PYI032 - the sloppiness under test
+        return bool(self.id == other.id)
+
+    def __hash__(self) -> int:
+        return self.id
+
+
+class Exploding:
+    """A model whose own dump fails."""
+
+    def model_dump(self, *, mode: str) -> Any:
+        raise RuntimeError(mode)
+
+
+def settle(verdict: Verdict, delivery: Delivery | None = None, result_ttl: float = 300.0) -> Settlement:
+    return Settler("host:1", result_ttl).settle(delivery or make_delivery(), verdict, TIMING)
+
+
+def body_of(record: bytes) -> Any:
+    return json.loads(record.partition(b"\n")[2])
+
+
+def test_a_completion_writes_record_result_and_deduplication_key() -> None:
+    settlement = settle(Complete({"a": 1}), make_delivery(5, deduplication_key="key", timestamp=0.5, nonce="n"))
+    token, operation_id, record, dedup_key, follow_up = unpack(settlement.packed)
+    assert (settlement.verb, settlement.ttl_ms, settlement.duration_s) == ("complete", 300_000, 2.0)
+    assert (token, operation_id, dedup_key, follow_up) == (b"5", b"id5", b"key", b"")
+    assert record == b'succeeded\tn\t3000\tnormal:p\tkey\t1\t500\t1000\thost:1\n{"result":{"a":1}}'
+
+
+def test_no_result_is_kept_without_a_lifetime_but_a_tombstone_stays() -> None:
+    settlement = settle(Complete("secret"), result_ttl=0.0)
+    assert settlement.ttl_ms == 60_000
+    assert b"secret" not in settlement.packed
+    assert b"boom" not in unpack(settle(Fail("boom", "E"), result_ttl=0.0).packed)[2]
+
+
+@pytest.mark.parametrize("result", [math.nan, {"a": object()}, {"x": "\ud800"}, Exploding(), 10**5000, {1: 1, "1": 2}])
+def test_a_result_that_json_cannot_carry_stays_a_success(result: Any) -> None:
+    settlement = settle(Complete(result), make_delivery(on_success="done"))
+    _, _, record, _, follow_up = unpack(settlement.packed)
+    assert record.startswith(b"succeeded\t")
+    assert body_of(record)["result"] is None
+    assert body_of(record)["result_error"].startswith("result")
+    callback = json.loads(follow_up.partition(b"\n")[2])
+    assert callback["result"] is None
+    assert callback["result_error"] == body_of(record)["result_error"]
+
+
+def test_a_result_with_a_sloppy_eq_stays_a_success() -> None:
+    record = unpack(settle(Complete(Sloppy(1))).packed)[2]
+    assert record.startswith(b"succeeded\t")
+
+
+def test_a_completion_with_a_callback_leaves_a_callback_item() -> None:
+    settlement = settle(Complete([1]), make_delivery(2, b"high:p", on_success="done", crashes=1, unknown="kept"))
+    queue, _, item = settlement.follow_up.partition(b"\n")
+    assert queue == b"high:p"
+    assert json.loads(item) == {
+        "operation_id": "id2", "processor": "p", "on_success": "done", "unknown": "kept", "phase": "on_success",
+        "result": [1],
+    }  # fmt: skip
+    assert unpack(settlement.packed)[4] == settlement.follow_up
+
+
+def test_a_finished_callback_writes_no_record() -> None:
+    settlement = settle(Complete("ignored"), make_delivery(phase="on_success", on_success="done"))
+    assert unpack(settlement.packed) == [b"1", b"", b"", b"", b""]
+
+
+def test_a_retry_writes_the_changed_item_and_its_delay() -> None:
+    delivery = make_delivery(4, attempts=1, first_attempt_time=0.25, crashes=1, unknown="kept")
+    token, operation_id, record, value, delay_ms = unpack(settle(Retry(1.5, "boom", "E"), delivery).packed)
+    assert (token, operation_id, delay_ms) == (b"4", b"id4", b"1500")
+    assert record.startswith(b"delayed\t\t4500\tnormal:p\t\t2\t")
+    assert body_of(record) == {"error": "boom", "error_type": "E"}
+    queue, _, item = value.partition(b"\n")
+    assert queue == b"normal:p"
+    assert json.loads(item) == {
+        "operation_id": "id4", "processor": "p", "attempts": 2, "first_attempt_time": 0.25, "unknown": "kept",
+    }  # fmt: skip
+
+
+def test_the_first_retry_remembers_when_the_first_attempt_began() -> None:
+    item = unpack(settle(Retry(0.0, "boom", "E")).packed)[3].partition(b"\n")[2]
+    assert json.loads(item)["first_attempt_time"] == 1.0
+
+
+def test_a_failure_writes_record_and_dead_letter() -> None:
+    settlement = settle(Fail("boom", "ValueError"), make_delivery(attempts=2, deduplication_key="key"))
+    token, operation_id, record, dedup_key, follow_up, letter = unpack(settlement.packed)
+    assert (settlement.verb, token, operation_id, dedup_key, follow_up) == ("fail", b"1", b"id1", b"key", b"")
+    assert record.startswith(b"failed\t")
+    assert body_of(record) == {"error": "boom", "error_type": "ValueError"}
+    fields = json.loads(letter)
+    assert (fields["attempts"], fields["failure_reason"], fields["error_type"]) == (3, "boom", "ValueError")
+    assert (fields["failed_at"], fields["queue"]) == (3.0, "normal:p")
+
+
+def test_a_rejection_spends_no_attempt_and_calls_on_failure() -> None:
+    settlement = settle(Reject("no name", "E"), make_delivery(attempts=2, on_failure="sorry", on_failure_module="m"))
+    *_, record, _, follow_up, letter = unpack(settlement.packed)
+    assert record.startswith(b"rejected\t")
+    assert json.loads(letter)["attempts"] == 2
+    callback = json.loads(follow_up.partition(b"\n")[2])
+    assert (callback["phase"], callback["error"], callback["error_type"]) == ("on_failure", "no name", "E")
+
+
+def test_a_rejected_callback_keeps_its_phase_in_the_letter_and_leaves_the_record() -> None:
+    settlement = settle(Reject("no name", "E"), make_delivery(phase="on_failure", on_failure="sorry"))
+    token, operation_id, record, dedup_key, follow_up, letter = unpack(settlement.packed)
+    assert (token, operation_id, record, dedup_key, follow_up) == (b"1", b"", b"", b"", b"")
+    assert json.loads(letter)["phase"] == "on_failure"
+
+
+def test_a_very_long_error_is_cut() -> None:
+    letter = json.loads(unpack(settle(Fail("x" * 100_000, "E")).packed)[-1])
+    assert len(letter["failure_reason"]) < 9_000
+    assert letter["failure_reason"].endswith("(100000 characters)")
+
+
+def test_a_release_and_a_running_note_name_the_token() -> None:
+    assert unpack(settle(Release(), make_delivery(9)).packed) == [b"9"]
+    note = Settler("host:1", 1.0).running(make_delivery(9), 1_000, 2_000)
+    token, operation_id, record = unpack(note.packed)
+    assert (note.verb, token, operation_id) == ("running", b"9", b"id9")
+    assert record.startswith(b"running\t\t2000\t")
+
+
+@given(foreign_items, outcomes)
+def test_whatever_can_be_decoded_can_be_judged_and_settled(item: dict[str, Any], outcome: Outcome) -> None:
+    """An error here would end a slot and leave the operation in flight for ever."""
+    encoded = json.dumps(item).encode()
+    try:
+        operation = decode_item(encoded)
+    except UndecodableItemError:
+        return
+    delivery = Delivery("incarnation", 1, b"high:p", encoded, operation, 0.0)
+    settler = Settler("host:1", 300.0)
+    verdict = judge(operation, outcome, 1_700_000_000.0, 1_700_000_001.0)
+    settlement = settler.settle(delivery, verdict, Timing(1_700_000_000_000, 1_700_000_001_000, 1.0))
+    assert settlement.verb in {"complete", "retry", "fail", "reject", "release"}
+    assert settler.running(delivery, 1, 2).verb == "running"
+
+
+@pytest.mark.parametrize("verdict", [Retry(0.0, "\udcff", "E"), Fail("\udcff", "E"), Reject("\ud800", "E")])
+def test_an_error_text_with_lone_surrogates_can_be_settled(verdict: Verdict) -> None:
+    assert settle(verdict, make_delivery(on_failure="sorry")).packed
+
+
+def put_all(outbox: Outbox, *verdicts: Verdict) -> None:
+    for token, verdict in enumerate(verdicts, 1):
+        outbox.put(settle(verdict, make_delivery(token)))
+
+
+def test_settlements_travel_in_groups_of_one_verb() -> None:
+    outbox = Outbox()
+    put_all(outbox, Release(), Complete(1), Release(), Fail("e", "E"))
+    batch = outbox.take(1000)
+    assert batch is not None
+    arguments = unpack(batch.packed)
+    assert arguments[:5] == [b"release", b"0", b"2", b"1", b"3"]
+    assert arguments[5:8] == [b"complete", b"300000", b"1"]
+    assert len(arguments) == batch.count
+    assert [s.delivery.token for s in batch.settlements] == [1, 3, 2, 4]
+    assert batch.durations() == [2.0, 2.0]
+    assert not outbox
+
+
+@given(st.lists(st.sampled_from([Release(), Complete(1), Retry(1.0, "e", "E")]), max_size=30), st.integers(1, 7))
+def test_every_settlement_is_taken_once_and_never_too_many(verdicts: list[Verdict], most: int) -> None:
+    outbox = Outbox()
+    put_all(outbox, *verdicts)
+    tokens: list[int] = []
+    serials: list[int] = []
+    while (batch := outbox.take(most)) is not None:
+        assert 0 < len(batch.settlements) <= most
+        assert len(unpack(batch.packed)) == batch.count
+        tokens += [settlement.delivery.token for settlement in batch.settlements]
+        serials.append(batch.serial)
+    assert sorted(tokens) == list(range(1, len(verdicts) + 1))
+    assert serials == sorted(set(serials))
+
+
+def test_a_cleared_outbox_is_empty() -> None:
+    outbox = Outbox()
+    put_all(outbox, Release())
+    outbox.clear()
+    assert not outbox
+    assert outbox.take(10) is None
