@@ -61,7 +61,7 @@ async def _claim(order: Order) -> None:
         reply = await client.evalsha(script, 3, _KEY, "floor:inflight", "floor:token", *tokens)
         tokens = reply[::2]
         if not reply:
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(0.05)
         for item in reply[1::2]:
             await noop(decode(item)["entity"])
 

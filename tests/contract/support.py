@@ -1,4 +1,4 @@
-"""What the contract's tests share: a running worker, a journal to await, a logger that keeps its lines. Tests nothing."""
+"""What the contract's tests share: a running worker, a journal to await, a logger that keeps lines. Tests nothing."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from queue_system import QueueConfig, QueueManager, QueueWorker
 from tests.support.waiting import DEADLINE_S
 
 SRC = Path(__file__).parents[2] / "src"
+SERVER_VARIABLES = ("QUEUE_SYSTEM_REDIS_URL", "REDIS_URL", "QUEUE_SYSTEM_DATA_DIR")
 
 
 @contextlib.asynccontextmanager
@@ -100,8 +101,12 @@ def counted(config: QueueConfig, name: str) -> int:
 
 @contextlib.contextmanager
 def python(*arguments: str, cwd: Path, **variables: str) -> Iterator[subprocess.Popen[str]]:
-    """A Python process that is started in `cwd` and finds modules there; killed at the end if it still runs."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(SRC), str(cwd)]), "PYTHONUNBUFFERED": "1"}
+    """A Python process that is started in `cwd` and finds modules there; killed at the end if it still runs.
+
+    It sees no variable that names a server, unless `variables` gives it one.
+    """
+    environment = {name: value for name, value in os.environ.items() if name not in SERVER_VARIABLES}
+    environment |= {"PYTHONPATH": os.pathsep.join([str(SRC), str(cwd)]), "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(
         [sys.executable, *arguments],
         cwd=cwd,

@@ -164,7 +164,10 @@ def test_the_adjusted_breaker_opens_at_the_tenth_failure_for_a_minute(load: Load
 
 async def test_the_adjusted_timeout_lets_work_pass(load: Load) -> None:
     shown = load(
-        *(blocks.ADJUSTED_TIMEOUT + f"{kind} {name}():\n    return 42" for kind, name in [("def", "a"), ("async def", "b")])
+        *(
+            blocks.ADJUSTED_TIMEOUT + f"{kind} {name}():\n    return 42"
+            for kind, name in [("def", "a"), ("async def", "b")]
+        )
     )
     assert shown.a() == 42
     assert await shown.b() == 42

@@ -35,7 +35,9 @@ def test_averages_are_logged_when_they_change_by_more_than_a_tenth(config: Queue
     assert logger.values("avg_size") == [100, 128.75]
 
 
-def test_every_batch_is_logged_with_its_performance(config: QueueConfig, queue: QueueManager, logger: LineLogger) -> None:
+def test_every_batch_is_logged_with_its_performance(
+    config: QueueConfig, queue: QueueManager, logger: LineLogger
+) -> None:
     for size in (3, 7, 2):
         queue.enqueue_batch([{"n": n} for n in range(size)], "app.handle")
     lines = [line.fields for line in logger.lines if line.fields.get("metric_name") == "batch_enqueue"]
@@ -112,7 +114,7 @@ async def test_errors_of_an_outage_are_logged_once_a_second_with_their_total(
 
 
 @pytest.mark.parametrize("given", [None, logging.getLogger("contract"), structlog.get_logger(), LineLogger()])
-def test_the_logger_is_the_one_given_and_never_none(given: object) -> None:
+def test_the_logger_is_the_one_given_and_never_none(given: Any) -> None:
     config = QueueConfig(logger=given)
     assert config.logger is (logging.getLogger("queue_system") if given is None else given)
     config.logger.info("works")

@@ -1,4 +1,4 @@
-"""The specification's two OpenSearch queries find the records that real loggers write, and what they read stands in them."""
+"""The specification's two OpenSearch queries find what real loggers write, and the fields they read stand in it."""
 
 from __future__ import annotations
 

@@ -40,7 +40,8 @@ def test_get_callback_key_names_a_callable(config: QueueConfig) -> None:
 
 
 @pytest.mark.parametrize(
-    "name, module, reference", [("mail", None, "mail"), ("mail", "shop.jobs", "shop.jobs.mail"), (None, "jobs", "jobs.note")]
+    "name, module, reference",
+    [("mail", None, "mail"), ("mail", "shop.jobs", "shop.jobs.mail"), (None, "jobs", "jobs.note")],
 )
 async def test_register_callback_makes_a_callable_known_by_name(
     config: QueueConfig, queue: QueueManager, name: str | None, module: str | None, reference: str

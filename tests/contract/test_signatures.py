@@ -1,4 +1,4 @@
-"""Every table row of the specification: the name exists, of its kind, with its arguments in order and their defaults."""
+"""Every table row of the specification: the name exists, of its kind, with its arguments and defaults."""
 
 from __future__ import annotations
 
@@ -92,7 +92,11 @@ ROWS: Final = [
         "circuit_breaker",
         "name=None, failure_threshold=5, recovery_timeout=30.0, half_open_max_calls=3, window_size=60.0",
     ),
-    Row(utils, "retry_with_backoff", "max_retries=3, base_delay=0.1, max_delay=10.0, exceptions=None, total_timeout=30.0"),
+    Row(
+        utils,
+        "retry_with_backoff",
+        "max_retries=3, base_delay=0.1, max_delay=10.0, exceptions=None, total_timeout=30.0",
+    ),
 ]
 
 

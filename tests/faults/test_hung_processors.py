@@ -41,3 +41,13 @@ def test_sync_callbacks_that_hang_leave_the_worker_its_capacity_for_callbacks(be
         lambda: set(bench.journal.count("callback")) == set(hung), 4.0, f"all callbacks began\n{bench.logs()}"
     )
     figures(all_callbacks_began_s=round(begun_s, 2))
+
+
+def test_sync_callbacks_that_hang_do_not_keep_the_worker_from_reconnecting(bench: Bench, figures: Figures) -> None:
+    bench.start_worker(slots=2 * HUNG_CALLBACKS, work_timeout=1.0)
+    bench.enqueue(HUNG_CALLBACKS, processors.work, 0.0, on_success=processors.hang_on_success)
+    begun = wait_until(lambda: len(bench.journal.entries("callback")) >= 6, 4.0, "callbacks hang")
+    bench.client.client_kill_filter(_type="normal")
+    bench.enqueue(1, processors.work, 0.0, name="later")
+    reconnected_s = wait_until(lambda: bench.journal.count("end")["later-0"], 5.0, f"it ran\n{bench.logs()}")
+    figures(callbacks_hung_s=round(begun, 2), reconnected_s=round(reconnected_s, 2))

@@ -8,9 +8,11 @@ from collections import defaultdict
 
 from tests.faults.conftest import Figures
 from tests.faults.support import processors
-from tests.faults.support.bench import Bench, wait_until
+from tests.faults.support.bench import Bench, WorkerProcess, wait_until
 
 LEASE_S = 1.0
+LONGEST_BLOCK_S = 5.0
+NEW_ITEMS_RUN_WITHIN_S = 2.0
 
 
 def test_late_settlements_of_a_frozen_worker_are_lost_and_each_operation_settles_once(
@@ -22,7 +24,7 @@ def test_late_settlements_of_a_frozen_worker_are_lost_and_each_operation_settles
     other = bench.start_worker(slots=4, lease=LEASE_S)
     frozen.send(signal.SIGSTOP)
     held = bench.in_flight(frozen.incarnation)
-    tokens = defaultdict(list)
+    tokens: dict[str, list[int]] = defaultdict(list)
     resume_at = time.monotonic() + 2 * LEASE_S
     while time.monotonic() < resume_at:
         for token, operation_id in bench.all_in_flight().items():
@@ -49,20 +51,35 @@ def test_late_settlements_of_a_frozen_worker_are_lost_and_each_operation_settles
     assert other.alive
 
 
-def test_the_frozen_worker_goes_on_under_a_new_incarnation(bench: Bench, figures: Figures) -> None:
-    frozen = bench.start_worker(slots=2, lease=LEASE_S)
-    other = bench.start_worker(slots=2, lease=LEASE_S)
-    bench.enqueue(4, processors.work, 0.1)
-    bench.wait_drained(5.0)
-    frozen.send(signal.SIGSTOP)
-    wait_until(lambda: bench.incarnations() == {other.incarnation}, 3 * LEASE_S, "the frozen worker is reclaimed")
+def test_an_idle_worker_that_was_frozen_goes_on_under_a_new_incarnation(bench: Bench, figures: Figures) -> None:
+    frozen, other = freeze_while_idle(bench)
     frozen.send(signal.SIGCONT)
     resumed_s = wait_until(lambda: len(bench.incarnations()) == 2, 5.0, "it registers anew")
     other.stop()
-    ids = bench.enqueue(20, processors.work, 0.01, name="later")
-    bench.wait_drained(5.0)
-    figures(registered_again_s=round(resumed_s, 2))
+    ids = bench.enqueue(20, processors.work, 0.01)
+    ran_s = bench.wait_drained(12.0)
+    figures(registered_again_s=round(resumed_s, 2), ran_s=round(ran_s, 2))
     assert set(ids) <= set(bench.journal.count("end"))
+    assert ran_s <= NEW_ITEMS_RUN_WITHIN_S
+
+
+def test_an_idle_worker_that_is_frozen_keeps_no_item_from_the_others(bench: Bench, figures: Figures) -> None:
+    freeze_while_idle(bench)
+    bench.enqueue(1, processors.work, 0.0)
+    ran_s = bench.wait_drained(12.0)
+    figures(ran_s=round(ran_s, 2))
+    assert ran_s <= LONGEST_BLOCK_S + 1.0
+
+
+def freeze_while_idle(bench: Bench) -> tuple[WorkerProcess, WorkerProcess]:
+    """Freeze one of two idle workers until the other has reclaimed it."""
+    frozen = bench.start_worker(slots=2, lease=LEASE_S)
+    bench.wait_idle(1)
+    other = bench.start_worker(slots=2, lease=LEASE_S)
+    bench.wait_idle(2)
+    frozen.send(signal.SIGSTOP)
+    wait_until(lambda: bench.incarnations() == {other.incarnation}, 3 * LEASE_S, "the frozen worker is reclaimed")
+    return frozen, other
 
 
 def test_a_blocked_event_loop_loses_no_lease_and_nothing_runs_twice(bench: Bench, figures: Figures) -> None:

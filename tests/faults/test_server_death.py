@@ -1,4 +1,4 @@
-"""A server that dies, comes back, forgets or refuses: workers carry on by themselves, producers learn it in bounded time."""
+"""A server that dies, comes back, forgets or refuses: workers carry on, and producers learn it in bounded time."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ LEASE_S = 2.0
 OUTAGE_S = 3.0
 BACK_AT_WORK_WITHIN_S = 5.0
 LONGEST_CALL_S = 5.0
+NEW_ITEMS_RUN_WITHIN_S = 2.0
 
 
 class Producer(threading.Thread):
@@ -99,12 +100,13 @@ def test_flushall_while_idle_makes_workers_register_again_and_run_new_items(
     workers = [bench.start_worker(slots=2, lease=LEASE_S) for _ in range(2)]
     bench.enqueue(20, processors.work, 0.01)
     bench.wait_drained(5.0)
+    bench.wait_idle(2)
     bench.client.flushall()
-    registered_s = wait_until(lambda: len(bench.incarnations()) == 2, 2 * LEASE_S, "both have registered again")
-    bench.client.flushall()
+    registered_s = wait_until(lambda: len(bench.incarnations()) == 2, LEASE_S, "both have registered again")
     ids = bench.enqueue(20, processors.work, 0.01, name="new")
-    ran_s = wait_until(lambda: set(ids) <= set(bench.journal.count("end")), 5.0, f"the new ones ran\n{bench.logs()}")
+    ran_s = wait_until(lambda: set(ids) <= set(bench.journal.count("end")), 12.0, f"the new ones ran\n{bench.logs()}")
     figures(registered_again_s=round(registered_s, 2), new_items_ran_s=round(ran_s, 2))
+    assert ran_s <= NEW_ITEMS_RUN_WITHIN_S
     assert bench.journal.repeats() == 0
     assert all(worker.alive for worker in workers)
 

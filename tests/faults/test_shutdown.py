@@ -39,6 +39,7 @@ def test_sigterm_finishes_running_operations_and_hands_back_waiting_ones(bench: 
     short = bench.enqueue(600, processors.work, 0.005)
     worker = bench.start_worker(slots=4)
     wait_until(lambda: bench.counter("processed") > 100, 5.0, "short operations stream")
+    wait_until(lambda: len(bench.in_flight(worker.incarnation)) > 4, 5.0, "some wait for a slot")
     asked = time.monotonic()
     worker.stop()
     exit_s = time.monotonic() - asked

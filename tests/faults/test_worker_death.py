@@ -67,9 +67,7 @@ def test_operations_of_a_killed_worker_run_again_within_one_and_a_half_leases(be
     assert bench.counter("processed") == 2 * 6 * slots
 
 
-def test_poison_is_dead_lettered_after_four_deliveries_and_no_neighbour_with_it(
-    bench: Bench, figures: Figures
-) -> None:
+def test_poison_is_dead_lettered_after_four_deliveries_and_no_neighbour_with_it(bench: Bench, figures: Figures) -> None:
     innocents = bench.enqueue(INNOCENTS // 2, processors.work, 0.02)
     (poison,) = bench.enqueue(1, processors.poison, 0.0, on_failure=processors.on_failure, queue_name="work")
     innocents += bench.enqueue(INNOCENTS // 2, processors.work, 0.02, name="later")

@@ -114,12 +114,13 @@ class Broker:
 
     def items(self, queue: str) -> list[str]:
         """Return the ids that wait in a list, the next one first."""
-        waiting = self.client.lrange(self.keys.prefix + queue, 0, -1)
-        return ids_in(list(reversed(waiting)))
+        waiting: list[Any] = self.client.lrange(self.keys.prefix + queue, 0, -1)
+        return ids_in(waiting[::-1])
 
     def inflight(self, incarnation: str = W) -> dict[int, bytes]:
         """Return what an incarnation holds, by token."""
-        return {int(t): v for t, v in self.client.hgetall(self.keys.inflight(incarnation)).items() if t.isdigit()}
+        held: dict[Any, Any] = self.client.hgetall(self.keys.inflight(incarnation))
+        return {int(token): value for token, value in held.items() if token.isdigit()}
 
     def score(self, key: str, member: str | bytes = "r") -> float | None:
         """Return a member's score in a sorted set under the prefix."""
@@ -133,8 +134,9 @@ class Broker:
 
     def make_due(self) -> None:
         """Let everything in the delayed set be due, in its order."""
-        for i, member in enumerate(self.client.zrange(self.keys.delayed, 0, -1)):
-            self.client.zadd(self.keys.delayed, {member: i + 1})
+        members: list[Any] = self.client.zrange(self.keys.delayed, 0, -1)
+        if members:
+            self.client.zadd(self.keys.delayed, {member: i for i, member in enumerate(members, 1)})
 
     def squat(self, key: str, *, kind: str = "string") -> None:
         """Replace a key under the prefix by one of a foreign type."""

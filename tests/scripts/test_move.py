@@ -116,9 +116,7 @@ def test_a_list_of_a_foreign_type_sends_the_item_into_the_delayed_set(broker: Br
 @pytest.mark.parametrize("key", ["workers", f"inflight:{W}", "system_errors", "delayed", "dedup"])
 def test_a_foreign_type_refuses_the_move_before_its_first_write(broker: Broker, first: int, key: str) -> None:
     broker.squat(key)
-    assert_refused(
-        broker, broker.commands.move(W, [Move(token_of(first), value_of(Q, "1"), "next", value_of(Q, "1"))])
-    )
+    assert_refused(broker, broker.commands.move(W, [Move(token_of(first), value_of(Q, "1"), "next", value_of(Q, "1"))]))
 
 
 @pytest.mark.parametrize("key", ["registry", "ready:normal", "wake", "wake:a", "metrics"])

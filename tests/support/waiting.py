@@ -11,7 +11,7 @@ _LOOK_EVERY_S = 0.01
 
 
 async def eventually(holds: Callable[[], object], what: str = "the condition", within_s: float = DEADLINE_S) -> None:
-    """Return as soon as `holds()` is true; raise AssertionError with `what` if it is not `within_s` seconds from now."""
+    """Return as soon as `holds()` is true; raise AssertionError with `what` if it is not within `within_s` seconds."""
     deadline = time.monotonic() + within_s
     while not holds():
         if time.monotonic() > deadline:

@@ -161,11 +161,21 @@ class Bench:
 
     def incarnations(self) -> set[str]:
         """Return the registered incarnations."""
-        return {name.decode() for name in self.client.hkeys(f"{self.prefix}workers")}
+        names: list[bytes] = self.client.execute_command("HKEYS", f"{self.prefix}workers")
+        return {name.decode() for name in names}
+
+    def wait_idle(self, workers: int) -> None:
+        """Wait until so many workers block on their wake-up marker."""
+
+        def blocked() -> int:
+            clients: list[dict[str, str]] = self.client.execute_command("CLIENT LIST")
+            return sum(client["cmd"] == "bzpopmin" and "b" in client["flags"] for client in clients)
+
+        wait_until(lambda: blocked() == workers, 3.0, f"{workers} workers are idle")
 
     def in_flight(self, incarnation: str) -> dict[int, str]:
         """Return what an incarnation holds: token to operation id."""
-        held = self.client.hgetall(f"{self.prefix}inflight:{incarnation}")
+        held: dict[bytes, bytes] = self.client.execute_command("HGETALL", f"{self.prefix}inflight:{incarnation}")
         items = {int(token): value.partition(b"\n")[2] for token, value in held.items() if token.isdigit()}
         return {token: json.loads(item)["operation_id"] for token, item in items.items()}
 

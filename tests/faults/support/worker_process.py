@@ -1,4 +1,4 @@
-"""A worker in a process of its own, to be killed, frozen and interrupted. Settings come as JSON in its only argument."""
+"""A worker in a process of its own, to be killed, frozen and interrupted. Its argument holds the settings as JSON."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ async def main(settings: dict[str, Any]) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, asked_to_stop.set)
     await worker.start()
     print("ready", flush=True)  # noqa: T201 - how the test learns of it
-    while settings["only_sleeps"]:
+    while settings["only_sleeps"]:  # noqa: ASYNC110 - the main coroutine that the specification shows
         await asyncio.sleep(1)
     await asked_to_stop.wait()
     await worker.stop()

@@ -8,7 +8,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from queue_system.errors import UndecodableItemError
@@ -33,14 +33,15 @@ from tests.unit.execution.support import make_delivery, unpack
 
 TIMING = Timing(1_000, 3_000, 2.0)
 
-numbers = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+integers = st.integers(-5, 5) | st.integers()
+seconds = st.floats(-5, 5) | st.floats(allow_nan=False, allow_infinity=False)
 foreign_items = st.fixed_dictionaries(
     {"processor": st.just("p")},
     optional={
-        "attempts": numbers, "max_attempts": numbers, "crashes": numbers, "timestamp": numbers, "timeout": numbers,
-        "retry_timeout": numbers, "first_attempt_time": numbers, "delays": st.lists(numbers, max_size=2),
-        "phase": st.sampled_from(["", "on_success", "on_failure", "other"]), "on_success": st.just("f"),
-        "on_failure": st.just("f"), "deduplication_key": st.just("d"), "operation_id": st.text(max_size=3),
+        "attempts": integers, "max_attempts": integers, "crashes": integers, "timestamp": seconds, "timeout": seconds,
+        "retry_timeout": seconds, "first_attempt_time": seconds, "delays": st.lists(seconds, max_size=2),
+        "phase": st.sampled_from(["on_success", "on_failure", "other"]), "on_success": st.just("f"),
+        "on_failure": st.just("f"), "deduplication_key": st.just("d"), "operation_id": st.sampled_from(["", "1", "é"]),
     },
 )  # fmt: skip
 outcomes: st.SearchStrategy[Outcome] = st.sampled_from([
@@ -69,8 +70,12 @@ class Exploding:
         raise RuntimeError(mode)
 
 
+def make_settler(result_ttl: float = 300.0, max_result_bytes: int = 10_000) -> Settler:
+    return Settler("host:1", result_ttl, max_result_bytes)
+
+
 def settle(verdict: Verdict, delivery: Delivery | None = None, result_ttl: float = 300.0) -> Settlement:
-    return Settler("host:1", result_ttl).settle(delivery or make_delivery(), verdict, TIMING)
+    return make_settler(result_ttl).settle(delivery or make_delivery(), verdict, TIMING)
 
 
 def body_of(record: bytes) -> Any:
@@ -92,7 +97,7 @@ def test_no_result_is_kept_without_a_lifetime_but_a_tombstone_stays() -> None:
     assert b"boom" not in unpack(settle(Fail("boom", "E"), result_ttl=0.0).packed)[2]
 
 
-@pytest.mark.parametrize("result", [math.nan, {"a": object()}, {"x": "\ud800"}, Exploding(), 10**5000, {1: 1, "1": 2}])
+@pytest.mark.parametrize("result", [math.nan, {"a": object()}, {"x": "\ud800"}, Exploding(), {1: 1, "1": 2}])
 def test_a_result_that_json_cannot_carry_stays_a_success(result: Any) -> None:
     settlement = settle(Complete(result), make_delivery(on_success="done"))
     _, _, record, _, follow_up = unpack(settlement.packed)
@@ -102,6 +107,14 @@ def test_a_result_that_json_cannot_carry_stays_a_success(result: Any) -> None:
     callback = json.loads(follow_up.partition(b"\n")[2])
     assert callback["result"] is None
     assert callback["result_error"] == body_of(record)["result_error"]
+
+
+def test_a_result_too_long_a_number_or_too_large_stays_a_success() -> None:
+    for result in (10**5000, "x" * 20_000):
+        record = unpack(settle(Complete(result)).packed)[2]
+        assert record.startswith(b"succeeded\t")
+        assert body_of(record)["result"] is None
+        assert body_of(record)["result_error"].startswith("result: ")
 
 
 def test_a_result_with_a_sloppy_eq_stays_a_success() -> None:
@@ -178,13 +191,18 @@ def test_a_very_long_error_is_cut() -> None:
 
 def test_a_release_and_a_running_note_name_the_token() -> None:
     assert unpack(settle(Release(), make_delivery(9)).packed) == [b"9"]
-    note = Settler("host:1", 1.0).running(make_delivery(9), 1_000, 2_000)
+    note = make_settler().running(make_delivery(9), 1_000, 2_000)
     token, operation_id, record = unpack(note.packed)
     assert (note.verb, token, operation_id) == ("running", b"9", b"id9")
     assert record.startswith(b"running\t\t2000\t")
 
 
 @given(foreign_items, outcomes)
+@example({"processor": "p", "attempts": -1}, Raised("boom", "E"))
+@example({"processor": "p", "attempts": 2**64 - 1}, Raised("boom", "E"))
+@example({"processor": "p", "timestamp": 1e308}, Succeeded(1))
+@example({"processor": "p", "timestamp": -1e308}, Raised("boom", "E"))
+@example({"processor": "p", "first_attempt_time": -1e308, "retry_timeout": 1.0}, Raised("boom", "E"))
 def test_whatever_can_be_decoded_can_be_judged_and_settled(item: dict[str, Any], outcome: Outcome) -> None:
     """An error here would end a slot and leave the operation in flight for ever."""
     encoded = json.dumps(item).encode()
@@ -193,7 +211,7 @@ def test_whatever_can_be_decoded_can_be_judged_and_settled(item: dict[str, Any],
     except UndecodableItemError:
         return
     delivery = Delivery("incarnation", 1, b"high:p", encoded, operation, 0.0)
-    settler = Settler("host:1", 300.0)
+    settler = make_settler()
     verdict = judge(operation, outcome, 1_700_000_000.0, 1_700_000_001.0)
     settlement = settler.settle(delivery, verdict, Timing(1_700_000_000_000, 1_700_000_001_000, 1.0))
     assert settlement.verb in {"complete", "retry", "fail", "reject", "release"}

@@ -60,10 +60,3 @@ def test_broken_bytes_are_kept_as_base64(item: bytes) -> None:
 
 def test_an_error_of_any_text_can_be_encoded() -> None:
     assert json.loads(encode_error("a\nb", "E")) == {"error": "a\nb", "error_type": "E"}
-
-
-@pytest.mark.parametrize("reason", ["file \udcff is missing", "\ud800"])
-def test_a_reason_with_lone_surrogates_never_raises(reason: str) -> None:
-    """Names of files that are no UTF-8 reach errors in this form."""
-    assert json.loads(encode_error(reason, "E"))["error_type"] == "E"
-    assert json.loads(encode_letter(b'{"operation_id":"7"}', b"high:m", reason, "E", 1.0))["operation_id"] == "7"

@@ -1,0 +1,86 @@
+"""Who takes part: each contestant's file, variant, packages, and what it cannot do. Never starts anything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+HOME = ""  # the environment that the runner itself lives in
+NODE = "node"
+
+
+@dataclass(frozen=True, slots=True)
+class Contestant:
+    """One row of the tables.
+
+    `environment` names a folder under `.bench/venvs`. `probe` is the size of the first, unmeasured drain, from which
+    that of the measured ones follows. `lacks` gives for each measure that is left out the reason.
+    """
+
+    name: str
+    module: str
+    probe: int
+    environment: str = HOME
+    variant: str = ""
+    requirements: tuple[str, ...] = ()
+    lacks: Mapping[str, str] = field(default_factory=dict)
+
+
+_FLOOR_ONLY_DRAINS = {
+    name: "the floor does not have it" for name in ("drain_sync", "latency", "idle", "recovery", "enqueue", "batch")
+}
+_FUNCTIONS_ONLY = {"drain_sync": "runs functions only: `drain` is that of a sync no-op"}
+
+FLOOR = (
+    Contestant("floor", "floor", 100_000, lacks={k: v for k, v in _FLOOR_ONLY_DRAINS.items() if k[0] not in "be"}),
+    Contestant("floor, no uvloop", "floor", 100_000, variant="asyncio", lacks=_FLOOR_ONLY_DRAINS),
+    Contestant(
+        "floor, BLPOP",
+        "floor",
+        1,
+        variant="wake",
+        lacks={name: "measured by `floor`" for name in ("drain", "drain_sync", "enqueue", "batch", "idle", "recovery")},
+    ),
+)
+
+OURS = Contestant("queue_system", "ours", 50_000)
+OURS_WITHOUT_UVLOOP = Contestant(
+    "queue_system, no uvloop",
+    "ours",
+    50_000,
+    variant="asyncio",
+    lacks={name: "as `queue_system`" for name in ("enqueue", "batch", "recovery")},
+)
+
+PEERS = (
+    Contestant("repid", "repid", 5000, "repid", requirements=("repid[redis]", "hiredis", "uvloop")),
+    Contestant("taskiq, list", "taskiq", 2000, "taskiq", "", ("taskiq", "taskiq-redis", "hiredis", "uvloop")),
+    Contestant("taskiq, stream", "taskiq", 2000, "taskiq", "stream", ("taskiq", "taskiq-redis", "hiredis", "uvloop")),
+    Contestant("faststream, list", "faststream", 2000, "faststream", "", ("faststream[redis]", "hiredis", "uvloop")),
+    Contestant(
+        "faststream, stream", "faststream", 2000, "faststream", "stream", ("faststream[redis]", "hiredis", "uvloop")
+    ),
+    Contestant("saq", "saq", 1000, "saq", requirements=("saq[redis,hiredis]", "uvloop")),
+    Contestant("huey", "huey", 1000, "huey", requirements=("huey", "redis[hiredis]"), lacks=_FUNCTIONS_ONLY),
+    Contestant(
+        "arq",
+        "arq",
+        1000,
+        "arq",
+        requirements=("arq", "hiredis", "uvloop"),
+        lacks={"drain_sync": "runs coroutines only"},
+    ),
+    Contestant("dramatiq", "dramatiq", 1000, "dramatiq", requirements=("dramatiq[redis]", "hiredis")),
+    Contestant("streaq", "streaq", 1000, "streaq", requirements=("streaq", "uvloop")),
+    Contestant("celery", "celery", 500, "celery", requirements=("celery[redis]", "hiredis"), lacks=_FUNCTIONS_ONLY),
+    Contestant("rq", "rq", 200, "rq", requirements=("rq", "hiredis"), lacks=_FUNCTIONS_ONLY),
+    Contestant("docket", "docket", 500, "docket", requirements=("pydocket", "hiredis", "uvloop")),
+    Contestant(
+        "BullMQ (Node)",
+        "bullmq",
+        5000,
+        NODE,
+        requirements=("bullmq",),
+        lacks={"drain_sync": "runs async functions only"},
+    ),
+)

@@ -1,0 +1,234 @@
+"""What each row of the table of QueueWorker promises."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+from typing import Any
+
+import pytest
+import redis
+
+from queue_system import (
+    CircuitOpenError,
+    InvalidInputError,
+    QueueConfig,
+    QueueManager,
+    QueueRetryConfig,
+    QueueWorker,
+    ServerUnreachableError,
+)
+from tests.contract.support import Journal, counted, documents, running
+from tests.support.servers import StartServer
+from tests.support.waiting import DEADLINE_S, eventually
+
+ONCE = QueueRetryConfig(max_attempts=1)
+
+
+async def never(entity: Any) -> None:
+    await asyncio.Event().wait()
+
+
+async def test_start_returns_and_processes_until_stop(config: QueueConfig, queue: QueueManager) -> None:
+    journal = Journal()
+    config.register_callback(journal.note, name="note")
+    worker = QueueWorker(config)
+    states = [worker.running]
+    await worker.start()
+    states.append(worker.running)
+    queue.enqueue({"n": 1}, "note")
+    assert await journal.next() == {"n": 1}
+    await worker.stop()
+    assert [*states, worker.running] == [False, True, False]
+    queue.enqueue({"n": 2}, "note")
+    assert queue.get_queue_status()[config.get_queue_key("note")] == 1
+
+
+@pytest.mark.parametrize("max_workers", [1, 3])
+async def test_max_workers_is_how_many_operations_run_at_once(
+    config: QueueConfig, queue: QueueManager, max_workers: int
+) -> None:
+    journal, gate = Journal(), asyncio.Event()
+    now, most = 0, 0
+
+    async def count(entity: Any) -> None:
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        journal.note(entity)
+        await gate.wait()
+        now -= 1
+
+    queue.enqueue_batch([{}] * 7, count)
+    async with running(config, max_workers):
+        await journal.take(max_workers)
+        gate.set()
+        await journal.take(7 - max_workers)
+    assert most == max_workers
+
+
+async def test_work_timeout_limits_an_operation(config: QueueConfig, queue: QueueManager, raw: redis.Redis) -> None:
+    queue.enqueue({}, never, retry_config=ONCE)
+    async with running(config, work_timeout=0.05):
+        await eventually(lambda: counted(config, "failed"))
+    (letter,) = documents(raw, config.failures_queue)
+    assert letter["error_type"] == "TimeoutError"
+
+
+@pytest.mark.parametrize(
+    "field, arguments",
+    [
+        ("config", {"config": "redis://localhost"}), ("max_workers", {"max_workers": 0}),
+        ("max_workers", {"max_workers": 2.5}), ("work_timeout", {"work_timeout": 0}),
+        ("work_timeout", {"work_timeout": float("inf")}),
+    ],
+)  # fmt: skip
+def test_the_constructor_refuses_wrong_values_by_name(
+    config: QueueConfig, field: str, arguments: dict[str, Any]
+) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        QueueWorker(**{"config": config, **arguments})
+    assert caught.value.field == field
+
+
+async def test_the_worker_loop_outlives_operations_that_hang_or_break(config: QueueConfig, queue: QueueManager) -> None:
+    """The timeout bounds one operation, never the loop's life."""
+    journal = Journal()
+
+    def breaks(entity: Any) -> None:
+        raise SystemExit(1)
+
+    for _ in range(3):
+        queue.enqueue({}, never, retry_config=ONCE, priority="high", timeout=0.02)
+        queue.enqueue({}, breaks, retry_config=ONCE, priority="high")
+    config.register_callback(journal.note, name="note")
+    queue.enqueue({"n": 1}, "note")
+    async with running(config, max_workers=1) as worker:
+        assert await journal.next() == {"n": 1}
+        assert worker.running
+    assert counted(config, "failed") == 6
+
+
+async def test_process_queue_item_handles_a_single_item_and_tells_whether_there_was_one(
+    config: QueueConfig, queue: QueueManager
+) -> None:
+    journal, worker = Journal(), QueueWorker(config)
+    config.register_callback(journal.note, name="note")
+    queue.enqueue({"n": 1}, "note", priority="low")
+    queue.enqueue({"n": 2}, "note", priority="high", on_success="note")
+    assert await worker._process_queue_item(0) is True
+    assert await journal.next() == {"n": 2}
+    assert (await journal.next())["entity"] == {"n": 2}
+    assert await worker._process_queue_item(0) is True
+    assert await journal.next() == {"n": 1}
+    assert await worker._process_queue_item(0) is False
+    assert counted(config, "processed") == 2
+    assert not worker.running
+
+
+@pytest.mark.parametrize("taken", [False, True], ids=["_process_queue_item", "_handle_queue_item"])
+async def test_a_single_item_that_hangs_is_ended(
+    config: QueueConfig, queue: QueueManager, raw: redis.Redis, taken: bool
+) -> None:
+    queue.enqueue({}, never, retry_config=ONCE)
+    worker, key = QueueWorker(config, work_timeout=0.05), config.get_queue_key("never")
+    async with asyncio.timeout(DEADLINE_S):
+        if taken:
+            item: Any = raw.rpop(key)
+            assert await worker._handle_queue_item(0, key.encode(), item.encode()) is True
+        else:
+            assert await worker._process_queue_item(0) is True
+    assert counted(config, "failed") == 1
+
+
+async def test_process_queue_item_does_not_wait_for_a_frozen_server(start_server: StartServer) -> None:
+    server = start_server()
+    worker = QueueWorker(QueueConfig(redis_url=server.url, connection_timeout=0.1))
+    assert await worker._process_queue_item(0) is False
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            with pytest.raises(ServerUnreachableError):
+                await worker._process_queue_item(0)
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+
+
+async def test_the_breaker_of_process_queue_item_opens_at_the_fifth_failure(start_server: StartServer) -> None:
+    server = start_server()
+    server.stop()
+    worker = QueueWorker(QueueConfig(redis_url=server.url))
+    for _ in range(5):
+        with pytest.raises(ServerUnreachableError):
+            await worker._process_queue_item(0)
+    with pytest.raises(CircuitOpenError) as caught:
+        await worker._process_queue_item(0)
+    assert 0 < caught.value.retry_after <= 30
+
+
+@pytest.mark.parametrize("broken", [False, True])
+async def test_handle_queue_item_settles_an_item_that_the_caller_took(
+    config: QueueConfig, queue: QueueManager, raw: redis.Redis, broken: bool
+) -> None:
+    journal = Journal()
+
+    def handle(entity: Any) -> None:
+        journal.note(entity)
+        if broken:
+            raise RuntimeError("no luck")
+
+    key = config.get_queue_key("handle", "high")
+    queue.enqueue({"n": 1}, handle, priority="high", retry_config=ONCE)
+    item: Any = raw.rpop(key)
+    assert await QueueWorker(config)._handle_queue_item(0, key.encode(), item.encode()) is True
+    assert await journal.next() == {"n": 1}
+    assert (counted(config, "failed"), counted(config, "processed")) == ((1, 0) if broken else (0, 1))
+    assert raw.hlen(config.keys.workers) == 0
+
+
+@pytest.mark.parametrize(
+    "item", [b"no json", b'{"processor":"nowhere.to.be_found"}', b'{"entity":1}', b"\xff\x00", b""]
+)
+async def test_handle_queue_item_keeps_what_it_cannot_process(
+    config: QueueConfig, raw: redis.Redis, item: bytes
+) -> None:
+    await QueueWorker(config)._handle_queue_item(0, config.get_queue_key("handle").encode(), item)
+    (letter,) = documents(raw, config.system_errors_queue)
+    assert letter["queue"] == "normal:handle"
+    assert letter["failure_reason"]
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+async def test_execute_callback_tries_again_when_the_callback_raises(config: QueueConfig, kind: str) -> None:
+    calls: list[Any] = []
+
+    def in_thread(data: Any) -> None:
+        calls.append(data)
+        assert threading.current_thread() is not threading.main_thread()
+        if len(calls) < 3:
+            raise OSError("not yet")
+
+    async def in_loop(data: Any) -> None:
+        calls.append(data)
+        if len(calls) < 3:
+            raise OSError("not yet")
+
+    config.register_callback(in_thread if kind == "sync" else in_loop, name="notify", module="app.mail")
+    await QueueWorker(config)._execute_callback("notify", "app.mail", {"result": 1})
+    assert calls == [{"result": 1}] * 3
+
+
+async def test_execute_callback_raises_the_last_error_itself(config: QueueConfig) -> None:
+    raised: list[OSError] = []
+
+    async def breaks(data: Any) -> None:
+        raised.append(OSError(len(raised)))
+        raise raised[-1]
+
+    config.register_callback(breaks, name="breaks")
+    with pytest.raises(OSError) as caught:  # noqa: PT011 - identity is checked below
+        await QueueWorker(config)._execute_callback("breaks", None, {})
+    assert caught.value is raised[-1]
+    assert len(raised) == 4
