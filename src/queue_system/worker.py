@@ -30,7 +30,8 @@ from queue_system.execution.settlement import Settler, Timing
 from queue_system.execution.tally import Tally
 from queue_system.model.keys import check_queue_name
 from queue_system.model.operation import Operation
-from queue_system.model.verdict import Fail, Outcome, Raised, Reject, Retry, Unprocessable, judge
+from queue_system.model.registry import Processor
+from queue_system.model.verdict import Complete, Outcome, Raised, Reject, Release, Unprocessable, judge
 from queue_system.resilience import circuit_breaker, retry_with_backoff
 from queue_system.upkeep.duty import Duty
 from queue_system.upkeep.heartbeat import Heartbeat
@@ -213,27 +214,30 @@ class QueueWorker:
 
     async def _handle(self, stream: _Stream, slot: Slot, delivery: Delivery) -> None:
         """Resolve, execute, judge, settle: the way of one operation. A callback comes as a delivery of its own."""
-        started_ms = stream.fetcher.now_ms()
-        outcome = await self._execute(stream.executor, slot, delivery.operation, started_ms)
-        timing = Timing(started_ms, stream.fetcher.now_ms(), time.monotonic() - slot.started)
-        stream.fetcher.put(self._settle(delivery, outcome, timing))
-
-    def _settle(self, delivery: Delivery, outcome: Outcome, timing: Timing) -> Any:
-        verdict = judge(delivery.operation, outcome, timing.started_ms / 1000, timing.ended_ms / 1000)
-        if isinstance(verdict, Retry | Fail | Reject):
-            timed_out = isinstance(outcome, Raised) and outcome.timed_out
-            self._tally.judged(delivery.operation_id, delivery.operation.processor, verdict, timed_out=timed_out)
-        return self._settler.settle(delivery, verdict, timing)
-
-    async def _execute(self, executor: Executor, slot: Slot, operation: Operation, started_ms: int) -> Outcome:
-        slot.started = time.monotonic()
-        if operation.phase:
-            return await executor.run(slot, self._run_callback, operation, self.work_timeout)
+        fetcher, operation = stream.fetcher, delivery.operation
+        slot.started = started = time.monotonic()
+        started_ms = fetcher.server_ms(started)
+        outcome: Outcome
         try:
-            processor = self.config.registry.resolve(operation.processor, operation.processor_module)
+            processor, argument, limit_s = self._resolve(operation, started_ms)
         except UnresolvableNameError as error:
-            return Unprocessable(str(error), type(error).__name__)
-        return await executor.run(slot, processor, operation.entity, self._limit_s(operation, started_ms))
+            outcome = Unprocessable(str(error), type(error).__name__)
+        else:
+            outcome = await stream.executor.run(slot, processor, argument, limit_s)
+        ended = time.monotonic()
+        ended_ms = fetcher.server_ms(ended)
+        verdict = judge(operation, outcome, started_ms / 1000, ended_ms / 1000)
+        if not isinstance(verdict, Complete | Release):
+            timed_out = isinstance(outcome, Raised) and outcome.timed_out
+            self._tally.judged(delivery.operation_id, operation.processor, verdict, timed_out=timed_out)
+        fetcher.put(self._settler.settle(delivery, verdict, Timing(started_ms, ended_ms, ended - started)))
+
+    def _resolve(self, operation: Operation, started_ms: int) -> tuple[Processor, Any, float]:
+        """Return what to call, with what, and for how long at most. Raises UnresolvableNameError."""
+        if operation.phase:
+            return self._run_callback, operation, self.work_timeout
+        processor = self.config.registry.resolve(operation.processor, operation.processor_module)
+        return processor, operation.entity, self._limit_s(operation, started_ms)
 
     def _limit_s(self, operation: Operation, started_ms: int) -> float:
         """Return the limit of this attempt: its own, the worker's, and what is left of the total."""

@@ -5,25 +5,22 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 
+import msgspec
+
 from queue_system.model.operation import Operation
 
 _LANES = {b"h": 1, b"n": 2, b"l": 3}
 
 
-class Delivery:
+class Delivery(msgspec.Struct, gc=False):
     """One item in flight under one token. `queue` is `b"high:NAME"`, `claimed` the monotonic time of its arrival."""
 
-    __slots__ = ("claimed", "incarnation", "item", "operation", "queue", "token")
-
-    def __init__(
-        self, incarnation: str, token: int, queue: bytes, item: bytes, operation: Operation, claimed: float
-    ) -> None:
-        self.incarnation = incarnation
-        self.token = token
-        self.queue = queue
-        self.item = item
-        self.operation = operation
-        self.claimed = claimed
+    incarnation: str
+    token: int
+    queue: bytes
+    item: bytes
+    operation: Operation
+    claimed: float
 
     @property
     def operation_id(self) -> str:

@@ -43,9 +43,8 @@ class Executor:
         self._is_async: dict[Processor, bool] = {}
 
     async def run(self, slot: Slot, processor: Processor, argument: Any, limit_s: float) -> Outcome:
-        """Run a processor for at most `limit_s`, and tell how that ended. Raises only KeyboardInterrupt."""
-        slot.started = started = time.monotonic()
-        slot.deadline = deadline = started + limit_s
+        """Run a processor until `limit_s` after the slot's start, and tell how that ended."""
+        slot.deadline = deadline = slot.started + limit_s
         if deadline < self._timer_at:
             self._arm(deadline)
         try:

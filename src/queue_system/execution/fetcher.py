@@ -71,9 +71,13 @@ class Fetcher:
         """The tokens known here."""
         return self.holdings.held
 
+    def server_ms(self, monotonic: float) -> int:
+        """Return the server's time at a moment of the monotonic clock, as far as this worker knows it."""
+        return int(self._server_offset_ms + monotonic * 1000)
+
     def now_ms(self) -> int:
-        """Return the server's time, as far as this worker knows it."""
-        return int(self._server_offset_ms + time.monotonic() * 1000)
+        """Return the server's time now."""
+        return self.server_ms(time.monotonic())
 
     def put(self, settlement: Settlement) -> None:
         """Take a settlement for the next turn."""

@@ -33,6 +33,7 @@ class Holdings:
         self.buffer = Buffer()
         self.outbox = Outbox()
         self._suspects: deque[Delivery] = deque()
+        self._queues: set[bytes] = set()
         self._settler = settler
         self._tally = tally
 
@@ -56,8 +57,10 @@ class Holdings:
         queue, _, item = value.partition(b"\n")
         now = time.monotonic()
         try:
-            if split_queue(queue) is None:
-                raise UndecodableItemError("it came from no queue of ours")
+            if queue not in self._queues:
+                if split_queue(queue) is None:
+                    raise UndecodableItemError("it came from no queue of ours")
+                self._queues.add(queue)
             operation = decode_item(item)
         except UndecodableItemError as error:
             delivery = self.held[token] = Delivery(self.incarnation, token, queue, item, _NAMELESS, now)
@@ -78,6 +81,7 @@ class Holdings:
 
     def settled(self, batch: Batch, codes: bytes, now_ms: int) -> None:
         """Learn the answer to a batch: a letter for each settlement. A callback comes back as a delivery."""
+        done = []
         for settlement, code in zip(batch.settlements, codes, strict=True):
             if settlement.verb == "running":
                 continue
@@ -86,10 +90,10 @@ class Holdings:
             if code == _LOST:
                 self._tally.lease_lost(1)
                 continue
-            self._tally.count(settlement)
+            done.append(settlement)
             if settlement.follow_up:
                 self.accept(token, settlement.follow_up, now_ms)
-        self._tally.flush()
+        self._tally.settled(done)
 
     def release_waiting(self) -> None:
         """Hand back all that waits for a slot, in such an order that it is next in its list."""

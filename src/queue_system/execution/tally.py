@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from queue_system.execution.settlement import Settlement
 from queue_system.metrics import MetricsRecorder, StructuredLogger
 from queue_system.model.verdict import Fail, Reject, Retry
@@ -13,31 +15,29 @@ class Tally:
     def __init__(self, metrics: MetricsRecorder, log: StructuredLogger) -> None:
         self._metrics = metrics
         self._log = log
-        self._processed = 0
-        self._duration_s = 0.0
 
-    def count(self, settlement: Settlement) -> None:
-        """Count a settlement that the server accepted."""
-        if settlement.delivery.operation.phase:
-            if settlement.verb == "reject":
-                self._metrics.update("system_errors")
+    def settled(self, settlements: Sequence[Settlement]) -> None:
+        """Count settlements that the server accepted."""
+        processed, duration_s = 0, 0.0
+        for settlement in settlements:
+            if settlement.verb == "complete" and not settlement.delivery.operation.phase:
+                processed += 1
+                duration_s += settlement.duration_s
+            elif settlement.verb != "release":
+                self._count(settlement)
+        if processed:
+            self._metrics.add_many("processed", processed)
+            self._metrics.add_samples("avg_process_time", duration_s * 1000, processed)
+
+    def _count(self, settlement: Settlement) -> None:
+        if settlement.verb == "reject":
+            self._metrics.update("system_errors")
+            if settlement.delivery.operation.phase:
                 self._metrics.update("callback_errors")
-        elif settlement.verb == "complete":
-            self._processed += 1
-            self._duration_s += settlement.duration_s
         elif settlement.verb == "fail":
             self._metrics.update("failed")
         elif settlement.verb == "retry":
             self._metrics.update("retried")
-        elif settlement.verb == "reject":
-            self._metrics.update("system_errors")
-
-    def flush(self) -> None:
-        """Hand the counts of this turn to the metrics."""
-        if self._processed:
-            self._metrics.add_many("processed", self._processed)
-            self._metrics.add_samples("avg_process_time", self._duration_s * 1000, self._processed)
-            self._processed, self._duration_s = 0, 0.0
 
     def judged(self, operation_id: str, processor: str, verdict: Retry | Fail | Reject, *, timed_out: bool) -> None:
         """Log what became of an execution that went wrong, and count the error."""

@@ -16,11 +16,10 @@ from queue_system.model.operation import Operation, change_item
 _encoder = msgspec.json.Encoder()
 
 
-def encode_record(  # noqa: PLR0913 - a record has that many fields
+def encode_record(  # noqa: PLR0913, PLR0917 - a record has that many fields
     status: bytes,
     operation: Operation,
     queue: bytes,
-    *,
     attempts: int,
     times_ms: tuple[int, int, int],
     worker: bytes = b"",

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from queue_system.errors import InvalidInputError
 from queue_system.model.operation import Operation
 
 
-@dataclass(frozen=True, slots=True)
-class Succeeded:
+class Succeeded(msgspec.Struct, frozen=True, gc=False):
     """The processor returned `result`."""
 
     result: Any
 
 
-@dataclass(frozen=True, slots=True)
-class Raised:
+class Raised(msgspec.Struct, frozen=True, gc=False):
     """The processor raised, or was stopped at its limit (`timed_out`)."""
 
     error: str
@@ -25,13 +24,11 @@ class Raised:
     timed_out: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Interrupted:
+class Interrupted(msgspec.Struct, frozen=True, gc=False):
     """The worker stops; the processor was cancelled before its end."""
 
 
-@dataclass(frozen=True, slots=True)
-class Unprocessable:
+class Unprocessable(msgspec.Struct, frozen=True, gc=False):
     """Nothing could be executed: the item or a name in it is at fault."""
 
     error: str
@@ -41,15 +38,13 @@ class Unprocessable:
 Outcome = Succeeded | Raised | Interrupted | Unprocessable
 
 
-@dataclass(frozen=True, slots=True)
-class Complete:
+class Complete(msgspec.Struct, frozen=True, gc=False):
     """The operation is done."""
 
     result: Any
 
 
-@dataclass(frozen=True, slots=True)
-class Retry:
+class Retry(msgspec.Struct, frozen=True, gc=False):
     """The operation runs again after `delay` seconds."""
 
     delay: float
@@ -57,24 +52,21 @@ class Retry:
     error_type: str
 
 
-@dataclass(frozen=True, slots=True)
-class Fail:
+class Fail(msgspec.Struct, frozen=True, gc=False):
     """The operation goes to the failures."""
 
     error: str
     error_type: str
 
 
-@dataclass(frozen=True, slots=True)
-class Reject:
+class Reject(msgspec.Struct, frozen=True, gc=False):
     """The operation goes to the system errors."""
 
     error: str
     error_type: str
 
 
-@dataclass(frozen=True, slots=True)
-class Release:
+class Release(msgspec.Struct, frozen=True, gc=False):
     """The operation goes back to the head of its list; no attempt is spent."""
 
 
@@ -83,9 +75,9 @@ Verdict = Complete | Retry | Fail | Reject | Release
 
 def judge(operation: Operation, outcome: Outcome, started: float, now: float) -> Verdict:
     """Decide what becomes of an operation. `started` and `now` are the server's time in Unix seconds."""
+    if isinstance(outcome, Succeeded):
+        return Complete(outcome.result)
     match outcome:
-        case Succeeded(result):
-            return Complete(result)
         case Interrupted():
             return Release()
         case Unprocessable(error, error_type):

@@ -116,8 +116,8 @@ class Reaper(Duty):
         if operation.phase:
             return Move(token, value, "reject", letter)
         record = encode_record(
-            b"rejected", operation, queue, attempts=operation.attempts,
-            times_ms=(now_ms, int(operation.timestamp * 1000), 0), body=encode_error(reason, _POISON),
+            b"rejected", operation, queue, operation.attempts,
+            (now_ms, int(operation.timestamp * 1000), 0), body=encode_error(reason, _POISON),
         )  # fmt: skip
         follow_up = b""
         if operation.on_failure is not None:

@@ -30,6 +30,8 @@ redis.call('HLEN', dedup)
 local codes, counts = {}, {}
 local function count(name) counts[name] = (counts[name] or 0) + 1 end
 
+local operation_prefix = prefix .. 'operation:'
+
 local function take(token, follow_up)
   if follow_up == '' then return redis.call('HDEL', inflight, token) == 1 end
   if redis.call('HEXISTS', inflight, token) == 0 then return false end
@@ -40,7 +42,7 @@ end
 local function finish(i, ttl_ms, outcome)
   local id, dedup_key = ARGV[i + 1], ARGV[i + 3]
   if id == '' then return end
-  redis.call('SET', prefix .. 'operation:' .. id, ARGV[i + 2], 'PX', ttl_ms)
+  redis.call('SET', operation_prefix .. id, ARGV[i + 2], 'PX', ttl_ms)
   if dedup_key ~= '' and redis.call('HGET', dedup, dedup_key) == id then redis.call('HDEL', dedup, dedup_key) end
   count(outcome)
 end
