@@ -26,6 +26,8 @@ from queue_system.resilience import CircuitBreaker, circuit_breaker, get_breaker
 
 T = TypeVar("T")
 
+_LONGEST_S = 1e9
+
 _serial = itertools.count(1)
 
 
@@ -200,8 +202,13 @@ class QueueConfig:
 
 
 def _at_least(field: str, value: object, least: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < least:
-        raise InvalidInputError(field, f"{value!r:.40} is not usable; use a number of at least {least}")
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not math.isfinite(value)
+        or not (least <= value <= _LONGEST_S)
+    ):
+        raise InvalidInputError(field, f"{value!r:.40} is not usable; use a number from {least} to {_LONGEST_S:.0f}")
     return float(value)
 
 

@@ -18,6 +18,7 @@ from queue_system.model.arguments import (
     check_column,
     check_list,
     check_seconds,
+    check_unique,
     delay_milliseconds,
 )
 from queue_system.model.entity import canonical_entity, encode_entity
@@ -203,7 +204,7 @@ class QueueManager:
     def _prepare_batch(
         self, entities: Sequence[Any], header: dict[str, Any], options: BatchOptions
     ) -> tuple[list[NewOperation], str]:
-        ids = check_column("operation_id", options.operation_id, len(entities))
+        ids = check_unique("operation_id", check_column("operation_id", options.operation_id, len(entities)))
         dedup_keys = check_column("deduplication_key", options.deduplication_key, len(entities))
         nonce = "" if ids is None else secrets.token_hex(8)
         base = secrets.token_hex(12)

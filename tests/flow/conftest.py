@@ -50,7 +50,7 @@ def queue(config: QueueConfig) -> QueueManager:
 @pytest.fixture
 def client(server: OwnServer) -> Iterator[redis.Redis]:
     """A plain client, for reading what is in Redis and for acting as a foreign program."""
-    with server.client() as plain:
+    with server.client(socket_timeout=30) as plain:
         yield plain
 
 

@@ -1,4 +1,4 @@
-"""Servers that cannot be used: unreachable, silent, closed to us or too old. A typed error, soon, without a password."""
+"""Servers that cannot be used: unreachable, silent, closed or too old. A typed error, soon, without a password."""
 
 from __future__ import annotations
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import pytest
 
 from queue_system.broker.protocol import Argument
-from queue_system.errors import ServerError, WrongKeyTypeError
+from queue_system.config import QueueConfig
+from queue_system.errors import InvalidInputError, WrongKeyTypeError
 from tests.scripts.support import RESULT_TTL_MS, Broker, W, ids_in, item_of, record_of, value_of
 
 Q = "normal:a"
@@ -245,16 +246,11 @@ def test_a_release_of_bytes_without_a_queue_line_loses_nothing(broker: Broker) -
     assert [member for member, _ in broker.snapshot()["delayed"]] == [b"%d\nno line" % token]
 
 
-def test_a_lifetime_longer_than_the_server_can_count_loses_no_item(broker: Broker) -> None:
-    """A result_ttl of 1e16 seconds passes the configuration."""
-    token = held(broker, "1")
-    before = broker.snapshot()
-    try:
-        answer = broker.settle("s", ("complete", 10**19, [deliveries(token)["complete"]]))
-    except ServerError:
-        assert broker.snapshot() == before
-    else:
-        assert answer == b"d"
+@pytest.mark.parametrize("seconds", [1e16, float("inf"), float("nan"), -1.0])
+def test_no_configuration_gives_a_lifetime_that_the_server_cannot_count(seconds: float) -> None:
+    """The server would refuse the record after the token has gone."""
+    with pytest.raises(InvalidInputError, match="result_ttl"):
+        QueueConfig(result_ttl=seconds)
 
 
 def test_a_record_of_a_foreign_type_is_replaced(broker: Broker) -> None:

@@ -214,7 +214,7 @@ def _parse_status(reply: Any) -> StatusPage:
     if not once:
         return StatusPage(cursor.decode(), lists)
     failures, system_errors, delayed, running, now_ms, flat = once
-    counters = {name.decode(): int(value) for name, value in _pairs(flat)}
+    counters = {name.decode(errors="replace"): int(value) for name, value in _pairs(flat) if value.isdigit()}
     return StatusPage(cursor.decode(), lists, failures, system_errors, delayed, running, now_ms, counters)
 
 

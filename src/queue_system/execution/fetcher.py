@@ -28,6 +28,7 @@ _SHORTEST_BLOCK_S = 0.01
 _NOTE_RUNNING_AFTER_S = 0.1
 _NOTE_AGAIN_S = 1800.0
 _FRESH = 0.7
+_MAX_SETTLEMENTS = 500
 _STOP_WITHIN_S = 2.0
 
 Claim = tuple[str, int]
@@ -195,7 +196,7 @@ class Fetcher:
 
     def _choose(self) -> None:
         if self._batch is None:
-            self._batch = self.holdings.outbox.take(MAX_ITEMS)
+            self._batch = self.holdings.outbox.take(_MAX_SETTLEMENTS)
             if self._batch is not None:
                 self._lookahead.observe_runs(self._batch.durations())
         if self._claim is None and self._idle is None and (wanted := self._wanted()):

@@ -83,7 +83,8 @@ class Outbox:
         parts: list[bytes] = []
         taken: list[Settlement] = []
         count = 0
-        for (verb, ttl_ms), group in list(self._groups.items()):
+        # A note that an operation runs must not follow the verdict that ends it.
+        for (verb, ttl_ms), group in sorted(self._groups.items(), key=lambda entry: entry[0][0] != "running"):
             chosen, rest = group[: most - len(taken)], group[most - len(taken) :]
             if rest:
                 self._groups[verb, ttl_ms] = rest

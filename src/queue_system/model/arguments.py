@@ -57,6 +57,14 @@ def check_column(field: str, values: Any, length: int) -> list[str] | None:
     return [check_identifier(value, f"{field}[{i}]") for i, value in enumerate(values)]
 
 
+def check_unique(field: str, values: list[str] | None) -> list[str] | None:
+    """Return the values, or raise InvalidInputError at the first that is there twice."""
+    if values is not None and len(set(values)) != len(values):
+        i = next(i for i, value in enumerate(values) if value in values[:i])
+        raise InvalidInputError(f"{field}[{i}]", f"{values[i]!r} stands in this batch already")
+    return values
+
+
 def check_seconds(field: str, value: Any) -> float:
     """Return a positive, finite number of seconds, or raise InvalidInputError."""
     if not _is_number(value) or not math.isfinite(value) or value <= 0:

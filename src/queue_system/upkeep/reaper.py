@@ -18,6 +18,7 @@ from queue_system.upkeep.duty import Duty
 MAX_CRASHES = 4
 _LOOKS_PER_LEASE = 8
 _MANY = 8
+_CHUNK = 100
 _DEAD = "dead:"
 _POISON = "WorkerDied"
 
@@ -82,14 +83,13 @@ class Reaper(Duty):
 
     def _take_over(self, incarnation: str) -> None:
         commands, run = self._config.commands, self._config.transport.run
-        while not self.stopped.is_set():
-            cursor, held = run(commands.held(incarnation))
-            moves = [self._move(token, value) for token, value in list(held.items())[:100]]
-            _, left = run(commands.move(incarnation, moves))
-            if left == 0:
-                return
-            if not held and cursor == "0":
-                return
+        cursor, left = "0", 1
+        while left and not self.stopped.is_set():
+            cursor, held = run(commands.held(incarnation, cursor))
+            entries = list(held.items())
+            for start in range(0, len(entries) or 1, _CHUNK):
+                moves = [self._move(token, value) for token, value in entries[start : start + _CHUNK]]
+                _, left = run(commands.move(incarnation, moves))
 
     def _move(self, token: bytes, value: bytes) -> Move:
         queue, _, item = value.partition(b"\n")

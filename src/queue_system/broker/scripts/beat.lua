@@ -8,14 +8,15 @@ local mode, incarnation, lease_ms = ARGV[1], ARGV[2], ARGV[3]
 local current = redis.call('HGET', workers, incarnation)
 local tokens = redis.call('HLEN', inflight)
   - redis.call('HEXISTS', inflight, '#claim') - redis.call('HEXISTS', inflight, '#settle')
-if not current and mode ~= 'register' then return {0, tokens, redis.call('HLEN', workers)} end
+local reclaimed = redis.call('HEXISTS', workers, 'dead:' .. incarnation) == 1
+if reclaimed or (not current and mode ~= 'register') then return {0, tokens, redis.call('HLEN', workers)} end
 if mode == 'leave' then
   if tokens == 0 then
     redis.call('HDEL', workers, incarnation)
     redis.call('DEL', inflight)
   end
 else
-  local counter = tonumber(string.match(current or '0:', '^(%d+):'))
+  local counter = tonumber(string.match(current or '', '^(%d+):') or 0)
   redis.call('HDEL', workers, incarnation) -- not subject to maxmemory, so what follows is not either
   redis.call('HSET', workers, incarnation, string.format('%.0f:%s', counter + 1, lease_ms))
 end

@@ -14,7 +14,7 @@ local PRIORITIES = {'high', 'normal', 'low'}
 
 if redis.call('HEXISTS', prefix .. 'workers', incarnation) == 0 then return {'lost'} end
 local previous = redis.call('HGET', inflight, '#claim')
-local last_token = tonumber(redis.call('GET', prefix .. 'token') or 0)
+local last_token = tonumber(redis.call('GET', prefix .. 'token') or 0) or 0
 local values, wrong, first_token = {}, {}, 0
 
 local function number(value) return string.format('%.0f', value) end
@@ -58,6 +58,7 @@ local function promote(limit)
     redis.pcall('SADD', prefix .. 'registry', prefix .. queue)
     redis.pcall('ZADD', prefix .. 'ready:' .. priority, 'NX', now_us, name)
     redis.pcall('ZADD', prefix .. 'wake:' .. name, 0, 'r')
+    redis.pcall('ZADD', wake, 0, 'r')
   end
 end
 
@@ -83,7 +84,7 @@ end
 
 local function serve_all(priority)
   local index = prefix .. 'ready:' .. priority
-  local queues, steps = size('ZCARD', index), wanted + 100
+  local queues, steps = size('ZCARD', index), 300
   while #values < wanted and queues > 0 and steps > 0 do
     local name = redis.call('ZRANGE', index, 0, 0)[1]
     if not name then break end
@@ -105,7 +106,7 @@ local function serve_some(priority)
     local share = math.ceil(missing / (#turns - i + 1))
     if missing == 0 or take(priority, entry[2], share) then
       left = true
-      redis.call('ZADD', prefix .. 'wake:' .. entry[2], 0, 'r')
+      redis.pcall('ZADD', prefix .. 'wake:' .. entry[2], 0, 'r')
     end
   end
   return left

@@ -19,6 +19,12 @@ redis.call('SCARD', registry)
 redis.call('ZCARD', wake)
 redis.call('ZCARD', wake_name)
 if delay_ms > 0 then redis.call('ZCARD', delayed) end
+for i = 7, #ARGV, 3 do
+  if ARGV[i] ~= '' then
+    redis.call('HLEN', dedup)
+    break
+  end
+end
 
 local due_ms = now_ms + delay_ms
 local header = (delay_ms > 0 and 'delayed\t' or 'queued\t') .. nonce .. string.format('\t%.0f\t', due_ms) .. queue .. '\t'
@@ -38,18 +44,20 @@ local function live_holder(key, id)
   return live and tonumber(touched_ms) + dedup_ttl_ms > now_ms and holder or nil
 end
 
-local answers, fresh = {}, {}
+local answers, fresh, added = {}, {}, {}
 for i = 5, #ARGV, 3 do
   local id, item, key = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local answer = key ~= '' and live_holder(key, id)
   if not answer then
     if redis.call('SET', prefix .. 'operation:' .. id, header .. key, 'NX') then
       answer = 1
+      added[id] = true
       fresh[#fresh + 1] = item
       if key ~= '' then redis.call('HSET', dedup, key, id) end
     else
       local record = record_of(id)
-      answer = record and string.match(record, '^%a+\t([^\t]*)\t') == nonce and 1 or 0
+      local resent = record and string.match(record, '^%a+\t([^\t]*)\t') == nonce and not added[id]
+      answer = resent and 1 or 0
     end
   end
   answers[#answers + 1] = answer

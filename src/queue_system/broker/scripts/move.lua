@@ -36,6 +36,7 @@ for i = 2, #ARGV, 9 do
     end
   end
 end
+finish_put_back()
 if rejected > 0 then redis.pcall('HINCRBY', prefix .. 'metrics', 'system_errors', rejected) end
 if moved > 0 then redis.pcall('HINCRBY', prefix .. 'metrics', 'reclaimed', moved) end
 

@@ -14,7 +14,9 @@ local function forget(item)
   local id = string.match(item, '^{"operation_id":"([^"\\]+)"')
   if not id then return end
   local record = redis.pcall('GET', prefix .. 'operation:' .. id)
-  local key = type(record) == 'string' and string.match(record, '^%a+\t[^\t]*\t%d+\t[^\t]*\t([^\t\n]*)') or ''
+  local status, key = string.match(type(record) == 'string' and record or '', '^(%a+)\t[^\t]*\t%d+\t[^\t]*\t([^\t\n]*)')
+  if status == 'succeeded' or status == 'failed' or status == 'rejected' then return end -- it was a callback item
+  key = key or ''
   if key ~= '' and redis.call('HGET', dedup, key) == id then redis.call('HDEL', dedup, key) end
   redis.call('DEL', prefix .. 'operation:' .. id)
 end

@@ -69,7 +69,7 @@ end
 function verbs.retry(i)
   if redis.call('HDEL', inflight, ARGV[i]) == 0 then return false end
   redis.call('ZADD', delayed, now_ms + tonumber(ARGV[i + 4]), ARGV[i] .. '\n' .. ARGV[i + 3])
-  redis.call('SET', prefix .. 'operation:' .. ARGV[i + 1], ARGV[i + 2])
+  redis.call('SET', operation_prefix .. ARGV[i + 1], ARGV[i + 2])
   count('retried')
   return true
 end
@@ -82,7 +82,11 @@ function verbs.release(i)
 end
 function verbs.running(i)
   if redis.call('HEXISTS', inflight, ARGV[i]) == 0 then return false end
-  redis.call('SET', prefix .. 'operation:' .. ARGV[i + 1], ARGV[i + 2])
+  local key = operation_prefix .. ARGV[i + 1]
+  local record = redis.pcall('GET', key)
+  local status = type(record) == 'string' and string.match(record, '^%a+')
+  if status == 'succeeded' or status == 'failed' or status == 'rejected' then return false end
+  redis.call('SET', key, ARGV[i + 2])
   return true
 end
 
@@ -97,6 +101,7 @@ while position <= #ARGV do
     position = position + arity
   end
 end
+finish_put_back()
 for name, n in pairs(counts) do redis.pcall('HINCRBY', prefix .. 'metrics', name, n) end
 answer = table.concat(codes)
 redis.call('HSET', inflight, '#settle', settlement_id .. ' ' .. answer)

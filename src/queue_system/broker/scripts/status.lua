@@ -12,7 +12,8 @@ local function size(command, key)
   return type(n) == 'number' and n or 0
 end
 
-local page, lists = redis.call('SSCAN', prefix .. 'registry', cursor, 'COUNT', 500), {}
+local page, lists = redis.pcall('SSCAN', prefix .. 'registry', cursor, 'COUNT', 500), {}
+if page.err then page = {'0', {}} end
 for _, list in ipairs(page[2]) do
   if string.sub(list, 1, #prefix) == prefix then
     lists[#lists + 1] = list
@@ -21,8 +22,8 @@ for _, list in ipairs(page[2]) do
 end
 if cursor ~= '0' then return {page[1], lists} end
 
-local running = 0
-for _, worker in ipairs(redis.call('HKEYS', prefix .. 'workers')) do
+local running, workers = 0, redis.pcall('HKEYS', prefix .. 'workers')
+for _, worker in ipairs(workers.err and {} or workers) do
   local inflight = prefix .. 'inflight:' .. string.gsub(worker, '^dead:', '')
   running = running + size('HLEN', inflight)
   for _, field in ipairs({'#claim', '#settle'}) do
