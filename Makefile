@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 TYPED := src tests $(wildcard examples benchmarks)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint types cover format clean
+.PHONY: help install demo test lint types cover format bench bench-peers clean
 
 help: ## List the commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # Keyed on pip: a venv that was left half-made lacks it.
 $(BIN)/pip:
@@ -48,6 +48,18 @@ cover: install ## Run pytest and write the coverage report to htmlcov/
 format: install ## Format the code and apply ruff's safe fixes
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
+
+$(VENV)/.installed-bench: pyproject.toml | $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --group bench
+	@touch $@
+
+bench: $(VENV)/.installed-bench ## Measure this queue against the floor and write docs/benchmarks.md (a quarter of an hour)
+	$(BIN)/python -m benchmarks ours
+	$(BIN)/python -m benchmarks report
+
+bench-peers: $(VENV)/.installed-bench ## Measure all peers as well, on redis-server (about an hour)
+	$(BIN)/python -m benchmarks peers
+	$(BIN)/python -m benchmarks report
 
 clean: ## Remove caches and build output; keeps .venv
 	rm -rf .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist htmlcov

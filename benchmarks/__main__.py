@@ -22,7 +22,9 @@ def main() -> None:
 
         write_report(results.data)
     elif arguments.command == "ours":
-        run_suite("ours", _chosen((*FLOOR, OURS, OURS_WITHOUT_UVLOOP), arguments.only), arguments.server, effort, results)
+        run_suite(
+            "ours", _chosen((*FLOOR, OURS, OURS_WITHOUT_UVLOOP), arguments.only), arguments.server, effort, results
+        )
         if not arguments.only:
             from benchmarks.growth import run_growth  # noqa: PLC0415
 

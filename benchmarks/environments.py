@@ -56,11 +56,15 @@ def settings(contestant: Contestant) -> str:
 def versions(contestant: Contestant) -> dict[str, str]:
     """Return the versions that are installed of the packages that matter."""
     if contestant.environment == NODE:
-        package = json.loads((_NODE_FOLDER / "node_modules/bullmq/package.json").read_text())
-        return {"bullmq": package["version"], "node": _run("node", "--version").strip().removeprefix("v")}
+        modules = _NODE_FOLDER / "node_modules"
+        packages = {n: json.loads((modules / n / "package.json").read_text()) for n in contestant.requirements}
+        return {
+            **{name: package["version"] for name, package in packages.items()},
+            "node": _run("node", "--version").strip().removeprefix("v"),
+        }
     listing = json.loads(_run(str(_python(contestant)), "-m", "pip", "list", "--format", "json"))
     found = {entry["name"].lower(): entry["version"] for entry in listing}
-    wanted = _HOME_PACKAGES
+    wanted: tuple[str, ...] = _HOME_PACKAGES
     if contestant.environment != HOME:
         wanted = tuple(name.partition("[")[0] for name in contestant.requirements)
         wanted += ("redis", "coredis")
@@ -78,4 +82,4 @@ def _python(contestant: Contestant) -> Path:
 
 
 def _run(*words: str) -> str:
-    return subprocess.run(words, check=True, capture_output=True, text=True, cwd=ROOT).stdout
+    return subprocess.run(words, check=True, capture_output=True, text=True, cwd=ROOT).stdout  # noqa: S603 - our own words

@@ -18,6 +18,7 @@ from benchmarks.environments import ROOT, command
 from benchmarks.roster import Contestant
 
 _PAGE_KB = os.sysconf("SC_PAGE_SIZE") // 1024
+_WORDS = 400  # of an error, characters
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -32,7 +33,7 @@ class Running:
         order["variant"] = contestant.variant
         self.name = f"{contestant.name} ({order['role']})"
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
-        self._process = subprocess.Popen(
+        self._process = subprocess.Popen(  # noqa: S603 - our own words
             command(contestant, order),
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -76,7 +77,8 @@ class Running:
 
     def _last_words(self) -> str:
         self._errors.seek(0)
-        return self._errors.read().decode(errors="replace")[-1500:].strip()
+        lines = self._errors.read().decode(errors="replace").split("\n")
+        return " ".join(line.strip() for line in lines if "rror" in line)[:_WORDS]
 
     def kill(self) -> None:
         """End the process and its children at once (SIGKILL). Does nothing the second time."""

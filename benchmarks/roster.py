@@ -26,20 +26,22 @@ class Contestant:
     lacks: Mapping[str, str] = field(default_factory=dict)
 
 
-_FLOOR_ONLY_DRAINS = {
-    name: "the floor does not have it" for name in ("drain_sync", "latency", "idle", "recovery", "enqueue", "batch")
-}
+_FLOOR_ONLY_DRAINS = dict.fromkeys(
+    ("drain_sync", "latency", "idle", "recovery", "enqueue", "batch"), "no such thing at the floor"
+)
 _FUNCTIONS_ONLY = {"drain_sync": "runs functions only: `drain` is that of a sync no-op"}
 
 FLOOR = (
-    Contestant("floor", "floor", 100_000, lacks={k: v for k, v in _FLOOR_ONLY_DRAINS.items() if k[0] not in "be"}),
+    Contestant(
+        "floor", "floor", 100_000, lacks={k: v for k, v in _FLOOR_ONLY_DRAINS.items() if k not in {"enqueue", "batch"}}
+    ),
     Contestant("floor, no uvloop", "floor", 100_000, variant="asyncio", lacks=_FLOOR_ONLY_DRAINS),
     Contestant(
         "floor, BLPOP",
         "floor",
         1,
         variant="wake",
-        lacks={name: "measured by `floor`" for name in ("drain", "drain_sync", "enqueue", "batch", "idle", "recovery")},
+        lacks=dict.fromkeys(("drain", "drain_sync", "enqueue", "batch", "idle", "recovery"), "only waking is measured"),
     ),
 )
 
@@ -49,18 +51,20 @@ OURS_WITHOUT_UVLOOP = Contestant(
     "ours",
     50_000,
     variant="asyncio",
-    lacks={name: "as `queue_system`" for name in ("enqueue", "batch", "recovery")},
+    lacks=dict.fromkeys(("enqueue", "batch", "recovery"), "as with uvloop"),
 )
 
 PEERS = (
-    Contestant("repid", "repid", 5000, "repid", requirements=("repid[redis]", "hiredis", "uvloop")),
+    Contestant(
+        "repid", "repid", 5000, "repid", requirements=("repid[redis]", "typing_extensions", "hiredis", "uvloop")
+    ),
     Contestant("taskiq, list", "taskiq", 2000, "taskiq", "", ("taskiq", "taskiq-redis", "hiredis", "uvloop")),
     Contestant("taskiq, stream", "taskiq", 2000, "taskiq", "stream", ("taskiq", "taskiq-redis", "hiredis", "uvloop")),
     Contestant("faststream, list", "faststream", 2000, "faststream", "", ("faststream[redis]", "hiredis", "uvloop")),
     Contestant(
         "faststream, stream", "faststream", 2000, "faststream", "stream", ("faststream[redis]", "hiredis", "uvloop")
     ),
-    Contestant("saq", "saq", 1000, "saq", requirements=("saq[redis,hiredis]", "uvloop")),
+    Contestant("saq", "saq", 1000, "saq", requirements=("saq[redis,hiredis]", "typing_extensions", "uvloop")),
     Contestant("huey", "huey", 1000, "huey", requirements=("huey", "redis[hiredis]"), lacks=_FUNCTIONS_ONLY),
     Contestant(
         "arq",
@@ -80,7 +84,7 @@ PEERS = (
         "bullmq",
         5000,
         NODE,
-        requirements=("bullmq",),
+        requirements=("bullmq", "ioredis"),
         lacks={"drain_sync": "runs async functions only"},
     ),
 )

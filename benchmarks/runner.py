@@ -23,13 +23,14 @@ class Effort:
     """How much is measured: runs of each measure, and seconds that a drain, an enqueueing and idling should take."""
 
     runs: int = 3
-    drain_s: float = 5.0
+    drain_s: float = 6.0
     enqueue_s: float = 2.0
     idle_s: float = 10.0
+    limits: tuple[float, float] = (120.0, 60.0)
     quick: bool = False
 
 
-QUICK = Effort(runs=1, drain_s=0.0, enqueue_s=0.2, idle_s=1.0, quick=True)
+QUICK = Effort(runs=1, drain_s=0.0, enqueue_s=0.2, idle_s=1.0, limits=(20.0, 15.0), quick=True)
 
 
 def run_suite(suite: str, contestants: Sequence[Contestant], server: str, effort: Effort, results: Results) -> None:
@@ -41,7 +42,7 @@ def run_suite(suite: str, contestants: Sequence[Contestant], server: str, effort
         with fresh_server(server) as own:
             with closing(own.client()) as client:
                 entries = results.open_suite(suite, server=server_name(client), runs=effort.runs)
-            entries[contestant.name] = measure_contestant(Bench(contestant, own), effort)
+            entries[contestant.name] = measure_contestant(Bench(contestant, own, *effort.limits), effort)
         results.save()
         tell(f"  {time.monotonic() - started:.0f} s")
 
@@ -61,13 +62,15 @@ def measure_contestant(bench: Bench, effort: Effort) -> dict[str, Any]:
 
 
 def _drain(bench: Bench, record: Record, name: str, effort: Effort, *, sync: bool) -> None:
-    if effort.quick:
-        count = min(500, bench.contestant.probe)
-    else:
+    count = min(500, bench.contestant.probe)
+    if not effort.quick:
         record.take(f"{name}_probe", lambda: measures.probe(bench, sync=sync), runs=1)
-        estimate = record.entry["values"].get(f"{name}_probe", {"rate": [1000.0]})["rate"][0]
-        count = max(bench.contestant.probe, min(_LARGEST_DRAIN, int(estimate * effort.drain_s)))
-    record.take(name, lambda: measures.drain(bench, count, sync=sync))
+        count = bench.contestant.probe
+        trial = attempt(lambda: measures.drain(bench, count, sync=sync))
+        if isinstance(trial, dict):
+            count = max(count, min(_LARGEST_DRAIN, int(trial["rate"] * effort.drain_s)))
+    size = count
+    record.take(name, lambda: measures.drain(bench, size, sync=sync))
 
 
 class Record:
@@ -100,7 +103,7 @@ class Record:
                 return
             for figure, value in figures.items():
                 values.setdefault(figure, []).append(round(value, 4))
-            if name == "recovery" and figures["seconds"] > measures.RECOVERY_LIMIT_S:
+            if figures.get("limit"):
                 break  # waiting as long twice more would tell nothing new
         self.entry["values"][name] = values
         tell(f"  {name}: {values}")

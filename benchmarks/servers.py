@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import redis
 
@@ -67,7 +67,7 @@ class CommandCount:
         self.sent = 0
         self.seconds = 0.0
 
-    def __enter__(self) -> CommandCount:
+    def __enter__(self) -> Self:
         self._socket = socket.create_connection(("127.0.0.1", self._port))
         self._socket.sendall(b"MONITOR\r\n")
         self._thread = threading.Thread(target=self._read)

@@ -1,6 +1,7 @@
-"""Docket (pydocket): concurrency 100, state of finished executions not kept, automatic tasks off, uvloop, hiredis.
+"""Docket (pydocket): state of finished executions not kept, automatic tasks off, uvloop, hiredis.
 
-It looks for due work every 10 ms (its default is 250 ms). In the recovery measure `redelivery_timeout` is 2 s.
+Concurrency is 50, since 100 exhaust its pool of connections. It looks for due work every 10 ms (its default is 250 ms).
+In the recovery measure `redelivery_timeout` is 2 s.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def work(order: Order) -> None:
             docket.register(noop_sync)
             worker = Worker(
                 docket,
-                concurrency=100,
+                concurrency=50,
                 redelivery_timeout=timedelta(seconds=2 if order.kind == "hold" else 300),
                 minimum_check_interval=timedelta(milliseconds=10),
                 scheduling_resolution=timedelta(milliseconds=250),

@@ -7,6 +7,7 @@ what has been idle for 2 s.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -14,6 +15,8 @@ from typing import Any
 import uvloop
 from faststream import AckPolicy, FastStream
 from faststream.redis import ListSub, RedisBroker, StreamSub
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
 from benchmarks.contestants.protocol import Order, Payload, Sender, noop, noop_sync
 
@@ -43,11 +46,20 @@ def _subscriptions(order: Order) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     return found
 
 
+async def _make_group(order: Order) -> None:
+    """Make the group read from the stream's beginning: FastStream makes it read what comes after its own start."""
+    async with Redis.from_url(order.url) as client:
+        with contextlib.suppress(ResponseError):  # it exists
+            await client.xgroup_create("bench", "bench", id="0", mkstream=True)
+
+
 @asynccontextmanager
 async def open_sender(order: Order) -> AsyncIterator[Sender]:
     """Publish; many only to a list."""
     async with RedisBroker(order.url, logger=None) as broker:
         await broker.start()
+        if order.variant == "stream":
+            await _make_group(order)
 
         async def one(payload: Payload) -> None:
             await broker.publish(payload, list="bench")

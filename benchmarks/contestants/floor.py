@@ -1,9 +1,9 @@
 """The floor: what redis-py and Python can do at best with no promises beyond an in-flight hash.
 
 The worker claims 100 items per script into an in-flight hash, decodes each with msgspec, awaits a no-op and acks 100
-per script; acking and claiming go in one round trip. Enqueueing is a bare `LPUSH` of ready bytes by redis-py with hiredis, in a batch
-one variadic `LPUSH` of 1,000. The variant "wake" is a bare loop of `BLPOP`, for the latency alone; "asyncio" runs
-without uvloop; "task" starts one asyncio task per item.
+per script; acking and claiming go in one round trip. Enqueueing is a bare `LPUSH` of ready bytes by redis-py with
+hiredis, in a batch one variadic `LPUSH` of 1,000. `floor, BLPOP` is a bare loop of `BLPOP`, for the latency alone;
+`floor, no uvloop` runs in asyncio's own event loop.
 """
 
 from __future__ import annotations
@@ -23,16 +23,17 @@ from benchmarks.contestants.protocol import PROBE, Order, Payload, Sender, noop
 
 _KEY = "floor:ready"
 _CLAIM = """
-for i = 1, #ARGV do redis.call('HDEL', KEYS[2], ARGV[i]) end
-local items, reply = redis.call('LPOP', KEYS[1], 100), {}
-for i, item in ipairs(items or {}) do
-    local token = redis.call('INCR', KEYS[3])
-    redis.call('HSET', KEYS[2], token, item)
-    reply[2 * i - 1], reply[2 * i] = token, item
-end
-return reply
+if #ARGV > 0 then redis.call('HDEL', KEYS[2], unpack(ARGV)) end
+local items, pairs_of = redis.call('LPOP', KEYS[1], 100), {}
+if not items then return pairs_of end
+local first = redis.call('INCRBY', KEYS[3], #items) - #items
+for i, item in ipairs(items) do pairs_of[2 * i - 1], pairs_of[2 * i] = first + i, item end
+redis.call('HSET', KEYS[2], unpack(pairs_of))
+return pairs_of
 """
-_TAIL = b',"operation_id":"0123456789abcdef0123456789abcdef","processor":"noop","timestamp":1700000000.123,"attempts":0}'
+_TAIL = (
+    b',"operation_id":"0123456789abcdef0123456789abcdef","processor":"noop","timestamp":1700000000.123,"attempts":0}'
+)
 
 
 def work(order: Order) -> None:

@@ -29,8 +29,8 @@ def work(order: Order) -> None:
 
     async def main() -> None:
         broker = _broker(order)
-        broker.task(noop, task_name="noop")
-        broker.task(noop_sync, task_name="noop_sync")
+        broker.task(task_name="noop")(noop)
+        broker.task(task_name="noop_sync")(noop_sync)
         await run_receiver_task(
             broker, run_startup=True, validate_params=False, max_async_tasks=100, max_prefetch=100, sync_workers=10
         )
@@ -42,7 +42,8 @@ def work(order: Order) -> None:
 async def open_sender(order: Order) -> AsyncIterator[Sender]:
     """Kick tasks; there is no call for many."""
     broker = _broker(order)
-    task = broker.task(noop_sync, task_name="noop_sync") if order.sync else broker.task(noop, task_name="noop")
+    function = noop_sync if order.sync else noop
+    task = broker.task(task_name=function.__name__)(function)
     await broker.startup()
     try:
         yield Sender(task.kiq)

@@ -21,7 +21,7 @@ EXIT_WITHIN_S = 5.0
 BARE_LIST = pytest.mark.xfail(
     strict=True,
     raises=AssertionError,
-    reason="FastAPI since 0.95 takes a bare `list` for uploaded files, not for a body (fastapi/fastapi#10393)",
+    reason="FastAPI takes a bare `list` for uploaded files, not for a body (fastapi/fastapi#10393)",
 )
 
 

@@ -33,6 +33,9 @@ def make_config(server: OwnServer, prefix: str) -> Iterator[MakeConfig]:
             return config
 
         yield make
+    with server.client() as plain:  # all at once: one by one, each deletion would wait for the disk
+        if keys := list(plain.scan_iter(match=f"{prefix}*", count=1000)):
+            plain.unlink(*keys)
 
 
 @pytest.fixture

@@ -208,5 +208,5 @@ class Bench:
                 self.client.unlink(*keys[start : start + 1000])
         self.client.close()
         self.config.transport.close()
-        with contextlib.suppress(AttributeError):
-            self.config.redis_client.close()  # type: ignore[union-attr]
+        if self.config.redis_client is not None:
+            self.config.redis_client.close()

@@ -65,16 +65,3 @@ class Journal:
         """Return how many runs came on top of the first one of each operation."""
         starts = self.count("start")
         return starts.total() - len(starts)
-
-    def overlaps(self) -> list[str]:
-        """Return the operations of which a run began before an earlier one of another process had ended."""
-        found = []
-        running: dict[str, Entry] = {}
-        for entry in self.entries():
-            if entry.event == "start":
-                if entry.operation_id in running:
-                    found.append(entry.operation_id)
-                running[entry.operation_id] = entry
-            elif entry.event == "end":
-                running.pop(entry.operation_id, None)
-        return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -71,7 +72,7 @@ class Stage:
         self.slot: Slot = self.executor.slots[0]
 
     def begin(self, processor: Callable[..., Any], limit_s: float = LONG_S, argument: Any = 7) -> asyncio.Task[Outcome]:
-        self.slot.delivery = object()
+        self.slot.delivery, self.slot.started = object(), time.monotonic()
         task = asyncio.create_task(self.executor.run(self.slot, processor, argument, limit_s))
         owner: Any = task  # here the slot's task is a single execution
         self.slot.task = owner
@@ -225,7 +226,7 @@ async def test_a_shorter_limit_that_comes_later_is_kept(stage: Stage) -> None:
     executor = Executor(2, asyncio.get_running_loop())
     tasks = []
     for slot, limit in zip(executor.slots, [LONG_S, SHORT_S], strict=True):
-        slot.delivery = object()
+        slot.delivery, slot.started = object(), time.monotonic()
         task = asyncio.create_task(executor.run(slot, hang, None, limit))
         owner: Any = task
         slot.task = owner

@@ -15,8 +15,19 @@ from queue_system.execution.threads import ThreadPool
 NAME = "queue-system-processor"
 
 
+_of_others: set[threading.Thread] = set()
+
+
 def pool_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == NAME]
+    """The threads of this test's pools."""
+    return [thread for thread in threading.enumerate() if thread.name == NAME and thread not in _of_others]
+
+
+@pytest.fixture(autouse=True)
+def _tell_apart() -> None:
+    """Threads that other tests gave up may still run."""
+    _of_others.clear()
+    _of_others.update(pool_threads())
 
 
 async def gone(threads: list[threading.Thread]) -> bool:

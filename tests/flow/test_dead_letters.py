@@ -1,0 +1,80 @@
+"""Dead letters are kept for backup_ttl, then dropped, counted and logged."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import redis
+
+from queue_system import QueueConfig, QueueManager, QueueWorker
+from queue_system.upkeep.sweeper import Sweeper
+from tests.flow.support import Log, MakeConfig
+
+DAY_S = 86_400.0
+
+
+def now_ms() -> int:
+    return int(time.time() * 1000)
+
+
+def push_letters(client: redis.Redis, key: str, *ages_s: float) -> None:
+    """Push dead letters of these ages, the oldest first, as they come to be there."""
+    for age_s in ages_s:
+        client.lpush(key, json.dumps({"operation_id": f"{age_s:g}", "failed_at": time.time() - age_s}))
+
+
+def ids(client: redis.Redis, key: str) -> list[str]:
+    found: Any = client.lrange(key, 0, -1)
+    return [json.loads(letter)["operation_id"] for letter in found]
+
+
+def test_letters_older_than_they_are_kept_are_dropped(make_config: MakeConfig, client: redis.Redis, log: Log) -> None:
+    config = make_config(backup_ttl=DAY_S, logger=log)
+    push_letters(client, config.failures_queue, 3 * DAY_S, 2 * DAY_S, DAY_S / 2, 0)
+    push_letters(client, config.system_errors_queue, 9 * DAY_S)
+    assert Sweeper(config, now_ms).trim() == 3
+    assert ids(client, config.failures_queue) == ["0", f"{DAY_S / 2:g}"]
+    assert ids(client, config.system_errors_queue) == []
+    assert {line["list"]: line["dropped"] for line in log.of("dead letters dropped")} == {
+        "failures": 2,
+        "system_errors": 1,
+    }
+    assert QueueManager(config).get_queue_status()["metrics"]["dead_letters_dropped"] == 3
+    assert Sweeper(config, now_ms).trim() == 0
+
+
+def test_more_letters_than_a_page_are_dropped_together(config: QueueConfig, client: redis.Redis) -> None:
+    push_letters(client, config.failures_queue, *[30 * DAY_S + n for n in range(250)], 1.0)
+    assert Sweeper(config, now_ms).trim() == 250
+    assert ids(client, config.failures_queue) == ["1"]
+
+
+def test_a_letter_without_a_time_is_kept_and_keeps_no_other(config: QueueConfig, client: redis.Redis) -> None:
+    """Foreign bytes in the list are nobody's to drop."""
+    foreign = [b"garbage", b"[1]", b'{"failed_at":"soon"}', b"{}"]
+    push_letters(client, config.failures_queue, 30 * DAY_S)
+    client.lpush(config.failures_queue, *foreign)
+    push_letters(client, config.failures_queue, 20 * DAY_S, 0)
+    assert Sweeper(config, now_ms).trim() == 2
+    left: Any = client.lrange(config.failures_queue, 0, -1)
+    assert left[1:] == foreign[::-1]
+
+
+def test_a_round_of_the_sweeper_trims_when_it_is_due(config: QueueConfig, client: redis.Redis) -> None:
+    push_letters(client, config.failures_queue, 30 * DAY_S)
+    sweeper = Sweeper(config, now_ms)
+    assert sweeper.perform() > 0
+    assert ids(client, config.failures_queue) != []
+    sweeper._next_trim = 0.0
+    sweeper.perform()
+    assert ids(client, config.failures_queue) == []
+
+
+def test_a_stopped_sweeper_does_nothing_more(config: QueueConfig, client: redis.Redis) -> None:
+    push_letters(client, config.failures_queue, 30 * DAY_S)
+    sweeper = Sweeper(config, now_ms)
+    sweeper.stop()
+    assert sweeper.trim() == 0
+    assert QueueWorker(config).running is False

@@ -1,0 +1,198 @@
+"""What one incarnation holds: arrivals, suspects of being poison, answers to settlements, and a lost lease."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from queue_system.clock import SYSTEM_CLOCK
+from queue_system.execution.delivery import Delivery
+from queue_system.execution.holdings import Holdings
+from queue_system.execution.settlement import Batch, Settler, Timing
+from queue_system.execution.tally import Tally
+from queue_system.metrics import MetricsRecorder, StructuredLogger
+from queue_system.model.verdict import Complete, Fail
+from tests.unit.execution.support import unpack
+from tests.unit.metrics.support import LineLogger
+
+SETTLER = Settler("host:1", 300.0, 10_000)
+
+
+class Stage:
+    """Holdings with a real tally, and the metrics that it fills."""
+
+    def __init__(self) -> None:
+        log = StructuredLogger.wrap(LineLogger())
+        self.metrics = MetricsRecorder(log, SYSTEM_CLOCK)
+        self.holdings = Holdings(SETTLER, Tally(self.metrics, log))
+
+    def accept(self, token: int, queue: str = "normal:p", **members: Any) -> None:
+        item = json.dumps({"operation_id": f"id{token}", "processor": "p", **members})
+        self.holdings.accept(token, f"{queue}\n{item}".encode(), 1_000)
+
+    def next(self) -> Delivery:
+        delivery = self.holdings.buffer.take()
+        assert delivery is not None
+        return delivery
+
+    def batch(self) -> Batch:
+        batch = self.holdings.outbox.take(1000)
+        assert batch is not None
+        return batch
+
+    def released(self) -> list[int]:
+        """The tokens of the releases that wait to be sent, in their order."""
+        batch = self.batch()
+        assert {settlement.verb for settlement in batch.settlements} == {"release"}
+        return [settlement.delivery.token for settlement in batch.settlements]
+
+
+@pytest.fixture
+def stage() -> Stage:
+    """Fresh holdings."""
+    return Stage()
+
+
+def test_an_arrival_is_held_and_waits_for_a_slot(stage: Stage) -> None:
+    stage.accept(1, "low:p")
+    stage.accept(2, "high:p")
+    assert set(stage.holdings.held) == {1, 2}
+    assert [stage.next().token, stage.next().token] == [2, 1]
+
+
+@pytest.mark.parametrize(
+    "value", [b"", b"no line", b"normal:p\nno item", b'elsewhere\n{"processor":"p"}', b"high:\n{}"]
+)
+def test_an_arrival_that_cannot_be_decoded_is_rejected_at_once(stage: Stage, value: bytes) -> None:
+    stage.holdings.accept(7, value, 1_000)
+    assert len(stage.holdings.buffer) == 0
+    (settlement,) = stage.batch().settlements
+    assert settlement.verb == "reject"
+    token, operation_id, *_ = unpack(settlement.packed)
+    assert (token, operation_id) == (b"7", b"")
+    assert stage.metrics.snapshot()["errors"] == 1
+
+
+def test_what_was_settled_is_held_no_longer_and_counted(stage: Stage) -> None:
+    stage.accept(1)
+    stage.accept(2)
+    stage.holdings.put(SETTLER.settle(stage.next(), Complete(1), Timing(1, 2, 0.5)))
+    stage.holdings.put(SETTLER.settle(stage.next(), Fail("boom", "E"), Timing(1, 2, 0.5)))
+    stage.holdings.settled(stage.batch(), b"dd", 1_000)
+    assert not stage.holdings.held
+    snapshot = stage.metrics.snapshot()
+    assert (snapshot["processed"], snapshot["failed"], snapshot["avg_process_time"]) == (1, 1, 500.0)
+
+
+def test_a_settlement_that_was_lost_counts_nothing_but_the_loss(stage: Stage) -> None:
+    stage.accept(1, on_success="done")
+    stage.holdings.put(SETTLER.settle(stage.next(), Complete(1)))
+    stage.holdings.settled(stage.batch(), b"l", 1_000)
+    assert not stage.holdings.held
+    assert len(stage.holdings.buffer) == 0
+    snapshot = stage.metrics.snapshot()
+    assert (snapshot["processed"], snapshot["lease_lost"]) == (0, 1)
+
+
+def test_a_callback_comes_back_as_a_delivery_under_the_same_token(stage: Stage) -> None:
+    stage.accept(5, on_success="done")
+    stage.holdings.put(SETTLER.settle(stage.next(), Complete({"a": 1})))
+    stage.holdings.settled(stage.batch(), b"d", 1_000)
+    callback = stage.next()
+    assert (callback.token, callback.operation.phase, callback.operation.result) == (5, "on_success", {"a": 1})
+    assert set(stage.holdings.held) == {5}
+    stage.holdings.put(SETTLER.settle(callback, Complete(None)))
+    stage.holdings.settled(stage.batch(), b"d", 1_000)
+    assert not stage.holdings.held
+    assert stage.metrics.snapshot()["processed"] == 1
+
+
+def test_a_note_that_an_operation_runs_settles_nothing(stage: Stage) -> None:
+    stage.accept(1)
+    stage.holdings.note_running(stage.next(), 500, 1_000)
+    batch = stage.batch()
+    assert [settlement.verb for settlement in batch.settlements] == ["running"]
+    stage.holdings.settled(batch, b"d", 1_000)
+    assert set(stage.holdings.held) == {1}
+
+
+def test_no_note_is_written_for_a_callback(stage: Stage) -> None:
+    stage.accept(1, phase="on_success", on_success="done")
+    stage.holdings.note_running(stage.next(), 500, 1_000)
+    assert not stage.holdings.outbox
+
+
+def test_what_waits_is_released_so_that_it_is_next_in_its_list(stage: Stage) -> None:
+    """Each release pushes to the head, so the last to run is released first."""
+    for token in (1, 2, 3):
+        stage.accept(token)
+    stage.holdings.release_waiting()
+    assert stage.released() == [3, 2, 1]
+    assert len(stage.holdings.buffer) == 0
+    assert set(stage.holdings.held) == {1, 2, 3}
+
+
+def test_a_suspect_starts_only_when_nothing_else_is_held(stage: Stage) -> None:
+    stage.accept(1)
+    running = stage.next()
+    stage.accept(2, crashes=2)
+    stage.accept(3)
+    assert stage.holdings.isolating
+    assert not stage.holdings.isolate()
+    assert stage.released() == [3]
+    stage.holdings.held.pop(3)
+    stage.holdings.put(SETTLER.settle(running, Complete(1)))
+    stage.holdings.settled(stage.batch(), b"d", 1_000)
+    assert stage.holdings.isolate()
+    assert stage.next().token == 2
+    assert stage.holdings.isolating
+
+
+def test_of_several_suspects_one_stays(stage: Stage) -> None:
+    for token in (1, 2, 3):
+        stage.accept(token, crashes=3)
+    assert not stage.holdings.isolate()
+    assert sorted(stage.released()) == [2, 3]
+    for token in (2, 3):
+        stage.holdings.held.pop(token)
+    assert stage.holdings.isolate()
+    assert stage.next().token == 1
+
+
+def test_a_first_crash_is_no_suspicion(stage: Stage) -> None:
+    stage.accept(1, crashes=1)
+    assert not stage.holdings.isolating
+    assert not stage.holdings.isolate()
+    assert stage.next().token == 1
+
+
+def test_suspects_are_released_with_the_rest(stage: Stage) -> None:
+    stage.accept(1, crashes=2)
+    stage.accept(2)
+    stage.holdings.release_waiting()
+    assert sorted(stage.released()) == [1, 2]
+    assert not stage.holdings.isolate()
+
+
+def test_tokens_that_nobody_knows_are_released_and_known_ones_are_not(stage: Stage) -> None:
+    stage.accept(1)
+    stage.holdings.release_unknown(stage.holdings.incarnation, [1, 8, 9])
+    assert sorted(stage.released()) == [8, 9]
+
+
+def test_a_new_incarnation_knows_nothing_of_the_old_one(stage: Stage) -> None:
+    stage.accept(1)
+    stage.accept(2, crashes=2)
+    running = stage.next()
+    old = stage.holdings.incarnation
+    stage.holdings.release_waiting()
+    stage.holdings.renew()
+    assert stage.holdings.incarnation != old
+    assert not stage.holdings.held
+    assert not stage.holdings.outbox
+    assert not stage.holdings.isolating
+    stage.holdings.put(SETTLER.settle(running, Complete(1)))
+    stage.holdings.release_unknown(old, [4])
+    assert not stage.holdings.outbox
