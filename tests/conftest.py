@@ -28,8 +28,8 @@ def prefix(server: OwnServer) -> Iterator[str]:
     fresh = f"t{uuid.uuid4().hex[:12]}:"
     yield fresh
     with contextlib.closing(server.client()) as client:
-        for key in client.scan_iter(match=f"{fresh}*", count=1000):
-            client.unlink(key)
+        if keys := list(client.scan_iter(match=f"{fresh}*", count=1000)):
+            client.unlink(*keys)
 
 
 @pytest.fixture

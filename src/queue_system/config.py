@@ -6,6 +6,7 @@ import itertools
 import math
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,7 +15,7 @@ import redis
 from queue_system.broker.commands import Commands
 from queue_system.broker.connection import Endpoint, check_url, make_client
 from queue_system.broker.embedded import data_dir_from_url, ensure_server
-from queue_system.broker.failures import typed
+from queue_system.broker.failures import redact, typed
 from queue_system.broker.protocol import Command
 from queue_system.broker.sync import SyncTransport
 from queue_system.clock import SYSTEM_CLOCK
@@ -170,8 +171,7 @@ class QueueConfig:
         return self.breaker.run(run, (command,), {})
 
     def _log_error(self, operation: str, error: BaseException) -> None:
-        if not isinstance(error, InvalidInputError):
-            self.log.error("call failed", call=operation, error_type=type(error).__name__, error=str(error))
+        self.log.error("call failed", call=operation, error_type=type(error).__name__, error=redact(str(error)))
 
     def _client(self) -> redis.Redis:
         if self.redis_client is None:
@@ -182,12 +182,13 @@ class QueueConfig:
         """Return the server and how to connect to it; starts an embedded server where that is the choice."""
         if self._endpoint is None:
             client = self._client()
-            self._endpoint = Endpoint(client.connection_pool, self.connection_timeout, self._ensure_embedded)
+            prepare = None if self._data_dir is None else partial(ensure_server, self._data_dir)
+            self._endpoint = Endpoint(client.connection_pool, self.connection_timeout, prepare)
         return self._endpoint
 
     def _resolve_url(self) -> str:
         url = self.redis_url or os.environ.get("QUEUE_SYSTEM_REDIS_URL") or os.environ.get("REDIS_URL")
-        if url is not None:
+        if url:
             url = check_url(url)
             if not url.startswith("embedded:"):
                 return url
@@ -195,10 +196,6 @@ class QueueConfig:
         else:
             self._data_dir = Path(os.environ.get("QUEUE_SYSTEM_DATA_DIR") or ".queue-system").absolute()
         return ensure_server(self._data_dir).url
-
-    def _ensure_embedded(self) -> None:
-        if self._data_dir is not None:
-            ensure_server(self._data_dir)
 
 
 def _at_least(field: str, value: object, least: float) -> float:

@@ -185,7 +185,7 @@ class QueueManager:
         operation_id, nonce = self._identify(data.pop("operation_id", None))
         if (key := data.get("deduplication_key")) is not None:
             check_identifier(key, "deduplication_key")
-        entity = encode_entity(data.pop("entity"), custom_serializer)
+        entity = encode_entity(data.pop("entity", None), custom_serializer)
         tail = encode_tail(Operation(timestamp=round(time.time(), 3), nonce=nonce, **data))
         item = self._check_size(encode_item(operation_id, entity, tail), "entity")
         new = NewOperation(operation_id, item, key or "")
@@ -245,6 +245,8 @@ class QueueManager:
             _put(header, "on_failure", registry.reference(on_failure, "on_failure"))
         if timeout is not None:
             header["timeout"] = check_seconds("timeout", timeout)
+        if retry_config is not None and not isinstance(retry_config, QueueRetryConfig):
+            raise InvalidInputError("retry_config", f"a {type(retry_config).__name__} is no QueueRetryConfig")
         if retry_config is not None and not retry_config.is_default:
             header["max_attempts"], header["delays"] = retry_config.max_attempts, retry_config.delays
             if retry_config.timeout is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import inspect
 import math
 import os
 import socket
@@ -32,7 +33,7 @@ from queue_system.model.keys import check_queue_name
 from queue_system.model.operation import Operation
 from queue_system.model.registry import Processor
 from queue_system.model.verdict import Complete, Outcome, Raised, Reject, Release, Unprocessable, judge
-from queue_system.resilience import circuit_breaker, retry_with_backoff
+from queue_system.resilience import circuit_breaker, in_daemon_thread, retry_with_backoff
 from queue_system.upkeep.duty import Duty
 from queue_system.upkeep.heartbeat import Heartbeat
 from queue_system.upkeep.reaper import Reaper
@@ -117,7 +118,7 @@ class QueueWorker:
         self._duties = [
             Heartbeat(self.config, stream.fetcher, loop),
             Reaper(self.config, lambda: stream.fetcher.incarnation, stream.fetcher.now_ms),
-            Sweeper(self.config, stream.fetcher.now_ms),
+            Sweeper(self.config, stream.fetcher.now_ms, self.queues),
         ]
         for duty in self._duties:
             duty.start()
@@ -143,7 +144,7 @@ class QueueWorker:
             self._stopping = None
             await self._end_tasks(stream)
             await fetcher.close()
-            await asyncio.to_thread(self._sign_off, fetcher)
+            await in_daemon_thread(self._sign_off, fetcher)
             self.config.metrics.flush()
             self.config.log.info("worker stopped", incarnation=fetcher.incarnation)
 
@@ -244,8 +245,10 @@ class QueueWorker:
         limit = self.work_timeout
         if operation.timeout is not None:
             limit = min(limit, operation.timeout)
-        if operation.retry_timeout is not None and operation.first_attempt_time is not None:
-            limit = min(limit, operation.first_attempt_time + operation.retry_timeout - started_ms / 1000)
+        if operation.retry_timeout is not None:
+            first = operation.first_attempt_time
+            spent = 0.0 if first is None else started_ms / 1000 - first
+            limit = min(limit, operation.retry_timeout - spent)
         return max(limit, 0.0)
 
     async def _run_callback(self, operation: Operation) -> None:
@@ -256,11 +259,12 @@ class QueueWorker:
     async def _execute_callback(self, callback_name: str, callback_module: str | None, data: dict[str, Any]) -> None:
         """Run a callback with its data; one that raises is tried again up to three times."""
         callback = self.config.registry.resolve(callback_name, callback_module)
-        if asyncio.iscoroutinefunction(callback):
+        if inspect.iscoroutinefunction(callback):
             await callback(data)
             return
-        result = await asyncio.to_thread(callback, data)
-        if asyncio.iscoroutine(result):
+        run = in_daemon_thread if self._stream is None else self._stream.executor.threads.run
+        result = await run(callback, data)
+        if inspect.isawaitable(result):
             await result
 
     @circuit_breaker(name=breaker_name, exceptions=(ServerUnreachableError,))
@@ -294,7 +298,7 @@ class QueueWorker:
             heartbeat.stop()
             stream.executor.close()
             await fetcher.close()
-            await asyncio.to_thread(self._sign_off, fetcher)
+            await in_daemon_thread(self._sign_off, fetcher)
 
 
 @dataclass(frozen=True, slots=True)

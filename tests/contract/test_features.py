@@ -125,7 +125,7 @@ async def test_an_operation_that_fails_for_good_goes_to_the_failures_with_the_re
     "item, kept",
     [
         ("no json at all", {"raw_base64": "bm8ganNvbiBhdCBhbGw="}),
-        ('{"entity": {"n": 1}}', {"entity": {"n": 1}}),
+        ('{"entity": {"n": 1}}', {"raw_base64": "eyJlbnRpdHkiOiB7Im4iOiAxfX0="}),
         ('{"processor": "gone", "entity": {"n": 1}}', {"processor": "gone", "entity": {"n": 1}}),
         ('{"processor": "system", "processor_module": "os", "entity": "id"}', {"processor_module": "os"}),
     ],

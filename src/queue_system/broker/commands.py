@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from queue_system.broker.protocol import Argument, Command, Script, load_script, pack, plain
-from queue_system.model.keys import Keys
+from queue_system.model.keys import PRIORITIES, Keys
 
 SCRIPTS: Final[dict[str, Script]] = {
     name: load_script(name)
@@ -161,6 +161,11 @@ class Commands:
         """Block until a wake-up marker comes, for at most `seconds`. Reply: whether one came."""
         keys = [self.keys.wake(name) for name in names] or [self.keys.wake()]
         return plain(bool, "BZPOPMIN", *keys, f"{seconds:.3f}")
+
+    def register_queues(self, names: Sequence[str]) -> Command[int]:
+        """Add the lists of some queues to the registry, so that a foreign LPUSH to them is noticed."""
+        lists = [self.keys.queue(priority, name) for name in names for priority in PRIORITIES]
+        return plain(int, "SADD", self.keys.registry, *lists)
 
     def incarnations(self) -> Command[dict[str, bytes]]:
         """Read all registered and dead incarnations with their entries."""

@@ -19,7 +19,9 @@ from redis.connection import AbstractConnection, SSLConnection, UnixDomainSocket
 from redis.retry import Retry
 
 from queue_system.broker.failures import redact
+from queue_system.broker.wire import AioWire, SyncWire
 from queue_system.errors import InvalidInputError, UnsupportedServerError
+from queue_system.resilience.threads import in_daemon_thread
 
 OLDEST_SERVER = (6, 2)
 SCHEMES = ("redis", "rediss", "unix", "valkey", "valkeys", "embedded")
@@ -57,6 +59,18 @@ def check_url(url: object) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class SyncConnection:
+    """A blocking connection that redis-py opened, and the wire on its socket."""
+
+    opened: AbstractConnection
+    wire: SyncWire
+
+    def close(self) -> None:
+        """Drop the connection."""
+        self.opened.disconnect()
+
+
+@dataclass(frozen=True, slots=True)
 class Endpoint:
     """A server and the settings to connect to it."""
 
@@ -75,8 +89,8 @@ class Endpoint:
             return f"sentinel service {redact(str(service))}"
         return f"redis://{kwargs.get('host', 'localhost')}:{kwargs.get('port', 6379)}/{kwargs.get('db', 0) or 0}"
 
-    def connect(self) -> AbstractConnection:
-        """Open a connection; raises what redis-py raises."""
+    def connect(self) -> SyncConnection:
+        """Open a blocking connection; raises what redis-py raises."""
         if self.prepare is not None:
             self.prepare()
         kind = self.pool.connection_class
@@ -85,22 +99,35 @@ class Endpoint:
             settings["connection_pool"] = self.pool
         connection: AbstractConnection = kind(**settings, retry=Retry(NoBackoff(), 0))
         connection.connect()
-        return connection
+        connected: Any = connection._sock  # noqa: SLF001 - redis-py gives no other way
+        return SyncConnection(connection, SyncWire(connected))
 
-    def aio_connection(self) -> aioredis.connection.AbstractConnection:
-        """Build an asyncio connection with the same settings. May block: call it in a thread."""
+    async def connect_aio(self) -> AioWire:
+        """Open an asyncio connection with the same settings; raises what redis-py raises."""
+        connection = await in_daemon_thread(self._aio_connection) if self._blocks else self._aio_connection()
+        await connection.connect()
+        # From here on the wire owns the transport; redis-py must not close or miss it.
+        writer, connection._writer, connection._reader = connection._writer, None, None  # noqa: SLF001
+        return AioWire(writer)
+
+    @property
+    def _blocks(self) -> bool:
+        return self.prepare is not None or hasattr(self.pool, "service_name")
+
+    def _aio_connection(self) -> Any:
         if self.prepare is not None:
             self.prepare()
-        sync_kind = self.pool.connection_class
+        pool: Any = self.pool
+        sync_kind = pool.connection_class
         if issubclass(sync_kind, UnixDomainSocketConnection):
-            kind: type[aioredis.connection.AbstractConnection] = aioredis.UnixDomainSocketConnection
+            kind: type[Any] = aioredis.UnixDomainSocketConnection
         elif issubclass(sync_kind, SSLConnection):
             kind = aioredis.SSLConnection
         else:
             kind = aioredis.Connection
         settings = self._settings(kind)
         if hasattr(self.pool, "service_name"):
-            settings["host"], settings["port"] = self.pool.get_master_address()  # type: ignore[attr-defined]
+            settings["host"], settings["port"] = pool.get_master_address()
         settings["socket_timeout"] = None  # the transport keeps the time, since it knows what may block
         return kind(**settings, retry=AsyncRetry(NoBackoff(), 0))
 

@@ -10,6 +10,7 @@ from typing import Final
 
 import redis.exceptions as client
 
+from queue_system.broker.wire import ErrorReply
 from queue_system.errors import (
     AccessDeniedError,
     QueueSystemError,
@@ -21,7 +22,8 @@ from queue_system.errors import (
 )
 
 _TRANSIENT: Final = (
-    "LOADING", "READONLY", "UNBLOCKED", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "max number of clients",
+    "LOADING", "READONLY", "UNBLOCKED", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "ERR max number of clients",
+    "max number of clients",
 )  # fmt: skip
 _FULL: Final = ("OOM", "MISCONF", "NOREPLICAS")
 _DENIED: Final = ("NOAUTH", "WRONGPASS", "NOPERM", "invalid username-password", "invalid password")
@@ -40,7 +42,7 @@ def is_transient(error: BaseException) -> bool:
         return False
     if isinstance(error, client.ConnectionError | client.TimeoutError | OSError | EOFError):
         return True
-    return isinstance(error, client.ResponseError) and _has(text, _TRANSIENT)
+    return isinstance(error, client.ResponseError | ErrorReply) and text.startswith(_TRANSIENT)
 
 
 def typed(error: BaseException, address: str) -> QueueSystemError:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import random
 import time
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -18,16 +17,15 @@ from queue_system.execution.delivery import Delivery
 from queue_system.execution.executor import Executor
 from queue_system.execution.gate import Gate
 from queue_system.execution.holdings import Holdings
-from queue_system.execution.lookahead import RELEASE_AFTER_S, Lookahead
+from queue_system.execution.lookahead import RELEASE_AFTER_S, Lookahead, block_seconds
 from queue_system.execution.settlement import Batch, Settlement
 from queue_system.execution.tally import Tally
 from queue_system.execution.trouble import Trouble
 
-_LONGEST_BLOCK_S = 5.0
-_SHORTEST_BLOCK_S = 0.01
 _NOTE_RUNNING_AFTER_S = 0.1
 _NOTE_AGAIN_S = 1800.0
 _FRESH = 0.7
+_GATHER_S = 0.002
 _MAX_SETTLEMENTS = 500
 _STOP_WITHIN_S = 2.0
 
@@ -68,6 +66,11 @@ class Fetcher:
         return self.holdings.incarnation
 
     @property
+    def registered(self) -> str | None:
+        """This life of the worker, once the server knows it."""
+        return self.holdings.incarnation if self._registered else None
+
+    @property
     def held(self) -> Collection[int]:
         """The tokens known here."""
         return self.holdings.held
@@ -104,6 +107,9 @@ class Fetcher:
         self.holdings.renew()
         self._registered, self.gate.valid_until = False, 0.0
         self._batch = self._claim = None
+        self._drained = False
+        if self._idle is not None:
+            self._idle.cancel()  # it waits for work under a name that no longer counts
         for slot in self._executor.slots:
             self._executor.stop_slot(slot)
         self.gate.changed.set()
@@ -126,6 +132,8 @@ class Fetcher:
                 await self._trouble.wait(error)
                 self.gate.changed.set()
             await self.gate.wait(self._longest_pause())
+            if self._lookahead.flows(len(self.holdings.buffer)):
+                await asyncio.sleep(_GATHER_S)
 
     async def turn(self) -> None:
         """Settle what finished and claim what fits. Sent again after an error, it is the same turn."""
@@ -189,8 +197,8 @@ class Fetcher:
     async def close(self) -> None:
         """End the claim that waits for work, and drop the connections."""
         await self._end_idle()
-        await self._transport.close()
-        await self._idle_transport.close()
+        self._transport.close()
+        self._idle_transport.close()
 
     # Choosing what a turn sends.
 
@@ -209,12 +217,8 @@ class Fetcher:
         stale = self._registered and not self.gate.is_open
         if not self._claims or stale or self.holdings.isolating:
             return 0
-        waiting, allowance = len(self.holdings.buffer), self._lookahead.allowance
         free = len(self._executor.slots) - self._running()
-        # A small claim is not worth a round trip while there is work for every slot.
-        if waiting >= free and waiting > allowance // 2:
-            return 0
-        return max(0, min(free + allowance - waiting, MAX_ITEMS))
+        return self._lookahead.room(free, len(self.holdings.buffer))
 
     def _running(self) -> int:
         return sum(slot.delivery is not None for slot in self._executor.slots)
@@ -281,7 +285,11 @@ class Fetcher:
 
     async def _claim_when_woken(self, wanted: int) -> None:
         """Block on the wake-up marker and claim behind it, in one round trip."""
-        claim, incarnation, block = self._new_claim(wanted), self.incarnation, self._block_s()
+        claim, incarnation, block = (
+            self._new_claim(wanted),
+            self.incarnation,
+            block_seconds(self._next_due_ms, self.now_ms()),
+        )
         try:
             _, claimed = await self._idle_transport.run(
                 self._commands.wait_for_wake(self._names, block),
@@ -296,12 +304,6 @@ class Fetcher:
         finally:
             self._idle = None
             self.gate.changed.set()
-
-    def _block_s(self) -> float:
-        longest = _LONGEST_BLOCK_S * random.uniform(0.9, 1.0)
-        if self._next_due_ms >= 0:
-            longest = min(longest, (self._next_due_ms - self.now_ms()) / 1000)
-        return max(longest, _SHORTEST_BLOCK_S)
 
     def _longest_pause(self) -> float | None:
         if self.holdings.buffer:

@@ -1,12 +1,16 @@
-"""How much to claim beyond the free slots: what will run in about 20 ms, no more. Pure; never claims."""
+"""How much to claim beyond the free slots: what will run in about 20 ms; and how long to block. Never claims."""
 
 from __future__ import annotations
 
+import random
 from typing import Final
 
 WINDOW_S: Final = 0.020
 RELEASE_AFTER_S: Final = 0.050
-_LARGEST: Final = 1000
+LARGEST_CLAIM: Final = 1000
+_STREAM: Final = 100
+_LONGEST_BLOCK_S: Final = 5.0
+_SHORTEST_BLOCK_S: Final = 0.01
 _WEIGHT: Final = 0.25
 
 
@@ -26,7 +30,17 @@ class Lookahead:
         if self._mean_s is None:
             return 0
         runs_in_window = WINDOW_S * self._slots / max(self._mean_s, 1e-9)
-        return int(min(self._allowance, runs_in_window, _LARGEST))
+        return int(min(self._allowance, runs_in_window, LARGEST_CLAIM))
+
+    def room(self, free_slots: int, waiting: int) -> int:
+        """Return how many deliveries to claim; 0 when that is not worth a round trip."""
+        if waiting >= free_slots and waiting > self.allowance // 2:
+            return 0
+        return max(0, min(free_slots + self.allowance - waiting, LARGEST_CLAIM))
+
+    def flows(self, waiting: int) -> bool:
+        """Tell whether there is enough work at hand to let settlements gather for a larger turn."""
+        return self.allowance >= _STREAM and waiting > self.allowance // 2
 
     def observe_runs(self, durations_s: list[float]) -> None:
         """Learn how long the operations of a turn ran."""
@@ -42,9 +56,17 @@ class Lookahead:
 
     def observe_starving(self) -> None:
         """Learn that slots were free while a turn was under way and there was more to claim."""
-        self._allowance = min(max(2.0 * self._allowance, float(self._slots)), _LARGEST)
+        self._allowance = min(max(2.0 * self._allowance, float(self._slots)), LARGEST_CLAIM)
 
     def observe_wait(self, waited_s: float) -> None:
         """Learn how long the last delivery waited for a slot."""
         if waited_s > WINDOW_S:
             self._allowance *= max(0.25, 0.8 * WINDOW_S / waited_s)
+
+
+def block_seconds(next_due_ms: int, now_ms: int) -> float:
+    """Return how long an idle worker blocks: until the next item is due, for at most 5 s. -1 means that none is."""
+    longest = _LONGEST_BLOCK_S * random.uniform(0.9, 1.0)
+    if next_due_ms >= 0:
+        longest = min(longest, (next_due_ms - now_ms) / 1000)
+    return max(longest, _SHORTEST_BLOCK_S)

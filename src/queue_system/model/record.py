@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from queue_system.errors import UndecodableItemError
-from queue_system.model.operation import Operation, change_item
+from queue_system.model.operation import Operation, change_item, decode_item
 
 _encoder = msgspec.json.Encoder()
 
@@ -42,7 +42,7 @@ def encode_error(error: str, error_type: str) -> bytes:
 def encode_letter(
     item: bytes, queue: bytes, reason: str, error_type: str, failed_at: float, **changes: object
 ) -> bytes:
-    """Encode a dead letter: the item and why it is here; one that is no JSON object is kept as base64."""
+    """Encode a dead letter: the item's members and why it is here; `raw_base64` where they do not give its bytes."""
     why: dict[str, Any] = {
         "failure_reason": reason,
         "error_type": error_type,
@@ -50,6 +50,9 @@ def encode_letter(
         "queue": queue.decode(errors="replace"),
     }
     try:
-        return change_item(item, {**changes, **why}, drop=("crashes",) if "crashes" not in changes else ())
-    except (ValueError, RecursionError, msgspec.MsgspecError, UndecodableItemError):
+        decode_item(item)
+        if change_item(item, {}) != item:
+            why["raw_base64"] = base64.b64encode(item).decode()
+        return change_item(item, {**changes, **why}, drop=() if "crashes" in changes else ("crashes",))
+    except UndecodableItemError:
         return _encoder.encode({"raw_base64": base64.b64encode(item).decode(), **why})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import contextvars
 import threading
 import weakref
@@ -12,7 +14,7 @@ from queue_system.resilience.validation import qualified_name
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["abandoned_threads", "call_in_thread"]
+__all__ = ["abandoned_threads", "call_in_thread", "in_daemon_thread"]
 
 R = TypeVar("R")
 
@@ -80,3 +82,27 @@ def abandoned_threads() -> int:
     """The number of threads that passed their limit and still run."""
     with _abandoned_lock:
         return sum(thread.is_alive() for thread in _abandoned)
+
+
+async def in_daemon_thread(fn: Callable[..., R], *args: object) -> R:
+    """Run a blocking function in a daemon thread of its own and return its result or raise its error.
+
+    Other than the event loop's default executor, it has no queue in which hung functions of others hold it up, and it
+    never delays the exit of the process.
+    """
+    loop = asyncio.get_running_loop()
+    finished = loop.create_future()
+    call = _Call(fn, args, {})
+
+    def finish() -> None:
+        if not finished.done():
+            finished.set_result(None)
+
+    def work() -> None:
+        call.run()
+        with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits any more
+            loop.call_soon_threadsafe(finish)
+
+    threading.Thread(target=work, name=f"call of {qualified_name(fn)}", daemon=True).start()
+    await finished
+    return call.outcome()

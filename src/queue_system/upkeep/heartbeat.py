@@ -16,8 +16,8 @@ class Holder(Protocol):
     """Whom the heartbeat keeps alive. Its methods are called on the event loop."""
 
     @property
-    def incarnation(self) -> str:
-        """The life that is shown to go on."""
+    def registered(self) -> str | None:
+        """The incarnation that is shown to live; None while there is none on the server."""
 
     @property
     def held(self) -> Collection[int]:
@@ -50,7 +50,9 @@ class Heartbeat(Duty):
         if self._loop.is_closed():
             self.stop()  # nobody will finish what is held: let it be reclaimed
             return 0.0
-        incarnation, sent = self._holder.incarnation, time.monotonic()
+        incarnation, sent = self._holder.registered, time.monotonic()
+        if incarnation is None:
+            return self.interval_s
         command = self._config.commands.beat("beat", incarnation, int(self._config.lease_seconds * 1000))
         pulse = self._config.transport.run(command, retries=2, wait=self.stopped.wait)
         if not pulse.alive:

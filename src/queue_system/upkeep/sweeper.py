@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -20,14 +20,18 @@ class Sweeper(Duty):
 
     name = "sweeper"
 
-    def __init__(self, config: QueueConfig, now_ms: Callable[[], int]) -> None:
+    def __init__(self, config: QueueConfig, now_ms: Callable[[], int], names: Sequence[str] = ()) -> None:
         super().__init__(config.log, _INTERVAL_S)
         self._config = config
         self._now_ms = now_ms
+        self._unregistered = tuple(names)
         self._next_trim = time.monotonic() + _TRIM_EVERY_S
 
     def perform(self) -> float:
-        """Sweep all registered lists, unless another worker has just done so."""
+        """Register the lists that this worker serves, and sweep all, unless another worker has just done so."""
+        if self._unregistered:
+            self._config.transport.run(self._config.commands.register_queues(self._unregistered), retries=0)
+            self._unregistered = ()
         cursor = "0"
         while not self.stopped.is_set():
             command = self._config.commands.sweep(cursor, int(_INTERVAL_S * 1000 * 0.9))

@@ -126,7 +126,7 @@ def test_the_asyncio_connection_is_of_the_same_kind_and_leaves_the_time_to_the_t
     client: redis.Redis, kind: type
 ) -> None:
     prepared: list[bool] = []
-    connection = Endpoint(client.connection_pool, 3.0, lambda: prepared.append(True)).aio_connection()
+    connection: Any = Endpoint(client.connection_pool, 3.0, lambda: prepared.append(True))._aio_connection()
     assert type(connection) is kind
     assert connection.socket_timeout is None
     assert connection.socket_connect_timeout == 3.0
@@ -138,9 +138,9 @@ def test_a_connection_uses_the_settings_and_is_prepared_first(server: Any) -> No
     prepared: list[bool] = []
     with server.client(decode_responses=True, db=3) as client:
         connection = Endpoint(client.connection_pool, 3.0, lambda: prepared.append(True)).connect()
-    connection.send_command("CLIENT", "INFO")
-    reply = connection.read_response()
-    connection.disconnect()
+    connection.opened.send_command("CLIENT", "INFO")
+    reply = connection.opened.read_response()
+    connection.close()
     assert isinstance(reply, bytes)
     assert b" db=3 " in reply
     assert prepared == [True]

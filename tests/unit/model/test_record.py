@@ -37,7 +37,9 @@ def test_a_letter_is_the_item_with_the_reason() -> None:
 
 
 def test_a_letter_of_poison_says_how_often_its_worker_died() -> None:
-    letter = encode_letter(b'{"operation_id":"7","crashes":3}', b"high:m", "died", "WorkerDied", 1.0, crashes=4)
+    letter = encode_letter(
+        b'{"operation_id":"7","processor":"p","crashes":3}', b"high:m", "died", "WorkerDied", 1.0, crashes=4
+    )
     assert json.loads(letter)["crashes"] == 4
 
 

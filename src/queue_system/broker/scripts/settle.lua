@@ -68,7 +68,12 @@ function verbs.reject(i, ttl_ms)
 end
 function verbs.retry(i)
   if redis.call('HDEL', inflight, ARGV[i]) == 0 then return false end
-  redis.call('ZADD', delayed, now_ms + tonumber(ARGV[i + 4]), ARGV[i] .. '\n' .. ARGV[i + 3])
+  local member = ARGV[i] .. '\n' .. ARGV[i + 3]
+  redis.call('ZADD', delayed, now_ms + tonumber(ARGV[i + 4]), member)
+  if redis.call('ZRANGE', delayed, 0, 0)[1] == member then -- whoever waits must learn the new due time
+    redis.pcall('ZADD', prefix .. 'wake', 0, 'r')
+    redis.pcall('ZADD', prefix .. 'wake:' .. (string.match(ARGV[i + 3], '^%a+:([^\n]+)\n') or ''), 0, 'r')
+  end
   redis.call('SET', operation_prefix .. ARGV[i + 1], ARGV[i + 2])
   count('retried')
   return true

@@ -1,0 +1,97 @@
+"""RESP on a connection that redis-py opened: bytes out, replies in. Never opens, retries or interprets anything.
+
+redis-py connects, authenticates and selects; what costs on every call, packing and reading, is done here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Any, Final
+
+import hiredis
+
+_CHUNK: Final = 65536
+_INCOMPLETE: Final = False
+
+
+class ErrorReply(Exception):  # noqa: N818 - it is a reply
+    """An error that the server answered, such as `NOSCRIPT No matching script`."""
+
+
+def new_reader() -> hiredis.Reader:
+    """Return a parser that gives bytes, numbers, lists, None, and errors as ErrorReply objects."""
+    return hiredis.Reader(protocolError=ConnectionError, replyError=ErrorReply)
+
+
+class SyncWire:
+    """Exchanges requests and replies on a blocking socket."""
+
+    __slots__ = ("_reader", "_socket")
+
+    def __init__(self, connected: socket.socket) -> None:
+        self._socket = connected
+        self._reader = new_reader()
+
+    def exchange(self, request: bytes) -> Any:
+        """Send one request and return its reply, an ErrorReply included. Raises OSError."""
+        self._socket.sendall(request)
+        while (reply := self._reader.gets()) is _INCOMPLETE:
+            data = self._socket.recv(_CHUNK)
+            if not data:
+                raise ConnectionError("the server closed the connection")
+            self._reader.feed(data)
+        return reply
+
+
+class AioWire(asyncio.Protocol):
+    """Exchanges requests and replies on an asyncio transport, many at a time. For one task."""
+
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
+        transport: Any = writer.transport
+        self._transport: asyncio.Transport = transport
+        self._writer = writer  # it would close the transport if it were collected
+        self._reader = new_reader()
+        self._replies: list[Any] = []
+        self._expected = 0
+        self._waiting: asyncio.Future[list[Any]] | None = None
+        transport.set_protocol(self)
+
+    async def exchange(self, request: bytes, count: int) -> list[Any]:
+        """Send requests packed one after the other, and return their `count` replies, ErrorReply objects included.
+
+        Raises OSError when the connection is lost. After a cancellation the wire cannot be used any more.
+        """
+        if self._transport.is_closing():
+            raise ConnectionError("the connection is closed")
+        self._replies, self._expected = [], count
+        self._waiting = asyncio.get_running_loop().create_future()
+        self._transport.write(request)
+        try:
+            return await self._waiting
+        finally:
+            self._waiting = None
+
+    def close(self) -> None:
+        """Drop the connection at once."""
+        self._transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came; the last reply ends the exchange."""
+        self._reader.feed(data)
+        try:
+            while len(self._replies) < self._expected and (reply := self._reader.gets()) is not _INCOMPLETE:
+                self._replies.append(reply)
+        except ConnectionError as error:
+            self._fail(error)
+            return
+        if len(self._replies) == self._expected and self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(self._replies)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End a waiting exchange with an error."""
+        self._fail(exc or ConnectionError("the server closed the connection"))
+
+    def _fail(self, error: Exception) -> None:
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_exception(error)
