@@ -21,7 +21,7 @@ from queue_system import (
     QueueWorker,
     UnserializableError,
 )
-from tests.flow.support import MakeConfig, key_space
+from tests.flow.support import Log, MakeConfig, key_space
 
 HUGE = 10**400
 CYCLE: dict[str, Any] = {}
@@ -339,8 +339,9 @@ def test_what_is_not_callable_is_not_registered(config: QueueConfig, callback: A
         config.register_callback(callback)
 
 
-def test_an_error_of_the_callers_is_no_system_error_in_the_log(queue: QueueManager, log: Any) -> None:
-    """A service that passes on its users' mistakes must not fill its error log with them."""
+def test_a_refused_call_is_logged_once_with_its_field(queue: QueueManager, log: Log) -> None:
     with named("priority"):
         queue.enqueue({}, process, priority="urgent")
-    assert not [line for line in log.lines if line[0] == "error"]
+    (line,) = log.of("call failed")
+    assert line["error_type"] == "InvalidInputError"
+    assert line["error"].startswith("priority: ")

@@ -127,11 +127,11 @@ def test_the_asyncio_connection_is_of_the_same_kind_and_leaves_the_time_to_the_t
 ) -> None:
     prepared: list[bool] = []
     connection: Any = Endpoint(client.connection_pool, 3.0, lambda: prepared.append(True))._aio_connection()
-    assert type(connection) is kind
     assert connection.socket_timeout is None
     assert connection.socket_connect_timeout == 3.0
     assert connection.retry.get_retries() == 0
     assert prepared == [True]
+    assert type(connection) is kind
 
 
 def test_a_connection_uses_the_settings_and_is_prepared_first(server: Any) -> None:
