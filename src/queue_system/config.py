@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -19,8 +18,9 @@ from queue_system.broker.failures import redact, typed
 from queue_system.broker.protocol import Command
 from queue_system.broker.sync import SyncTransport
 from queue_system.clock import SYSTEM_CLOCK
-from queue_system.errors import InvalidInputError, ServerUnreachableError
+from queue_system.errors import InvalidInputError, ServerUnreachableError, shown
 from queue_system.metrics import MetricsRecorder, StructuredLogger
+from queue_system.model.arguments import check_list
 from queue_system.model.keys import PRIORITIES, Keys, check_prefix, check_priority, check_queue_name
 from queue_system.model.registry import Registry
 from queue_system.resilience import CircuitBreaker, circuit_breaker, get_breaker, retry_with_backoff
@@ -100,7 +100,7 @@ class QueueConfig:
         self.log = StructuredLogger.wrap(logger)
         self.logger: Any = self.log.raw
         self.metrics = MetricsRecorder(self.log, SYSTEM_CLOCK)
-        self.registry = Registry(None if allowed_modules is None else tuple(allowed_modules))
+        self.registry = Registry(_module_names(allowed_modules))
         self.breaker_name = f"queue_system.redis.{next(_serial)}"
         self.breaker: CircuitBreaker = get_breaker(self.breaker_name, keep=False, exceptions=(ServerUnreachableError,))
         self.transport = SyncTransport(self.endpoint, self.max_connection_retries)
@@ -198,18 +198,23 @@ class QueueConfig:
         return ensure_server(self._data_dir).url
 
 
+def _module_names(values: Any) -> tuple[str, ...] | None:
+    if values is None:
+        return None
+    names = tuple(check_list("allowed_modules", values))
+    for name in names:
+        if not isinstance(name, str) or not all(part.isidentifier() for part in name.split(".")):
+            raise InvalidInputError("allowed_modules", f"{shown(name)} is no name of a module")
+    return names
+
+
 def _at_least(field: str, value: object, least: float) -> float:
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float)
-        or not math.isfinite(value)
-        or not (least <= value <= _LONGEST_S)
-    ):
-        raise InvalidInputError(field, f"{value!r:.40} is not usable; use a number from {least} to {_LONGEST_S:.0f}")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= _LONGEST_S:
+        raise InvalidInputError(field, f"{shown(value)} is not usable; use a number from {least} to {_LONGEST_S:.0f}")
     return float(value)
 
 
 def _whole(field: str, value: object, least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise InvalidInputError(field, f"{value!r:.40} is not usable; use a whole number of at least {least}")
+        raise InvalidInputError(field, f"{shown(value)} is not usable; use a whole number of at least {least}")
     return value

@@ -19,6 +19,17 @@
 
 from __future__ import annotations
 
+_LONGEST_SHOWN = 80
+
+
+def shown(value: object) -> str:
+    """Return a refused value for a message: short, and whatever its `__repr__` does."""
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - such as a number of 5,000 digits
+        return f"a {type(value).__name__} that cannot be shown"
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
+
 
 class QueueSystemError(Exception):
     """The root of all errors of this package."""

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import contextvars
 import inspect
-import math
 import os
 import socket
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from queue_system.config import QueueConfig, breaker_name
@@ -21,14 +18,15 @@ from queue_system.errors import (
     QueueSystemError,
     ServerUnreachableError,
     UnresolvableNameError,
+    shown,
 )
 from queue_system.execution.callbacks import callback_data, callback_reference
 from queue_system.execution.delivery import Delivery
-from queue_system.execution.executor import Executor, Slot
-from queue_system.execution.fetcher import Fetcher
-from queue_system.execution.holdings import Holdings
+from queue_system.execution.executor import Slot
 from queue_system.execution.settlement import Settler, Timing
+from queue_system.execution.stream import Stream
 from queue_system.execution.tally import Tally
+from queue_system.model.arguments import check_list
 from queue_system.model.keys import check_queue_name
 from queue_system.model.operation import Operation
 from queue_system.model.registry import Processor
@@ -42,6 +40,7 @@ from queue_system.upkeep.sweeper import Sweeper
 _TIME_SLICE_S = 0.002
 _SHORTEST_SLICE_S = 0.0001
 _LONGEST_GRACE_S = 25.0
+_LONGEST_TIMEOUT_S = 1e9
 
 
 class QueueWorker:
@@ -69,23 +68,25 @@ class QueueWorker:
             raise InvalidInputError("config", f"a {type(config).__name__} is no QueueConfig")
         if not _is_number(max_workers, int) or max_workers < 1:
             raise InvalidInputError(
-                "max_workers", f"{max_workers!r:.40} is not usable; use a whole number of at least 1"
+                "max_workers", f"{shown(max_workers)} is not usable; use a whole number of at least 1"
             )
-        if not _is_number(work_timeout, int | float) or not 0 < work_timeout < math.inf:
+        if not _is_number(work_timeout, int | float) or not 0 < work_timeout <= _LONGEST_TIMEOUT_S:
             raise InvalidInputError(
-                "work_timeout", f"{work_timeout!r:.40} is not usable; use a positive number of seconds"
+                "work_timeout", f"{shown(work_timeout)} is not usable; use a positive number of seconds"
             )
         self.config = config
         self.max_workers = max_workers
         self.work_timeout = float(work_timeout)
+        if queues is not None and not check_list("queues", queues):
+            raise InvalidInputError("queues", "an empty list serves nothing; use None for all queues")
         self.queues = tuple(check_queue_name(name, "queues") for name in queues or ())
         self._settler = Settler(f"{socket.gethostname()}:{os.getpid()}", config.result_ttl, config.max_item_bytes)
         self._tally = Tally(config.metrics, config.log)
-        self._stream: _Stream | None = None
+        self._stream: Stream | None = None
         self._fetching: asyncio.Task[None] | None = None
         self._duties: list[Duty] = []
         self._running = False
-        self._stopping: asyncio.Future[None] | None = None
+        self._lifecycle = asyncio.Lock()
 
     @property
     def running(self) -> bool:
@@ -97,24 +98,30 @@ class QueueWorker:
 
         An unreachable server is tried again in the background. Raises AccessDeniedError for wrong credentials.
         """
-        if self._running:
-            return
-        self._running = True
+        async with self._lifecycle:
+            if self._running:
+                return
+            stream = self._stream = self._open_stream(self.max_workers)
+            try:
+                await stream.fetcher.turn()
+            except QueueSystemError as error:
+                if isinstance(error, AccessDeniedError):
+                    await stream.fetcher.close()
+                    raise
+                problem = {"error": str(error), "error_type": type(error).__name__}
+                self.config.log.error("server trouble at start: trying again", **problem)
+            except BaseException:  # cancelled: what the turn may have claimed goes back
+                stream.close_blocking()
+                raise
+            self._running = True
+            self._start_tasks(stream)
+            self.config.log.info("worker started", incarnation=stream.fetcher.incarnation, max_workers=self.max_workers)
+
+    def _start_tasks(self, stream: Stream) -> None:
         loop = asyncio.get_running_loop()
-        stream = self._stream = self._open_stream(self.max_workers)
-        try:
-            await stream.fetcher.turn()
-        except AccessDeniedError:
-            self._running = False
-            await stream.fetcher.close()
-            raise
-        except QueueSystemError as error:
-            self.config.log.error(
-                "server trouble at start: trying again", error=str(error), error_type=type(error).__name__
-            )
         for worker_id in range(self.max_workers):
             self._start_slot(stream, worker_id)
-        self._fetching = loop.create_task(self._fetch(stream.fetcher), name="queue-system-fetcher")
+        self._fetching = loop.create_task(self._fetch(stream), name="queue-system-fetcher")
         self._duties = [
             Heartbeat(self.config, stream.fetcher, loop),
             Reaper(self.config, lambda: stream.fetcher.incarnation, stream.fetcher.now_ms),
@@ -122,65 +129,54 @@ class QueueWorker:
         ]
         for duty in self._duties:
             duty.start()
-        self.config.log.info("worker started", incarnation=stream.fetcher.incarnation, max_workers=self.max_workers)
 
     async def stop(self) -> None:
         """Claim no more, wait for running operations up to min(work_timeout, 25 s), hand back the rest, and sign off.
 
         What is handed back spends no attempt. A second call waits for the first.
         """
-        if not self._running or self._stream is None:
-            return
-        if self._stopping is None:
-            self._stopping = asyncio.ensure_future(self._stop(self._stream))
-        await asyncio.shield(self._stopping)
+        await asyncio.shield(asyncio.ensure_future(self._stop()))
 
-    async def _stop(self, stream: _Stream) -> None:
-        fetcher = stream.fetcher
-        try:
-            await fetcher.wind_down(min(self.work_timeout, _LONGEST_GRACE_S))
-        finally:
-            self._running = False
-            self._stopping = None
-            await self._end_tasks(stream)
-            await fetcher.close()
-            await in_daemon_thread(self._sign_off, fetcher)
-            self.config.metrics.flush()
-            self.config.log.info("worker stopped", incarnation=fetcher.incarnation)
+    async def _stop(self) -> None:
+        async with self._lifecycle:
+            if not self._running or self._stream is None:
+                return
+            stream = self._stream
+            try:
+                await stream.wind_down(min(self.work_timeout, _LONGEST_GRACE_S))
+            finally:
+                self._running = False
+                self._stop_duties()
+                await self._end_tasks(stream)
+                await stream.close()
+                self.config.metrics.flush()
+                self.config.log.info("worker stopped", incarnation=stream.fetcher.incarnation)
 
-    async def _end_tasks(self, stream: _Stream) -> None:
-        all_tasks = [self._fetching, *(slot.task for slot in stream.executor.slots)]
-        tasks = [task for task in all_tasks if task is not None]
-        stream.executor.close()
+    async def _end_tasks(self, stream: Stream) -> None:
+        tasks = [task for task in (self._fetching, *(slot.task for slot in stream.executor.slots)) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _sign_off(self, fetcher: Fetcher) -> None:
-        """Release in one bounded command whatever is still booked on this worker, and leave."""
+    def _stop_duties(self) -> None:
         for duty in self._duties:
             duty.stop()
-        with contextlib.suppress(QueueSystemError):
-            for _ in range(3):
-                if fetcher.leave_blocking():
-                    break
 
-    async def _fetch(self, fetcher: Fetcher) -> None:
+    async def _fetch(self, stream: Stream) -> None:
         try:
-            await fetcher.run()
+            await stream.fetcher.run()
         except asyncio.CancelledError:
-            if self._running and self._stopping is None:
+            if self._running:
                 # Cancelled from outside, as asyncio.run does at Ctrl-C: there is no time to await anything.
                 self._running = False
-                self._sign_off(fetcher)
+                self._stop_duties()
+                stream.close_blocking()
             raise
 
-    def _open_stream(self, slots: int) -> _Stream:
-        executor = Executor(slots, asyncio.get_running_loop())
-        holdings = Holdings(self._settler, self._tally)
-        return _Stream(executor, Fetcher(self.config, executor, holdings, self._tally, self.queues))
+    def _open_stream(self, slots: int) -> Stream:
+        return Stream.open(self.config, slots, self._settler, self._tally, self.queues)
 
-    def _start_slot(self, stream: _Stream, worker_id: int) -> None:
+    def _start_slot(self, stream: Stream, worker_id: int) -> None:
         context = contextvars.copy_context()
         stream.executor.slots[worker_id].task = asyncio.get_running_loop().create_task(
             self._worker_loop(worker_id), name=f"queue-system-slot-{worker_id}", context=context
@@ -206,14 +202,14 @@ class QueueWorker:
                 slot.delivery = None
             if slot.task is not None and slot.task.cancelling():
                 raise asyncio.CancelledError
-            if contextvars.copy_context() != clean:
+            if _differs(contextvars.copy_context(), clean):
                 clean.run(self._start_slot, stream, worker_id)  # what a processor set must not reach the next operation
                 return
             if slot.started - yielded > time_slice_s:
                 await asyncio.sleep(0)
                 yielded = time.monotonic()
 
-    async def _handle(self, stream: _Stream, slot: Slot, delivery: Delivery) -> None:
+    async def _handle(self, stream: Stream, slot: Slot, delivery: Delivery) -> None:
         """Resolve, execute, judge, settle: the way of one operation. A callback comes as a delivery of its own."""
         fetcher, operation = stream.fetcher, delivery.operation
         slot.started = started = time.monotonic()
@@ -291,23 +287,22 @@ class QueueWorker:
                 if delivery is not None:
                     self.config.log.debug("handling one item", worker_id=worker_id, operation_id=delivery.operation_id)
                     await self._handle(stream, slot, delivery)
+                    if slot.task is not None and slot.task.cancelling():
+                        raise asyncio.CancelledError
                 await fetcher.turn()
                 delivery = holdings.buffer.take()
             return found
         finally:
             heartbeat.stop()
-            stream.executor.close()
-            await fetcher.close()
-            await in_daemon_thread(self._sign_off, fetcher)
-
-
-@dataclass(frozen=True, slots=True)
-class _Stream:
-    """The two halves of a started worker: what runs operations, and what fetches and settles them."""
-
-    executor: Executor
-    fetcher: Fetcher
+            await stream.close()
 
 
 def _is_number(value: Any, kind: Any) -> bool:
     return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def _differs(context: contextvars.Context, clean: contextvars.Context) -> bool:
+    try:
+        return context != clean
+    except Exception:  # noqa: BLE001 - the values of variables may not be comparable, as arrays are not
+        return True

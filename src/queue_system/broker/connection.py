@@ -42,20 +42,31 @@ def check_url(url: object) -> str:
         raise InvalidInputError("redis_url", f"a {type(url).__name__} is no URL; use 'redis://host:6379/0'")
     try:
         parts = urlsplit(url)
-        options = [name for name, _ in parse_qsl(parts.query, keep_blank_values=True)]
+        options = parse_qsl(parts.query, keep_blank_values=True)
         _ = parts.port
     except ValueError:
         raise InvalidInputError("redis_url", "it cannot be parsed; use 'redis://host:6379/0'") from None
     if parts.scheme not in SCHEMES:
         raise InvalidInputError("redis_url", f"scheme {parts.scheme!r} is unknown; use one of {', '.join(SCHEMES)}")
-    for name in options:
+    for name, value in options:
         if name not in _OPTIONS:
             raise InvalidInputError(
                 "redis_url", f"option {name!r} is not known; known are {', '.join(sorted(_OPTIONS))}"
             )
-        if name == "ssl_cert_reqs" and "ssl_cert_reqs=none" in parts.query.lower():
+        if name == "ssl_cert_reqs" and value.lower() == "none":
             raise InvalidInputError("redis_url", "ssl_cert_reqs=none would switch certificate checks off")
-    return url.replace("valkeys://", "rediss://", 1).replace("valkey://", "redis://", 1)
+    if parts.scheme == "embedded":
+        return url
+    url = url.replace("valkeys://", "rediss://", 1).replace("valkey://", "redis://", 1)
+    database = parts.path.strip("/")
+    try:
+        redis.ConnectionPool.from_url(url)
+        if parts.scheme != "unix" and database:
+            int(database)
+    except (ValueError, TypeError) as error:
+        problem = redact(str(error))
+        raise InvalidInputError("redis_url", f"it cannot be used: {problem}; use 'redis://host:6379/0'") from None
+    return url
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,24 +25,28 @@ _TRANSIENT: Final = (
     "LOADING", "READONLY", "UNBLOCKED", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "ERR max number of clients",
     "max number of clients",
 )  # fmt: skip
-_FULL: Final = ("OOM", "MISCONF", "NOREPLICAS")
-_DENIED: Final = ("NOAUTH", "WRONGPASS", "NOPERM", "invalid username-password", "invalid password")
-_SECRET = re.compile(r"(://[^:/@\s]*:)[^@\s]*@|((?:password|passwd|pwd|auth)\s*[=:]\s*)[^\s,;&]+", re.IGNORECASE)
+_FULL = re.compile(r"\b(OOM|MISCONF|NOREPLICAS)\b|used memory > 'maxmemory'")
+_DENIED = re.compile(r"\b(NOAUTH|WRONGPASS|NOPERM)\b|invalid username-password|invalid password", re.IGNORECASE)
+_REFUSED: Final = ("invalid username-password", "invalid password", "WRONGPASS", "NOAUTH", "Authentication required")
+_OLD = re.compile(r"unknown (redis )?command|number of arg", re.IGNORECASE)
+_SECRET = re.compile(
+    r"(?P<url>://[^:/\s@]*:)[^/\s]*@|(?P<name>\b(?:password|passwd|pwd|auth)\s*[=:]\s*)[^\s,;&]+|(?P<args>with args).*",
+    re.IGNORECASE,
+)
 
 
 def redact(text: str) -> str:
-    """Replace passwords in URLs and assignments by `***`."""
-    return _SECRET.sub(lambda m: f"{m[1]}***@" if m[1] else f"{m[2]}***", text)
+    """Replace passwords in URLs and assignments, and arguments that a server quotes, by `***`."""
+    return _SECRET.sub(lambda m: f"{m['url']}***@" if m["url"] else f"{m['name'] or m['args']}***", text)
 
 
 def is_transient(error: BaseException) -> bool:
     """Tell whether sending the same command again, perhaps on a fresh connection, may help."""
-    text = str(error)
-    if _has(text, _DENIED):
+    if isinstance(error, client.AuthenticationError | client.NoPermissionError) or str(error).startswith(_REFUSED):
         return False
-    if isinstance(error, client.ConnectionError | client.TimeoutError | OSError | EOFError):
-        return True
-    return isinstance(error, client.ResponseError | ErrorReply) and text.startswith(_TRANSIENT)
+    if isinstance(error, client.ResponseError | ErrorReply):
+        return str(error).startswith(_TRANSIENT)
+    return isinstance(error, client.ConnectionError | client.TimeoutError | OSError | EOFError)
 
 
 def typed(error: BaseException, address: str) -> QueueSystemError:
@@ -50,20 +54,14 @@ def typed(error: BaseException, address: str) -> QueueSystemError:
     if isinstance(error, QueueSystemError):
         return error
     text = redact(str(error))
-    if _has(text, _DENIED) or isinstance(error, client.AuthenticationError | client.NoPermissionError):
+    if is_transient(error):
+        return ServerUnreachableError(f"{address} gives no answer: {text or type(error).__name__}")
+    if isinstance(error, client.AuthenticationError | client.NoPermissionError) or _DENIED.search(text):
         return AccessDeniedError(f"{address} denies access: {text}; check user, password and ACL")
-    if _has(text, _FULL) or isinstance(error, client.OutOfMemoryError):
+    if _FULL.search(text):
         return ServerFullError(f"{address} refuses writes: {text}")
     if "WRONGTYPE" in text:
         return WrongKeyTypeError(f"a key under the queue prefix has a foreign type: {text}")
-    if "unknown command" in text.lower() or "Number of args" in text:
-        return UnsupportedServerError(
-            f"{address} lacks a command; Redis 6.2 or Valkey 7.2 is the oldest supported: {text}"
-        )
-    if is_transient(error):
-        return ServerUnreachableError(f"{address} gives no answer: {text or type(error).__name__}")
+    if _OLD.search(text):
+        return UnsupportedServerError(f"{address} lacks a command of Redis 6.2, the oldest that is supported: {text}")
     return ServerError(f"{address} answered: {text}")
-
-
-def _has(text: str, marks: tuple[str, ...]) -> bool:
-    return any(mark in text for mark in marks)

@@ -59,7 +59,9 @@ class Executor:
             outcome = Raised("the processor was cancelled from within", "CancelledError")
             if slot.task is not None and slot.task.cancelling():
                 outcome = Interrupted()
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - the processor may raise anything
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt | GeneratorExit) and self._awaits(processor):
+                raise  # meant for this process or this task, not for the operation
             outcome = Raised(describe_error(error), type(error).__name__)
         finally:
             slot.deadline = float("inf")
@@ -80,12 +82,13 @@ class Executor:
         self.threads.close()
 
     def _awaits(self, processor: Processor) -> bool:
-        known = self._is_async.get(processor)
-        if known is None:
-            call = getattr(processor, "__call__", None)  # noqa: B004 - an object's own coroutine method
-            known = inspect.iscoroutinefunction(processor) or inspect.iscoroutinefunction(call)
-            self._is_async[processor] = known
-        return known
+        try:
+            return self._is_async[processor]
+        except TypeError:  # it has no hash
+            return _is_async(processor)
+        except KeyError:
+            known = self._is_async[processor] = _is_async(processor)
+            return known
 
     def _after_cancel(self, slot: Slot, outcome: Outcome, limit_s: float) -> Outcome:
         while slot.task is not None and slot.task.cancelling():
@@ -116,9 +119,14 @@ class Executor:
             self._arm(nearest)
 
 
+def _is_async(processor: Processor) -> bool:
+    call = getattr(processor, "__call__", None)  # noqa: B004 - an object's own coroutine method
+    return inspect.iscoroutinefunction(processor) or inspect.iscoroutinefunction(call)
+
+
 def describe_error(error: BaseException) -> str:
     """Return an error's text, whatever its `__str__` does; its type's name when it has none."""
     try:
         return str(error) or type(error).__name__
-    except Exception:  # noqa: BLE001 - a hostile __str__
+    except BaseException:  # noqa: BLE001 - a hostile __str__
         return f"{type(error).__name__} (its text cannot be read)"

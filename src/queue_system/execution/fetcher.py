@@ -27,7 +27,6 @@ _NOTE_AGAIN_S = 1800.0
 _FRESH = 0.7
 _GATHER_S = 0.002
 _MAX_SETTLEMENTS = 500
-_STOP_WITHIN_S = 2.0
 
 Claim = tuple[str, int]
 """A claim's id, and how much it asks for. Sent again, it is the same claim."""
@@ -57,8 +56,6 @@ class Fetcher:
         self._idle: asyncio.Task[None] | None = None
         self._trouble = Trouble(config.log)
         self._serial = itertools.count(1)
-
-    # What the slots and the heartbeat use.
 
     @property
     def incarnation(self) -> str:
@@ -114,12 +111,15 @@ class Fetcher:
             self._executor.stop_slot(slot)
         self.gate.changed.set()
 
+    def release_waiting(self) -> None:
+        """Hand back what no slot has taken yet."""
+        self.holdings.release_waiting()
+        self.gate.changed.set()
+
     def release_unknown(self, incarnation: str, tokens: Sequence[int]) -> None:
         """Hand back tokens that the server books on this incarnation and nobody here knows."""
         self.holdings.release_unknown(incarnation, tokens)
         self.gate.changed.set()
-
-    # The turns.
 
     async def run(self) -> None:
         """Take turns until cancelled. No error of the server ends it."""
@@ -171,15 +171,15 @@ class Fetcher:
         self.holdings.isolate()
         return self.holdings.buffer.take()
 
-    async def wind_down(self, grace_s: float) -> None:
-        """Claim no more; let running operations end for `grace_s`, then cancel them; settle all that can be settled."""
+    async def stop_claiming(self) -> None:
+        """Claim no more, and end the claim that waits for work."""
         self._claims = False
         await self._end_idle()
-        self.holdings.release_waiting()
-        await self._until_quiet(grace_s)
-        for slot in self._executor.slots:
-            self._executor.stop_slot(slot)
-        await self._until_quiet(_STOP_WITHIN_S)
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether settlements have yet to be sent or answered."""
+        return bool(self.holdings.outbox) or self._batch is not None
 
     def leave_blocking(self) -> bool:
         """Settle and release all that is booked on this incarnation, and sign off; tell whether that is done."""
@@ -197,10 +197,12 @@ class Fetcher:
     async def close(self) -> None:
         """End the claim that waits for work, and drop the connections."""
         await self._end_idle()
+        self.drop_connections()
+
+    def drop_connections(self) -> None:
+        """Drop the connections."""
         self._transport.close()
         self._idle_transport.close()
-
-    # Choosing what a turn sends.
 
     def _choose(self) -> None:
         if self._batch is None:
@@ -244,8 +246,6 @@ class Fetcher:
                     slot.noted = now
                     self.holdings.note_running(slot.delivery, self.now_ms() - int(ran * 1000), self.now_ms())
 
-    # Learning what the server answered.
-
     def _register(self, pulse: Pulse, incarnation: str, sent: float) -> None:
         if pulse.alive and incarnation == self.incarnation:
             self._registered = True
@@ -281,8 +281,6 @@ class Fetcher:
                 self.holdings.accept(token, value, claimed.now_ms)
         self.gate.wake()
 
-    # Waiting.
-
     async def _claim_when_woken(self, wanted: int) -> None:
         """Block on the wake-up marker and claim behind it, in one round trip."""
         claim, incarnation, block = (
@@ -309,13 +307,6 @@ class Fetcher:
         if self.holdings.buffer:
             return RELEASE_AFTER_S / 2
         return _NOTE_RUNNING_AFTER_S if self._running() else None
-
-    async def _until_quiet(self, longest_s: float) -> None:
-        deadline = time.monotonic() + longest_s
-        while (self._running() or self.holdings.outbox or self._batch) and time.monotonic() < deadline:
-            self.holdings.release_waiting()
-            self.gate.changed.set()
-            await asyncio.sleep(0.005)
 
     async def _end_idle(self) -> None:
         if self._idle is not None:

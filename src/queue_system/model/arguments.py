@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from queue_system.errors import InvalidInputError
+from queue_system.errors import InvalidInputError, shown
 from queue_system.model.keys import check_identifier
 from queue_system.model.registry import Processor
 from queue_system.model.retry import QueueRetryConfig
 
-_LONGEST_DELAY_S = 1e9
+_LONGEST_S = 1e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +67,17 @@ def check_unique(field: str, values: list[str] | None) -> list[str] | None:
 
 def check_seconds(field: str, value: Any) -> float:
     """Return a positive, finite number of seconds, or raise InvalidInputError."""
-    if not _is_number(value) or not math.isfinite(value) or value <= 0:
-        raise InvalidInputError(field, f"{value!r:.40} is not usable; use a positive number of seconds, or None")
+    if not _is_number(value) or not 0 < value <= _LONGEST_S:
+        limit = f"{_LONGEST_S:.0f}"
+        raise InvalidInputError(field, f"{shown(value)} is not usable; use seconds above 0 and up to {limit}, or None")
     return float(value)
 
 
 def delay_milliseconds(value: Any) -> int:
     """Return a delay given in seconds as ms, rounded up, or raise InvalidInputError."""
-    if not _is_number(value) or not 0 <= value <= _LONGEST_DELAY_S:
+    if not _is_number(value) or not 0 <= value <= _LONGEST_S:
         raise InvalidInputError(
-            "delay", f"{value!r:.40} is not usable; use a number of seconds from 0 to {_LONGEST_DELAY_S:.0f}"
+            "delay", f"{shown(value)} is not usable; use a number of seconds from 0 to {_LONGEST_S:.0f}"
         )
     milliseconds: int = math.ceil(value * 1000)
     return milliseconds

@@ -22,6 +22,7 @@ _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder()
 _canonical_encoder = msgspec.json.Encoder(order="deterministic")
 _MAX_DEPTH = 200
+_MAX_BITS = 14_000  # about 4,200 digits, which Python reads back
 _TEXTUAL = (uuid.UUID, decimal.Decimal)
 
 
@@ -39,7 +40,7 @@ def encode_entity(entity: object, serializer: Serializer | None = None, field: s
         encoded = _encoder.encode(entity)
         if _decoder.decode(encoded) == entity:
             return encoded
-    except (TypeError, ValueError, RecursionError, msgspec.MsgspecError):
+    except Exception:  # noqa: BLE001, S110 - the slow way finds out what is wrong, and where
         pass
     return _encoder.encode(_plain(entity, field, serializer, ()))
 
@@ -65,10 +66,13 @@ def _plain(value: Any, path: str, serializer: Serializer | None, parents: tuple[
         raise UnserializableError(path, f"it is nested deeper than {_MAX_DEPTH} levels")
     inside = (*parents, id(value))
     if isinstance(value, Mapping):
-        return {_member(k, path): _plain(v, f"{path}.{k}", serializer, inside) for k, v in value.items()}
+        return _members(value, path, serializer, inside)
     if isinstance(value, list | tuple):
         return [_plain(v, f"{path}[{i}]", serializer, inside) for i, v in enumerate(value)]
-    converted = _convert(value)
+    try:
+        converted = _convert(value)
+    except Exception as error:
+        raise UnserializableError(path, f"a {type(value).__qualname__} cannot be converted: {error}") from error
     if converted is _UNKNOWN:
         converted = _serialized(serializer, value, path)
     return _plain(converted, path, serializer, inside)
@@ -81,7 +85,23 @@ def _scalar(value: Any, path: str) -> Any:
         if not math.isfinite(value):
             raise UnserializableError(path, f"JSON has no {value!r}; send None or a string")
         return float(value)
-    return int(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    if isinstance(value, int) and not isinstance(value, bool):
+        if value.bit_length() > _MAX_BITS:
+            raise UnserializableError(path, f"an integer of {value.bit_length()} bits is too long; send a string")
+        return int(value)
+    return value
+
+
+def _members(
+    value: Mapping[Any, Any], path: str, serializer: Serializer | None, inside: tuple[int, ...]
+) -> dict[str, Any]:
+    members: dict[str, Any] = {}
+    for key, member in value.items():
+        name = _member(key, path)
+        if name in members:
+            raise UnserializableError(path, f"two of its members would be named {name!a}")
+        members[name] = _plain(member, f"{path}.{name}", serializer, inside)
+    return members
 
 
 _UNKNOWN = object()

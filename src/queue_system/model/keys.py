@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from queue_system.errors import InvalidInputError
+from queue_system.errors import InvalidInputError, shown
 
 PRIORITIES: Final = ("high", "normal", "low")
 """The priorities, in the order in which they are served."""
@@ -20,14 +20,16 @@ _MAX_ID = 256
 def check_priority(priority: object) -> str:
     """Return `priority`, or raise InvalidInputError unless it is one of `PRIORITIES`."""
     if not isinstance(priority, str) or priority not in PRIORITIES:
-        raise InvalidInputError("priority", f"{priority!r} is unknown; use one of {', '.join(PRIORITIES)}")
+        raise InvalidInputError("priority", f"{shown(priority)} is unknown; use one of {', '.join(PRIORITIES)}")
     return priority
 
 
 def check_queue_name(name: object, field: str = "queue_name") -> str:
     """Return `name`, or raise InvalidInputError unless it is 1 to 128 of the characters `A-Z a-z 0-9 _ . -`."""
     if not isinstance(name, str) or not _NAME.match(name):
-        raise InvalidInputError(field, f"{name!r} is no queue name; use 1 to 128 of the characters A-Z a-z 0-9 _ . -")
+        raise InvalidInputError(
+            field, f"{shown(name)} is no queue name; use 1 to 128 of the characters A-Z a-z 0-9 _ . -"
+        )
     return name
 
 
@@ -36,7 +38,7 @@ def check_identifier(value: object, field: str) -> str:
     if not isinstance(value, str) or not 1 <= len(value) <= _MAX_ID or _FORBIDDEN_IN_ID.search(value):
         raise InvalidInputError(
             field,
-            f"{value!r:.80} is not usable; use a string of 1 to {_MAX_ID} characters"
+            f"{shown(value)} is not usable; use a string of 1 to {_MAX_ID} characters"
             " without quotes, backslashes, control characters or lone surrogates",
         )
     return value
@@ -46,7 +48,7 @@ def check_prefix(prefix: object) -> str:
     """Return the key prefix, or raise InvalidInputError if it is empty, too long or holds unusual characters."""
     if not isinstance(prefix, str) or not re.match(r"[A-Za-z0-9_.:{}/-]{1,128}\Z", prefix):
         raise InvalidInputError(
-            "queue_prefix", f"{prefix!r:.80} is not usable; use 1 to 128 of the characters A-Z a-z 0-9 _ . : / {{ }} -"
+            "queue_prefix", f"{shown(prefix)} is not usable; use 1 to 128 of the characters A-Z a-z 0-9 _ . : / {{ }} -"
         )
     return prefix
 

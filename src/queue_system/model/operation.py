@@ -11,6 +11,8 @@ from queue_system.errors import InvalidInputError, UndecodableItemError
 from queue_system.model.keys import check_identifier
 from queue_system.model.retry import QueueRetryConfig
 
+_USUAL_ID: Final = 64
+_LONGEST_S: Final = 1e11
 PHASE_SUCCESS: Final = "on_success"
 PHASE_FAILURE: Final = "on_failure"
 
@@ -73,9 +75,24 @@ def decode_item(item: bytes) -> Operation:
         operation = _decoder.decode(item)
     except (ValueError, RecursionError, msgspec.MsgspecError) as error:
         raise UndecodableItemError(f"not an item: {error}") from error
-    if not operation.operation_id.isalnum() or operation.deduplication_key or operation.nonce:
+    if not item.isascii():
+        _check_text(item)
+    if not _is_plain_id(operation.operation_id) or operation.deduplication_key or operation.nonce:
         _check_identifiers(operation)
+    if not -_LONGEST_S < operation.timestamp < _LONGEST_S:
+        raise UndecodableItemError(f"timestamp: {operation.timestamp} is no time")
     return operation
+
+
+def _is_plain_id(operation_id: str) -> bool:
+    return len(operation_id) <= _USUAL_ID and operation_id.isalnum()
+
+
+def _check_text(item: bytes) -> None:
+    try:
+        item.decode()  # the decoder passes over the names of members that it does not know
+    except UnicodeDecodeError as error:
+        raise UndecodableItemError(f"not an item: {error}") from error
 
 
 def _check_identifiers(operation: Operation) -> None:

@@ -5,6 +5,7 @@ The policy stands in docs/security.md. Everything is checked before an import th
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import inspect
@@ -19,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from queue_system.errors import InvalidInputError, UnresolvableNameError
+from queue_system.errors import InvalidInputError, UnresolvableNameError, shown
 
 Processor = Callable[..., Any]
 
@@ -41,9 +42,9 @@ class Reference:
 
 def parse_reference(text: str, field_name: str) -> Reference:
     """Turn `"package.module.function"`, `"package.module:function"` or `"function"` into a reference, unresolved."""
-    module, _, name = text.replace(":", ".").rpartition(".")
-    if not _NAME.match(name) or (module and not _MODULE.match(module)):
-        raise InvalidInputError(field_name, f"{text!r:.80} is no name; use 'package.module.function' or 'function'")
+    module, dot, name = text.replace(":", ".").rpartition(".")
+    if not _NAME.match(name) or (dot and not _MODULE.match(module)):
+        raise InvalidInputError(field_name, f"{shown(text)} is no name; use 'package.module.function' or 'function'")
     return Reference(name, module or None)
 
 
@@ -65,42 +66,55 @@ class Registry:
 
     allowed_modules: tuple[str, ...] | None = None
     _callables: dict[tuple[str | None, str], Processor] = field(default_factory=dict)
+    _references: dict[Processor, Reference] = field(default_factory=dict)
+    _counts: dict[tuple[str | None, str], int] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def register(self, fn: Processor, name: str | None = None, module: str | None = None) -> Reference:
-        """Register a callable under its own or the given name and return how items name it.
-
-        A function of a module replaces the one of that name, as a reload does. A further closure of the same name
-        gets a suffix of its own, since both may be enqueued.
-        """
+        """Register a callable under its own or the given name and return how items name it; it replaces another."""
         if not callable(fn):
-            raise InvalidInputError("callback", f"{fn!r:.80} is not callable")
-        own_name, own_module = name or _name_of(fn), module or _module_of(fn)
-        reference = Reference(own_name, own_module)
-        key = (own_module, own_name)
-        known = self._callables.get(key)
-        if known is fn:
-            return reference
-        with self._lock:
-            if name is None and "<" in own_name:
-                suffix = 2
-                while (known := self._callables.get(key)) is not None and known is not fn:
-                    key = (own_module, f"{own_name}#{suffix}")
-                    suffix += 1
-            self._callables[key] = fn
-        return Reference(key[1], key[0])
+            raise InvalidInputError("callback", f"{shown(fn)} is not callable")
+        reference = Reference(name or _name_of(fn, "callback").rpartition(".")[2], module or _module_of(fn))
+        self._callables[reference.module, reference.name] = fn
+        return reference
 
     def reference(self, callable_or_name: Processor | str, field_name: str) -> Reference:
         """Return how items name a callable, which is registered, or a name, which is taken as it stands.
+
+        A function of a module replaces the one of that name, as a reload does. A further closure or method of the same
+        name gets a suffix of its own, since both may be enqueued.
 
         Raises:
             InvalidInputError: it is neither a callable nor a usable name; `field_name` is named.
         """
         if isinstance(callable_or_name, str):
             return parse_reference(callable_or_name, field_name)
-        if not callable(callable_or_name):
-            raise InvalidInputError(field_name, f"{callable_or_name!r:.80} is neither a callable nor a name")
-        return self.register(callable_or_name)
+        fn = callable_or_name
+        if not callable(fn):
+            raise InvalidInputError(field_name, f"{shown(fn)} is neither a callable nor a name")
+        known = self._known(fn)
+        if known is not None:
+            return known
+        name, module = _name_of(fn, field_name), _module_of(fn)
+        with self._lock:
+            reference = Reference(name if _NAME.match(name) else self._tell_apart(name, module), module)
+            self._callables[module, reference.name] = fn
+            with contextlib.suppress(TypeError):  # it has no hash
+                self._references[fn] = reference
+        return reference
+
+    def _known(self, fn: Processor) -> Reference | None:
+        try:
+            known = self._references.get(fn)
+        except TypeError:  # it has no hash
+            return None
+        return known if known is not None and self._callables.get((known.module, known.name)) == fn else None
+
+    def _tell_apart(self, name: str, module: str | None) -> str:
+        """Closures and methods of one name are different callables, though nothing but this process knows them."""
+        count = self._counts.get((module, name), 0) + 1
+        self._counts[module, name] = count
+        return name if count == 1 else f"{name}#{count}"
 
     def resolve(self, name: str, module: str | None) -> Processor:
         """Return the callable that an item names.
@@ -126,20 +140,20 @@ class Registry:
 def import_function(reference: Reference, allowed_modules: tuple[str, ...] | None) -> Processor:
     """Import the function that a reference names, if the policy allows it; raise UnresolvableNameError if not."""
     name, module_name = reference.name, reference.module
-    if "<" in name:
-        kind = "a lambda" if "<lambda>" in name else "a closure"
+    if not _NAME.match(name):
+        kind = "a lambda" if "<lambda>" in name else "a closure" if "<locals>" in name else "no function of a module"
         raise UnresolvableNameError(
-            f"{reference} is {kind}: it exists only in the process that enqueued it; use a module-level function"
+            f"{reference} is {kind}: only the process that enqueued it knows it; use a module-level function"
         )
     if module_name is None:
-        raise UnresolvableNameError(f"{name!r} is not registered here, and without a module it cannot be imported")
-    if not _NAME.match(name) or (name.startswith("__") and name.endswith("__")) or not _MODULE.match(module_name):
+        raise UnresolvableNameError(f"{shown(name)} is not registered here, and without a module it cannot be imported")
+    if (name.startswith("__") and name.endswith("__")) or not _MODULE.match(module_name):
         raise UnresolvableNameError(f"{str(reference)!r:.120} is no name of a module's function")
     check_module_allowed(module_name, allowed_modules)
     module = _import(module_name)
     fn = vars(module).get(name)
     if fn is None:
-        raise UnresolvableNameError(f"module {module_name!r} has no function {name!r}")
+        raise UnresolvableNameError(f"module {module_name!r} has no function {shown(name)}")
     if not isinstance(fn, types.FunctionType):
         raise UnresolvableNameError(f"{reference} is a {type(fn).__name__}, not a plain function")
     own = inspect.unwrap(fn)
@@ -197,14 +211,12 @@ def _installed(places: Iterable[str]) -> bool:
     return any(Path(place).resolve().is_relative_to(root) for place in places for root in resolved)
 
 
-def _name_of(fn: Processor) -> str:
+def _name_of(fn: Processor, field_name: str) -> str:
     qualname = getattr(fn, "__qualname__", None)
     if not isinstance(qualname, str):
-        raise InvalidInputError(
-            "processor",
-            f"a {type(fn).__name__} has no name; register it by register_callback(fn, name=...) and use that",
-        )
-    return qualname if "<" in qualname else str(getattr(fn, "__name__", qualname))
+        way_out = "register it by register_callback(fn, name=...) and use that name"
+        raise InvalidInputError(field_name, f"a {type(fn).__name__} has no name; {way_out}")
+    return qualname
 
 
 def _module_of(fn: Processor) -> str | None:

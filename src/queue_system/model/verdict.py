@@ -93,10 +93,11 @@ def _after_error(operation: Operation, error: str, error_type: str, started: flo
         retry = operation.retry_config
     except InvalidInputError as invalid:
         return Reject(f"the retry settings make no sense: {invalid}", type(invalid).__name__)
-    executions = operation.attempts + 1
+    attempts = max(0, operation.attempts)  # a foreign item may say anything
+    executions = attempts + 1
     if executions >= retry.max_attempts:
         return Fail(error, error_type)
-    delay = retry.get_delay_for_attempt(operation.attempts)
+    delay = retry.get_delay_for_attempt(attempts)
     first = started if operation.first_attempt_time is None else operation.first_attempt_time
     if retry.would_exceed_timeout(first, now, delay=delay):
         return Fail(f"{error} (no retry: the total timeout of {retry.timeout} s would pass)", error_type)

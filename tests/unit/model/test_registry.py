@@ -153,9 +153,9 @@ def test_closures_of_one_name_are_told_apart() -> None:
         return lambda entity: n
 
     closures = [make(n) for n in range(3)]
-    references = [registry.register(closure) for closure in closures]
+    references = [registry.reference(closure, "processor") for closure in closures]
     assert len(set(references)) == 3
-    assert references == [registry.register(closure) for closure in closures]
+    assert references == [registry.reference(closure, "processor") for closure in closures]
     assert [registry.resolve(r.name, r.module)(None) for r in references] == [0, 1, 2]
 
 
@@ -163,7 +163,10 @@ def test_methods_of_two_objects_are_told_apart_or_refused() -> None:
     """The second must not take the operations of the first."""
     registry = Registry()
     try:
-        references = [registry.register(Job("first").run), registry.register(Job("second").run)]
+        references = [
+            registry.reference(Job("first").run, "processor"),
+            registry.reference(Job("second").run, "processor"),
+        ]
     except InvalidInputError:
         return
     assert [registry.resolve(r.name, r.module)(None) for r in references] == ["first", "second"]
@@ -172,7 +175,7 @@ def test_methods_of_two_objects_are_told_apart_or_refused() -> None:
 def test_functions_of_one_name_in_two_classes_are_told_apart_or_refused() -> None:
     registry = Registry()
     try:
-        references = [registry.register(Job("job").run), registry.register(OtherJob.run)]
+        references = [registry.reference(Job("job").run, "processor"), registry.reference(OtherJob.run, "processor")]
     except InvalidInputError:
         return
     assert [registry.resolve(r.name, r.module)(None) for r in references] == ["job", "other"]
@@ -227,7 +230,7 @@ def test_a_function_of_an_application_module_is_imported_once(write_module: Writ
         ("wraps", "is defined elsewhere"),
         ("__secret__", "is no name"),
         ("__import__", "is no name"),
-        ("Kind.method", "is no name"),
+        ("Kind.method", "is no function of a module"),
     ],
 )
 def test_what_is_no_function_of_that_module_is_refused(write_module: Write, name: str, problem: str) -> None:
@@ -327,7 +330,7 @@ def test_registering_from_many_threads_loses_nothing() -> None:
         start.wait()
         for _ in range(50):
             closure = lambda entity: None  # noqa: E731 - a lambda's name is what is tested
-            found.append((registry.register(closure), closure))
+            found.append((registry.reference(closure, "processor"), closure))
 
     threads = [threading.Thread(target=register) for _ in range(8)]
     for thread in threads:
