@@ -6,6 +6,7 @@ import hashlib
 import secrets
 import time
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 from queue_system.broker.commands import MAX_ITEMS, NewOperation, split_batch
@@ -86,7 +87,7 @@ class QueueManager:
         }
         if deduplication_key is not None:
             queue_data["deduplication_key"] = deduplication_key
-        name = _default_queue_name(queue_data) if queue_name is None else queue_name
+        name = _default_queue_name(queue_data["processor"]) if queue_name is None else queue_name
         return self._queue_operation(queue_data, name, priority, custom_serializer)
 
     @try_catch
@@ -105,7 +106,7 @@ class QueueManager:
         check_list("entities", entities)
         options = check_batch_options(kwargs)
         header = self._header(processor, options.retry_config, options.on_success, options.on_failure, options.timeout)
-        name = _default_queue_name(header) if options.queue_name is None else options.queue_name
+        name = _default_queue_name(header["processor"]) if options.queue_name is None else options.queue_name
         queue = f"{check_priority(options.priority)}:{check_queue_name(name)}"
         delay_ms = delay_milliseconds(options.delay)
         operations, nonce = self._prepare_batch(entities, header, options)
@@ -267,8 +268,9 @@ class QueueManager:
         self.config._log_error(operation, error)  # noqa: SLF001 - one way to report for config and manager
 
 
-def _default_queue_name(header: dict[str, Any]) -> str:
-    return queue_name_from(header["processor"].partition("#")[0].rpartition(".")[2])
+@lru_cache(maxsize=1024)
+def _default_queue_name(processor: str) -> str:
+    return queue_name_from(processor.partition("#")[0].rpartition(".")[2])
 
 
 def _describe_answer(operation_id: str, answer: int | bytes) -> dict[str, Any]:

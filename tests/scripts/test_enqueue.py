@@ -149,11 +149,19 @@ def test_a_deduplication_key_whose_record_makes_no_sense_heals(broker: Broker, g
     assert broker.enqueue(Q, "2", key="k") == [1]
 
 
-@pytest.mark.parametrize("key", [Q, "ready:normal", "registry", "wake", "wake:a", "dedup"])
+@pytest.mark.parametrize("key", [Q, "ready:normal", "registry", "dedup"])
 def test_a_foreign_type_refuses_the_call_before_its_first_write(broker: Broker, key: str) -> None:
     broker.squat(key)
     new = [NewOperation("1", item_of("1"), "k"), NewOperation("2", item_of("2"), "k2")]
     assert_refused(broker, broker.commands.enqueue(Q, "n", new, dedup_ttl_ms=DEDUP_TTL_MS))
+
+
+@pytest.mark.parametrize("key", ["wake", "wake:a"])
+def test_a_wake_up_marker_of_a_foreign_type_refuses_nothing(broker: Broker, key: str) -> None:
+    """It is a hint: workers look every 5 s without it."""
+    broker.squat(key)
+    assert broker.enqueue(Q, "1") == [1]
+    assert broker.items(Q) == ["1"]
 
 
 def test_a_foreign_type_of_the_delayed_set_refuses_delayed_operations_only(broker: Broker) -> None:

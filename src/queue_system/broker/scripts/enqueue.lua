@@ -14,10 +14,8 @@ local delayed, dedup = prefix .. 'delayed', prefix .. 'dedup'
 local wake, wake_name = prefix .. 'wake', prefix .. 'wake:' .. name
 
 redis.call('LLEN', list)
-redis.call('ZCARD', ready)
-redis.call('SCARD', registry)
-redis.call('ZCARD', wake)
-redis.call('ZCARD', wake_name)
+local indexed = redis.call('ZSCORE', ready, name)
+if not indexed then redis.call('SCARD', registry) end
 if delay_ms > 0 then redis.call('ZCARD', delayed) end
 for i = 7, #ARGV, 3 do
   if ARGV[i] ~= '' then
@@ -68,11 +66,13 @@ if #fresh > 0 then
     for i = 1, #fresh do redis.call('ZADD', delayed, due_ms, '0\n' .. queue .. '\n' .. fresh[i]) end
   else
     redis.call('LPUSH', list, unpack(fresh))
-    redis.call('ZADD', ready, 'NX', time[1] * 1000000 + time[2], name)
   end
-  redis.call('SADD', registry, list)
-  redis.call('ZADD', wake, 0, 'r')
-  redis.call('ZADD', wake_name, 0, 'r')
+  if not indexed then -- an indexed list is registered
+    redis.call('SADD', registry, list)
+    if delay_ms == 0 then redis.call('ZADD', ready, time[1] * 1000000 + time[2], name) end
+  end
+  redis.pcall('ZADD', wake, 0, 'r') -- a hint: without it, workers look every 5 s
+  redis.pcall('ZADD', wake_name, 0, 'r')
   redis.pcall('HINCRBY', prefix .. 'metrics', 'enqueued', #fresh)
 end
 return answers
