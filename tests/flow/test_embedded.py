@@ -10,8 +10,9 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import pytest
 import redis
@@ -24,9 +25,6 @@ from queue_system.broker.embedded import (
     release,
 )
 from queue_system.errors import InvalidInputError, ServerError, ServerUnreachableError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 SRC = Path(__file__).parents[2] / "src"
 PRELUDE = """

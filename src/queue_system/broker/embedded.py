@@ -17,17 +17,15 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO
 from urllib.parse import quote, unquote, urlsplit
 
 from queue_system.broker import embedded_supervisor
 from queue_system.broker.embedded_supervisor import CLIENTS_LOCK, LOG_NAME, SOCKET_NAME, SUPERVISOR_LOCK, ask
 from queue_system.errors import InvalidInputError, ServerError, ServerUnreachableError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 DATA_DIR_VARIABLE = "QUEUE_SYSTEM_DATA_DIR"
 DEFAULT_DATA_DIR = ".queue-system"

@@ -5,14 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
+from queue_system.clock import Clock
 from queue_system.errors import InvalidInputError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from queue_system.clock import Clock
 
 _VALUE_LIMIT_BYTES: Final = 2048
 _CUT_MARK: Final = "..."

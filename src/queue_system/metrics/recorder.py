@@ -6,15 +6,12 @@ import math
 import threading
 from decimal import Decimal
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from queue_system.clock import Clock
 from queue_system.errors import InvalidInputError
-from queue_system.metrics.logs import LogThrottle
+from queue_system.metrics.logs import LogThrottle, StructuredLogger
 from queue_system.metrics.thresholds import Kind, kind_of, logs_every_change, next_threshold, quiet_range
-
-if TYPE_CHECKING:
-    from queue_system.clock import Clock
-    from queue_system.metrics.logs import StructuredLogger
 
 STANDARD_METRICS: Final = (
     "enqueued",

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import math
 import random
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Sequence
+from typing import Any, Final
 
 from queue_system.errors import InvalidInputError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 MAX_ATTEMPTS_LIMIT: Final = 10_000
 LONGEST_S: Final = 1e9

@@ -7,15 +7,13 @@ import functools
 import inspect
 import random
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, cast
+from typing import Any, Final, ParamSpec, TypeVar, cast
 
 from queue_system.clock import SYSTEM_CLOCK, Clock
 from queue_system.resilience.selection import selects
 from queue_system.resilience.validation import check_count, check_exceptions, check_seconds
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
 
 __all__ = ["RetryPolicy", "RetryRun", "backoff_delay", "retry_with_backoff"]
 

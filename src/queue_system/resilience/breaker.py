@@ -6,15 +6,13 @@ import enum
 import inspect
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, cast
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, ParamSpec, TypeVar, cast
 
 from queue_system.clock import SYSTEM_CLOCK, Clock
 from queue_system.errors import CircuitOpenError
 from queue_system.resilience.selection import selects
 from queue_system.resilience.validation import check_count, check_exceptions, check_name, check_seconds
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
 
 __all__ = ["CircuitBreaker", "CircuitState"]
 

@@ -6,17 +6,13 @@ import functools
 import inspect
 import threading
 import weakref
-from typing import TYPE_CHECKING, Any, ParamSpec, TypedDict, TypeVar, cast
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypedDict, TypeVar, Unpack, cast
 
+from queue_system.clock import Clock
 from queue_system.errors import InvalidInputError
 from queue_system.resilience.breaker import CircuitBreaker
 from queue_system.resilience.validation import check_name, qualified_name
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Unpack
-
-    from queue_system.clock import Clock
 
 __all__ = ["BreakerParameters", "circuit_breaker", "get_breaker"]
 

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from queue_system.errors import InvalidInputError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 __all__ = ["check_count", "check_exceptions", "check_name", "check_seconds", "qualified_name"]
 

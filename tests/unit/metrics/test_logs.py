@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import logging
 import threading
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, MutableMapping
+from typing import Any
 
 import pytest
 import structlog
@@ -14,9 +15,6 @@ from structlog.testing import capture_logs
 from queue_system.errors import InvalidInputError
 from queue_system.metrics.logs import LogThrottle, StructuredLogger
 from tests.unit.metrics.support import LineLogger, ManualClock
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, MutableMapping
 
 LIMIT = 2048
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import math
 import pickle
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,9 +14,6 @@ from hypothesis import strategies as st
 
 from queue_system.errors import InvalidInputError
 from queue_system.model.retry import QueueRetryConfig
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 seconds = st.floats(min_value=0, max_value=1e9)
 configs = st.builds(

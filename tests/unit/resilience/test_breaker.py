@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
 
 import pytest
 
 from queue_system.errors import CircuitOpenError, InvalidInputError
 from queue_system.resilience import CircuitBreaker, CircuitState
 from tests.unit.resilience.manual_clock import ManualClock
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 class DownError(Exception):

@@ -5,15 +5,12 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import pytest
 
 from queue_system.errors import QueueSystemError
 from queue_system.resilience import try_catch
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 ERROR_TYPES = [QueueSystemError, ValueError]
 
