@@ -18,8 +18,8 @@ from queue_system.broker.failures import redact, typed
 from queue_system.broker.protocol import Command
 from queue_system.broker.sync import SyncTransport
 from queue_system.clock import SYSTEM_CLOCK
-from queue_system.errors import InvalidInputError, ServerUnreachableError, shown
-from queue_system.metrics import MetricsRecorder, StructuredLogger
+from queue_system.errors import CircuitOpenError, InvalidInputError, ServerError, ServerUnreachableError, shown
+from queue_system.metrics import LogThrottle, MetricsRecorder, StructuredLogger
 from queue_system.model.arguments import check_list
 from queue_system.model.keys import PRIORITIES, Keys, check_prefix, check_priority, check_queue_name
 from queue_system.model.registry import Registry
@@ -94,6 +94,7 @@ class QueueConfig:
         self.max_item_bytes = _whole("max_item_bytes", max_item_bytes, 1)
         self.redis_client = redis_client
         self._endpoint: Endpoint | None = None
+        self._outage = LogThrottle(1.0, SYSTEM_CLOCK)
         self._data_dir: Path | None = None
         self._define_queue_keys()
 
@@ -170,7 +171,14 @@ class QueueConfig:
         run: Callable[[Command[T]], T] = self.transport.run
         return self.breaker.run(run, (command,), {})
 
+    def run_many(self, commands: Sequence[Command[T]]) -> list[T]:
+        """Run commands one after the other, as `run` does one."""
+        run_many: Callable[[Sequence[Command[T]]], list[T]] = self.transport.run_many
+        return self.breaker.run(run_many, (commands,), {})
+
     def _log_error(self, operation: str, error: BaseException) -> None:
+        if isinstance(error, ServerError | CircuitOpenError) and not self._outage.ready():
+            return  # an outage must not flood the log
         self.log.error("call failed", call=operation, error_type=type(error).__name__, error=redact(str(error)))
 
     def _client(self) -> redis.Redis:

@@ -22,7 +22,7 @@ from queue_system.model.arguments import (
     check_unique,
     delay_milliseconds,
 )
-from queue_system.model.entity import canonical_entity, encode_entity
+from queue_system.model.entity import canonical_entity, encode_entities, encode_entity
 from queue_system.model.keys import check_identifier, check_priority, check_queue_name, queue_name_from
 from queue_system.model.operation import Operation, encode_item, encode_tail
 from queue_system.model.registry import Processor, Reference
@@ -110,23 +110,19 @@ class QueueManager:
         queue = f"{check_priority(options.priority)}:{check_queue_name(name)}"
         delay_ms = delay_milliseconds(options.delay)
         operations, nonce = self._prepare_batch(entities, header, options)
-        answers: list[int | bytes] = []
-        for chunk in split_batch(operations):
-            answers += self.config.run(
-                self.config.commands.enqueue(
-                    queue, nonce, chunk, delay_ms=delay_ms, dedup_ttl_ms=int(self.config.dedup_ttl * 1000)
-                )
-            )
+        ttl_ms = int(self.config.dedup_ttl * 1000)
+        enqueue = self.config.commands.enqueue
+        commands = [
+            enqueue(queue, nonce, chunk, delay_ms=delay_ms, dedup_ttl_ms=ttl_ms) for chunk in split_batch(operations)
+        ]
+        answers = [answer for reply in self.config.run_many(commands) for answer in reply] if commands else []
         duration_ms = round((time.perf_counter() - started) * 1000, 3)
         if operations:
             self.config.metrics.add_many("enqueued", answers.count(1))
             self.config.metrics.log_batch("enqueue", len(operations), duration_ms)
-        rest = {
-            "has_callbacks": options.on_success is not None or options.on_failure is not None,
-            "enqueue_time_ms": duration_ms,
-        }
+        has_callbacks = options.on_success is not None or options.on_failure is not None
         return [
-            {**_describe_answer(new.operation_id, answer), **rest}
+            _describe(new.operation_id, answer, has_callbacks, duration_ms)
             for new, answer in zip(operations, answers, strict=True)
         ]
 
@@ -196,11 +192,8 @@ class QueueManager:
         (answer,) = self.config.run(command)
         if answer == 1:
             self.config.metrics.update("enqueued")
-        return {
-            **_describe_answer(operation_id, answer),
-            "has_callbacks": "on_success" in data or "on_failure" in data,
-            "enqueue_time_ms": round((time.perf_counter() - started) * 1000, 3),
-        }
+        has_callbacks = "on_success" in data or "on_failure" in data
+        return _describe(operation_id, answer, has_callbacks, round((time.perf_counter() - started) * 1000, 3))
 
     def _prepare_batch(
         self, entities: Sequence[Any], header: dict[str, Any], options: BatchOptions
@@ -212,13 +205,14 @@ class QueueManager:
         template = Operation(timestamp=round(time.time(), 3), nonce=nonce, **header)
         tail = encode_tail(template)
         operations = []
-        for i, entity in enumerate(entities):
+        for i, entity in enumerate(encode_entities(entities, options.custom_serializer)):
             operation_id, key = f"{base}{i:08x}" if ids is None else ids[i], ""
             if dedup_keys is not None:
                 template.deduplication_key = key = dedup_keys[i]
                 tail = encode_tail(template)
-            encoded = encode_entity(entity, options.custom_serializer, f"entities[{i}]")
-            item = self._check_size(encode_item(operation_id, encoded, tail), f"entities[{i}]")
+            item = encode_item(operation_id, entity, tail)
+            if len(item) > self.config.max_item_bytes:
+                self._check_size(item, f"entities[{i}]")
             operations.append(NewOperation(operation_id, item, key))
         return operations, nonce
 
@@ -273,11 +267,14 @@ def _default_queue_name(processor: str) -> str:
     return queue_name_from(processor.partition("#")[0].rpartition(".")[2])
 
 
-def _describe_answer(operation_id: str, answer: int | bytes) -> dict[str, Any]:
-    """Turn the script's answer for one operation into what `enqueue` returns first."""
-    if isinstance(answer, bytes):
-        return {"operation_id": answer.decode(), "status": "duplicate"}
-    return {"operation_id": operation_id, "status": "queued" if answer == 1 else "duplicate"}
+def _describe(operation_id: str, answer: int | bytes, has_callbacks: bool, duration_ms: float) -> dict[str, Any]:
+    """Turn the script's answer for one operation into what `enqueue` returns."""
+    return {
+        "operation_id": answer.decode() if isinstance(answer, bytes) else operation_id,
+        "status": "queued" if answer == 1 else "duplicate",
+        "has_callbacks": has_callbacks,
+        "enqueue_time_ms": duration_ms,
+    }
 
 
 def _put(header: dict[str, Any], name: str, reference: Reference) -> None:

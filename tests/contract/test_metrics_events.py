@@ -128,6 +128,6 @@ def test_what_cannot_log_is_refused() -> None:
 def test_a_stdlib_logger_gets_the_fields_as_extra(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "contract"):
         QueueConfig(logger=logging.getLogger("contract")).update_metric("processed", 2)
-    (record,) = caplog.records
+    (record,) = (record for record in caplog.records if record.name == "contract")
     assert vars(record)["metric_name"] == "processed"
     assert vars(record)["metric_value"] == 2

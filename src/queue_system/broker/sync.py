@@ -7,7 +7,7 @@ import os
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from redis.exceptions import RedisError
@@ -44,11 +44,27 @@ class SyncTransport:
         Raises:
             QueueSystemError: typed, after at most `retries` resends.
         """
+        return self.run_many((command,), retries=retries, wait=wait)[0]
+
+    def run_many(
+        self,
+        commands: Sequence[Command[T]],
+        *,
+        retries: int | None = None,
+        wait: Callable[[float], object] = time.sleep,
+    ) -> list[T]:
+        """Run commands one after the other, the next being sent while the server works on the one before.
+
+        Raises:
+            QueueSystemError: typed, after at most `retries` resends; those before the failed command were run.
+        """
         left = self._retries if retries is None else retries
+        replies: list[Any] = []
         attempt = 0
         while True:
             try:
-                return command.parse(self._exchange(command))
+                self._exchange(commands, replies)
+                return [command.parse(reply) for command, reply in zip(commands, replies, strict=True)]
             except (ErrorReply, RedisError, OSError) as error:
                 if attempt >= left or not is_transient(error):
                     raise typed(error, self._endpoint().address) from error
@@ -60,25 +76,37 @@ class SyncTransport:
         """Close the idle connections; the next command opens a fresh one."""
         _close_all(self._idle)
 
-    def _exchange(self, command: Command[Any]) -> Any:
+    def _exchange(self, commands: Sequence[Command[Any]], replies: list[Any]) -> None:
+        """Add the replies that are missing."""
         connection = self._acquire()
+        wire = connection.wire
         try:
-            reply = connection.wire.exchange(command.request())
-            if isinstance(reply, ErrorReply) and str(reply).startswith("NOSCRIPT"):
-                reply = connection.wire.exchange(command.request(by_text=True))
+            first = len(replies)
+            wire.send(commands[first].request())
+            for i in range(first, len(commands)):
+                if i + 1 < len(commands):
+                    wire.send(commands[i + 1].request())
+                replies.append(wire.receive())
+            failed = next((i for i in range(first, len(replies)) if isinstance(replies[i], ErrorReply)), None)
+            while failed is not None and str(replies[failed]).startswith("NOSCRIPT"):
+                wire.send(commands[failed].request(by_text=True))
+                replies[failed] = wire.receive()
+                failed = next((i for i in range(failed, len(replies)) if isinstance(replies[i], ErrorReply)), None)
         except BaseException:
-            # What is still to come on this connection belongs to this command; nobody else may read it.
+            # What is still to come on this connection belongs to these commands; nobody else may read it.
             connection.close()
             self.close()
             raise
-        if isinstance(reply, ErrorReply):
-            if is_transient(reply):
-                connection.close()  # such as READONLY: a fresh connection may lead to the new primary
-            else:
-                self._release(connection)
-            raise reply
-        self._release(connection)
-        return reply
+        if failed is None:
+            self._release(connection)
+            return
+        error = replies[failed]
+        del replies[failed:]
+        if is_transient(error):
+            connection.close()  # such as READONLY: a fresh connection may lead to the new primary
+        else:
+            self._release(connection)
+        raise error
 
     def _acquire(self) -> SyncConnection:
         if self._pid != os.getpid():
@@ -92,7 +120,8 @@ class SyncTransport:
     def _connect(self) -> SyncConnection:
         connection = self._endpoint().connect()
         if not self._checked:
-            reply = connection.wire.exchange(_SERVER_INFO.request())
+            connection.wire.send(_SERVER_INFO.request())
+            reply = connection.wire.receive()
             if isinstance(reply, bytes):  # an ACL may deny INFO
                 check_version(_SERVER_INFO.parse(reply))
             self._checked = True

@@ -33,9 +33,12 @@ class SyncWire:
         self._socket = connected
         self._reader = new_reader()
 
-    def exchange(self, request: bytes) -> Any:
-        """Send one request and return its reply, an ErrorReply included. Raises OSError."""
+    def send(self, request: bytes) -> None:
+        """Send one request. Raises OSError."""
         self._socket.sendall(request)
+
+    def receive(self) -> Any:
+        """Return the next reply, an ErrorReply included. Raises OSError."""
         while (reply := self._reader.gets()) is _INCOMPLETE:
             data = self._socket.recv(_CHUNK)
             if not data:

@@ -112,8 +112,9 @@ class Fetcher:
         self.gate.changed.set()
 
     def release_waiting(self) -> None:
-        """Hand back what no slot has taken yet."""
-        self.holdings.release_waiting()
+        """Hand back what no slot has taken; not while a claim may bring more, so that the old order stays."""
+        if self._claim is None:
+            self.holdings.release_waiting()
         self.gate.changed.set()
 
     def release_unknown(self, incarnation: str, tokens: Sequence[int]) -> None:
@@ -172,14 +173,14 @@ class Fetcher:
         return self.holdings.buffer.take()
 
     async def stop_claiming(self) -> None:
-        """Claim no more, and end the claim that waits for work."""
-        self._claims = False
+        """Claim and start no more, and end the claim that waits for work."""
+        self._claims, self.gate.closed = False, True
         await self._end_idle()
 
     @property
     def unsettled(self) -> bool:
-        """Whether settlements have yet to be sent or answered."""
-        return bool(self.holdings.outbox) or self._batch is not None
+        """Whether anything has yet to be handed back, settled or answered."""
+        return bool(self.holdings.buffer or self.holdings.outbox or self._batch or self._claim)
 
     def leave_blocking(self) -> bool:
         """Settle and release all that is booked on this incarnation, and sign off; tell whether that is done."""

@@ -15,6 +15,8 @@ class Gate:
     def __init__(self, buffer: Buffer) -> None:
         self.valid_until = 0.0
         """Until when, on the monotonic clock, the lease surely holds; past it nothing is started."""
+        self.closed = False
+        """Whether nothing more is started because the worker stops."""
         self.starved = False
         """Whether a slot has found the buffer empty."""
         self.changed = asyncio.Event()
@@ -25,12 +27,12 @@ class Gate:
     @property
     def is_open(self) -> bool:
         """Whether deliveries may be started."""
-        return time.monotonic() < self.valid_until
+        return time.monotonic() < self.valid_until and not self.closed
 
     async def take(self) -> Delivery:
         """Return the next delivery, waiting for one if need be."""
         while True:
-            if time.monotonic() < self.valid_until and (delivery := self._buffer.take()) is not None:
+            if self.is_open and (delivery := self._buffer.take()) is not None:
                 return delivery
             self.starved = True
             future = asyncio.get_running_loop().create_future()

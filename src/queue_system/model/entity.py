@@ -9,7 +9,7 @@ import decimal
 import enum
 import math
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -43,6 +43,17 @@ def encode_entity(entity: object, serializer: Serializer | None = None, field: s
     except Exception:  # noqa: BLE001, S110 - the slow way finds out what is wrong, and where
         pass
     return _encoder.encode(_plain(entity, field, serializer, ()))
+
+
+def encode_entities(entities: Sequence[object], serializer: Serializer | None = None) -> list[bytes]:
+    """Encode the entities of a batch, each as `encode_entity` does; the usual ones are proven in one go."""
+    try:
+        encoded = [_encoder.encode(entity) for entity in entities]
+        if _decoder.decode(b"[%b]" % b",".join(encoded)) == list(entities):
+            return encoded
+    except Exception:  # noqa: BLE001, S110 - the slow way finds out what is wrong, and where
+        pass
+    return [encode_entity(entity, serializer, f"entities[{i}]") for i, entity in enumerate(entities)]
 
 
 def canonical_entity(entity: object) -> bytes:

@@ -9,6 +9,8 @@ import msgspec
 from queue_system.errors import InvalidInputError
 from queue_system.model.operation import Operation
 
+_ROUNDING_S = 0.002  # both times are in whole ms, and a timer may be early by one
+
 
 class Succeeded(msgspec.Struct, frozen=True, gc=False):
     """The processor returned `result`."""
@@ -99,6 +101,6 @@ def _after_error(operation: Operation, error: str, error_type: str, started: flo
         return Fail(error, error_type)
     delay = retry.get_delay_for_attempt(attempts)
     first = started if operation.first_attempt_time is None else operation.first_attempt_time
-    if retry.would_exceed_timeout(first, now, delay=delay):
+    if retry.would_exceed_timeout(first, now + _ROUNDING_S, delay=delay):
         return Fail(f"{error} (no retry: the total timeout of {retry.timeout} s would pass)", error_type)
     return Retry(delay, error, error_type)

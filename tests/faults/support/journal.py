@@ -53,7 +53,8 @@ class Journal:
         """Return all entries so far, or those of one event, in the order in which they were written."""
         if not self.path.exists():
             return []
-        fields = (line.split() for line in self.path.read_text().splitlines())
+        whole_lines, _, _ = self.path.read_text().rpartition("\n")  # a reader may see a part of the last one
+        fields = (line.split() for line in whole_lines.splitlines())
         entries = [Entry(kind, int(at), int(pid), name, int(run)) for kind, at, pid, name, run in fields]
         return [entry for entry in entries if event is None or entry.event == event]
 
