@@ -37,8 +37,6 @@ from queue_system.upkeep.heartbeat import Heartbeat
 from queue_system.upkeep.reaper import Reaper
 from queue_system.upkeep.sweeper import Sweeper
 
-_TIME_SLICE_S = 0.002
-_SHORTEST_SLICE_S = 0.0001
 _LONGEST_GRACE_S = 25.0
 _LONGEST_TIMEOUT_S = 1e9
 
@@ -183,14 +181,13 @@ class QueueWorker:
         )
 
     async def _worker_loop(self, worker_id: int) -> None:
-        """Handle one delivery after another in one slot. All slots together yield to the loop about every 2 ms."""
+        """Handle one delivery after another in one slot. All slots together let the event loop breathe every ms."""
         stream = self._stream
         if stream is None:
             return
-        slot, clean, yielded = stream.executor.slots[worker_id], contextvars.copy_context(), time.monotonic()
-        time_slice_s = max(_SHORTEST_SLICE_S, _TIME_SLICE_S / self.max_workers)
+        slot, gate, clean = stream.executor.slots[worker_id], stream.fetcher.gate, contextvars.copy_context()
         while True:
-            delivery = await stream.fetcher.gate.take()
+            delivery = await gate.take()
             slot.delivery, slot.noted = delivery, 0.0
             try:
                 await self._handle(stream, slot, delivery)
@@ -205,9 +202,8 @@ class QueueWorker:
             if _differs(contextvars.copy_context(), clean):
                 clean.run(self._start_slot, stream, worker_id)  # what a processor set must not reach the next operation
                 return
-            if slot.started - yielded > time_slice_s:
-                await asyncio.sleep(0)
-                yielded = time.monotonic()
+            if slot.started > gate.slice_until:
+                await gate.breathe()
 
     async def _handle(self, stream: Stream, slot: Slot, delivery: Delivery) -> None:
         """Resolve, execute, judge, settle: the way of one operation. A callback comes as a delivery of its own."""

@@ -17,7 +17,7 @@ from queue_system.execution.delivery import Delivery
 from queue_system.execution.executor import Executor
 from queue_system.execution.gate import Gate
 from queue_system.execution.holdings import Holdings
-from queue_system.execution.lookahead import RELEASE_AFTER_S, Lookahead, block_seconds
+from queue_system.execution.lookahead import LARGEST_TURN, RELEASE_AFTER_S, Lookahead, block_seconds
 from queue_system.execution.settlement import Batch, Settlement
 from queue_system.execution.tally import Tally
 from queue_system.execution.trouble import Trouble
@@ -26,7 +26,6 @@ _NOTE_RUNNING_AFTER_S = 0.1
 _NOTE_AGAIN_S = 1800.0
 _FRESH = 0.7
 _GATHER_S = 0.002
-_MAX_SETTLEMENTS = 500
 
 Claim = tuple[str, int]
 """A claim's id, and how much it asks for. Sent again, it is the same claim."""
@@ -133,7 +132,7 @@ class Fetcher:
                 await self._trouble.wait(error)
                 self.gate.changed.set()
             await self.gate.wait(self._longest_pause())
-            if self._lookahead.flows(len(self.holdings.buffer)):
+            if self._lookahead.may_gather(len(self.holdings.buffer), len(self.holdings.outbox)):
                 await asyncio.sleep(_GATHER_S)
 
     async def turn(self) -> None:
@@ -207,7 +206,7 @@ class Fetcher:
 
     def _choose(self) -> None:
         if self._batch is None:
-            self._batch = self.holdings.outbox.take(_MAX_SETTLEMENTS)
+            self._batch = self.holdings.outbox.take(LARGEST_TURN)
             if self._batch is not None:
                 self._lookahead.observe_runs(self._batch.durations())
         if self._claim is None and self._idle is None and (wanted := self._wanted()):
@@ -218,7 +217,8 @@ class Fetcher:
 
     def _wanted(self) -> int:
         stale = self._registered and not self.gate.is_open
-        if not self._claims or stale or self.holdings.isolating:
+        behind = len(self.holdings.outbox) >= LARGEST_TURN  # what is claimed now could not be settled in time
+        if not self._claims or stale or behind or self.holdings.isolating:
             return 0
         free = len(self._executor.slots) - self._running()
         return self._lookahead.room(free, len(self.holdings.buffer))

@@ -8,6 +8,8 @@ from collections import deque
 
 from queue_system.execution.delivery import Buffer, Delivery
 
+_SLICE_S = 0.001
+
 
 class Gate:
     """Lets slots take deliveries while the lease surely holds."""
@@ -21,7 +23,10 @@ class Gate:
         """Whether a slot has found the buffer empty."""
         self.changed = asyncio.Event()
         """Set when the fetcher has something to do."""
+        self.slice_until = 0.0
+        """Until when, on the monotonic clock, slots may go on before they let the event loop serve others."""
         self._buffer = buffer
+        self._breathing = False
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     @property
@@ -39,6 +44,17 @@ class Gate:
             self._waiting.append(future)
             self.changed.set()
             await future
+
+    async def breathe(self) -> None:
+        """Let the event loop serve others; the next time slice begins when it comes round."""
+        if not self._breathing:
+            self._breathing = True
+            asyncio.get_running_loop().call_soon(self._begin_slice)
+        await asyncio.sleep(0)
+
+    def _begin_slice(self) -> None:
+        self._breathing = False
+        self.slice_until = time.monotonic() + _SLICE_S
 
     def wake(self) -> None:
         """Let slots that wait take what the buffer holds."""

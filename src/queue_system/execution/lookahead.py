@@ -7,8 +7,9 @@ from typing import Final
 
 WINDOW_S: Final = 0.020
 RELEASE_AFTER_S: Final = 0.050
-LARGEST_CLAIM: Final = 1000
-_STREAM: Final = 100
+LARGEST_TURN: Final = 500
+_LARGEST: Final = 2 * LARGEST_TURN  # one turn's worth is run while the next is fetched
+_SMALL_TURN: Final = 100
 _LONGEST_BLOCK_S: Final = 5.0
 _SHORTEST_BLOCK_S: Final = 0.01
 _WEIGHT: Final = 0.25
@@ -30,17 +31,17 @@ class Lookahead:
         if self._mean_s is None:
             return 0
         runs_in_window = WINDOW_S * self._slots / max(self._mean_s, 1e-9)
-        return int(min(self._allowance, runs_in_window, LARGEST_CLAIM))
+        return int(min(self._allowance, runs_in_window, _LARGEST))
 
     def room(self, free_slots: int, waiting: int) -> int:
         """Return how many deliveries to claim; 0 when that is not worth a round trip."""
         if waiting >= free_slots and waiting > self.allowance // 2:
             return 0
-        return max(0, min(free_slots + self.allowance - waiting, LARGEST_CLAIM))
+        return max(0, min(free_slots + self.allowance - waiting, LARGEST_TURN))
 
-    def flows(self, waiting: int) -> bool:
-        """Tell whether there is enough work at hand to let settlements gather for a larger turn."""
-        return self.allowance >= _STREAM and waiting > self.allowance // 2
+    def may_gather(self, waiting: int, unsettled: int) -> bool:
+        """Tell whether there is so much work at hand that the few settlements may wait for a larger turn."""
+        return unsettled < _SMALL_TURN and self.allowance >= _SMALL_TURN and waiting > self.allowance // 4
 
     def observe_runs(self, durations_s: list[float]) -> None:
         """Learn how long the operations of a turn ran."""
@@ -56,7 +57,7 @@ class Lookahead:
 
     def observe_starving(self) -> None:
         """Learn that slots were free while a turn was under way and there was more to claim."""
-        self._allowance = min(max(2.0 * self._allowance, float(self._slots)), LARGEST_CLAIM)
+        self._allowance = min(max(2.0 * self._allowance, float(self._slots)), _LARGEST)
 
     def observe_wait(self, waited_s: float) -> None:
         """Learn how long the last delivery waited for a slot."""

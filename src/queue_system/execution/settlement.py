@@ -63,12 +63,14 @@ class Outbox:
 
     _groups: dict[tuple[str, int], list[Settlement]] = field(default_factory=dict)
     _serial: int = 0
+    _size: int = 0
 
-    def __bool__(self) -> bool:
-        return bool(self._groups)
+    def __len__(self) -> int:
+        return self._size
 
     def put(self, settlement: Settlement) -> None:
         """Add a settlement."""
+        self._size += 1
         key = (settlement.verb, settlement.ttl_ms)
         group = self._groups.get(key)
         if group is None:
@@ -96,11 +98,13 @@ class Outbox:
                 taken += chosen
                 count += 3 + _ARITY[verb] * len(chosen)
         self._serial += 1
+        self._size -= len(taken)
         return Batch(self._serial, b"".join(parts), count, taken)
 
     def clear(self) -> None:
         """Forget everything, because the incarnation was reclaimed."""
         self._groups.clear()
+        self._size = 0
 
 
 class Settler:

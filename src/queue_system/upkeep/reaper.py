@@ -16,7 +16,7 @@ from queue_system.model.record import encode_error, encode_letter, encode_record
 from queue_system.upkeep.duty import Duty
 
 MAX_CRASHES = 4
-_LOOKS_PER_LEASE = 8
+_LOOKS_PER_LEASE = 7
 _MANY = 8
 _CHUNK = 100
 _DEAD = "dead:"
