@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from redis.exceptions import RedisError
@@ -14,6 +15,14 @@ from queue_system.broker.protocol import Command
 from queue_system.broker.wire import AioWire, ErrorReply
 
 
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Commands that travel together, and the future of their replies if they have been sent."""
+
+    commands: Sequence[Command[Any]]
+    replies: asyncio.Future[list[Any]] | None
+
+
 class AioTransport:
     """One connection to one server, opened when needed and dropped at any error. For one task at a time."""
 
@@ -22,7 +31,18 @@ class AioTransport:
         self._wire: AioWire | None = None
 
     async def run(self, *commands: Command[Any], patience: float = 0.0) -> list[Any]:
-        """Send commands together and return their parsed replies. `patience` is how long, in s, the server may block.
+        """Send commands together and return their parsed replies, as `send` and `receive` do."""
+        return await self.receive(self.send(commands), patience=patience)
+
+    def send(self, commands: Sequence[Command[Any]]) -> Request:
+        """Send commands together at once, if there is a connection; `receive` must follow."""
+        if self._wire is None or self._wire.is_closing:
+            self._wire = None
+            return Request(commands, None)
+        return Request(commands, self._wire.send(_packed(commands), len(commands)))
+
+    async def receive(self, request: Request, *, patience: float = 0.0) -> list[Any]:
+        """Return the parsed replies. `patience` is how long, in s, the server may block.
 
         Raises:
             QueueSystemError: typed; none, some or all of the commands were run. Sending them again is safe.
@@ -30,7 +50,7 @@ class AioTransport:
         endpoint = self._endpoint()
         try:
             async with asyncio.timeout(endpoint.timeout + patience):
-                replies = await self._exchange(endpoint, commands)
+                replies = await self._exchange(endpoint, request)
         except (RedisError, OSError, TimeoutError) as error:
             self.close()
             raise typed(error, endpoint.address) from error
@@ -42,7 +62,7 @@ class AioTransport:
                 if is_transient(reply):
                     self.close()  # such as READONLY: a fresh connection may lead to the new primary
                 raise typed(reply, endpoint.address) from reply
-        return [command.parse(reply) for command, reply in zip(commands, replies, strict=True)]
+        return [command.parse(reply) for command, reply in zip(request.commands, replies, strict=True)]
 
     def close(self) -> None:
         """Drop the connection; the next command opens a fresh one."""
@@ -50,11 +70,17 @@ class AioTransport:
         if wire is not None:
             wire.close()
 
-    async def _exchange(self, endpoint: Endpoint, commands: Sequence[Command[Any]]) -> list[Any]:
-        if self._wire is None:
+    async def _exchange(self, endpoint: Endpoint, request: Request) -> list[Any]:
+        commands, waiting = request.commands, request.replies
+        if waiting is None:
             self._wire = await endpoint.connect_aio()
-        replies = await self._wire.exchange(b"".join([command.request() for command in commands]), len(commands))
+            waiting = self._wire.send(_packed(commands), len(commands))
+        replies = await waiting
         for i, reply in enumerate(replies):
-            if isinstance(reply, ErrorReply) and str(reply).startswith("NOSCRIPT"):
-                (replies[i],) = await self._wire.exchange(commands[i].request(by_text=True), 1)
+            if isinstance(reply, ErrorReply) and str(reply).startswith("NOSCRIPT") and self._wire is not None:
+                (replies[i],) = await self._wire.send(commands[i].request(by_text=True), 1)
         return replies
+
+
+def _packed(commands: Sequence[Command[Any]]) -> bytes:
+    return b"".join([command.request() for command in commands])

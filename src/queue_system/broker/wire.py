@@ -60,20 +60,20 @@ class AioWire(asyncio.Protocol):
         self._waiting: asyncio.Future[list[Any]] | None = None
         transport.set_protocol(self)
 
-    async def exchange(self, request: bytes, count: int) -> list[Any]:
-        """Send requests packed one after the other, and return their `count` replies, ErrorReply objects included.
+    @property
+    def is_closing(self) -> bool:
+        """Whether the connection is lost or dropped."""
+        return self._transport.is_closing()
 
-        Raises OSError when the connection is lost. After a cancellation the wire cannot be used any more.
+    def send(self, request: bytes, count: int) -> asyncio.Future[list[Any]]:
+        """Send requests packed one after the other; the future brings `count` replies, ErrorReply objects included.
+
+        It raises OSError when the connection is lost. One request at a time; after a cancellation the wire is unusable.
         """
-        if self._transport.is_closing():
-            raise ConnectionError("the connection is closed")
         self._replies, self._expected = [], count
         self._waiting = asyncio.get_running_loop().create_future()
         self._transport.write(request)
-        try:
-            return await self._waiting
-        finally:
-            self._waiting = None
+        return self._waiting
 
     def close(self) -> None:
         """Drop the connection at once."""

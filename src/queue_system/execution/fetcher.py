@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import Any
 
 from queue_system.broker.aio import AioTransport
@@ -53,6 +54,8 @@ class Fetcher:
         self._batch: Batch | None = None
         self._claim: Claim | None = None
         self._idle: asyncio.Task[None] | None = None
+        self._arrived: list[Callable[[], None]] = []
+        self._arriving = 0
         self._trouble = Trouble(config.log)
         self._serial = itertools.count(1)
 
@@ -103,6 +106,8 @@ class Fetcher:
         self.holdings.renew()
         self._registered, self.gate.valid_until = False, 0.0
         self._batch = self._claim = None
+        self._arrived.clear()
+        self._arriving = 0
         self._drained = False
         if self._idle is not None:
             self._idle.cancel()  # it waits for work under a name that no longer counts
@@ -112,7 +117,7 @@ class Fetcher:
 
     def release_waiting(self) -> None:
         """Hand back what no slot has taken; not while a claim may bring more, so that the old order stays."""
-        if self._claim is None:
+        if self._claim is None and not self._arrived:
             self.holdings.release_waiting()
         self.gate.changed.set()
 
@@ -132,7 +137,8 @@ class Fetcher:
                 await self._trouble.wait(error)
                 self.gate.changed.set()
             await self.gate.wait(self._longest_pause())
-            if self._lookahead.may_gather(len(self.holdings.buffer), len(self.holdings.outbox)):
+            waiting, unsettled = len(self.holdings.buffer), len(self.holdings.outbox)
+            if not self._arrived and self._lookahead.may_gather(waiting, unsettled):
                 await asyncio.sleep(_GATHER_S)
 
     async def turn(self) -> None:
@@ -147,10 +153,12 @@ class Fetcher:
             commands.append(self._commands.settle(incarnation, f"s{batch.serial}", batch.packed, batch.count))
         if claim is not None:
             commands.append(self._commands.claim(incarnation, *claim, self._names))
-        if not commands:
-            return
         sent = time.monotonic()
-        replies = iter(await self._transport.run(*commands))
+        request = self._transport.send(commands) if commands else None
+        self._take_in()  # what the last turn brought, while the server works on this one
+        if request is None:
+            return
+        replies = iter(await self._transport.receive(request))
         if registering:
             self._register(next(replies), incarnation, sent)
         if batch is not None:
@@ -168,6 +176,7 @@ class Fetcher:
         )
         self._register(pulse, self.incarnation, sent)
         self._claimed(claimed, self.incarnation)
+        self._take_in()
         self.holdings.isolate()
         return self.holdings.buffer.take()
 
@@ -179,7 +188,7 @@ class Fetcher:
     @property
     def unsettled(self) -> bool:
         """Whether anything has yet to be handed back, settled or answered."""
-        return bool(self.holdings.buffer or self.holdings.outbox or self._batch or self._claim)
+        return bool(self.holdings.buffer or self.holdings.outbox or self._batch or self._claim or self._arrived)
 
     def leave_blocking(self) -> bool:
         """Settle and release all that is booked on this incarnation, and sign off; tell whether that is done."""
@@ -221,7 +230,7 @@ class Fetcher:
         if not self._claims or stale or behind or self.holdings.isolating:
             return 0
         free = len(self._executor.slots) - self._running()
-        return self._lookahead.room(free, len(self.holdings.buffer))
+        return self._lookahead.room(free, len(self.holdings.buffer) + self._arriving)
 
     def _running(self) -> int:
         return sum(slot.delivery is not None for slot in self._executor.slots)
@@ -248,7 +257,9 @@ class Fetcher:
                     self.holdings.note_running(slot.delivery, self.now_ms() - int(ran * 1000), self.now_ms())
 
     def _register(self, pulse: Pulse, incarnation: str, sent: float) -> None:
-        if pulse.alive and incarnation == self.incarnation:
+        if not pulse.alive:
+            self.lose(incarnation)
+        elif incarnation == self.incarnation:
             self._registered = True
             self.confirm(sent)
 
@@ -259,8 +270,8 @@ class Fetcher:
         if codes == b"lost":
             self.lose(incarnation)
             return
-        self.holdings.settled(batch, codes, self.now_ms())
-        self.gate.wake()
+        self._arrived.append(partial(self.holdings.settled, batch, codes, self.now_ms()))
+        self.gate.changed.set()
 
     def _claimed(self, claimed: Claimed | None, incarnation: str) -> None:
         if incarnation != self.incarnation:
@@ -277,10 +288,18 @@ class Fetcher:
         self.gate.starved = False
         for key in claimed.wrong_keys:
             self._config.log.error("a list holds a foreign type and is skipped", key=key.decode(errors="replace"))
-        for token, value in enumerate(claimed.values, claimed.first_token):
-            if value is not None:
-                self.holdings.accept(token, value, claimed.now_ms)
-        self.gate.wake()
+        self._arriving = len(claimed.values)
+        self._arrived.append(partial(self.holdings.accept_all, claimed))
+        self.gate.changed.set()
+
+    def _take_in(self) -> None:
+        """Do what the answers ask for: book settlements, and let slots have what was claimed."""
+        for arrival in self._arrived:
+            arrival()
+        if self._arrived:
+            self._arrived.clear()
+            self._arriving = 0
+            self.gate.wake()
 
     async def _claim_when_woken(self, wanted: int) -> None:
         """Block on the wake-up marker and claim behind it, in one round trip."""
@@ -296,6 +315,7 @@ class Fetcher:
                 patience=block,
             )
             self._claimed(claimed, incarnation)
+            self._take_in()
         except QueueSystemError:
             self._drained = False
             if incarnation == self.incarnation:

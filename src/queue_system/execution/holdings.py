@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 
+from queue_system.broker.commands import Claimed
 from queue_system.errors import UndecodableItemError
 from queue_system.execution.delivery import Buffer, Delivery
 from queue_system.execution.settlement import Batch, Outbox, Settlement, Settler, Timing
@@ -52,8 +53,14 @@ class Holdings:
             return True
         return len(self.held) == 1 and next(iter(self.held.values())).operation.crashes >= _SUSPECT_FROM
 
+    def accept_all(self, claimed: Claimed) -> None:
+        """Take in what a claim brought."""
+        for token, value in enumerate(claimed.values, claimed.first_token):
+            if value is not None:
+                self.accept(token, value, claimed.now_ms)
+
     def accept(self, token: int, value: bytes, now_ms: int) -> None:
-        """Take in what a claim brought; what cannot be decoded is rejected at once."""
+        """Take in one value; what cannot be decoded is rejected at once."""
         queue, _, item = value.partition(b"\n")
         now = time.monotonic()
         try:
