@@ -92,13 +92,16 @@ class Model:
                 fresh.append(operation.item)
                 answers.append(1)
         if fresh:
+            priority, name = queue.split(":")
+            self.wakes.add("wake")
+            if delayed or name not in self.ready[priority]:  # workers of an indexed queue have been told
+                self._wake(queue)
             if delayed:
                 self.delayed |= {b"0\n%b\n%b" % (queue.encode(), item) for item in fresh}
             else:
                 self.lists[queue] += fresh
                 self._index([queue])
             self.registry.add(queue)
-            self._wake(queue)
             self.metrics["enqueued"] += len(fresh)
         return answers
 

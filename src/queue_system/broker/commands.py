@@ -111,9 +111,10 @@ class Commands:
         self, queue: str, nonce: str, operations: Sequence[NewOperation], *, delay_ms: int = 0, dedup_ttl_ms: int
     ) -> Command[list[int | bytes]]:
         """Add operations to one queue. Reply: 1 queued, 0 id taken, or the id that holds the deduplication key."""
-        packed = b"".join([_pack_operation(operation) for operation in operations])
+        priority, _, name = queue.partition(":")
+        packed, count = b"".join([_pack_operation(operation) for operation in operations]), 3 * len(operations)
         return self._script(
-            "enqueue", _identity, queue, nonce, delay_ms, dedup_ttl_ms, packed=packed, count=3 * len(operations)
+            "enqueue", _identity, priority, name, nonce, delay_ms, dedup_ttl_ms, packed=packed, count=count
         )
 
     def claim(

@@ -17,7 +17,7 @@ local previous = redis.call('HGET', inflight, '#claim')
 local last_token = tonumber(redis.call('GET', prefix .. 'token') or 0) or 0
 local values, wrong, first_token = {}, {}, 0
 
-local function number(value) return string.format('%.0f', value) end
+local function number(value) return string.format('%d', value) end -- exact below 2^53
 
 local function size(command, key)
   local n = redis.pcall(command, key)
