@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from typing import Self
 
 import pytest
 
@@ -25,13 +26,21 @@ class Producer(threading.Thread):
     """Enqueues one operation after another until told to stop, and remembers how each call ended."""
 
     def __init__(self, bench: Bench) -> None:
-        super().__init__()
+        super().__init__(daemon=True)
         self.config = QueueConfig(redis_url=bench.server.url, queue_prefix=bench.prefix, connection_timeout=1.0)
         self.acknowledged: list[str] = []
         self.refused: list[str] = []
         self.errors: list[Exception] = []
         self.longest_s = 0.0
         self.over = threading.Event()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.over.set()
+        self.join(10.0)
 
     def run(self) -> None:
         """Produce."""
@@ -58,23 +67,20 @@ def test_a_killed_server_loses_nothing_and_workers_carry_on_when_it_is_back(
     bench = open_bench(server)
     ids = bench.enqueue(2000, processors.work, 0.02)
     workers = [bench.start_worker(lease=LEASE_S) for _ in range(2)]
-    producer = Producer(bench)
-    producer.start()
-    wait_until(lambda: len(bench.journal.entries("end")) > 300, 10.0, "work is under way")
-    server.kill()
-    time.sleep(OUTAGE_S)
-    server.start()
-    back_ns = time.monotonic_ns()
-    resumed_s = [
-        wait_until(
-            lambda: any(e.pid == w.pid and e.at_ns > back_ns for e in bench.journal.entries("start")),  # noqa: B023
-            BACK_AT_WORK_WITHIN_S,
-            f"worker {w.pid} is back at work\n{w.log}",
-        )
-        for w in workers
-    ]
-    producer.over.set()
-    producer.join()
+    with Producer(bench) as producer:
+        wait_until(lambda: len(bench.journal.entries("end")) > 300, 10.0, "work is under way")
+        server.kill()
+        time.sleep(OUTAGE_S)
+        server.start()
+        back_ns = time.monotonic_ns()
+        resumed_s = [
+            wait_until(
+                lambda: any(e.pid == w.pid and e.at_ns > back_ns for e in bench.journal.entries("start")),  # noqa: B023
+                BACK_AT_WORK_WITHIN_S,
+                f"worker {w.pid} is back at work\n{w.log}",
+            )
+            for w in workers
+        ]
     bench.wait_drained(12.0)
 
     acknowledged = {*ids, *producer.acknowledged}

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Callable, Collection, Sequence
-from functools import partial
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from queue_system.broker.aio import AioTransport
@@ -54,8 +53,6 @@ class Fetcher:
         self._batch: Batch | None = None
         self._claim: Claim | None = None
         self._idle: asyncio.Task[None] | None = None
-        self._arrived: list[Callable[[], None]] = []
-        self._arriving = 0
         self._trouble = Trouble(config.log)
         self._serial = itertools.count(1)
 
@@ -106,8 +103,6 @@ class Fetcher:
         self.holdings.renew()
         self._registered, self.gate.valid_until = False, 0.0
         self._batch = self._claim = None
-        self._arrived.clear()
-        self._arriving = 0
         self._drained = False
         if self._idle is not None:
             self._idle.cancel()  # it waits for work under a name that no longer counts
@@ -117,7 +112,7 @@ class Fetcher:
 
     def release_waiting(self) -> None:
         """Hand back what no slot has taken; not while a claim may bring more, so that the old order stays."""
-        if self._claim is None and not self._arrived:
+        if self._claim is None and not self.holdings.arrived:
             self.holdings.release_waiting()
         self.gate.changed.set()
 
@@ -138,7 +133,7 @@ class Fetcher:
                 self.gate.changed.set()
             await self.gate.wait(self._longest_pause())
             waiting, unsettled = len(self.holdings.buffer), len(self.holdings.outbox)
-            if not self._arrived and self._lookahead.may_gather(waiting, unsettled):
+            if not self.holdings.arrived and self._lookahead.may_gather(waiting, unsettled):
                 await asyncio.sleep(_GATHER_S)
 
     async def turn(self) -> None:
@@ -165,6 +160,7 @@ class Fetcher:
             self._settled(batch, next(replies), incarnation)
         if claim is not None:
             self._claimed(next(replies), incarnation)
+        self.gate.changed.set()
 
     async def claim_one(self, adopt: bytes = b"") -> Delivery | None:
         """Register and claim a single delivery, outside the stream of turns. Raises ServerError."""
@@ -188,7 +184,7 @@ class Fetcher:
     @property
     def unsettled(self) -> bool:
         """Whether anything has yet to be handed back, settled or answered."""
-        return bool(self.holdings.buffer or self.holdings.outbox or self._batch or self._claim or self._arrived)
+        return bool(self.holdings.buffer or self.holdings.outbox or self._batch or self._claim or self.holdings.arrived)
 
     def leave_blocking(self) -> bool:
         """Settle and release all that is booked on this incarnation, and sign off; tell whether that is done."""
@@ -230,7 +226,7 @@ class Fetcher:
         if not self._claims or stale or behind or self.holdings.isolating:
             return 0
         free = len(self._executor.slots) - self._running()
-        return self._lookahead.room(free, len(self.holdings.buffer) + self._arriving)
+        return self._lookahead.room(free, len(self.holdings.buffer) + self.holdings.arriving)
 
     def _running(self) -> int:
         return sum(slot.delivery is not None for slot in self._executor.slots)
@@ -270,8 +266,7 @@ class Fetcher:
         if codes == b"lost":
             self.lose(incarnation)
             return
-        self._arrived.append(partial(self.holdings.settled, batch, codes, self.now_ms()))
-        self.gate.changed.set()
+        self.holdings.answered(batch, codes, self.now_ms())
 
     def _claimed(self, claimed: Claimed | None, incarnation: str) -> None:
         if incarnation != self.incarnation:
@@ -288,26 +283,16 @@ class Fetcher:
         self.gate.starved = False
         for key in claimed.wrong_keys:
             self._config.log.error("a list holds a foreign type and is skipped", key=key.decode(errors="replace"))
-        self._arriving = len(claimed.values)
-        self._arrived.append(partial(self.holdings.accept_all, claimed))
-        self.gate.changed.set()
+        self.holdings.claimed(claimed)
 
     def _take_in(self) -> None:
-        """Do what the answers ask for: book settlements, and let slots have what was claimed."""
-        for arrival in self._arrived:
-            arrival()
-        if self._arrived:
-            self._arrived.clear()
-            self._arriving = 0
+        if self.holdings.take_in():
             self.gate.wake()
 
     async def _claim_when_woken(self, wanted: int) -> None:
         """Block on the wake-up marker and claim behind it, in one round trip."""
-        claim, incarnation, block = (
-            self._new_claim(wanted),
-            self.incarnation,
-            block_seconds(self._next_due_ms, self.now_ms()),
-        )
+        claim, incarnation = self._new_claim(wanted), self.incarnation
+        block = block_seconds(self._next_due_ms, self.now_ms())
         try:
             _, claimed = await self._idle_transport.run(
                 self._commands.wait_for_wake(self._names, block),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import secrets
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from queue_system.broker.commands import Claimed
 from queue_system.errors import UndecodableItemError
@@ -33,6 +34,10 @@ class Holdings:
         self.held: dict[int, Delivery] = {}
         self.buffer = Buffer()
         self.outbox = Outbox()
+        self.arrived: list[Callable[[], None]] = []
+        """Answers that have yet to be taken in, while the server already works on the next turn."""
+        self.arriving = 0
+        """How many deliveries are among them."""
         self._suspects: deque[Delivery] = deque()
         self._queues: set[bytes] = set()
         self._settler = settler
@@ -44,6 +49,8 @@ class Holdings:
         self.held.clear()
         self.buffer.drain()
         self.outbox.clear()
+        self.arrived.clear()
+        self.arriving = 0
         self._suspects.clear()
 
     @property
@@ -53,8 +60,23 @@ class Holdings:
             return True
         return len(self.held) == 1 and next(iter(self.held.values())).operation.crashes >= _SUSPECT_FROM
 
-    def accept_all(self, claimed: Claimed) -> None:
-        """Take in what a claim brought."""
+    def claimed(self, claimed: Claimed) -> None:
+        """Learn what a claim brought; `take_in` does the rest."""
+        self.arriving = len(claimed.values)
+        self.arrived.append(partial(self._accept_all, claimed))
+
+    def answered(self, batch: Batch, codes: bytes, now_ms: int) -> None:
+        """Learn the answer to a batch, a letter for each settlement; `take_in` does the rest."""
+        self.arrived.append(partial(self._book, batch, codes, now_ms))
+
+    def take_in(self) -> bool:
+        """Do what the answers ask for: book settlements, let slots have what was claimed. False: there were none."""
+        arrived, self.arrived, self.arriving = self.arrived, [], 0
+        for arrival in arrived:
+            arrival()
+        return bool(arrived)
+
+    def _accept_all(self, claimed: Claimed) -> None:
         for token, value in enumerate(claimed.values, claimed.first_token):
             if value is not None:
                 self.accept(token, value, claimed.now_ms)
@@ -86,8 +108,8 @@ class Holdings:
         if settlement.delivery.incarnation == self.incarnation:
             self.outbox.put(settlement)
 
-    def settled(self, batch: Batch, codes: bytes, now_ms: int) -> None:
-        """Learn the answer to a batch: a letter for each settlement. A callback comes back as a delivery."""
+    def _book(self, batch: Batch, codes: bytes, now_ms: int) -> None:
+        """Count what the server accepted; a callback comes back as a delivery."""
         done = []
         for settlement, code in zip(batch.settlements, codes, strict=True):
             if settlement.verb == "running":

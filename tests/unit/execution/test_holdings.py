@@ -37,6 +37,10 @@ class Stage:
         assert delivery is not None
         return delivery
 
+    def settled(self, batch: Batch, codes: bytes, now_ms: int) -> None:
+        self.holdings.answered(batch, codes, now_ms)
+        assert self.holdings.take_in()
+
     def batch(self) -> Batch:
         batch = self.holdings.outbox.take(1000)
         assert batch is not None
@@ -80,7 +84,7 @@ def test_what_was_settled_is_held_no_longer_and_counted(stage: Stage) -> None:
     stage.accept(2)
     stage.holdings.put(SETTLER.settle(stage.next(), Complete(1), Timing(1, 2, 0.5)))
     stage.holdings.put(SETTLER.settle(stage.next(), Fail("boom", "E"), Timing(1, 2, 0.5)))
-    stage.holdings.settled(stage.batch(), b"dd", 1_000)
+    stage.settled(stage.batch(), b"dd", 1_000)
     assert not stage.holdings.held
     snapshot = stage.metrics.snapshot()
     assert (snapshot["processed"], snapshot["failed"], snapshot["avg_process_time"]) == (1, 1, 500.0)
@@ -89,7 +93,7 @@ def test_what_was_settled_is_held_no_longer_and_counted(stage: Stage) -> None:
 def test_a_settlement_that_was_lost_counts_nothing_but_the_loss(stage: Stage) -> None:
     stage.accept(1, on_success="done")
     stage.holdings.put(SETTLER.settle(stage.next(), Complete(1)))
-    stage.holdings.settled(stage.batch(), b"l", 1_000)
+    stage.settled(stage.batch(), b"l", 1_000)
     assert not stage.holdings.held
     assert len(stage.holdings.buffer) == 0
     snapshot = stage.metrics.snapshot()
@@ -99,12 +103,12 @@ def test_a_settlement_that_was_lost_counts_nothing_but_the_loss(stage: Stage) ->
 def test_a_callback_comes_back_as_a_delivery_under_the_same_token(stage: Stage) -> None:
     stage.accept(5, on_success="done")
     stage.holdings.put(SETTLER.settle(stage.next(), Complete({"a": 1})))
-    stage.holdings.settled(stage.batch(), b"d", 1_000)
+    stage.settled(stage.batch(), b"d", 1_000)
     callback = stage.next()
     assert (callback.token, callback.operation.phase, callback.operation.result) == (5, "on_success", {"a": 1})
     assert set(stage.holdings.held) == {5}
     stage.holdings.put(SETTLER.settle(callback, Complete(None)))
-    stage.holdings.settled(stage.batch(), b"d", 1_000)
+    stage.settled(stage.batch(), b"d", 1_000)
     assert not stage.holdings.held
     assert stage.metrics.snapshot()["processed"] == 1
 
@@ -114,7 +118,7 @@ def test_a_note_that_an_operation_runs_settles_nothing(stage: Stage) -> None:
     stage.holdings.note_running(stage.next(), 500, 1_000)
     batch = stage.batch()
     assert [settlement.verb for settlement in batch.settlements] == ["running"]
-    stage.holdings.settled(batch, b"d", 1_000)
+    stage.settled(batch, b"d", 1_000)
     assert set(stage.holdings.held) == {1}
 
 
@@ -144,7 +148,7 @@ def test_a_suspect_starts_only_when_nothing_else_is_held(stage: Stage) -> None:
     assert stage.released() == [3]
     stage.holdings.held.pop(3)
     stage.holdings.put(SETTLER.settle(running, Complete(1)))
-    stage.holdings.settled(stage.batch(), b"d", 1_000)
+    stage.settled(stage.batch(), b"d", 1_000)
     assert stage.holdings.isolate()
     assert stage.next().token == 2
     assert stage.holdings.isolating
