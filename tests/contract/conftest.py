@@ -14,7 +14,7 @@ import pytest
 import redis
 
 from queue_system import QueueConfig, QueueManager
-from tests.contract.support import LineLogger
+from tests.support.logs import LineLogger
 from tests.support.servers import OwnServer
 
 

@@ -9,7 +9,6 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -52,39 +51,6 @@ class Journal:
     async def next(self) -> Any:
         """Return the next value."""
         return (await self.take(1))[0]
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One line of a log."""
-
-    level: str
-    message: str
-    fields: dict[str, Any]
-
-
-@dataclass(slots=True)
-class LineLogger:
-    """The least that may serve as `logger`: four methods of a message and fields."""
-
-    lines: list[Line] = field(default_factory=list)
-
-    def debug(self, message: str, **fields: Any) -> None:
-        self.lines.append(Line("debug", message, fields))
-
-    def info(self, message: str, **fields: Any) -> None:
-        self.lines.append(Line("info", message, fields))
-
-    def warning(self, message: str, **fields: Any) -> None:
-        self.lines.append(Line("warning", message, fields))
-
-    def error(self, message: str, **fields: Any) -> None:
-        self.lines.append(Line("error", message, fields))
-
-    def values(self, metric_name: str) -> list[Any]:
-        """The values that were logged for a metric."""
-        named = (line.fields for line in self.lines if line.message == "Queue metric update")
-        return [fields["metric_value"] for fields in named if fields["metric_name"] == metric_name]
 
 
 def documents(client: redis.Redis, key: str) -> list[dict[str, Any]]:

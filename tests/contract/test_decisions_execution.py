@@ -12,7 +12,8 @@ import redis
 
 import queue_system.upkeep.sweeper
 from queue_system import QueueConfig, QueueManager, QueueRetryConfig
-from tests.contract.support import Journal, LineLogger, counted, documents, running
+from tests.contract.support import Journal, counted, documents, running
+from tests.support.logs import LineLogger
 from tests.support.waiting import DEADLINE_S, eventually
 
 ONCE = QueueRetryConfig(max_attempts=1)

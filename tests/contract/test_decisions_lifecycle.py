@@ -13,7 +13,8 @@ import redis
 
 import queue_system.worker
 from queue_system import AccessDeniedError, QueueConfig, QueueManager, QueueWorker
-from tests.contract.support import Journal, LineLogger, counted, documents, running
+from tests.contract.support import Journal, counted, documents, running
+from tests.support.logs import LineLogger
 from tests.support.servers import OwnServer, StartServer
 from tests.support.waiting import eventually
 

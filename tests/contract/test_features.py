@@ -13,7 +13,8 @@ import pytest
 import redis
 
 from queue_system import QueueConfig, QueueManager, QueueRetryConfig
-from tests.contract.support import Journal, LineLogger, counted, documents, running
+from tests.contract.support import Journal, counted, documents, running
+from tests.support.logs import LineLogger
 from tests.support.servers import StartServer
 from tests.support.waiting import eventually
 

@@ -9,7 +9,8 @@ import pytest
 import structlog
 
 from queue_system import InvalidInputError, QueueConfig, QueueManager, QueueRetryConfig
-from tests.contract.support import Journal, LineLogger, counted, running
+from tests.contract.support import Journal, counted, running
+from tests.support.logs import LineLogger
 from tests.support.servers import OwnServer, StartServer
 from tests.support.waiting import eventually
 

@@ -20,7 +20,8 @@ from queue_system import (
     ServerUnreachableError,
     UnserializableError,
 )
-from tests.contract.support import Journal, LineLogger, documents, running
+from tests.contract.support import Journal, documents, running
+from tests.support.logs import LineLogger
 from tests.support.servers import StartServer
 
 

@@ -10,14 +10,15 @@ import pytest
 import redis
 
 from queue_system import QueueConfig, QueueManager
-from tests.flow.support import Inbox, Log, MakeConfig
+from tests.flow.support import Inbox, MakeConfig
+from tests.support.logs import LineLogger
 from tests.support.servers import OwnServer
 
 
 @pytest.fixture
-def log() -> Log:
+def log() -> LineLogger:
     """The log of `config`."""
-    return Log()
+    return LineLogger()
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def make_config(server: OwnServer, prefix: str) -> Iterator[MakeConfig]:
     with contextlib.ExitStack() as stack:
 
         def make(**settings: Any) -> QueueConfig:
-            defaults: dict[str, Any] = {"redis_url": server.url, "queue_prefix": prefix, "logger": Log()}
+            defaults: dict[str, Any] = {"redis_url": server.url, "queue_prefix": prefix, "logger": LineLogger()}
             config = QueueConfig(**{**defaults, **settings})
             stack.callback(config.transport.close)
             stack.callback(_close_client, config)
@@ -39,7 +40,7 @@ def make_config(server: OwnServer, prefix: str) -> Iterator[MakeConfig]:
 
 
 @pytest.fixture
-def config(make_config: MakeConfig, log: Log) -> QueueConfig:
+def config(make_config: MakeConfig, log: LineLogger) -> QueueConfig:
     """A configuration on the test's prefix, with `log` as its logger."""
     return make_config(logger=log)
 

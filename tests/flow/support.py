@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import redis
@@ -15,31 +15,7 @@ from queue_system import QueueConfig, QueueWorker
 
 SOON_S = 5.0
 
-Line = tuple[str, str, dict[str, Any]]
 MakeConfig = Callable[..., QueueConfig]
-
-
-@dataclass
-class Log:
-    """A logger of four methods that keeps its lines: level, message and fields."""
-
-    lines: list[Line] = field(default_factory=list)
-
-    def debug(self, message: str, **fields: Any) -> None:
-        self.lines.append(("debug", message, fields))
-
-    def info(self, message: str, **fields: Any) -> None:
-        self.lines.append(("info", message, fields))
-
-    def warning(self, message: str, **fields: Any) -> None:
-        self.lines.append(("warning", message, fields))
-
-    def error(self, message: str, **fields: Any) -> None:
-        self.lines.append(("error", message, fields))
-
-    def of(self, message: str) -> list[dict[str, Any]]:
-        """The fields of all lines with that message."""
-        return [fields for _, text, fields in self.lines if text == message]
 
 
 class Inbox:

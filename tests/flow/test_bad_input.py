@@ -21,7 +21,8 @@ from queue_system import (
     QueueWorker,
     UnserializableError,
 )
-from tests.flow.support import Log, MakeConfig, key_space
+from tests.flow.support import MakeConfig, key_space
+from tests.support.logs import LineLogger
 
 HUGE = 10**400
 CYCLE: dict[str, Any] = {}
@@ -339,7 +340,7 @@ def test_what_is_not_callable_is_not_registered(config: QueueConfig, callback: A
         config.register_callback(callback)
 
 
-def test_a_refused_call_is_logged_once_with_its_field(queue: QueueManager, log: Log) -> None:
+def test_a_refused_call_is_logged_once_with_its_field(queue: QueueManager, log: LineLogger) -> None:
     with named("priority"):
         queue.enqueue({}, process, priority="urgent")
     (line,) = log.of("call failed")

@@ -10,7 +10,8 @@ import redis
 
 from queue_system import QueueConfig, QueueManager, QueueWorker
 from queue_system.upkeep.sweeper import Sweeper
-from tests.flow.support import Log, MakeConfig
+from tests.flow.support import MakeConfig
+from tests.support.logs import LineLogger
 
 DAY_S = 86_400.0
 
@@ -30,7 +31,9 @@ def ids(client: redis.Redis, key: str) -> list[str]:
     return [json.loads(letter)["operation_id"] for letter in found]
 
 
-def test_letters_older_than_they_are_kept_are_dropped(make_config: MakeConfig, client: redis.Redis, log: Log) -> None:
+def test_letters_older_than_they_are_kept_are_dropped(
+    make_config: MakeConfig, client: redis.Redis, log: LineLogger
+) -> None:
     config = make_config(backup_ttl=DAY_S, logger=log)
     push_letters(client, config.failures_queue, 3 * DAY_S, 2 * DAY_S, DAY_S / 2, 0)
     push_letters(client, config.system_errors_queue, 9 * DAY_S)

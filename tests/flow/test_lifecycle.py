@@ -18,7 +18,8 @@ import pytest
 import redis
 
 from queue_system import QueueConfig, QueueManager, QueueWorker
-from tests.flow.support import Inbox, Log, running
+from tests.flow.support import Inbox, running
+from tests.support.logs import LineLogger
 from tests.support.servers import OwnServer, StartServer
 from tests.support.waiting import eventually, wait_until
 
@@ -108,7 +109,7 @@ async def test_a_worker_can_be_started_again(queue: QueueManager, config: QueueC
 
 async def test_many_lives_leak_no_threads_tasks_or_connections(start_server: StartServer, inbox: Inbox) -> None:
     server = start_server()
-    config = QueueConfig(redis_url=server.url, logger=Log())
+    config = QueueConfig(redis_url=server.url, logger=LineLogger())
     queue = QueueManager(config)
     with server.client() as client:
         counts: list[tuple[int, int]] = []
@@ -202,7 +203,9 @@ async def test_what_was_handed_back_runs_in_the_next_life(
 async def test_stopping_while_starting_leaves_nothing_running() -> None:
     """The server accepts and never answers, so that start takes its time."""
     with silent_port() as port:
-        worker = QueueWorker(QueueConfig(redis_url=f"redis://127.0.0.1:{port}", logger=Log(), connection_timeout=0.5))
+        worker = QueueWorker(
+            QueueConfig(redis_url=f"redis://127.0.0.1:{port}", logger=LineLogger(), connection_timeout=0.5)
+        )
         start = asyncio.create_task(worker.start())
         await eventually(lambda: worker.running, "start is under way")
         await worker.stop()
@@ -220,7 +223,9 @@ async def test_stopping_while_starting_leaves_nothing_running() -> None:
 async def test_a_cancelled_start_can_be_done_again() -> None:
     """After a start that was given up the worker does not claim to run."""
     with silent_port() as port:
-        worker = QueueWorker(QueueConfig(redis_url=f"redis://127.0.0.1:{port}", logger=Log(), connection_timeout=5.0))
+        worker = QueueWorker(
+            QueueConfig(redis_url=f"redis://127.0.0.1:{port}", logger=LineLogger(), connection_timeout=5.0)
+        )
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(worker.start(), 0.05)
         assert not worker.running
@@ -230,7 +235,7 @@ async def test_a_cancelled_start_can_be_done_again() -> None:
 @pytest.mark.timeout(20)
 async def test_stopping_without_a_server_is_bounded(start_server: StartServer, inbox: Inbox) -> None:
     server = start_server()
-    config = QueueConfig(redis_url=server.url, logger=Log(), connection_timeout=0.3)
+    config = QueueConfig(redis_url=server.url, logger=LineLogger(), connection_timeout=0.3)
     QueueManager(config).enqueue({}, inbox.put)
     worker = QueueWorker(config, work_timeout=1.0)
     await worker.start()

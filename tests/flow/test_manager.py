@@ -10,7 +10,8 @@ import pytest
 import redis
 
 from queue_system import QueueConfig, QueueManager, QueueWorker
-from tests.flow.support import Inbox, Log, MakeConfig, key_space, read_record, running
+from tests.flow.support import Inbox, MakeConfig, key_space, read_record, running
+from tests.support.logs import LineLogger
 
 
 def process(entity: Any) -> Any:
@@ -80,7 +81,9 @@ def test_an_empty_batch_does_nothing(queue: QueueManager, client: redis.Redis) -
 
 
 @pytest.mark.parametrize("count", [1, 999, 1000, 1001, 2000])
-def test_a_batch_of_any_size_keeps_its_order(queue: QueueManager, client: redis.Redis, log: Log, count: int) -> None:
+def test_a_batch_of_any_size_keeps_its_order(
+    queue: QueueManager, client: redis.Redis, log: LineLogger, count: int
+) -> None:
     answers = queue.enqueue_batch([{"n": n} for n in range(count)], process)
     items: Any = client.lrange(queue.config.get_queue_key("process"), 0, -1)
     ids = [item[17:49].decode() for item in reversed(items)]

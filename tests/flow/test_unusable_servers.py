@@ -25,7 +25,7 @@ from queue_system import (
     UnsupportedServerError,
 )
 from queue_system.upkeep.heartbeat import Heartbeat
-from tests.flow.support import Log
+from tests.support.logs import LineLogger
 from tests.support.servers import StartServer
 from tests.support.waiting import eventually
 
@@ -111,14 +111,14 @@ def closed_port() -> Iterator[int]:
 
 @contextlib.contextmanager
 def configured(url: str, **settings: Any) -> Iterator[QueueConfig]:
-    config = QueueConfig(redis_url=url, logger=Log(), connection_timeout=0.2, **settings)
+    config = QueueConfig(redis_url=url, logger=LineLogger(), connection_timeout=0.2, **settings)
     try:
         yield config
     finally:
         config.transport.close()
 
 
-def told(error: BaseException, log: Log) -> str:
+def told(error: BaseException, log: LineLogger) -> str:
     """All that a user or a log may see of an error."""
     return "".join(traceback.format_exception(error)) + repr(error) + repr(log.lines)
 

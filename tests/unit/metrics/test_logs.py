@@ -14,7 +14,8 @@ from structlog.testing import capture_logs
 
 from queue_system.errors import InvalidInputError
 from queue_system.metrics.logs import LogThrottle, StructuredLogger
-from tests.unit.metrics.support import LineLogger, ManualClock
+from tests.support.clocks import ManualClock
+from tests.support.logs import LineLogger
 
 LIMIT = 2048
 

@@ -13,7 +13,8 @@ import pytest
 
 from queue_system.errors import InvalidInputError
 from queue_system.metrics import MetricsRecorder, StructuredLogger
-from tests.unit.metrics.support import LineLogger, ManualClock
+from tests.support.clocks import ManualClock
+from tests.support.logs import LineLogger
 
 
 class Bench:

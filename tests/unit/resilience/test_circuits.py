@@ -10,7 +10,7 @@ import pytest
 
 from queue_system.errors import CircuitOpenError, InvalidInputError
 from queue_system.resilience import CircuitState, circuit_breaker, get_breaker
-from tests.unit.resilience.manual_clock import ManualClock
+from tests.support.clocks import ManualClock
 
 
 class DownError(Exception):

@@ -1,0 +1,41 @@
+"""A logger that keeps its lines. Never writes one anywhere."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+
+class Line(NamedTuple):
+    """One line of a log."""
+
+    level: str
+    message: str
+    fields: dict[str, Any]
+
+
+class LineLogger:
+    """The least that may serve as `logger`: four methods of a message and fields."""
+
+    def __init__(self) -> None:
+        self.lines: list[Line] = []
+
+    def debug(self, message: str, **fields: Any) -> None:
+        self.lines.append(Line("debug", message, fields))
+
+    def info(self, message: str, **fields: Any) -> None:
+        self.lines.append(Line("info", message, fields))
+
+    def warning(self, message: str, **fields: Any) -> None:
+        self.lines.append(Line("warning", message, fields))
+
+    def error(self, message: str, **fields: Any) -> None:
+        self.lines.append(Line("error", message, fields))
+
+    def of(self, message: str) -> list[dict[str, Any]]:
+        """The fields of all lines with that message."""
+        return [line.fields for line in self.lines if line.message == message]
+
+    def values(self, metric_name: str) -> list[Any]:
+        """The values that were logged for a metric."""
+        named = self.of("Queue metric update")
+        return [fields["metric_value"] for fields in named if fields["metric_name"] == metric_name]
