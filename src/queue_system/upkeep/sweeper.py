@@ -10,7 +10,7 @@ import msgspec
 from queue_system.config import QueueConfig
 from queue_system.upkeep.duty import Duty
 
-_INTERVAL_S = 1.7
+_INTERVAL_S = 1.5
 _TRIM_EVERY_S = 60.0
 _PAGE = 100
 
