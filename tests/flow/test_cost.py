@@ -1,0 +1,64 @@
+"""What an operation costs in calls and commands, which no other load on the machine changes. Never measures time."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import Any
+
+from queue_system import QueueConfig, QueueManager, QueueWorker
+from tests.support.servers import OwnServer
+
+OPERATIONS = 5000
+CALLS_PER_OPERATION = 75
+"""Python and C calls of the event loop's thread. Measured: 67."""
+COMMANDS_PER_OPERATION = 0.1
+SERVER_CALLS_PER_OPERATION = 2.3
+"""Commands inside the scripts of claim and settlement together. Measured: 2.1."""
+
+
+class Counter:
+    """Counts the calls that this thread makes."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, frame: Any, event: str, arg: Any) -> None:
+        self.calls += event in ("call", "c_call")
+
+
+async def test_a_drained_operation_costs_few_calls_here_and_few_commands_there(server: OwnServer, prefix: str) -> None:
+    config = QueueConfig(redis_url=server.url, queue_prefix=prefix)
+    drained = asyncio.Event()
+    done = 0
+
+    async def noop(entity: Any) -> None:
+        nonlocal done
+        done += 1
+        if done == OPERATIONS:
+            drained.set()
+
+    QueueManager(config).enqueue_batch([{"n": n} for n in range(OPERATIONS)], noop)
+    worker, counter = QueueWorker(config, max_workers=10), Counter()
+    with server.client() as client:
+        before: Any = client.info("commandstats")
+        sys.setprofile(counter)
+        try:
+            await worker.start()
+            await asyncio.wait_for(drained.wait(), 30)
+        finally:
+            sys.setprofile(None)
+        after: Any = client.info("commandstats")
+        await worker.stop()
+
+    def spent(*names: str) -> float:
+        return sum(_calls(after, name) - _calls(before, name) for name in names) / OPERATIONS
+
+    assert counter.calls / OPERATIONS <= CALLS_PER_OPERATION
+    assert spent("evalsha", "eval") <= COMMANDS_PER_OPERATION
+    assert spent("hdel", "set", "hset", "rpop", "get") <= SERVER_CALLS_PER_OPERATION
+
+
+def _calls(commandstats: dict[str, Any], name: str) -> int:
+    calls: int = commandstats.get(f"cmdstat_{name}", {"calls": 0})["calls"]
+    return calls
