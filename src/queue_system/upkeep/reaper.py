@@ -17,7 +17,8 @@ from queue_system.upkeep.duty import Duty
 
 MAX_CRASHES = 4
 _LOOKS_PER_LEASE = 7
-_MANY = 8
+_WATCHERS = 8
+_WATCH_LEASES = 10
 _CHUNK = 100
 _DEAD = "dead:"
 _POISON = "WorkerDied"
@@ -43,6 +44,7 @@ class Reaper(Duty):
         self._now_ms = now_ms
         self._seen: dict[str, Observation] = {}
         self._last_look = 0.0
+        self._decided_until = 0.0
         self._ttl_ms = int(config.result_ttl * 1000) or 60_000
 
     def perform(self) -> float:
@@ -65,9 +67,21 @@ class Reaper(Duty):
                 self._seen.pop(incarnation, None)
         for gone in self._seen.keys() - entries.keys():
             del self._seen[gone]
-        # With many workers each looks less often, so that the fleet's reading stays linear.
-        crowd = max(1.0, len(entries) / _MANY)
-        return self.interval_s * (1.0 if random.random() < 1 / crowd else min(crowd, 2.0))
+        return self.next_wait_s(answered, len(entries))
+
+    def next_wait_s(self, now: float, incarnations: int) -> float:
+        """Return when to look again: soon, or after some leases, since about eight of many workers are enough to watch.
+
+        Otherwise what a fleet reads would grow with the square of its workers.
+        """
+        if now < self._decided_until:
+            return self.interval_s
+        watch_s = _WATCH_LEASES * self._config.lease_seconds
+        self._decided_until = now + watch_s
+        if random.random() * incarnations <= _WATCHERS:
+            return self.interval_s
+        self._seen.clear()
+        return watch_s
 
     def failed(self, error: QueueSystemError) -> float:
         """Forget what was seen: silence that nobody watched proves nothing."""
