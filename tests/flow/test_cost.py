@@ -4,27 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections import defaultdict
+from types import FrameType
 from typing import Any
 
 from queue_system import QueueConfig, QueueManager, QueueWorker
 from tests.support.servers import OwnServer
 
 OPERATIONS = 5000
-CALLS_PER_OPERATION = 75
-"""Python and C calls of the event loop's thread. Measured: 67."""
+CALLS_PER_OPERATION = 62
+"""Python and C calls that every operation makes. Measured: 58 on an idle machine, 59 with both cores busy."""
 COMMANDS_PER_OPERATION = 0.1
 SERVER_CALLS_PER_OPERATION = 2.3
 """Commands inside the scripts of claim and settlement together. Measured: 2.1."""
 
 
 class Counter:
-    """Counts the calls that this thread makes."""
+    """Counts the calls that this thread makes, by function."""
 
     def __init__(self) -> None:
-        self.calls = 0
+        self.calls: dict[object, int] = defaultdict(int)
 
-    def __call__(self, frame: Any, event: str, arg: Any) -> None:
-        self.calls += event in ("call", "c_call")
+    def __call__(self, frame: FrameType, event: str, arg: Any) -> None:
+        if event == "call":
+            self.calls[frame.f_code] += 1
+        elif event == "c_call":
+            self.calls[arg.__qualname__] += 1
+
+    def per_operation(self) -> int:
+        """The calls that every operation makes; what a turn or a time slice makes for many depends on the machine."""
+        return sum(calls // OPERATIONS for calls in self.calls.values())
 
 
 async def test_a_drained_operation_costs_few_calls_here_and_few_commands_there(server: OwnServer, prefix: str) -> None:
@@ -54,7 +63,7 @@ async def test_a_drained_operation_costs_few_calls_here_and_few_commands_there(s
     def spent(*names: str) -> float:
         return sum(_calls(after, name) - _calls(before, name) for name in names) / OPERATIONS
 
-    assert counter.calls / OPERATIONS <= CALLS_PER_OPERATION
+    assert counter.per_operation() <= CALLS_PER_OPERATION
     assert spent("evalsha", "eval") <= COMMANDS_PER_OPERATION
     assert spent("hdel", "set", "hset", "rpop", "get") <= SERVER_CALLS_PER_OPERATION
 
