@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import secrets
 import time
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 from queue_system.broker.commands import MAX_ITEMS, NewOperation, split_batch
 from queue_system.config import QueueConfig, breaker_name
@@ -28,6 +29,8 @@ from queue_system.model.operation import Operation, encode_item, encode_tail
 from queue_system.model.registry import Processor, Reference
 from queue_system.model.retry import QueueRetryConfig
 from queue_system.resilience import circuit_breaker, try_catch
+
+_AT_ONCE: Final = 0.0
 
 
 class QueueManager:
@@ -53,7 +56,7 @@ class QueueManager:
         deduplication_key: str | None = None,
         custom_serializer: Callable[[Any], Any] | None = None,
         *,
-        delay: float = 0.0,
+        delay: float = _AT_ONCE,
     ) -> dict[str, Any]:
         """Enqueue one operation; when this returns, the operation is in Redis.
 
@@ -79,14 +82,14 @@ class QueueManager:
             ServerError: on ServerUnreachableError the outcome is unknown; enqueue again with the same `operation_id`.
             CircuitOpenError: the server has been unreachable; try again after `retry_after` s.
         """
-        queue_data: dict[str, Any] = {
-            "operation_id": operation_id,
-            "entity": entity,
-            "delay": delay,
-            **self._header(processor, retry_config, on_success, on_failure, timeout),
-        }
+        queue_data = self._header(processor, retry_config, on_success, on_failure, timeout)
+        queue_data["entity"] = entity
+        if operation_id is not None:
+            queue_data["operation_id"] = operation_id
         if deduplication_key is not None:
             queue_data["deduplication_key"] = deduplication_key
+        if delay is not _AT_ONCE:
+            queue_data["delay"] = delay
         name = _default_queue_name(queue_data["processor"]) if queue_name is None else queue_name
         return self._queue_operation(queue_data, name, priority, custom_serializer)
 
@@ -102,12 +105,12 @@ class QueueManager:
         `kwargs` are those of `enqueue`; `operation_id` and `deduplication_key` are lists as long as `entities`.
         Returns what `enqueue` returns, for each entity, and raises what it raises.
         """
-        started = time.perf_counter()
+        started_ns = time.perf_counter_ns()
         check_list("entities", entities)
         options = check_batch_options(kwargs)
         header = self._header(processor, options.retry_config, options.on_success, options.on_failure, options.timeout)
         name = _default_queue_name(header["processor"]) if options.queue_name is None else options.queue_name
-        queue = f"{check_priority(options.priority)}:{check_queue_name(name)}"
+        queue = _checked_queue(options.priority, name)
         delay_ms = delay_milliseconds(options.delay)
         operations, nonce = self._prepare_batch(entities, header, options)
         ttl_ms = int(self.config.dedup_ttl * 1000)
@@ -116,7 +119,7 @@ class QueueManager:
             enqueue(queue, nonce, chunk, delay_ms=delay_ms, dedup_ttl_ms=ttl_ms) for chunk in split_batch(operations)
         ]
         answers = [answer for reply in self.config.run_many(commands) for answer in reply] if commands else []
-        duration_ms = round((time.perf_counter() - started) * 1000, 3)
+        duration_ms = _ms_since(started_ns)
         if operations:
             self.config.metrics.add_many("enqueued", answers.count(1))
             self.config.metrics.log_batch("enqueue", len(operations), duration_ms)
@@ -139,7 +142,7 @@ class QueueManager:
     @try_catch
     def purge_queue(self, queue_name: str, priority: str = "normal") -> int:
         """Remove all items that wait in one queue, delayed ones included; return how many. Running ones go on."""
-        queue = f"{check_priority(priority)}:{check_queue_name(queue_name)}"
+        queue = _checked_queue(priority, queue_name)
         commands, run = self.config.commands, self.config.run
         removed = page = run(commands.purge(queue))
         while page == MAX_ITEMS:
@@ -156,7 +159,7 @@ class QueueManager:
 
     def _generate_operation_id(self) -> str:
         """Return a fresh random id of 32 hexadecimal digits."""
-        return secrets.token_hex(16)
+        return os.urandom(16).hex()
 
     def _hash_entity(self, entity: dict[str, Any]) -> str:
         """Return a digest that is equal for equal entities, whatever the order of their members."""
@@ -175,17 +178,16 @@ class QueueManager:
         custom_serializer: Callable[[Any], Any] | None = None,
     ) -> dict[str, Any]:
         """Encode the members of one operation and put it into its queue; the answer is that of `enqueue`."""
-        started = time.perf_counter()
+        started_ns = time.perf_counter_ns()
         data = dict(queue_data)
-        queue = f"{check_priority(priority)}:{check_queue_name(queue_name)}"
-        delay_ms = delay_milliseconds(data.pop("delay", 0.0))
+        queue = _checked_queue(priority, queue_name)
+        delay_ms = delay_milliseconds(data.pop("delay")) if "delay" in data else 0
         operation_id, nonce = self._identify(data.pop("operation_id", None))
         if (key := data.get("deduplication_key")) is not None:
             check_identifier(key, "deduplication_key")
         entity = encode_entity(data.pop("entity", None), custom_serializer)
-        tail = encode_tail(Operation(timestamp=round(time.time(), 3), nonce=nonce, **data))
-        item = self._check_size(encode_item(operation_id, entity, tail), "entity")
-        new = NewOperation(operation_id, item, key or "")
+        tail = encode_tail(Operation(timestamp=_now(), nonce=nonce, **data))
+        new = NewOperation(operation_id, self._check_size(encode_item(operation_id, entity, tail), "entity"), key or "")
         command = self.config.commands.enqueue(
             queue, nonce, (new,), delay_ms=delay_ms, dedup_ttl_ms=int(self.config.dedup_ttl * 1000)
         )
@@ -193,7 +195,7 @@ class QueueManager:
         if answer == 1:
             self.config.metrics.update("enqueued")
         has_callbacks = "on_success" in data or "on_failure" in data
-        return _describe(operation_id, answer, has_callbacks, round((time.perf_counter() - started) * 1000, 3))
+        return _describe(operation_id, answer, has_callbacks, _ms_since(started_ns))
 
     def _prepare_batch(
         self, entities: Sequence[Any], header: dict[str, Any], options: BatchOptions
@@ -202,7 +204,7 @@ class QueueManager:
         dedup_keys = check_column("deduplication_key", options.deduplication_key, len(entities))
         nonce = "" if ids is None else secrets.token_hex(8)
         base = secrets.token_hex(12)
-        template = Operation(timestamp=round(time.time(), 3), nonce=nonce, **header)
+        template = Operation(timestamp=_now(), nonce=nonce, **header)
         tail = encode_tail(template)
         operations = []
         for i, entity in enumerate(encode_entities(entities, options.custom_serializer)):
@@ -260,6 +262,27 @@ class QueueManager:
 
     def _log_error(self, operation: str, error: BaseException) -> None:
         self.config._log_error(operation, error)  # noqa: SLF001 - one way to report for config and manager
+
+
+def _now() -> float:
+    """Return Unix seconds, to the ms."""
+    return time.time_ns() // 1_000_000 / 1000
+
+
+def _ms_since(started_ns: int) -> float:
+    return (time.perf_counter_ns() - started_ns) // 1000 / 1000
+
+
+def _checked_queue(priority: object, name: object) -> str:
+    """Return `"high:NAME"`, or raise InvalidInputError."""
+    if type(priority) is str and type(name) is str:
+        return _known_queue(priority, name)
+    return f"{check_priority(priority)}:{check_queue_name(name)}"
+
+
+@lru_cache(maxsize=1024)
+def _known_queue(priority: str, name: str) -> str:
+    return f"{check_priority(priority)}:{check_queue_name(name)}"
 
 
 @lru_cache(maxsize=1024)

@@ -93,7 +93,6 @@ class Model:
                 answers.append(1)
         if fresh:
             priority, name = queue.split(":")
-            self.wakes.add("wake")
             if delayed or name not in self.ready[priority]:  # workers of an indexed queue have been told
                 self._wake(queue)
             if delayed:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -111,11 +112,11 @@ class Commands:
         self, queue: str, nonce: str, operations: Sequence[NewOperation], *, delay_ms: int = 0, dedup_ttl_ms: int
     ) -> Command[list[int | bytes]]:
         """Add operations to one queue. Reply: 1 queued, 0 id taken, or the id that holds the deduplication key."""
-        priority, _, name = queue.partition(":")
-        packed, count = b"".join([_pack_operation(operation) for operation in operations]), 3 * len(operations)
-        return self._script(
-            "enqueue", _identity, priority, name, nonce, delay_ms, dedup_ttl_ms, packed=packed, count=count
-        )
+        keyed = any([operation.deduplication_key for operation in operations])  # noqa: C419 - a generator costs more
+        head = _pack_queue(self.keys.prefix, queue, delay_ms, dedup_ttl_ms if keyed else None)
+        packed = [_pack_operation(operation, keyed) for operation in operations]
+        body = b"%b$%d\r\n%b\r\n%b" % (head, len(nonce), nonce.encode(), b"".join(packed))
+        return Command("enqueue", SCRIPTS["enqueue"], 6 + (3 if keyed else 2) * len(operations), body, _parse_enqueued)
 
     def claim(
         self, incarnation: str, claim_id: str, wanted: int, names: Sequence[str] = (), *, adopt: bytes = b""
@@ -195,16 +196,26 @@ def server_info() -> Command[dict[str, str]]:
     return plain(_parse_info, "INFO", "server")
 
 
-def _pack_operation(operation: NewOperation) -> bytes:
+@lru_cache(maxsize=1024)
+def _pack_queue(prefix: str, queue: str, delay_ms: int, dedup_ttl_ms: int | None) -> bytes:
+    """Pack the arguments that the calls for one queue have in common."""
+    priority, _, name = queue.partition(":")
+    return pack((prefix, priority, name, delay_ms, "" if dedup_ttl_ms is None else dedup_ttl_ms))
+
+
+def _pack_operation(operation: NewOperation, keyed: bool) -> bytes:  # noqa: FBT001 - called a thousand times a batch
     """Pack what `pack` would, without its loops: this is most of a batch's work."""
-    operation_id, item, key = operation.operation_id.encode(), operation.item, operation.deduplication_key.encode()
-    return b"$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (
-        len(operation_id), operation_id, len(item), item, len(key), key,
-    )  # fmt: skip
+    operation_id, item = operation.operation_id.encode(), operation.item
+    packed = b"$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(operation_id), operation_id, len(item), item)
+    return packed + pack((operation.deduplication_key,)) if keyed else packed
 
 
 def _identity(reply: Any) -> Any:
     return reply
+
+
+def _parse_enqueued(reply: Any) -> Any:
+    return [1] * reply if isinstance(reply, int) else reply
 
 
 def _parse_claim(reply: Any) -> Claimed | None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from importlib import resources
 from typing import Any, Generic, TypeVar
+
+import msgspec
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -46,8 +47,7 @@ def load_script(name: str) -> Script:
     return Script(name, source)
 
 
-@dataclass(frozen=True, slots=True)
-class Command(Generic[T_co]):
+class Command(msgspec.Struct, Generic[T_co], frozen=True, gc=False):
     """One request and the reading of its reply. Sending the same command twice is safe.
 
     `script` is None for a plain command, whose `body` then is the whole request.

@@ -87,11 +87,11 @@ class SyncTransport:
                 if i + 1 < len(commands):
                     wire.send(commands[i + 1].request())
                 replies.append(wire.receive())
-            failed = next((i for i in range(first, len(replies)) if isinstance(replies[i], ErrorReply)), None)
+            failed = _first_error(replies)
             while failed is not None and str(replies[failed]).startswith("NOSCRIPT"):
                 wire.send(commands[failed].request(by_text=True))
                 replies[failed] = wire.receive()
-                failed = next((i for i in range(failed, len(replies)) if isinstance(replies[i], ErrorReply)), None)
+                failed = _first_error(replies)
         except BaseException:
             # What is still to come on this connection belongs to these commands; nobody else may read it.
             connection.close()
@@ -132,6 +132,11 @@ class SyncTransport:
             self._idle.append(connection)
         else:
             connection.close()
+
+
+def _first_error(replies: Sequence[Any]) -> int | None:
+    kinds = list(map(type, replies))
+    return kinds.index(ErrorReply) if ErrorReply in kinds else None
 
 
 def _close_all(idle: deque[SyncConnection]) -> None:

@@ -6,7 +6,9 @@ redis-py connects, authenticates and selects; what costs on every call, packing 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
+import struct
 from typing import Any, Final
 
 import hiredis
@@ -25,26 +27,46 @@ def new_reader() -> hiredis.Reader:
 
 
 class SyncWire:
-    """Exchanges requests and replies on a blocking socket."""
+    """Exchanges requests and replies on a blocking socket, which keeps the time limit that it came with."""
 
     __slots__ = ("_reader", "_socket")
 
     def __init__(self, connected: socket.socket) -> None:
         self._socket = connected
         self._reader = new_reader()
+        _let_the_kernel_wait(connected)
 
     def send(self, request: bytes) -> None:
         """Send one request. Raises OSError."""
-        self._socket.sendall(request)
+        try:
+            self._socket.sendall(request)
+        except BlockingIOError as error:
+            raise TimeoutError("the server takes no more in time") from error
 
     def receive(self) -> Any:
         """Return the next reply, an ErrorReply included. Raises OSError."""
         while (reply := self._reader.gets()) is _INCOMPLETE:
-            data = self._socket.recv(_CHUNK)
+            try:
+                data = self._socket.recv(_CHUNK)
+            except BlockingIOError as error:
+                raise TimeoutError("the server did not answer in time") from error
             if not data:
                 raise ConnectionError("the server closed the connection")
             self._reader.feed(data)
         return reply
+
+
+def _let_the_kernel_wait(connected: socket.socket) -> None:
+    """Move a socket's time limit into the kernel: Python's own costs a poll before each call. TLS needs Python's."""
+    limit_s = connected.gettimeout()
+    if not limit_s or type(connected) is not socket.socket:
+        return
+    whole_s = int(limit_s)
+    limit = struct.pack("@ll", whole_s, max(1, int((limit_s - whole_s) * 1e6)))
+    with contextlib.suppress(OSError):  # a system with another idea of a time value
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+        connected.settimeout(None)
 
 
 class AioWire(asyncio.Protocol):

@@ -114,13 +114,14 @@ class CircuitBreaker:
 
     def run(self, fn: Callable[..., R], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> R:
         """Do what `call` does for a function that is known to be sync."""
-        era = self.before_call()
+        era = self._era if self._state is _CLOSED else self.before_call()
         try:
             result = fn(*args, **kwargs)
         except BaseException as error:
             self._record_error(error, era)
             raise
-        self.record_success(era)
+        if self._state is not _CLOSED:
+            self.record_success(era)
         return result
 
     async def run_async(self, fn: Callable[..., Awaitable[R]], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> R:

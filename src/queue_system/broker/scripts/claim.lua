@@ -33,9 +33,13 @@ local function replay(first, count)
   end
 end
 
+local function next_due_ms()
+  local first = redis.pcall('ZRANGE', delayed, 0, 0, 'WITHSCORES')
+  return not first.err and tonumber(first[2]) or -1
+end
+
 local function promote(limit)
-  local due = redis.pcall('ZRANGEBYSCORE', delayed, '-inf', now_ms, 'LIMIT', 0, limit)
-  if due.err or #due == 0 then return end
+  local due = redis.call('ZRANGEBYSCORE', delayed, '-inf', now_ms, 'LIMIT', 0, limit)
   redis.call('ZREMRANGEBYRANK', delayed, 0, #due - 1)
   local queues, items = {}, {}
   for _, member in ipairs(due) do
@@ -91,7 +95,7 @@ local function serve_all(priority)
     if not take(priority, name, math.ceil((wanted - #values) / queues)) then queues = queues - 1 end
     steps = steps - 1
   end
-  return size('ZCARD', index) > 0
+  return queues > 0
 end
 
 local function serve_some(priority)
@@ -112,7 +116,7 @@ local function serve_some(priority)
   return left
 end
 
-local more = false
+local more, due_ms = false, next_due_ms()
 local replayed_id, replayed_first, replayed_count = string.match(previous or '', '^(%S+) (%d+) (%d+)$')
 if replayed_id == claim_id then
   replay(tonumber(replayed_first), tonumber(replayed_count))
@@ -120,28 +124,30 @@ else
   if adopted ~= '' then
     values[1] = adopted
   else
-    promote(math.max(100, wanted))
+    if due_ms >= 0 and due_ms <= now_ms then
+      promote(math.max(100, wanted))
+      due_ms = next_due_ms()
+    end
     local serve = #ARGV > 4 and serve_some or serve_all
     for _, priority in ipairs(PRIORITIES) do more = serve(priority) or more end
   end
   if #values > 0 then
-    redis.call('HDEL', inflight, '#claim') -- not subject to maxmemory, so what follows is not either
+    if adopted ~= '' then redis.call('HDEL', inflight, '#claim') end -- a write that maxmemory allows allows the next
     first_token = math.max(last_token + 1, now_us)
     redis.call('SET', prefix .. 'token', number(first_token + #values - 1))
+    local fields = {'#claim', claim_id .. ' ' .. number(first_token) .. ' ' .. #values}
     for start = 1, #values, 500 do
-      local fields = {}
       for i = start, math.min(start + 499, #values) do
         fields[#fields + 1] = number(first_token + i - 1)
         fields[#fields + 1] = values[i]
       end
       redis.call('HSET', inflight, unpack(fields))
+      fields = {}
     end
-    redis.call('HSET', inflight, '#claim', claim_id .. ' ' .. number(first_token) .. ' ' .. #values)
   end
   if more and #ARGV == 4 then redis.pcall('ZADD', wake, 0, 'r') end
 end
 
-local next_due = redis.pcall('ZRANGE', delayed, 0, 0, 'WITHSCORES')
-local reply = {'claimed', now_ms, not next_due.err and tonumber(next_due[2]) or -1, more and 1 or 0, wrong, first_token}
+local reply = {'claimed', now_ms, due_ms, more and 1 or 0, wrong, first_token}
 for i = 1, #values do reply[i + 6] = values[i] end
 return reply
