@@ -35,7 +35,7 @@ end
 
 local function next_due_ms()
   local first = redis.pcall('ZRANGE', delayed, 0, 0, 'WITHSCORES')
-  return not first.err and tonumber(first[2]) or -1
+  return not first.err and tonumber(first[2]) or nil
 end
 
 local function promote(limit)
@@ -124,7 +124,7 @@ else
   if adopted ~= '' then
     values[1] = adopted
   else
-    if due_ms >= 0 and due_ms <= now_ms then
+    if due_ms and due_ms <= now_ms then
       promote(math.max(100, wanted))
       due_ms = next_due_ms()
     end
@@ -148,6 +148,6 @@ else
   if more and #ARGV == 4 then redis.pcall('ZADD', wake, 0, 'r') end
 end
 
-local reply = {'claimed', now_ms, due_ms, more and 1 or 0, wrong, first_token}
+local reply = {'claimed', now_ms, due_ms or -1, more and 1 or 0, wrong, first_token}
 for i = 1, #values do reply[i + 6] = values[i] end
 return reply
