@@ -9,6 +9,7 @@ from pathlib import Path
 from benchmarks.results import PATH, Results
 from benchmarks.roster import FLOOR, OURS, OURS_WITHOUT_UVLOOP, PEERS, Contestant
 from benchmarks.runner import QUICK, Effort, run_suite
+from benchmarks.servers import usual_server
 
 
 def main() -> None:
@@ -22,13 +23,13 @@ def main() -> None:
 
         write_report(results.data)
     elif arguments.command == "ours":
-        run_suite(
-            "ours", _chosen((*FLOOR, OURS, OURS_WITHOUT_UVLOOP), arguments.only), arguments.server, effort, results
-        )
-        if not arguments.only:
+        server, usual = arguments.server or usual_server(), arguments.server in {None, usual_server()}
+        suite = "ours" if usual else f"ours on {server}"
+        run_suite(suite, _chosen((*FLOOR, OURS, OURS_WITHOUT_UVLOOP), arguments.only), server, effort, results)
+        if usual and not arguments.only:
             from benchmarks.growth import run_growth  # noqa: PLC0415
 
-            run_growth(arguments.server, effort, results, huge=arguments.huge)
+            run_growth(server, effort, results, huge=arguments.huge)
     else:
         run_suite("peers", _chosen((*FLOOR, OURS, *PEERS), arguments.only), arguments.server, effort, results)
 
@@ -41,8 +42,11 @@ def _parser() -> argparse.ArgumentParser:
     ours.add_argument("--huge", action="store_true", help="grow to 10,000,000 ready items instead of 1,000,000")
     peers = commands.add_parser("peers", help="all peers, this queue and the floor on one server")
     commands.add_parser("report", help="write docs/benchmarks.md and its plots from the results")
-    for command, server in ((ours, "valkey"), (peers, "redis")):
-        command.add_argument("--server", default=server, help="valkey, redis, or the path of a server binary")
+    for command, server, words in (
+        (ours, None, "valkey, redis, or a server binary; default: redis where it is installed, else valkey"),
+        (peers, "redis", "valkey, redis, or a server binary; default: redis"),
+    ):
+        command.add_argument("--server", default=server, help=words)
         command.add_argument("--runs", type=int, default=3, help="runs of each measure")
         command.add_argument("--quick", action="store_true", help="tiny runs, only to see that everything works")
         command.add_argument("--only", type=lambda names: names.split(";"), help="names of the tables, split by ;")

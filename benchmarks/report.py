@@ -48,7 +48,7 @@ _REPEAT = """\
 ## How to repeat it
 
 ```bash
-make bench        # this queue against the floor, on the embedded Valkey: minutes
+make bench        # this queue against the floor, on Redis where it is installed, else on the embedded Valkey
 make bench-peers  # all peers as well, on Redis: about an hour
 ```
 
@@ -64,10 +64,13 @@ def write_report(data: dict[str, Any]) -> None:
     ours, peers = (Suite(data["suites"].get(name, {})) for name in ("ours", "peers"))
     _FOLDER.mkdir(parents=True, exist_ok=True)
     plots = draw_plots(peers if peers.contestants else ours, _FOLDER)
-    _PAGE.write_text("\n".join(_lines(data, ours, peers, plots)).rstrip() + "\n")
+    others = [Suite(suite) for name, suite in data["suites"].items() if name.startswith("ours on ")]
+    _PAGE.write_text("\n".join(_lines(data, ours, peers, others, plots)).rstrip() + "\n")
 
 
-def _lines(data: dict[str, Any], ours: Suite, peers: Suite, plots: Sequence[str]) -> Iterator[str]:
+def _lines(
+    data: dict[str, Any], ours: Suite, peers: Suite, others: Sequence[Suite], plots: Sequence[str]
+) -> Iterator[str]:
     yield "# Benchmarks"
     yield "\nThis page is written by `python -m benchmarks report` from [results.json](benchmarks/results.json).\n"
     yield from _table(("machine", ""), data["machine"].items())
@@ -78,9 +81,10 @@ def _lines(data: dict[str, Any], ours: Suite, peers: Suite, plots: Sequence[str]
         yield f"\n## Side by side, on {_where(peers)}\n"
         yield from (f"![{plot.removesuffix('.svg')}](benchmarks/{plot})\n" for plot in plots)
         yield from _comparison(peers)
-    if ours.contestants:
-        yield f"\n## Against the floor, on {_where(ours)}\n"
-        yield from _comparison(ours)
+    for suite in (ours, *others):
+        if suite.contestants:
+            yield f"\n## Against the floor, on {_where(suite)}\n"
+            yield from _comparison(suite)
     if GROWTH in ours:
         yield "\n## Growth\n"
         yield from _growth(ours)

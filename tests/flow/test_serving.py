@@ -153,6 +153,32 @@ async def test_work_claimed_ahead_is_released_when_the_worker_is_busy(make_confi
     assert config.get_metrics()["processed"] == 1000
 
 
+async def test_a_high_operation_waits_behind_at_most_20_ms_of_work_claimed_ahead(
+    queue: QueueManager, config: QueueConfig
+) -> None:
+    """Counted, not timed: with 4 slots and 2 ms each, 20 ms of work are 40 operations, and 4 more are starting."""
+    slots, run_s, window_s = 4, 0.002, 0.020
+    started_low = 0
+    overtaken: asyncio.Queue[int] = asyncio.Queue()
+
+    async def low(entity: Any) -> None:
+        nonlocal started_low
+        started_low += 1
+        await asyncio.sleep(run_s)
+
+    async def high(entity: Any) -> None:
+        overtaken.put_nowait(started_low - entity["started_low"])
+
+    queue.enqueue_batch([{}] * 3000, low, priority="low")
+    waited_behind = []
+    async with running(QueueWorker(config, max_workers=slots)):
+        for target in range(300, 2401, 150):
+            await eventually(lambda target=target: started_low >= target, "the low operations run")  # type: ignore[misc]
+            queue.enqueue({"started_low": started_low}, high, priority="high")
+            waited_behind.append(await asyncio.wait_for(overtaken.get(), 5))
+    assert max(waited_behind) <= window_s * slots / run_s + slots, waited_behind
+
+
 async def test_what_a_busy_worker_claimed_runs_first_after_its_release(
     queue: QueueManager, config: QueueConfig, inbox: Inbox
 ) -> None:

@@ -16,6 +16,8 @@ from typing import Any, Protocol, Self
 
 import redis
 
+from queue_system.broker.embedded_supervisor import server_environment
+
 READY_WITHIN_S = 20.0
 STOPPED_WITHIN_S = 10.0
 
@@ -84,7 +86,9 @@ class OwnServer:
             raise RuntimeError("the server is already running")
         with self._log.open("ab") as log:
             # A session of its own, so that Ctrl-C reaches the tests first and they can stop it in order.
-            self._process = subprocess.Popen(self._command(), stdout=log, stderr=log, start_new_session=True)
+            self._process = subprocess.Popen(
+                self._command(), stdout=log, stderr=log, start_new_session=True, env=server_environment()
+            )
         try:
             self._wait_until_ready(self._process)
         except BaseException:
