@@ -26,7 +26,7 @@ def main() -> None:
         server, usual = arguments.server or usual_server(), arguments.server in {None, usual_server()}
         suite = "ours" if usual else f"ours on {server}"
         run_suite(suite, _chosen((*FLOOR, OURS, OURS_WITHOUT_UVLOOP), arguments.only), server, effort, results)
-        if usual and not arguments.only:
+        if usual and (not arguments.only or "growth" in arguments.only):
             from benchmarks.growth import run_growth  # noqa: PLC0415
 
             run_growth(server, effort, results, huge=arguments.huge)
@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--server", default=server, help=words)
         command.add_argument("--runs", type=int, default=3, help="runs of each measure")
         command.add_argument("--quick", action="store_true", help="tiny runs, only to see that everything works")
-        command.add_argument("--only", type=lambda names: names.split(";"), help="names of the tables, split by ;")
+        command.add_argument("--only", type=lambda names: names.split(";"), help="names of the tables, or growth; split by ;")
     for command in (commands.choices["report"],):
         command.set_defaults(quick=False, runs=0)
     return parser

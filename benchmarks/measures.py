@@ -15,6 +15,7 @@ from tests.support.servers import OwnServer
 Figures = dict[str, float]
 
 _READY_WITHIN_S = 30.0
+_EMPTY_WITHIN_S = 300.0
 _SETTLE_S = 0.5
 _LATENCY_JOBS = 300
 _LATENCY_GAP_MS = 5.0
@@ -31,7 +32,7 @@ class Bench:
 
     def empty(self) -> None:
         """Remove all data."""
-        with closing(self.server.client()) as client:
+        with closing(self.server.client(socket_timeout=_EMPTY_WITHIN_S)) as client:
             client.flushall()
 
     def start(self, role: str, **order: object) -> Running:
