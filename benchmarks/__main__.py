@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--server", default=server, help=words)
         command.add_argument("--runs", type=int, default=3, help="runs of each measure")
         command.add_argument("--quick", action="store_true", help="tiny runs, only to see that everything works")
-        command.add_argument("--only", type=lambda names: names.split(";"), help="names of the tables, or growth; split by ;")
+        command.add_argument("--only", type=lambda names: names.split(";"), help="names, or growth; split by ;")
     for command in (commands.choices["report"],):
         command.set_defaults(quick=False, runs=0)
     return parser
