@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TYPED := src tests $(wildcard examples benchmarks)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint types cover format bench bench-peers clean
+.PHONY: help install demo test lint types cover format bench bench-peers nemesis fuzz clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,6 +60,19 @@ bench: $(VENV)/.installed-bench ## Measure this queue against the floor and writ
 bench-peers: $(VENV)/.installed-bench ## Measure all peers as well, on redis-server (about an hour)
 	$(BIN)/python -m benchmarks peers
 	$(BIN)/python -m benchmarks report
+
+faults: install ## Inject every fault of the matrix as often as it asks for (an hour or two); prints a table of figures
+	QUEUE_SYSTEM_FAULTS=full QUEUE_SYSTEM_FAULTS_TABLE=docs/faults.md $(BIN)/python -m pytest tests/faults --timeout=3600
+
+nemesis: install ## Play random faults and check the history: make nemesis SECONDS=600 SEED=1
+	$(BIN)/python -m tests.nemesis --seconds $(or $(SECONDS),60) --seed $(or $(SEED),1)
+
+$(VENV)/.installed-fuzz: pyproject.toml | $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --group fuzz
+	@touch $@
+
+fuzz: $(VENV)/.installed-fuzz ## Fuzz what reads foreign bytes, guided by coverage: make fuzz SECONDS=600
+	$(BIN)/python -m tests.fuzz.run -max_total_time=$(or $(SECONDS),60) -max_len=4096 -artifact_prefix=build/fuzz- build/fuzz
 
 clean: ## Remove caches and build output; keeps .venv
 	rm -rf .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist htmlcov

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks.results import PATH, Results
 from benchmarks.roster import FLOOR, OURS, OURS_WITHOUT_UVLOOP, PEERS, Contestant
-from benchmarks.runner import QUICK, Effort, run_suite
+from benchmarks.runner import QUICK, Effort, run_ratios, run_suite
 from benchmarks.servers import usual_server
 
 
@@ -26,6 +26,8 @@ def main() -> None:
         server, usual = arguments.server or usual_server(), arguments.server in {None, usual_server()}
         suite = "ours" if usual else f"ours on {server}"
         run_suite(suite, _chosen((*FLOOR, OURS, OURS_WITHOUT_UVLOOP), arguments.only), server, effort, results)
+        if not arguments.only or "ratios" in arguments.only:
+            run_ratios(suite, server, effort, results)
         if usual and (not arguments.only or "growth" in arguments.only):
             from benchmarks.growth import run_growth  # noqa: PLC0415
 
@@ -49,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--server", default=server, help=words)
         command.add_argument("--runs", type=int, default=3, help="runs of each measure")
         command.add_argument("--quick", action="store_true", help="tiny runs, only to see that everything works")
-        command.add_argument("--only", type=lambda names: names.split(";"), help="names, or growth; split by ;")
+        command.add_argument("--only", type=lambda names: names.split(";"), help="names, ratios, growth; split by ;")
     for command in (commands.choices["report"],):
         command.set_defaults(quick=False, runs=0)
     return parser

@@ -93,6 +93,21 @@ def enqueue(bench: Bench, role: str, seconds: float) -> Figures | None:
     return {"rate": said["jobs"] / said["seconds"], "server_us": (after.cpu_s - before.cpu_s) / said["jobs"] * 1e6}
 
 
+def in_turn(bench: Bench, bare: Bench, wake: Bench, seconds: float) -> Figures | None:
+    """Measure in turn with the floor, and return the ratios: a noisy moment slows both.
+
+    `send` and `batch` are rates against those of `bare`, `p50` and `p99` latencies against the p50 of `wake`.
+    """
+    figures: Figures = {}
+    for role in ("send", "batch"):
+        floor, ours = enqueue(bare, role, seconds), enqueue(bench, role, seconds)
+        if floor is None or ours is None:
+            return None
+        figures[role] = ours["rate"] / floor["rate"]
+    woken, started = latency(wake), latency(bench)
+    return figures | {part: started[f"{part}_ms"] / woken["p50_ms"] for part in ("p50", "p99")}
+
+
 def latency(bench: Bench) -> Figures:
     """Enqueue every 5 ms from a second process, and return from the call to the processor's start p50 and p99 in ms."""
     bench.empty()

@@ -8,6 +8,7 @@ from typing import Any
 from benchmarks.environments import ROOT
 from benchmarks.figures import Suite
 from benchmarks.plots import draw_plots
+from benchmarks.runner import IN_TURN
 from benchmarks.targets import GROWTH, targets
 
 _PAGE = ROOT / "docs" / "benchmarks.md"
@@ -42,7 +43,7 @@ How each figure is taken:
 - **recovery**: two workers, one long job, and a trickle of others, 20 per second; the worker that runs the long one is
   ended by SIGKILL; until the other starts it. Leases are set to 2 s wherever a contestant lets them be set.
 - Every contestant has a fresh server, without persistence, on loopback TCP. Medians of the runs; smallest and largest
-  in parentheses. Ratios are taken within one run of the suite.
+  in parentheses. Ratios to the floor are measured in turn with it, since the machine's speed varies by the minute.
 """
 _REPEAT = """\
 ## How to repeat it
@@ -85,6 +86,7 @@ def _lines(
         if suite.contestants:
             yield f"\n## Against the floor, on {_where(suite)}\n"
             yield from _comparison(suite)
+            yield from _ratios(suite)
     if GROWTH in ours:
         yield "\n## Growth\n"
         yield from _growth(ours)
@@ -100,7 +102,7 @@ def _where(suite: Suite) -> str:
 
 
 def _comparison(suite: Suite) -> Iterator[str]:
-    names = [name for name in suite.contestants if name != GROWTH]
+    names = [name for name in suite.contestants if name not in {GROWTH, IN_TURN}]
     names.sort(key=lambda name: suite.middle(name, "drain", "rate") or 0.0, reverse=True)
     for columns in (_COLUMNS, _COSTS):
         rows = ((name, *(_cell(suite, name, column) for column in columns)) for name in names)
@@ -111,6 +113,15 @@ def _comparison(suite: Suite) -> Iterator[str]:
         reasons = suite.contestants[name].get("reasons", {})
         if reasons and not name.startswith("floor"):
             yield f"- {name}: {'; '.join(f'{measure} ({reason})' for measure, reason in reasons.items())}"
+
+
+def _ratios(suite: Suite) -> Iterator[str]:
+    if IN_TURN in suite:
+        yield "\nMeasured in turn with the floor, as ratios:\n"
+        parts = (("`enqueue`", "send"), ("`enqueue_batch`", "batch"), ("latency p50", "p50"), ("latency p99", "p99"))
+        yield from _table(
+            [words for words, _ in parts], [[_cell(suite, IN_TURN, ("", "ratios", part, 2)) for _, part in parts]]
+        )
 
 
 def _cell(suite: Suite, name: str, column: tuple[str, str, str, int]) -> str:

@@ -12,9 +12,10 @@ from typing import Any
 from benchmarks import environments, measures
 from benchmarks.measures import Bench, Figures, attempt
 from benchmarks.results import Results
-from benchmarks.roster import Contestant
+from benchmarks.roster import FLOOR, OURS, Contestant
 from benchmarks.servers import fresh_server, server_name
 
+IN_TURN = "queue_system, in turn with the floor"
 _LARGEST_DRAIN = 2_000_000
 
 
@@ -45,6 +46,17 @@ def run_suite(suite: str, contestants: Sequence[Contestant], server: str, effort
             entries[contestant.name] = measure_contestant(Bench(contestant, own, *effort.limits), effort)
         results.save()
         tell(f"  {time.monotonic() - started:.0f} s")
+
+
+def run_ratios(suite: str, server: str, effort: Effort, results: Results) -> None:
+    """Measure this queue in turn with the floor, three times as often as the rest, and save the results."""
+    tell(f"{IN_TURN}:")
+    record = Record(OURS, 3 * effort.runs)
+    with fresh_server(server) as own:
+        bench, bare, wake = (Bench(contestant, own, *effort.limits) for contestant in (OURS, FLOOR[0], FLOOR[-1]))
+        record.take("ratios", lambda: measures.in_turn(bench, bare, wake, effort.enqueue_s / 2))
+    results.data["suites"][suite]["contestants"][IN_TURN] = record.entry
+    results.save()
 
 
 def measure_contestant(bench: Bench, effort: Effort) -> dict[str, Any]:

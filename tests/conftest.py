@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.support.acl import FRESH_PREFIX, AclServer
 from tests.support.servers import OwnServer, StartServer
 
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[OwnServer]:
-    """The server that all tests share. A test leaves it running, and writes under its `prefix` only."""
-    with OwnServer() as shared:
+    """The server that all tests share. A test leaves it running, and writes under its `prefix` only.
+
+    With QUEUE_SYSTEM_ACL=1, the tests reach it as the worker of docs/acl, and only `client()` may do more.
+    """
+    with AclServer(FRESH_PREFIX) if os.environ.get("QUEUE_SYSTEM_ACL") else OwnServer() as shared:
         yield shared
 
 

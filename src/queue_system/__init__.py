@@ -12,6 +12,7 @@ from queue_system.errors import (
     ServerError,
     ServerFullError,
     ServerUnreachableError,
+    UnconfirmedError,
     UndecodableItemError,
     UnresolvableNameError,
     UnserializableError,
@@ -21,11 +22,13 @@ from queue_system.errors import (
 from queue_system.loop import run
 from queue_system.manager import QueueManager
 from queue_system.model.retry import QueueRetryConfig
+from queue_system.model.sealing import Encryption
 from queue_system.worker import QueueWorker
 
 __all__ = [
     "AccessDeniedError",
     "CircuitOpenError",
+    "Encryption",
     "InvalidInputError",
     "ItemTooLargeError",
     "QueueConfig",
@@ -36,6 +39,7 @@ __all__ = [
     "ServerError",
     "ServerFullError",
     "ServerUnreachableError",
+    "UnconfirmedError",
     "UndecodableItemError",
     "UnresolvableNameError",
     "UnserializableError",

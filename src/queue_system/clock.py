@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Final, Protocol
 
-__all__ = ["SYSTEM_CLOCK", "Clock", "SystemClock"]
+__all__ = ["SYSTEM_CLOCK", "Clock", "SystemClock", "ms_since", "unix_seconds"]
 
 
 class Clock(Protocol):
@@ -35,3 +35,13 @@ class SystemClock:
 
 
 SYSTEM_CLOCK: Final = SystemClock()
+
+
+def unix_seconds() -> float:
+    """Return the time now, to the ms."""
+    return time.time_ns() // 1_000_000 / 1000
+
+
+def ms_since(started_ns: int) -> float:
+    """Return how many ms, to the µs, have passed since a reading of `time.perf_counter_ns`."""
+    return (time.perf_counter_ns() - started_ns) // 1000 / 1000

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import redis
 
@@ -20,12 +20,17 @@ from queue_system.broker.sync import SyncTransport
 from queue_system.clock import SYSTEM_CLOCK
 from queue_system.errors import CircuitOpenError, InvalidInputError, ServerError, ServerUnreachableError, shown
 from queue_system.metrics import LogThrottle, MetricsRecorder, StructuredLogger
-from queue_system.model.arguments import check_list
+from queue_system.model.arguments import check_durability, check_list
 from queue_system.model.keys import PRIORITIES, Keys, check_prefix, check_priority, check_queue_name
 from queue_system.model.registry import Registry
+from queue_system.model.sealing import Encryption, make_sealing
 from queue_system.resilience import CircuitBreaker, circuit_breaker, get_breaker, retry_with_backoff
+from queue_system.resilience.circuits import BreakerParameters
 
 T = TypeVar("T")
+
+BREAKER: Final[BreakerParameters] = {"exceptions": (ServerUnreachableError,), "half_open_max_calls": 1}
+"""What opens a configuration's circuit breaker; one probe at a time tries whether the server is back."""
 
 _LONGEST_S = 1e9
 
@@ -58,6 +63,13 @@ class QueueConfig:
         max_item_bytes: the largest item that is accepted.
         allowed_modules: modules from which processors may be imported by name, their submodules included. None: every
             application module that is not installed as a package.
+        durability: what an enqueue waits for by default: the server's memory (`"fast"`), its disk (`"fsync"`) or a
+            replica (`"replicated"`).
+        max_dead_letters: how many each of `failures` and `system_errors` keeps; beyond that the oldest goes and is
+            counted as `dead_letters_dropped`.
+        signing_keys: key ids and their secrets of at least 16 bytes. The first signs every item; a worker refuses items
+            that none of them has signed. None: nothing is signed.
+        encryption: an object with the methods `encrypt` and `decrypt` of bytes, for entities and results. None: plain.
 
     Raises:
         InvalidInputError: a value makes no sense; its field is named.
@@ -78,11 +90,11 @@ class QueueConfig:
         dedup_ttl: float = 86400.0,
         max_item_bytes: int = 1024 * 1024,
         allowed_modules: Sequence[str] | None = None,
+        durability: str = "fast",
+        max_dead_letters: int = 100_000,
+        signing_keys: Mapping[str, bytes | str] | None = None,
+        encryption: Encryption | None = None,
     ) -> None:
-        if redis_client is not None and not isinstance(
-            getattr(redis_client, "connection_pool", None), redis.ConnectionPool
-        ):
-            raise InvalidInputError("redis_client", f"a {type(redis_client).__name__} is no redis.Redis client")
         self.redis_url = check_url(redis_url) if redis_url is not None else None
         self.queue_prefix = check_prefix(queue_prefix)
         self.backup_ttl = _at_least("backup_ttl", backup_ttl, 1)
@@ -92,24 +104,38 @@ class QueueConfig:
         self.result_ttl = _at_least("result_ttl", result_ttl, 0)
         self.dedup_ttl = _at_least("dedup_ttl", dedup_ttl, 0.001)
         self.max_item_bytes = _whole("max_item_bytes", max_item_bytes, 1)
-        self.redis_client = redis_client
-        self._endpoint: Endpoint | None = None
-        self._outage = LogThrottle(1.0, SYSTEM_CLOCK)
-        self._data_dir: Path | None = None
+        self.durability = check_durability(durability)
+        self.confirmable: set[str] = set()
+        """The durabilities of which this server has shown that it can confirm them."""
+        self.max_dead_letters = _whole("max_dead_letters", max_dead_letters, 1)
+        self.sealing = make_sealing(signing_keys, encryption)
+        self._define_connections(redis_client)
         self._define_queue_keys()
 
         self.log = StructuredLogger.wrap(logger)
         self.logger: Any = self.log.raw
-        self.metrics = MetricsRecorder(self.log, SYSTEM_CLOCK)
+        self.metrics = MetricsRecorder(self.log)
         self.registry = Registry(_module_names(allowed_modules))
+
+    def _define_connections(self, redis_client: redis.Redis | None) -> None:
+        """Note how the server is reached; connects to nothing."""
+        if redis_client is not None and not isinstance(
+            getattr(redis_client, "connection_pool", None), redis.ConnectionPool
+        ):
+            raise InvalidInputError("redis_client", f"a {type(redis_client).__name__} is no redis.Redis client")
+        self.redis_client = redis_client
+        self._endpoint: Endpoint | None = None
+        self._data_dir: Path | None = None
+        self.outage, self.upkeep_outage = LogThrottle(1.0, SYSTEM_CLOCK), LogThrottle(10.0, SYSTEM_CLOCK)
+        """They let one line a second, or in ten, through that tells of a server in trouble, whoever writes it."""
         self.breaker_name = f"queue_system.redis.{next(_serial)}"
-        self.breaker: CircuitBreaker = get_breaker(self.breaker_name, keep=False, exceptions=(ServerUnreachableError,))
+        self.breaker: CircuitBreaker = get_breaker(self.breaker_name, keep=False, **BREAKER)
         self.transport = SyncTransport(self.endpoint, self.max_connection_retries)
 
     def _define_queue_keys(self) -> None:
         """Name the lists by priority, the dead letters and the registry under the prefix."""
         self.keys = Keys(self.queue_prefix)
-        self.commands = Commands(self.keys)
+        self.commands = Commands(self.keys, self.max_dead_letters)
         self.queue_keys = {priority: f"{self.queue_prefix}{priority}:" for priority in PRIORITIES}
         self.failures_queue = self.keys.failures
         self.system_errors_queue = self.keys.system_errors
@@ -140,7 +166,7 @@ class QueueConfig:
         """Return this process's metrics, `success_rate` in percent included. Times are in ms."""
         return self.metrics.snapshot()
 
-    @circuit_breaker(name=breaker_name, exceptions=(ServerUnreachableError,))
+    @circuit_breaker(name=breaker_name, **BREAKER)
     def _ensure_redis_sync(self, retry_count: int | None = None) -> redis.Redis:
         """Return a client that has answered a ping, connecting with retries if need be.
 
@@ -171,13 +197,20 @@ class QueueConfig:
         run: Callable[[Command[T]], T] = self.transport.run
         return self.breaker.run(run, (command,), {})
 
-    def run_many(self, commands: Sequence[Command[T]]) -> list[T]:
-        """Run commands one after the other, as `run` does one."""
+    def run_many(self, commands: Sequence[Command[T]], *, together: bool = False) -> list[T]:
+        """Run commands one after the other, as `run` does one; `together` as in SyncTransport.run_many."""
+        if not commands:
+            return []
         run_many: Callable[[Sequence[Command[T]]], list[T]] = self.transport.run_many
-        return self.breaker.run(run_many, (commands,), {})
+        return self.breaker.run(run_many, (commands,), {"together": together})
+
+    @property
+    def circuit_state(self) -> str:
+        """What the circuit breaker does with the next call: `"closed"` lets it through, `"open"` rejects it."""
+        return str(self.breaker.state)
 
     def _log_error(self, operation: str, error: BaseException) -> None:
-        if isinstance(error, ServerError | CircuitOpenError) and not self._outage.ready():
+        if isinstance(error, ServerError | CircuitOpenError) and not self.outage.ready():
             return  # an outage must not flood the log
         self.log.error("call failed", call=operation, error_type=type(error).__name__, error=redact(str(error)))
 

@@ -19,6 +19,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 _LONGEST_SHOWN = 80
 
 
@@ -64,6 +66,26 @@ class ServerUnreachableError(ServerError, ConnectionError):
 
 class ServerFullError(ServerError):
     """The server refuses writes: it is out of memory or disk, or lacks the replicas it was told to have."""
+
+
+class UnconfirmedError(ServerError):
+    """Operations are queued, but the server did not confirm their durability in time: a failure may yet lose them.
+
+    Enqueueing them again with the same `operation_ids` is safe, and waits again.
+    """
+
+    def __init__(self, durability: str, operation_ids: Sequence[str], waited_s: float) -> None:
+        shown_ids = ", ".join(operation_ids[:3]) + (", …" if len(operation_ids) > 3 else "")  # noqa: PLR2004
+        super().__init__(
+            f"durability: {durability!r} was not confirmed within {waited_s:.1f} s, so a failure of the server may lose"
+            f" what is queued; enqueue again with the same operation_id: {shown_ids}"
+        )
+        self.durability = durability
+        self.operation_ids = tuple(operation_ids)
+        self.waited_s = waited_s
+
+    def __reduce__(self) -> tuple[type[UnconfirmedError], tuple[str, tuple[str, ...], float]]:
+        return type(self), (self.durability, self.operation_ids, self.waited_s)
 
 
 class AccessDeniedError(ServerError):

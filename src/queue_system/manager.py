@@ -11,23 +11,27 @@ from functools import lru_cache
 from typing import Any, Final
 
 from queue_system.broker.commands import MAX_ITEMS, NewOperation, split_batch
-from queue_system.config import QueueConfig, breaker_name
-from queue_system.errors import InvalidInputError, ItemTooLargeError, ServerUnreachableError
+from queue_system.clock import ms_since, unix_seconds
+from queue_system.config import BREAKER, QueueConfig, breaker_name
+from queue_system.durability import run_confirmed
+from queue_system.errors import InvalidInputError, ItemTooLargeError
 from queue_system.inspection import read_status
 from queue_system.model.arguments import (
     BatchOptions,
     check_batch_options,
     check_column,
+    check_durability,
     check_list,
     check_seconds,
     check_unique,
     delay_milliseconds,
 )
 from queue_system.model.entity import canonical_entity, encode_entities, encode_entity
-from queue_system.model.keys import check_identifier, check_priority, check_queue_name, queue_name_from
+from queue_system.model.keys import check_identifier, join_queue, queue_name_from
 from queue_system.model.operation import Operation, encode_item, encode_tail
 from queue_system.model.registry import Processor, Reference
 from queue_system.model.retry import QueueRetryConfig
+from queue_system.model.sealing import Encode
 from queue_system.resilience import circuit_breaker, try_catch
 
 _AT_ONCE: Final = 0.0
@@ -57,8 +61,9 @@ class QueueManager:
         custom_serializer: Callable[[Any], Any] | None = None,
         *,
         delay: float = _AT_ONCE,
+        durability: str | None = None,
     ) -> dict[str, Any]:
-        """Enqueue one operation; when this returns, the operation is in Redis.
+        """Enqueue one operation; when this returns, the operation is in Redis, as safe as `durability` says.
 
         Args:
             entity: the input, a JSON value; dates, UUIDs, enums, dataclasses and the like are converted.
@@ -73,12 +78,15 @@ class QueueManager:
             deduplication_key: while an operation with this key is live, nothing is added.
             custom_serializer: turns what JSON cannot carry into something that it can.
             delay: how many s from now the operation is due.
+            durability: wait for the server's memory (`"fast"`), disk (`"fsync"`) or a replica (`"replicated"`);
+                default: the configuration's.
 
         Returns:
             `operation_id`, `status` (`"queued"` or `"duplicate"`), `has_callbacks`, `enqueue_time_ms`.
 
         Raises:
             InvalidInputError: an argument is wrong; nothing was written.
+            UnconfirmedError: it is queued, but not yet as safe as `durability` asks for.
             ServerError: on ServerUnreachableError the outcome is unknown; enqueue again with the same `operation_id`.
             CircuitOpenError: the server has been unreachable; try again after `retry_after` s.
         """
@@ -90,6 +98,8 @@ class QueueManager:
             queue_data["deduplication_key"] = deduplication_key
         if delay is not _AT_ONCE:
             queue_data["delay"] = delay
+        if durability is not None:
+            queue_data["durability"] = durability
         name = _default_queue_name(queue_data["processor"]) if queue_name is None else queue_name
         return self._queue_operation(queue_data, name, priority, custom_serializer)
 
@@ -110,16 +120,18 @@ class QueueManager:
         options = check_batch_options(kwargs)
         header = self._header(processor, options.retry_config, options.on_success, options.on_failure, options.timeout)
         name = _default_queue_name(header["processor"]) if options.queue_name is None else options.queue_name
-        queue = _checked_queue(options.priority, name)
+        queue = join_queue(options.priority, name)
         delay_ms = delay_milliseconds(options.delay)
-        operations, nonce = self._prepare_batch(entities, header, options)
+        durability = check_durability(options.durability, self.config.durability)
+        operations, nonce = self._prepare_batch(queue, entities, header, options)
         ttl_ms = int(self.config.dedup_ttl * 1000)
         enqueue = self.config.commands.enqueue
         commands = [
             enqueue(queue, nonce, chunk, delay_ms=delay_ms, dedup_ttl_ms=ttl_ms) for chunk in split_batch(operations)
         ]
-        answers = [answer for reply in self.config.run_many(commands) for answer in reply] if commands else []
-        duration_ms = _ms_since(started_ns)
+        replies = run_confirmed(self.config, commands, durability, [new.operation_id for new in operations])
+        answers = [answer for reply in replies for answer in reply]
+        duration_ms = ms_since(started_ns)
         if operations:
             self.config.metrics.add_many("enqueued", answers.count(1))
             self.config.metrics.log_batch("enqueue", len(operations), duration_ms)
@@ -130,7 +142,7 @@ class QueueManager:
         ]
 
     @try_catch
-    @circuit_breaker(name=breaker_name, exceptions=(ServerUnreachableError,))
+    @circuit_breaker(name=breaker_name, **BREAKER)
     def get_queue_status(self) -> dict[str, Any]:
         """Return the length of every registered list and of the dead letters, and figures of the whole fleet.
 
@@ -142,7 +154,7 @@ class QueueManager:
     @try_catch
     def purge_queue(self, queue_name: str, priority: str = "normal") -> int:
         """Remove all items that wait in one queue, delayed ones included; return how many. Running ones go on."""
-        queue = _checked_queue(priority, queue_name)
+        queue = join_queue(priority, queue_name)
         commands, run = self.config.commands, self.config.run
         removed = page = run(commands.purge(queue))
         while page == MAX_ITEMS:
@@ -180,43 +192,53 @@ class QueueManager:
         """Encode the members of one operation and put it into its queue; the answer is that of `enqueue`."""
         started_ns = time.perf_counter_ns()
         data = dict(queue_data)
-        queue = _checked_queue(priority, queue_name)
+        queue = join_queue(priority, queue_name)
         delay_ms = delay_milliseconds(data.pop("delay")) if "delay" in data else 0
+        durability = check_durability(data.pop("durability", None), self.config.durability)
         operation_id, nonce = self._identify(data.pop("operation_id", None))
         if (key := data.get("deduplication_key")) is not None:
             check_identifier(key, "deduplication_key")
         entity = encode_entity(data.pop("entity", None), custom_serializer)
-        tail = encode_tail(Operation(timestamp=_now(), nonce=nonce, **data))
-        new = NewOperation(operation_id, self._check_size(encode_item(operation_id, entity, tail), "entity"), key or "")
+        tail = encode_tail(Operation(timestamp=unix_seconds(), nonce=nonce, **data))
+        encode = self._encoder(queue)
+        new = NewOperation(operation_id, self._check_size(encode(operation_id, entity, tail), "entity"), key or "")
         command = self.config.commands.enqueue(
             queue, nonce, (new,), delay_ms=delay_ms, dedup_ttl_ms=int(self.config.dedup_ttl * 1000)
         )
-        (answer,) = self.config.run(command)
+        if durability == "fast":
+            (answer,) = self.config.run(command)
+        else:
+            ((answer,),) = run_confirmed(self.config, (command,), durability, (operation_id,))
         if answer == 1:
             self.config.metrics.update("enqueued")
         has_callbacks = "on_success" in data or "on_failure" in data
-        return _describe(operation_id, answer, has_callbacks, _ms_since(started_ns))
+        return _describe(operation_id, answer, has_callbacks, ms_since(started_ns))
 
     def _prepare_batch(
-        self, entities: Sequence[Any], header: dict[str, Any], options: BatchOptions
+        self, queue: str, entities: Sequence[Any], header: dict[str, Any], options: BatchOptions
     ) -> tuple[list[NewOperation], str]:
         ids = check_unique("operation_id", check_column("operation_id", options.operation_id, len(entities)))
         dedup_keys = check_column("deduplication_key", options.deduplication_key, len(entities))
         nonce = "" if ids is None else secrets.token_hex(8)
         base = secrets.token_hex(12)
-        template = Operation(timestamp=_now(), nonce=nonce, **header)
+        template = Operation(timestamp=unix_seconds(), nonce=nonce, **header)
         tail = encode_tail(template)
+        encode = self._encoder(queue)
         operations = []
         for i, entity in enumerate(encode_entities(entities, options.custom_serializer)):
             operation_id, key = f"{base}{i:08x}" if ids is None else ids[i], ""
             if dedup_keys is not None:
                 template.deduplication_key = key = dedup_keys[i]
                 tail = encode_tail(template)
-            item = encode_item(operation_id, entity, tail)
+            item = encode(operation_id, entity, tail)
             if len(item) > self.config.max_item_bytes:
                 self._check_size(item, f"entities[{i}]")
             operations.append(NewOperation(operation_id, item, key))
         return operations, nonce
+
+    def _encoder(self, queue: str) -> Encode:
+        sealing = self.config.sealing
+        return encode_item if sealing is None else sealing.encoder(queue)
 
     def _identify(self, operation_id: object) -> tuple[str, str]:
         """Return id and nonce. A fresh id is its own proof of the call, so its nonce stays empty."""
@@ -262,27 +284,6 @@ class QueueManager:
 
     def _log_error(self, operation: str, error: BaseException) -> None:
         self.config._log_error(operation, error)  # noqa: SLF001 - one way to report for config and manager
-
-
-def _now() -> float:
-    """Return Unix seconds, to the ms."""
-    return time.time_ns() // 1_000_000 / 1000
-
-
-def _ms_since(started_ns: int) -> float:
-    return (time.perf_counter_ns() - started_ns) // 1000 / 1000
-
-
-def _checked_queue(priority: object, name: object) -> str:
-    """Return `"high:NAME"`, or raise InvalidInputError."""
-    if type(priority) is str and type(name) is str:
-        return _known_queue(priority, name)
-    return f"{check_priority(priority)}:{check_queue_name(name)}"
-
-
-@lru_cache(maxsize=1024)
-def _known_queue(priority: str, name: str) -> str:
-    return f"{check_priority(priority)}:{check_queue_name(name)}"
 
 
 @lru_cache(maxsize=1024)

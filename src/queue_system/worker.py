@@ -11,12 +11,12 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from queue_system.config import QueueConfig, breaker_name
+from queue_system.config import BREAKER, QueueConfig, breaker_name
 from queue_system.errors import (
     AccessDeniedError,
     InvalidInputError,
     QueueSystemError,
-    ServerUnreachableError,
+    UndecodableItemError,
     UnresolvableNameError,
     shown,
 )
@@ -78,7 +78,9 @@ class QueueWorker:
         if queues is not None and not check_list("queues", queues):
             raise InvalidInputError("queues", "an empty list serves nothing; use None for all queues")
         self.queues = tuple(check_queue_name(name, "queues") for name in queues or ())
-        self._settler = Settler(f"{socket.gethostname()}:{os.getpid()}", config.result_ttl, config.max_item_bytes)
+        self._settler = Settler(
+            f"{socket.gethostname()}:{os.getpid()}", config.result_ttl, config.max_item_bytes, config.sealing
+        )
         self._tally = Tally(config.metrics, config.log)
         self._stream: Stream | None = None
         self._fetching: asyncio.Task[None] | None = None
@@ -213,7 +215,7 @@ class QueueWorker:
         outcome: Outcome
         try:
             processor, argument, limit_s = self._resolve(operation, started_ms)
-        except UnresolvableNameError as error:
+        except (UndecodableItemError, UnresolvableNameError) as error:
             outcome = Unprocessable(str(error), type(error).__name__)
         else:
             outcome = await stream.executor.run(slot, processor, argument, limit_s)
@@ -226,7 +228,9 @@ class QueueWorker:
         fetcher.put(self._settler.settle(delivery, verdict, Timing(started_ms, ended_ms, ended - started)))
 
     def _resolve(self, operation: Operation, started_ms: int) -> tuple[Processor, Any, float]:
-        """Return what to call, with what, and for how long at most. Raises UnresolvableNameError."""
+        """Return what to call, with what, and for how long at most. Raises what makes it unprocessable."""
+        if self.config.sealing is not None:
+            operation = self.config.sealing.open(operation)
         if operation.phase:
             return self._run_callback, operation, self.work_timeout
         processor = self.config.registry.resolve(operation.processor, operation.processor_module)
@@ -259,7 +263,7 @@ class QueueWorker:
         if inspect.isawaitable(result):
             await result
 
-    @circuit_breaker(name=breaker_name, exceptions=(ServerUnreachableError,))
+    @circuit_breaker(name=breaker_name, **BREAKER)
     async def _process_queue_item(self, worker_id: int) -> bool:
         """Claim and handle a single item outside the stream; False when there is none. `worker_id` is for the log."""
         return await self._handle_one(worker_id, b"")

@@ -28,6 +28,7 @@ RANKS = {
     "execution": 5,
     "upkeep": 5,
     "inspection": 5,
+    "durability": 5,
     "manager": 6,
     "worker": 6,
     "": ROOT_RANK,  # queue_system itself

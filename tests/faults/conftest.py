@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
@@ -10,6 +11,7 @@ from typing import Protocol
 import pytest
 
 from tests.faults.support.bench import Bench
+from tests.faults.support.table import Table
 from tests.support.servers import OwnServer
 
 OpenBench = Callable[[OwnServer], Bench]
@@ -19,6 +21,12 @@ class Figures(Protocol):
     """The `figures` fixture: reports named values, printed and in the test's properties."""
 
     def __call__(self, **values: object) -> None: ...
+
+
+@pytest.fixture(scope="session")
+def full() -> bool:
+    """Whether faults are injected as often as the fault matrix asks for, as `make faults` does."""
+    return os.environ.get("QUEUE_SYSTEM_FAULTS") == "full"
 
 
 @pytest.fixture
@@ -45,3 +53,16 @@ def figures(record_property: Callable[[str, object], None], request: pytest.Fixt
         print(f"figures {request.node.name}:", *(f"{name}={value}" for name, value in values.items()))  # noqa: T201
 
     return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show what each fault test reported as a table; write it to the file that QUEUE_SYSTEM_FAULTS_TABLE names."""
+    table = Table.of(report for report in terminalreporter.getreports("passed") + terminalreporter.getreports("failed"))
+    if not table.rows:
+        return
+    target = os.environ.get("QUEUE_SYSTEM_FAULTS_TABLE")
+    if target:
+        Path(target).write_text(f"{table}\n")
+    if os.environ.get("QUEUE_SYSTEM_FAULTS") == "full":
+        terminalreporter.section("figures of the fault tests")
+        terminalreporter.write_line(str(table))

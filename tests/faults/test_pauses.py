@@ -37,7 +37,8 @@ def test_late_settlements_of_a_frozen_worker_are_lost_and_each_operation_settles
 
     grown = {each: tokens[each] for each in held.values() if len(tokens[each]) > 1}
     figures(
-        held_at_freeze=len(held), lease_lost=lost, repeats=bench.journal.repeats(), refenced=len(grown),
+        injected=1, lost=len(ids) - bench.counter("processed"), repeated=bench.journal.repeats(),
+        held_at_freeze=len(held), lease_lost=lost, refenced=len(grown),
         callbacks=bench.journal.count("success").total(),
     )  # fmt: skip
     assert held
@@ -58,7 +59,7 @@ def test_an_idle_worker_that_was_frozen_goes_on_under_a_new_incarnation(bench: B
     other.stop()
     ids = bench.enqueue(20, processors.work, 0.01)
     ran_s = bench.wait_drained(12.0)
-    figures(registered_again_s=round(resumed_s, 2), ran_s=round(ran_s, 2))
+    figures(injected=1, recovery_s=round(ran_s, 2), registered_again_s=round(resumed_s, 2))
     assert set(ids) <= set(bench.journal.count("end"))
     assert ran_s <= NEW_ITEMS_RUN_WITHIN_S
 
@@ -67,7 +68,7 @@ def test_an_idle_worker_that_is_frozen_keeps_no_item_from_the_others(bench: Benc
     freeze_while_idle(bench)
     bench.enqueue(1, processors.work, 0.0)
     ran_s = bench.wait_drained(12.0)
-    figures(ran_s=round(ran_s, 2))
+    figures(injected=1, recovery_s=round(ran_s, 2))
     assert ran_s <= LONGEST_BLOCK_S + 1.0
 
 
@@ -91,7 +92,51 @@ def test_a_blocked_event_loop_loses_no_lease_and_nothing_runs_twice(bench: Bench
     bench.wait_drained(3 * LEASE_S + 5.0)
 
     repeats, lost = bench.journal.repeats(), blocked.stop().get("lease_lost", 0)
-    figures(repeats=repeats, lease_lost=lost, reclaimed=bench.counter("reclaimed"))
+    figures(injected=1, lost=21 - bench.counter("processed"), repeated=repeats, lease_lost=lost)
     assert repeats == lost == bench.counter("reclaimed") == 0
     assert "lease lost" not in blocked.log + other.log
     assert bench.counter("processed") == 21
+
+
+def test_a_held_gil_loses_the_lease_and_the_late_settlement_settles_nothing(bench: Bench, figures: Figures) -> None:
+    held = bench.start_worker(slots=2, lease=LEASE_S)
+    (operation,) = bench.enqueue(1, processors.hold_the_gil, 3 * LEASE_S)
+    wait_until(lambda: bench.journal.entries("start"), 5.0, "the interpreter is held")
+    other = bench.start_worker(slots=2, lease=LEASE_S)
+    wait_until(lambda: bench.journal.count("start")[operation] == 2, 10.0, f"it runs elsewhere\n{bench.logs()}")
+    bench.enqueue(20, processors.work, 0.01)
+    bench.wait_drained(10.0)
+    wait_until(lambda: bench.journal.count("end")[operation] == 2, 10.0, "the first run ends too")
+    wait_until(lambda: "lease lost" in held.log, 5.0, "the held worker learns that its lease was lost")
+
+    first, second = bench.journal.entries("start")[:2]
+    figures(
+        injected=1, lost=21 - bench.counter("processed"), repeated=bench.journal.repeats(),
+        recovery_s=round((second.at_ns - first.at_ns) / 1e9, 2), lease_s=LEASE_S,
+    )  # fmt: skip
+    assert (first.pid, second.pid) == (held.pid, other.pid)
+    assert bench.journal.repeats() == 1
+    assert bench.counter("processed") == 21
+    assert bench.letters("failures") == bench.letters("system_errors") == []
+
+
+def test_pauses_shorter_than_the_lease_cost_nothing(bench: Bench, figures: Figures, full: bool) -> None:
+    lease, pauses = 1.6, 500 if full else 4
+    workers = [bench.start_worker(slots=4, lease=lease) for _ in range(2)]
+    operations = 0
+    for turn in range(pauses):
+        paused = workers[turn % 2]
+        operations += len(bench.enqueue(100, processors.work, 0.02, name=f"turn-{turn}"))
+        wait_until(lambda: bench.in_flight(paused.incarnation), 5.0, "it is at work")  # noqa: B023
+        paused.send(signal.SIGSTOP)
+        time.sleep(lease / 2)  # the pause itself
+        paused.send(signal.SIGCONT)
+    bench.wait_drained(10.0)
+
+    lost = [worker.stop().get("lease_lost", 0) for worker in workers]
+    figures(
+        injected=pauses, lost=operations - bench.counter("processed"), repeated=bench.journal.repeats(),
+        leases_lost=sum(lost),
+    )  # fmt: skip
+    assert bench.counter("processed") == operations
+    assert bench.journal.repeats() == bench.counter("reclaimed") == sum(lost) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import signal
 import time
 from collections.abc import Callable
@@ -46,7 +47,10 @@ def test_sigterm_finishes_running_operations_and_hands_back_waiting_ones(bench: 
 
     waiting = items(bench)
     ended = bench.journal.count("end")
-    figures(exit_s=round(exit_s, 2), finished=len(ended), handed_back=len(waiting), repeats=bench.journal.repeats())
+    figures(
+        injected=1, lost=len(long) + len(short) - len(ended) - len(waiting), repeated=bench.journal.repeats(),
+        exit_s=round(exit_s, 2), finished=len(ended), handed_back=len(waiting),
+    )  # fmt: skip
     assert_signed_off(bench)
     assert_untouched(waiting)
     assert set(long) <= set(ended)
@@ -80,7 +84,7 @@ def test_ctrl_c_through_asyncio_run_releases_everything_and_spends_no_attempt(
     exit_s = time.monotonic() - interrupted
 
     waiting = items(bench)
-    figures(exit_s=round(exit_s, 2), handed_back=len(waiting))
+    figures(injected=1, lost=len(ids) - len(waiting), exit_s=round(exit_s, 2), handed_back=len(waiting))
     assert_signed_off(bench)
     assert_untouched(waiting)
     assert {item["operation_id"] for item in waiting} == set(ids)
@@ -95,7 +99,8 @@ def test_ctrl_c_while_short_operations_stream_loses_none_and_books_none(bench: B
     worker.wait_end(EXIT_WITHIN_S)
 
     waiting = items(bench)
-    figures(handed_back=len(waiting), settled=bench.counter("processed"), ended=len(bench.journal.count("end")))
+    settled = bench.counter("processed")
+    figures(injected=1, lost=len(ids) - len(waiting) - settled, handed_back=len(waiting), settled=settled)
     assert_signed_off(bench)
     assert_untouched(waiting)
     assert len(waiting) + bench.counter("processed") == len(ids)
@@ -109,5 +114,60 @@ def test_ctrl_c_does_not_wait_for_a_sync_callback_that_hangs(bench: Bench, figur
     interrupted = time.monotonic()
     worker.send(signal.SIGINT)
     worker.wait_end(EXIT_WITHIN_S)
-    figures(exit_s=round(time.monotonic() - interrupted, 2))
+    figures(injected=1, exit_s=round(time.monotonic() - interrupted, 2))
     assert_signed_off(bench)
+
+
+def test_sigterm_at_any_moment_loses_none_and_runs_none_twice(bench: Bench, figures: Figures, full: bool) -> None:
+    rounds, count = (400, 60_000) if full else (4, 600)
+    moments = random.Random(1)
+    ids = bench.enqueue(count, processors.work, 0.005, on_success=processors.on_success)
+    longest_s = 0.0
+    for turn in range(rounds):
+        idle = turn % 4 == 0
+        worker = bench.start_worker(slots=4, queues=["empty"] if idle else None)
+        if idle:
+            bench.wait_idle(1)
+        else:
+            time.sleep(moments.uniform(0.0, 0.1))  # the random moment itself
+        asked = time.monotonic()
+        worker.stop()
+        longest_s = max(longest_s, time.monotonic() - asked)
+        assert_signed_off(bench)
+    settled_before = bench.counter("processed")
+    assert settled_before < count, "the signals came too late to mean anything"
+    assert_untouched(items(bench))
+    bench.start_worker()
+    bench.wait_drained(900.0 if full else 30.0)
+
+    lost = len(set(ids) - set(bench.journal.count("success")))
+    figures(
+        injected=rounds, lost=lost, repeated=bench.journal.repeats(), longest_exit_s=round(longest_s, 2),
+        settled_before_last_start=settled_before,
+    )  # fmt: skip
+    assert lost == bench.journal.repeats() == bench.counter("retried") == 0
+    assert longest_s <= EXIT_WITHIN_S
+    assert bench.counter("processed") == bench.journal.count("success").total() == count
+
+
+def test_sigkill_within_the_grace_time_loses_none_and_repeats_only_what_ran(
+    bench: Bench, figures: Figures, full: bool
+) -> None:
+    slots, rounds, lease = 4, 10 if full else 1, 0.5
+    repeated = 0
+    for turn in range(rounds):
+        ids = bench.enqueue(3 * slots, processors.work, 2.0, name=f"turn-{turn}")
+        worker = bench.start_worker(slots=slots, lease=lease)
+        wait_until(lambda: len(bench.in_flight(worker.incarnation)) >= slots, 5.0, "all slots are busy")  # noqa: B023
+        worker.send(signal.SIGTERM)
+        time.sleep(0.2)  # nothing tells that the grace time has begun
+        worker.kill()
+        held = len(bench.in_flight(worker.incarnation))
+        successor = bench.start_worker(slots=3 * slots, lease=lease)
+        bench.wait_drained(15.0)
+        successor.stop()
+        assert set(ids) <= set(bench.journal.count("end"))
+        assert bench.journal.repeats() - repeated <= held == slots
+        repeated = bench.journal.repeats()
+    figures(injected=rounds, lost=rounds * 3 * slots - bench.counter("processed"), repeated=repeated)
+    assert bench.counter("processed") == rounds * 3 * slots

@@ -35,6 +35,7 @@ class Model:
     """The key space under one prefix. Each method does what the script of its name does, and returns its reply."""
 
     prefix: str
+    most_letters: int
     lists: dict[str, list[bytes]] = field(default_factory=lambda: defaultdict(list))
     """Waiting items, the next one first."""
     ready: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
@@ -80,10 +81,11 @@ class Model:
         fresh = []
         for operation in new:
             id_, key = operation.operation_id, operation.deduplication_key
-            if key and (holder := self._live_holder(key, id_)):
+            resent = id_ in self.records and self.records[id_][0].split(b"\t")[1] == nonce.encode()
+            if key and not resent and (holder := self._live_holder(key, id_)):
                 answers.append(holder.encode())
             elif id_ in self.records:
-                answers.append(int(self.records[id_][0].split(b"\t")[1] == nonce.encode()))
+                answers.append(int(resent))
             else:
                 status = "delayed" if delayed else "queued"
                 self.records[id_] = f"{status}\t{nonce}\tT\t{queue}\t{key}".encode(), False
@@ -176,7 +178,7 @@ class Model:
             if move.how != "reject":
                 put_back.append(self._put_back(move.new, head=move.how == "next"))
                 continue
-            self.letters["system_errors"].insert(0, move.new)
+            self._bury("system_errors", move.new)
             self.metrics["system_errors"] += 1
             if move.operation_id:
                 self._finish(move.operation_id, move.record, move.deduplication_key, "rejected")
@@ -230,6 +232,12 @@ class Model:
         priority, name = queue.split(":")
         if name in self.ready[priority]:
             self.ready[priority].remove(name)
+
+    def _bury(self, letters: str, letter: bytes) -> None:
+        self.letters[letters].insert(0, letter)
+        if len(self.letters[letters]) > self.most_letters:
+            self.letters[letters].pop()
+            self.metrics["dead_letters_dropped"] += 1
 
     def _wake(self, queue: str) -> None:
         self.wakes |= {"wake", "wake:" + queue.split(":")[1]}
@@ -286,7 +294,8 @@ class Model:
                 if follow_up:
                     held[token] = follow_up
                 outcome, letters = OUTCOMES[verb]
-                self.letters[letters][:0] = letter
+                for each in letter:
+                    self._bury(letters, each)
                 self.metrics["system_errors"] += verb == "reject"
                 if id_:
                     self._finish(id_, record, key, outcome)

@@ -48,9 +48,9 @@ def record_of(status: str, queue: str, *, touched_ms: int = 0, nonce: str = "", 
 class Broker:
     """The scripts under one key prefix of a real server."""
 
-    def __init__(self, server: OwnServer, prefix: str) -> None:
+    def __init__(self, server: OwnServer, prefix: str, max_dead_letters: int = 100_000) -> None:
         self.keys = Keys(prefix)
-        self.commands = Commands(self.keys)
+        self.commands = Commands(self.keys, max_dead_letters)
         self.client = server.client()
         self.transport = SyncTransport(lambda: Endpoint(self.client.connection_pool, 5.0), 0)
 

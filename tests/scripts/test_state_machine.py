@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import uuid
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
+from queue_system import ServerFullError
 from queue_system.broker.commands import Move, NewOperation
 from tests.scripts.model import Model, id_of, timeless
 from tests.scripts.support import DEDUP_TTL_MS, RESULT_TTL_MS, Broker, record_of
@@ -25,6 +28,7 @@ SETTINGS = settings(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
 HOUR_MS = 3_600_000
+MOST_LETTERS = 3
 
 queues = st.sampled_from(["high:a", "high:b", "normal:a", "normal:b", "low:a"])
 workers = st.sampled_from(["w1", "w2"])
@@ -39,8 +43,9 @@ class Scripts(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.broker = Broker(self.server, f"t{uuid.uuid4().hex[:12]}:")
-        self.model = Model(self.broker.keys.prefix)
+        self.broker = Broker(self.server, f"t{uuid.uuid4().hex[:12]}:", MOST_LETTERS)
+        self.model = Model(self.broker.keys.prefix, MOST_LETTERS)
+        self.full = False
         self.serial = 0
         self.facts: dict[str, tuple[str, str]] = {}
         self.last_enqueue: tuple[Any, ...] | None = None
@@ -52,6 +57,7 @@ class Scripts(RuleBasedStateMachine):
     def teardown(self) -> None:
         """Delete the keys of this history and close its connections."""
         with contextlib.closing(self.broker) as broker:
+            broker.client.config_set("maxmemory", 0)
             for name in broker.client.scan_iter(match=f"{broker.keys.prefix}*", count=1000):
                 broker.client.delete(name)
 
@@ -127,6 +133,7 @@ class Scripts(RuleBasedStateMachine):
         moves += moves[:1]
         assert self.broker.run(self.broker.commands.move(worker, moves)) == self.model.move(worker, moves)
 
+    @precondition(lambda self: not self.full)
     @rule(queue=queues)
     def push_as_a_foreign_client(self, queue: str) -> None:
         item = self.operation(f"{self.fresh():04}", "").item
@@ -135,6 +142,7 @@ class Scripts(RuleBasedStateMachine):
         self.model.registry.add(queue)
         self.model.lists[queue].append(item)
 
+    @precondition(lambda self: not self.full)
     @rule()
     def sweep(self) -> None:
         assert self.broker.run(self.broker.commands.sweep("0", 0)) == ("0", self.model.sweep())
@@ -148,6 +156,7 @@ class Scripts(RuleBasedStateMachine):
         if members:
             assert self.broker.run(self.broker.commands.purge(queue, members)) == self.model.purge(queue, members)
 
+    @precondition(lambda self: not self.full)
     @rule()
     def let_all_delayed_be_due(self) -> None:
         self.broker.make_due()
@@ -159,6 +168,12 @@ class Scripts(RuleBasedStateMachine):
         if found:
             assert self.broker.run(self.broker.commands.wait_for_wake(names, 1))
             self.model.wakes.discard(found)
+
+    @rule(full=st.booleans())
+    def fill_or_free_the_memory(self, full: bool) -> None:
+        """Nothing new comes in while it is full; all that is there goes on its way."""
+        self.broker.client.config_set("maxmemory", 1 if full else 0)
+        self.full = full
 
     @rule()
     def flush_the_scripts(self) -> None:
@@ -188,6 +203,15 @@ class Scripts(RuleBasedStateMachine):
         command = self.broker.commands.enqueue(
             queue, nonce, new, delay_ms=HOUR_MS if delayed else 0, dedup_ttl_ms=DEDUP_TTL_MS
         )
+        if self.full:
+            unchanged = copy.deepcopy(self.model)
+            answers = unchanged.enqueue(queue, nonce, new, delayed=delayed)
+            try:
+                assert self.broker.run(command) == answers
+            except ServerFullError:
+                return
+            assert unchanged.keys() == self.model.keys(), "something was added though the memory is full"
+            return
         assert self.broker.run(command) == self.model.enqueue(queue, nonce, new, delayed=delayed)
 
     def send_claim(self, worker: str) -> None:
@@ -268,6 +292,7 @@ class Scripts(RuleBasedStateMachine):
         return seen
 
 
+@pytest.mark.timeout(240)
 def test_after_every_step_the_key_space_is_what_the_model_says(server: OwnServer) -> None:
     class OnThisServer(Scripts):
         pass

@@ -19,6 +19,7 @@ SCRIPTS: Final[dict[str, Script]] = {
     name: load_script(name)
     for name in ("enqueue", "claim", "settle", "beat", "mark", "move", "sweep", "purge", "status", "trim")
 }
+_LONGEST_NUMBER: Final = 20  # digits of a 64-bit number
 MAX_ITEMS: Final = 1000
 """How many items one script may touch."""
 MAX_REQUEST_BYTES: Final = 8 * 1024 * 1024
@@ -100,8 +101,9 @@ def split_batch(operations: Sequence[NewOperation]) -> Iterator[list[NewOperatio
 class Commands:
     """Builds the commands for one key prefix."""
 
-    def __init__(self, keys: Keys) -> None:
+    def __init__(self, keys: Keys, max_dead_letters: int = 100_000) -> None:
         self.keys = keys
+        self._max_dead_letters = max_dead_letters
         self._prefix = pack((keys.prefix,))
 
     def _script(self, name: str, parse: Any, *arguments: Argument, packed: bytes = b"", count: int = 0) -> Command[Any]:
@@ -126,7 +128,9 @@ class Commands:
 
     def settle(self, incarnation: str, settlement_id: str, packed: bytes, count: int) -> Command[bytes]:
         """Settle deliveries, given as `count` packed arguments. Reply: a letter each, or b"lost"."""
-        return self._script("settle", _identity, incarnation, settlement_id, packed=packed, count=count)
+        return self._script(
+            "settle", _identity, incarnation, settlement_id, self._max_dead_letters, packed=packed, count=count
+        )
 
     def beat(self, mode: str, incarnation: str, lease_ms: int) -> Command[Pulse]:
         """Register (`"register"`), beat (`"beat"`) or sign off (`"leave"`)."""
@@ -142,7 +146,7 @@ class Commands:
         for m in moves:
             flat += (m.token, m.old, m.how, m.new, m.operation_id, m.record, m.record_ttl_ms, m.deduplication_key)
             flat.append(m.follow_up)
-        return self._script("move", _identity, incarnation, *flat)
+        return self._script("move", _identity, incarnation, self._max_dead_letters, *flat)
 
     def sweep(self, cursor: str, interval_ms: int) -> Command[tuple[str, int]]:
         """Index lists that a foreign client filled. Reply: next cursor and how many were found."""
@@ -170,6 +174,10 @@ class Commands:
         lists = [self.keys.queue(priority, name) for name in names for priority in PRIORITIES]
         return plain(int, "SADD", self.keys.registry, *lists)
 
+    def count_confirmed(self, operations: int) -> Command[int]:
+        """Count operations whose durability is waited for: a write after theirs, for which a server can wait."""
+        return plain(int, "HINCRBY", self.keys.metrics, "confirmed", operations)
+
     def incarnations(self) -> Command[dict[str, bytes]]:
         """Read all registered and dead incarnations with their entries."""
         return plain(_parse_incarnations, "HGETALL", self.keys.workers)
@@ -191,9 +199,24 @@ class Commands:
         return plain(_identity, "LRANGE", self.keys.prefix + dead_letters, start, stop)
 
 
-def server_info() -> Command[dict[str, str]]:
-    """Read the server's own description."""
-    return plain(_parse_info, "INFO", "server")
+def wait_for_disk(within_ms: int) -> Command[int]:
+    """Wait until the connection's last write is in the synced append-only file. Reply: 1, or 0 after `within_ms`."""
+    return plain(_first, "WAITAOF", 1, 0, within_ms)
+
+
+def wait_for_replica(within_ms: int) -> Command[int]:
+    """Wait until one replica has the connection's last write. Reply: how many have it."""
+    return plain(int, "WAIT", 1, within_ms)
+
+
+def server_info(section: str = "server") -> Command[dict[str, str]]:
+    """Read a section of the server's own description."""
+    return plain(_parse_info, "INFO", section)
+
+
+def server_setting(name: str) -> Command[dict[str, str]]:
+    """Read a setting of the server."""
+    return plain(_parse_setting, "CONFIG", "GET", name)
 
 
 @lru_cache(maxsize=1024)
@@ -212,6 +235,10 @@ def _pack_operation(operation: NewOperation, keyed: bool) -> bytes:  # noqa: FBT
 
 def _identity(reply: Any) -> Any:
     return reply
+
+
+def _first(reply: Any) -> Any:
+    return reply[0]
 
 
 def _parse_enqueued(reply: Any) -> Any:
@@ -240,7 +267,7 @@ def _parse_status(reply: Any) -> StatusPage:
     if not once:
         return StatusPage(cursor.decode(), lists)
     failures, system_errors, delayed, running, now_ms, flat = once
-    counters = {name.decode(errors="replace"): int(value) for name, value in _pairs(flat) if value.isdigit()}
+    counters = {name.decode(errors="replace"): int(value) for name, value in _pairs(flat) if _is_number(value)}
     return StatusPage(cursor.decode(), lists, failures, system_errors, delayed, running, now_ms, counters)
 
 
@@ -253,7 +280,7 @@ def _parse_held(reply: Any) -> tuple[str, dict[bytes, bytes]]:
 
 
 def _parse_tokens(reply: Any) -> list[int]:
-    return [int(token) for token in reply if token.isdigit()]
+    return [int(token) for token in reply if _is_number(token)]
 
 
 def _parse_delayed(reply: Any) -> tuple[str, list[bytes]]:
@@ -263,6 +290,14 @@ def _parse_delayed(reply: Any) -> tuple[str, list[bytes]]:
 def _parse_info(reply: Any) -> dict[str, str]:
     lines = (line.partition(":") for line in reply.decode(errors="replace").splitlines() if ":" in line)
     return {name: value for name, _, value in lines}
+
+
+def _parse_setting(reply: Any) -> dict[str, str]:
+    return {name.decode(): value.decode(errors="replace") for name, value in _pairs(reply)}
+
+
+def _is_number(text: bytes) -> bool:
+    return text.isdigit() and len(text) <= _LONGEST_NUMBER
 
 
 def _pairs(flat: Sequence[Any]) -> Iterable[tuple[Any, Any]]:

@@ -6,10 +6,11 @@ A user's client is only a source of settings: the transports open connections of
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 import redis
 import redis.asyncio as aioredis
@@ -18,9 +19,10 @@ from redis.backoff import NoBackoff
 from redis.connection import AbstractConnection, SSLConnection, UnixDomainSocketConnection
 from redis.retry import Retry
 
+from queue_system.broker.embedded import data_dir_from_url
 from queue_system.broker.failures import redact
 from queue_system.broker.wire import AioWire, SyncWire
-from queue_system.errors import InvalidInputError, UnsupportedServerError
+from queue_system.errors import InvalidInputError, UnsupportedServerError, shown
 from queue_system.resilience.threads import in_daemon_thread
 
 OLDEST_SERVER = (6, 2)
@@ -29,6 +31,18 @@ _OPTIONS = frozenset({
     "db", "username", "password", "client_name", "socket_timeout", "socket_connect_timeout", "socket_keepalive",
     "ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname",
 })  # fmt: skip
+_SAFE: Final[Mapping[str, tuple[str, ...]]] = {
+    "ssl_cert_reqs": ("required", "optional"),
+    "ssl_check_hostname": ("true", "yes", "1"),
+}
+_ENCRYPTED: Final = ("rediss", "valkeys")
+_SECONDS: Final = ("socket_timeout", "socket_connect_timeout")
+_SECONDS_VALUE = re.compile(r"(?=.*[1-9])\d{1,9}(\.\d{1,9})?\Z", re.ASCII)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")  # urlsplit passes over some of them
+_SPACE = re.compile(r"\s")
+_DATABASE = re.compile(r"/?\d{0,9}/?\Z", re.ASCII)
+_EXAMPLE: Final = "redis://host:6379/0"
+_ESCAPES: Final = "in a user name or password write '/' as %2F, '?' as %3F, '#' as %23, '@' as %40 and ' ' as %20"
 _DROPPED = frozenset({
     "retry", "retry_on_timeout", "retry_on_error", "decode_responses", "encoding", "encoding_errors", "parser_class",
     "health_check_interval", "protocol", "connection_pool", "event_dispatcher", "command_packer", "redis_connect_func",
@@ -37,36 +51,67 @@ _DROPPED = frozenset({
 
 
 def check_url(url: object) -> str:
-    """Return a server's URL in redis-py's own schemes; raise InvalidInputError for a foreign scheme or option."""
+    """Return a server's URL in redis-py's own schemes.
+
+    Raises:
+        InvalidInputError: a foreign scheme or option, or an unusable value. Nothing that may be a password is shown.
+    """
     if not isinstance(url, str):
-        raise InvalidInputError("redis_url", f"a {type(url).__name__} is no URL; use 'redis://host:6379/0'")
+        raise InvalidInputError("redis_url", f"a {type(url).__name__} is no URL; use '{_EXAMPLE}'")
+    parts = _split(url)
+    if parts is None:
+        raise InvalidInputError("redis_url", f"it cannot be parsed; use '{_EXAMPLE}', and {_ESCAPES}")
+    if parts.scheme not in SCHEMES:
+        raise InvalidInputError("redis_url", f"scheme {shown(parts.scheme)} is none of {', '.join(SCHEMES)}")
+    if parts.scheme == "embedded":
+        data_dir_from_url(url)
+        return url
+    if parts.fragment or _CONTROL.search(url) or _SPACE.search(parts.netloc + parts.query):
+        raise InvalidInputError("redis_url", f"it holds a character that must be escaped; {_ESCAPES}")
+    _check_options(parts)
+    if parts.scheme != "unix" and not _DATABASE.match(parts.path):
+        raise InvalidInputError("redis_url", f"what follows the host is no number of a database; {_ESCAPES}")
+    url = url.replace("valkeys://", "rediss://", 1).replace("valkey://", "redis://", 1)
+    if problem := _refusal(url):
+        raise InvalidInputError("redis_url", f"it cannot be used: {problem}; use '{_EXAMPLE}'")
+    return url
+
+
+def _split(url: str) -> SplitResult | None:
+    """Split a URL; an error of the parser would quote what it could not read, such as a password."""
     try:
         parts = urlsplit(url)
-        options = parse_qsl(parts.query, keep_blank_values=True)
         _ = parts.port
     except ValueError:
-        raise InvalidInputError("redis_url", "it cannot be parsed; use 'redis://host:6379/0'") from None
-    if parts.scheme not in SCHEMES:
-        raise InvalidInputError("redis_url", f"scheme {parts.scheme!r} is unknown; use one of {', '.join(SCHEMES)}")
+        return None
+    return parts
+
+
+def _check_options(parts: SplitResult) -> None:
+    options = parse_qsl(parts.query, keep_blank_values=True)
+    hidden = "@" in parts.query or "password" in dict(options)  # then a foreign name may be a part of a password
     for name, value in options:
         if name not in _OPTIONS:
+            named = "an option" if hidden else f"option {shown(name)}"
+            raise InvalidInputError("redis_url", f"{named} is not known; known are {', '.join(sorted(_OPTIONS))}")
+        if name.startswith("ssl_") and parts.scheme not in _ENCRYPTED:
+            raise InvalidInputError("redis_url", f"{name} needs one of the schemes {', '.join(_ENCRYPTED)}")
+        safe = _SAFE.get(name)
+        if safe is not None and value.lower() not in safe:
             raise InvalidInputError(
-                "redis_url", f"option {name!r} is not known; known are {', '.join(sorted(_OPTIONS))}"
+                "redis_url", f"{name} must be one of {', '.join(safe)}, so that certificates are checked"
             )
-        if name == "ssl_cert_reqs" and value.lower() == "none":
-            raise InvalidInputError("redis_url", "ssl_cert_reqs=none would switch certificate checks off")
-    if parts.scheme == "embedded":
-        return url
-    url = url.replace("valkeys://", "rediss://", 1).replace("valkey://", "redis://", 1)
-    database = parts.path.strip("/")
+        if name in _SECONDS and not _SECONDS_VALUE.match(value):
+            raise InvalidInputError("redis_url", f"{name} must be a number of seconds above 0, such as 2.5")
+
+
+def _refusal(url: str) -> str:
+    """Return why redis-py cannot use a URL; empty when it can."""
     try:
         redis.ConnectionPool.from_url(url)
-        if parts.scheme != "unix" and database:
-            int(database)
     except (ValueError, TypeError) as error:
-        problem = redact(str(error))
-        raise InvalidInputError("redis_url", f"it cannot be used: {problem}; use 'redis://host:6379/0'") from None
-    return url
+        return redact(str(error))
+    return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +130,7 @@ class SyncConnection:
 class Endpoint:
     """A server and the settings to connect to it."""
 
-    pool: redis.ConnectionPool
+    pool: redis.ConnectionPool = field(repr=False)  # some releases of redis-py show the password in it
     timeout: float
     prepare: Callable[[], object] | None = None
     """Called before each connection: brings an embedded server back."""

@@ -102,7 +102,7 @@ def data_dir_from_url(url: str) -> Path:
     parts = urlsplit(url)
     path = unquote(parts.path)
     if parts.scheme != "embedded" or parts.netloc or parts.query or parts.fragment or not path.strip("/"):
-        raise InvalidInputError("redis_url", f"{url!r} names no data directory; write embedded:///absolute/path")
+        raise InvalidInputError("redis_url", "it names no data directory; write embedded:///absolute/path")
     return Path(path)
 
 

@@ -26,18 +26,44 @@ _TRANSIENT: Final = (
     "max number of clients",
 )  # fmt: skip
 _FULL = re.compile(r"\b(OOM|MISCONF|NOREPLICAS)\b|used memory > 'maxmemory'")
-_DENIED = re.compile(r"\b(NOAUTH|WRONGPASS|NOPERM)\b|invalid username-password|invalid password", re.IGNORECASE)
-_REFUSED: Final = ("invalid username-password", "invalid password", "WRONGPASS", "NOAUTH", "Authentication required")
-_OLD = re.compile(r"unknown (redis )?command|number of arg", re.IGNORECASE)
-_SECRET = re.compile(
-    r"(?P<url>://[^:/\s@]*:)[^/\s]*@|(?P<name>\b(?:password|passwd|pwd|auth)\s*[=:]\s*)[^\s,;&]+|(?P<args>with args).*",
+_DENIED = re.compile(
+    r"\b(NOAUTH|WRONGPASS|NOPERM)\b|invalid username-password|invalid password"
+    r"|ACL failure in script|user executing the script",
     re.IGNORECASE,
 )
+_REFUSED: Final = ("invalid username-password", "invalid password", "WRONGPASS", "NOAUTH", "Authentication required")
+_OLD = re.compile(r"unknown (redis )?command|number of arg", re.IGNORECASE)
+_URL = re.compile(r"://(\S*)")
+_SECRET = re.compile(
+    r"(?P<name>(?:password|passwd|pwd|auth)['\"]?\s*[=:]\s*)(?:'(?:[^'\\]|\\.)*'?|\"(?:[^\"\\]|\\.)*\"?|[^\s&])[^\s&]*"
+    r"|(?P<args>with args).*",
+    re.IGNORECASE | re.DOTALL,
+)
+_LONGEST_CHAIN: Final = 20
 
 
 def redact(text: str) -> str:
     """Replace passwords in URLs and assignments, and arguments that a server quotes, by `***`."""
-    return _SECRET.sub(lambda m: f"{m['url']}***@" if m["url"] else f"{m['name'] or m['args']}***", text)
+    text = _URL.sub(_without_password, text)
+    return _SECRET.sub(lambda m: f"{m['name'] or m['args']}***", text)
+
+
+def _without_password(url: re.Match[str]) -> str:
+    credentials, at, place = url[1].rpartition("@")
+    user, colon, _ = credentials.partition(":")
+    return f"://{user}:***@{place}" if at and colon else url[0]
+
+
+def _scrub(error: BaseException) -> None:
+    """Redact an error and what caused it: a traceback shows them all."""
+    link: BaseException | None = error
+    for _ in range(_LONGEST_CHAIN):
+        if link is None:
+            return
+        text = str(link)
+        if (redacted := redact(text)) != text:
+            link.args = (redacted,)
+        link = link.__cause__ or link.__context__
 
 
 def is_transient(error: BaseException) -> bool:
@@ -50,9 +76,10 @@ def is_transient(error: BaseException) -> bool:
 
 
 def typed(error: BaseException, address: str) -> QueueSystemError:
-    """Return the error of our tree for one of redis-py or the operating system. No password is in its message."""
+    """Return the error of our tree for one of redis-py or the operating system; no password stays in either."""
     if isinstance(error, QueueSystemError):
         return error
+    _scrub(error)
     text = redact(str(error))
     if is_transient(error):
         return ServerUnreachableError(f"{address} gives no answer: {text or type(error).__name__}")

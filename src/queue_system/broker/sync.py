@@ -52,8 +52,12 @@ class SyncTransport:
         *,
         retries: int | None = None,
         wait: Callable[[float], object] = time.sleep,
+        together: bool = False,
     ) -> list[T]:
         """Run commands one after the other, the next being sent while the server works on the one before.
+
+        With `together`, all are run on one connection: when it is lost, all are sent again, not only those without
+        an answer.
 
         Raises:
             QueueSystemError: typed, after at most `retries` resends; those before the failed command were run.
@@ -68,6 +72,8 @@ class SyncTransport:
             except (ErrorReply, RedisError, OSError) as error:
                 if attempt >= left or not is_transient(error):
                     raise typed(error, self._endpoint().address) from error
+            if together:
+                replies.clear()
             if attempt > 0:
                 wait(backoff_delay(attempt - 1, 0.05, 2.0))
             attempt += 1
@@ -96,6 +102,8 @@ class SyncTransport:
             # What is still to come on this connection belongs to these commands; nobody else may read it.
             connection.close()
             self.close()
+            if (failed := _first_error(replies)) is not None:
+                del replies[failed:]  # it was not answered yet
             raise
         if failed is None:
             self._release(connection)

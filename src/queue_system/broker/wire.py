@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import struct
 from typing import Any, Final
@@ -76,6 +77,7 @@ class AioWire(asyncio.Protocol):
         transport: Any = writer.transport
         self._transport: asyncio.Transport = transport
         self._writer = writer  # it would close the transport if it were collected
+        self._home = os.getpid()
         self._reader = new_reader()
         self._replies: list[Any] = []
         self._expected = 0
@@ -98,8 +100,11 @@ class AioWire(asyncio.Protocol):
         return self._waiting
 
     def close(self) -> None:
-        """Drop the connection at once."""
-        self._transport.abort()
+        """Drop the connection at once; in a forked child, its copy of a connection that the parent goes on using."""
+        if os.getpid() == self._home:
+            self._transport.abort()
+        elif not self._transport.is_closing():
+            _replace(self._transport.get_extra_info("socket").fileno())
 
     def data_received(self, data: bytes) -> None:
         """Parse what came; the last reply ends the exchange."""
@@ -120,3 +125,11 @@ class AioWire(asyncio.Protocol):
     def _fail(self, error: Exception) -> None:
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_exception(error)
+
+
+def _replace(descriptor: int) -> None:
+    """Put a socket without a peer in the place of a shared one: closing either must not touch the event loop's book."""
+    lonely, peer = socket.socketpair()
+    peer.close()
+    with lonely:
+        os.dup2(lonely.fileno(), descriptor, inheritable=False)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
+import os
+import threading
 import time
 from typing import Any
 
+from queue_system.execution.forks import blind, leave_if_forked
 from queue_system.execution.threads import ThreadPool
 from queue_system.model.registry import Processor
 from queue_system.model.verdict import Interrupted, Outcome, Raised, Succeeded
@@ -38,6 +41,8 @@ class Executor:
         self.slots = [Slot() for _ in range(slots)]
         self.threads = ThreadPool(slots, loop)
         self._loop = loop
+        self._home = os.getpid()
+        self._thread = threading.get_ident()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = float("inf")
         self._is_async: dict[Processor, bool] = {}
@@ -60,6 +65,7 @@ class Executor:
             if slot.task is not None and slot.task.cancelling():
                 outcome = Interrupted()
         except BaseException as error:
+            leave_if_forked(self._home, error)
             if isinstance(error, KeyboardInterrupt | GeneratorExit) and self._awaits(processor):
                 raise  # meant for this process or this task, not for the operation
             outcome = Raised(describe_error(error), type(error).__name__)
@@ -81,6 +87,16 @@ class Executor:
             self._timer.cancel()
         self.threads.close()
 
+    def cut_off(self) -> None:
+        """In a forked child: end it where a processor or the event loop comes round."""
+        for slot in self.slots:
+            slot.stopped = True
+        if self._loop.is_closed():
+            return
+        blind(self._loop)
+        if threading.get_ident() == self._thread:
+            self._loop.call_soon(leave_if_forked, self._home)
+
     def _awaits(self, processor: Processor) -> bool:
         try:
             return self._is_async[processor]
@@ -91,6 +107,7 @@ class Executor:
             return known
 
     def _after_cancel(self, slot: Slot, outcome: Outcome, limit_s: float) -> Outcome:
+        leave_if_forked(self._home)
         while slot.task is not None and slot.task.cancelling():
             slot.task.uncancel()
         expired, stopped, slot.expired, slot.stopped = slot.expired, slot.stopped, False, False

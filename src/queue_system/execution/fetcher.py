@@ -24,11 +24,9 @@ from queue_system.execution.trouble import Trouble
 
 _NOTE_RUNNING_AFTER_S = 0.1
 _NOTE_AGAIN_S = 1800.0
-_FRESH = 0.7
-_GATHER_S = 0.002
+_FRESH, _GATHER_S = 0.7, 0.002
 
-Claim = tuple[str, int]
-"""A claim's id, and how much it asks for. Sent again, it is the same claim."""
+Claim = tuple[str, int]  # its id, and how much it asks for; sent again, it is the same claim
 
 
 class Fetcher:
@@ -45,15 +43,13 @@ class Fetcher:
         self._transport = AioTransport(config.endpoint)
         self._idle_transport = AioTransport(config.endpoint)
         self._lookahead = Lookahead(len(executor.slots))
-        self._claims = True
-        self._registered = False
-        self._drained = False
+        self._claims, self._registered, self._drained = True, False, False
         self._next_due_ms = -1
         self._server_offset_ms = (time.time() - time.monotonic()) * 1000
         self._batch: Batch | None = None
         self._claim: Claim | None = None
         self._idle: asyncio.Task[None] | None = None
-        self._trouble = Trouble(config.log)
+        self._trouble, self._idle_trouble = (Trouble(config.log, config.outage, tally.tell_counts) for _ in range(2))
         self._serial = itertools.count(1)
 
     @property
@@ -126,14 +122,15 @@ class Fetcher:
         while True:
             try:
                 await self.turn()
-                self._trouble.over()
+                if self._trouble.over():
+                    self._tally.tell_counts()
             except QueueSystemError as error:
                 self._tally.outage()
                 await self._trouble.wait(error)
                 self.gate.changed.set()
             await self.gate.wait(self._longest_pause())
-            waiting, unsettled = len(self.holdings.buffer), len(self.holdings.outbox)
-            if not self.holdings.arrived and self._lookahead.may_gather(waiting, unsettled):
+            held = self.holdings
+            if not held.arrived and self._lookahead.may_gather(len(held.buffer), len(held.outbox)):
                 await asyncio.sleep(_GATHER_S)
 
     async def turn(self) -> None:
@@ -225,8 +222,8 @@ class Fetcher:
         behind = len(self.holdings.outbox) >= LARGEST_TURN  # what is claimed now could not be settled in time
         if not self._claims or stale or behind or self.holdings.isolating:
             return 0
-        free = len(self._executor.slots) - self._running()
-        return self._lookahead.room(free, len(self.holdings.buffer) + self.holdings.arriving)
+        waiting = len(self.holdings.buffer) + self.holdings.arriving
+        return self._lookahead.room(len(self._executor.slots) - self._running(), waiting)
 
     def _running(self) -> int:
         return sum(slot.delivery is not None for slot in self._executor.slots)
@@ -299,12 +296,15 @@ class Fetcher:
                 self._commands.claim(incarnation, *claim, self._names),
                 patience=block,
             )
+            self._idle_trouble.over()
             self._claimed(claimed, incarnation)
             self._take_in()
-        except QueueSystemError:
+        except QueueSystemError as error:
             self._drained = False
             if incarnation == self.incarnation:
                 self._claim = claim  # the main connection asks again, under the same id
+                self.gate.changed.set()
+            await self._idle_trouble.wait(error)
         finally:
             self._idle = None
             self.gate.changed.set()
@@ -315,6 +315,6 @@ class Fetcher:
         return _NOTE_RUNNING_AFTER_S if self._running() else None
 
     async def _end_idle(self) -> None:
-        if self._idle is not None:
-            self._idle.cancel()
-            await asyncio.gather(self._idle, return_exceptions=True)
+        if (idle := self._idle) is not None:
+            idle.cancel()
+            await asyncio.gather(idle, return_exceptions=True)

@@ -14,7 +14,8 @@ from queue_system.execution.delivery import Buffer, Delivery
 from queue_system.execution.settlement import Batch, Outbox, Settlement, Settler, Timing
 from queue_system.execution.tally import Tally
 from queue_system.model.keys import split_queue
-from queue_system.model.operation import Operation, decode_item
+from queue_system.model.operation import Operation, check_size, decode_item
+from queue_system.model.sealing import Sealing
 from queue_system.model.verdict import Reject, Release
 
 _SUSPECT_FROM = 2
@@ -29,7 +30,7 @@ class Holdings:
     else is in flight here, so that poison is told from its neighbours.
     """
 
-    def __init__(self, settler: Settler, tally: Tally) -> None:
+    def __init__(self, settler: Settler, tally: Tally, sealing: Sealing | None = None) -> None:
         self.incarnation = secrets.token_hex(8)
         self.held: dict[int, Delivery] = {}
         self.buffer = Buffer()
@@ -39,9 +40,12 @@ class Holdings:
         self.arriving = 0
         """How many deliveries are among them."""
         self._suspects: deque[Delivery] = deque()
+        self._releasing: set[int] = set()
         self._queues: set[bytes] = set()
         self._settler = settler
+        self._max_item_bytes = settler.max_item_bytes
         self._tally = tally
+        self._sealing = sealing
 
     def renew(self) -> None:
         """Drop everything and begin a new incarnation."""
@@ -52,6 +56,7 @@ class Holdings:
         self.arrived.clear()
         self.arriving = 0
         self._suspects.clear()
+        self._releasing.clear()
 
     @property
     def isolating(self) -> bool:
@@ -78,11 +83,11 @@ class Holdings:
 
     def _accept_all(self, claimed: Claimed) -> None:
         for token, value in enumerate(claimed.values, claimed.first_token):
-            if value is not None:
+            if value is not None and token not in self._releasing:
                 self.accept(token, value, claimed.now_ms)
 
     def accept(self, token: int, value: bytes, now_ms: int) -> None:
-        """Take in one value; what cannot be decoded is rejected at once."""
+        """Take in one value; what cannot be verified or decoded is rejected at once."""
         queue, _, item = value.partition(b"\n")
         now = time.monotonic()
         try:
@@ -90,7 +95,10 @@ class Holdings:
                 if split_queue(queue) is None:
                     raise UndecodableItemError("it came from no queue of ours")
                 self._queues.add(queue)
-            operation = decode_item(item)
+            if self._sealing is not None:
+                check_size(item, self._max_item_bytes)
+                item = self._sealing.verify(queue, item)
+            operation = decode_item(item, self._max_item_bytes)
         except UndecodableItemError as error:
             delivery = self.held[token] = Delivery(self.incarnation, token, queue, item, _NAMELESS, now)
             verdict = Reject(str(error), type(error).__name__)
@@ -116,6 +124,7 @@ class Holdings:
                 continue
             token = settlement.delivery.token
             self.held.pop(token, None)
+            self._releasing.discard(token)
             if code == _LOST:
                 self._tally.lease_lost(1)
                 continue
@@ -130,8 +139,12 @@ class Holdings:
         self._suspects.clear()
 
     def release_unknown(self, incarnation: str, tokens: Sequence[int]) -> None:
-        """Hand back tokens that the server books on this incarnation and nobody here knows."""
-        unknown = [token for token in tokens if token not in self.held]
+        """Hand back tokens that the server books on this incarnation and nobody here knows; none is started later.
+
+        They may yet come: a claim whose reply was lost is sent again.
+        """
+        unknown = [token for token in tokens if token not in self.held and token not in self._releasing]
+        self._releasing.update(unknown)
         self._release([Delivery(incarnation, token, b"", b"", _NAMELESS, 0.0) for token in unknown])
 
     def isolate(self) -> bool:

@@ -7,7 +7,7 @@ from typing import Final
 
 WINDOW_S: Final = 0.020
 RELEASE_AFTER_S: Final = 0.050
-LARGEST_TURN: Final = 500
+LARGEST_TURN: Final = 400
 _LARGEST: Final = 2 * LARGEST_TURN  # one turn's worth is run while the next is fetched
 _SMALL_TURN: Final = 100
 _LONGEST_BLOCK_S: Final = 5.0

@@ -13,6 +13,7 @@ from queue_system.execution.delivery import Delivery
 from queue_system.model.entity import encode_entity
 from queue_system.model.operation import PHASE_FAILURE, PHASE_SUCCESS, change_item
 from queue_system.model.record import encode_error, encode_letter, encode_record
+from queue_system.model.sealing import Sealing, signed_value
 from queue_system.model.verdict import Complete, Fail, Reject, Release, Retry, Verdict
 
 _ARITY: Final = {"complete": 5, "fail": 6, "reject": 6, "retry": 5, "release": 1, "running": 3}
@@ -110,11 +111,14 @@ class Outbox:
 class Settler:
     """Writes what each verdict means as a settlement, for one worker."""
 
-    def __init__(self, worker_name: str, result_ttl: float, max_result_bytes: int) -> None:
+    def __init__(
+        self, worker_name: str, result_ttl: float, max_item_bytes: int, sealing: Sealing | None = None
+    ) -> None:
         self._worker = worker_name.encode()
         self._ttl_ms = int(result_ttl * 1000) or _TOMBSTONE_MS
         self._keeps_results = result_ttl > 0
-        self._max_result_bytes = max_result_bytes
+        self.max_item_bytes = max_item_bytes
+        self._sealing = sealing
 
     def settle(self, delivery: Delivery, verdict: Verdict, timing: Timing = _NO_TIMING) -> Settlement:
         """Return the settlement of a verdict."""
@@ -142,8 +146,10 @@ class Settler:
         problem = ""
         try:
             encoded = b"null" if result is None else encode_entity(result, field="result")
-            if len(encoded) > self._max_result_bytes:
-                encoded, problem = b"null", f"result: it has {len(encoded)} bytes, more than {self._max_result_bytes}"
+            if self._sealing is not None and result is not None:
+                encoded = self._sealing.encrypt(encoded, "result")
+            if len(encoded) > self.max_item_bytes:
+                encoded, problem = b"null", f"result: it has {len(encoded)} bytes, more than {self.max_item_bytes}"
         except UnserializableError as error:
             encoded, problem = b"null", str(error)
         body = b'{"result":%b}' % encoded
@@ -172,7 +178,7 @@ class Settler:
         )
         due = Timing(timing.started_ms, timing.ended_ms + delay_ms)
         record = self._record(b"delayed", delivery, due, error)
-        value = b"%b\n%b" % (delivery.queue, item)
+        value = signed_value(self._sealing, delivery.queue, item)
         packed = pack((delivery.token, delivery.operation_id, record, value, delay_ms))
         return Settlement(delivery, "retry", packed, duration_s=timing.duration_s)
 
@@ -182,7 +188,12 @@ class Settler:
         if operation.processor:
             attempts = operation.attempts + (verb == "fail")
             changes = {"operation_id": delivery.operation_id, "attempts": attempts}
-        letter = encode_letter(delivery.item, delivery.queue, error, error_type, timing.ended_ms / 1000, **changes)
+        letter = encode_letter(
+            delivery.item, delivery.queue, error, error_type, timing.ended_ms / 1000,
+            max_item_bytes=self.max_item_bytes, **changes,
+        )  # fmt: skip
+        if self._sealing is not None and operation.processor:
+            letter = self._sealing.sign_letter(delivery.queue, letter)
         if operation.phase:
             packed = pack((delivery.token, "", "", "", "", letter))
             return Settlement(delivery, verb, packed, self._ttl_ms, duration_s=timing.duration_s)
@@ -198,7 +209,8 @@ class Settler:
 
     def _follow_up(self, delivery: Delivery, changes: dict[str, object]) -> bytes:
         changes = {"operation_id": delivery.operation_id, **changes}
-        return b"%b\n%b" % (delivery.queue, change_item(delivery.item, changes, drop=("crashes",)))
+        item = change_item(delivery.item, changes, drop=("crashes",))
+        return signed_value(self._sealing, delivery.queue, item)
 
     def _record(self, status: bytes, delivery: Delivery, timing: Timing, body: bytes = b"") -> bytes:
         operation = delivery.operation

@@ -58,5 +58,9 @@ class Tally:
         self._metrics.add_many("lease_lost", operations)
 
     def outage(self) -> None:
-        """Count a turn that the server did not answer; at most one line a second."""
-        self._metrics.update_coalesced("errors")
+        """Count a turn that the server did not answer; an outage has one line a second, and that tells of the error."""
+        self._metrics.hold("errors")
+
+    def tell_counts(self) -> None:
+        """Write what was counted and not told yet."""
+        self._metrics.flush()

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import os
 import threading
 from collections import deque
 from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any
+
+from queue_system.execution.forks import leave_if_forked
 
 
 class _Call:
@@ -32,6 +35,7 @@ class ThreadPool:
 
     def __init__(self, size: int, loop: asyncio.AbstractEventLoop) -> None:
         self._size = size
+        self._home = os.getpid()
         self._loop = loop
         self._calls: SimpleQueue[_Call | None] = SimpleQueue()
         self._finished: deque[_Call] = deque()
@@ -84,6 +88,7 @@ class ThreadPool:
                 call.result = call.context.run(call.fn, call.argument)
             except BaseException as error:  # noqa: BLE001 - whatever it is, the waiting slot judges it
                 call.error = error
+            leave_if_forked(self._home, call.error)
             if self._was_abandoned(call):
                 return  # another thread has taken this one's place
             self._finished.append(call)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
-from queue_system.clock import SYSTEM_CLOCK
 from queue_system.errors import QueueSystemError
 from queue_system.metrics import LogThrottle, StructuredLogger
 from queue_system.resilience import backoff_delay
@@ -17,23 +17,35 @@ _MAX_STEPS = 8
 class Trouble:
     """The failures of one connection in a row."""
 
-    def __init__(self, log: StructuredLogger) -> None:
+    def __init__(self, log: StructuredLogger, throttle: LogThrottle, tell_counts: Callable[[], None]) -> None:
         self._log = log
         self._failures = 0
-        self._throttle = LogThrottle(1.0, SYSTEM_CLOCK)
+        self._lines = 0
+        self._throttle = throttle
+        self._tell_counts = tell_counts
 
-    def over(self) -> None:
-        """Learn that the server answered."""
-        if self._failures:
-            self._log.info("server answers again", failures=self._failures)
-            self._failures = 0
+    def over(self) -> bool:
+        """Learn that the server answered; tell whether it had not before."""
+        if not self._failures:
+            return False
+        self._log.info("server answers again", failures=self._failures)
+        self._failures = self._lines = 0
+        return True
 
     async def wait(self, error: QueueSystemError) -> None:
-        """Log the error, at most once a second, and wait before the next try; the first try comes at once."""
+        """Log what the throttle lets through, and wait before the next try; the first comes at once."""
         self._failures += 1
         if self._throttle.ready():
-            kind = type(error).__name__
-            self._log.error("server trouble: trying again", error_type=kind, error=str(error), failures=self._failures)
+            self._tell(error)
         if self._failures > 1:
             steps = min(self._failures - 2, _MAX_STEPS)
             await asyncio.sleep(min(_LONGEST_WAIT_S, backoff_delay(steps, _SHORTEST_WAIT_S, _LONGEST_WAIT_S)))
+
+    def _tell(self, error: QueueSystemError) -> None:
+        """Write the error and what was counted meanwhile in turn, so that both together are one line a second."""
+        self._lines += 1
+        if self._lines % 2 == 0:
+            self._tell_counts()
+            return
+        kind = type(error).__name__
+        self._log.error("server trouble: trying again", error_type=kind, error=str(error), failures=self._failures)

@@ -24,7 +24,8 @@ class StructuredLogger:
 
     A stdlib logger gets the fields as `extra=` and, for a plain console, as ` key=value` text after the message. Any
     other logger gets them as keywords. A field whose name the logger needs itself gets a trailing underscore.
-    Numbers, booleans and None stay as they are; every other value is text, cut to 2 KiB. `exc_info` is handed on.
+    Numbers, booleans and None stay as they are. Every other value is text of at most 2 KiB, in which what could begin a
+    line, colour a terminal or turn the direction of writing is escaped. `exc_info` is handed on.
     """
 
     __slots__ = ("_write", "raw")
@@ -127,18 +128,24 @@ def _named(fields: Mapping[str, Any], reserved: frozenset[str]) -> dict[str, Any
 def _field(value: Any) -> Any:
     if value is None or isinstance(value, int | float):
         return value
-    return _capped(_text(value))
+    return _capped(_printable(_text(value)))
 
 
 def _plain(value: Any) -> str:
-    """Render a value so that it stays on one line, cannot steer a terminal and cannot pass for another field."""
+    """Render a value so that it cannot pass for another field."""
     text = _text(value)[: _VALUE_LIMIT_BYTES + 1]
-    if not text.isprintable():
-        text = "".join([char if char.isprintable() else char.encode("unicode_escape").decode() for char in text])
     if text and not any(char in text for char in ' ="'):
-        return _capped(text)
-    quoted = text.replace('"', '\\"')
-    return f'"{_capped(quoted)}"'
+        return _capped(_printable(text))
+    quoted = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{_capped(_printable(quoted))}"'
+
+
+def _printable(text: str) -> str:
+    """Escape line breaks, control characters, marks of direction and all else that shows no character of its own."""
+    text = text[: _VALUE_LIMIT_BYTES + 1]
+    if text.isprintable():
+        return text
+    return "".join([char if char.isprintable() else char.encode("unicode_escape").decode() for char in text])
 
 
 def _text(value: Any) -> str:

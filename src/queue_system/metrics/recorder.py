@@ -8,9 +8,8 @@ from decimal import Decimal
 from numbers import Integral, Real
 from typing import Any, Final
 
-from queue_system.clock import Clock
 from queue_system.errors import InvalidInputError
-from queue_system.metrics.logs import LogThrottle, StructuredLogger
+from queue_system.metrics.logs import StructuredLogger
 from queue_system.metrics.thresholds import Kind, kind_of, logs_every_change, next_threshold, quiet_range
 
 STANDARD_METRICS: Final = (
@@ -24,7 +23,6 @@ STANDARD_METRICS: Final = (
     "avg_process_time",
 )
 _MESSAGE: Final = "Queue metric update"
-_COALESCE_S: Final = 1.0
 _LARGEST: Final = 2**63 - 1
 _NOTHING_QUIET: Final = (math.inf, -math.inf)
 
@@ -36,12 +34,11 @@ class MetricsRecorder:
     delays its own caller only. A wrong value raises InvalidInputError and changes nothing.
     """
 
-    def __init__(self, log: StructuredLogger, clock: Clock) -> None:
+    def __init__(self, log: StructuredLogger) -> None:
         self._log = log
-        self._clock = clock
         self._lock = threading.Lock()
         self._metrics: dict[str, _Metric] = {name: _new_metric(name, 0) for name in STANDARD_METRICS}
-        self._throttles: dict[str, LogThrottle] = {}
+        self._held: set[str] = set()
 
     def update(self, metric_name: str, value: Any = 1, force_log: bool = False) -> None:  # noqa: FBT001, FBT002 - specified
         """Add `value` to a counter, take it as one sample of a mean, or set a gauge to it.
@@ -81,27 +78,17 @@ class MetricsRecorder:
             line = metric.take_line()
         self._log.info(_MESSAGE, **line)
 
-    def update_coalesced(self, metric_name: str, n: int = 1) -> None:
-        """Add `n` to a counter at once, but write at most one line a second for it, with the total so far.
-
-        What a second held back is written with a later update of the same metric, or by `flush`.
-        """
+    def hold(self, metric_name: str, n: int = 1) -> None:
+        """Add `n` to a counter without a line; it is written with a later update of the same metric, or by `flush`."""
         _check_count("n", n)
         with self._lock:
-            counter = self._counter(metric_name)
-            counter.apply(n)
-            throttle = self._throttles.get(metric_name)
-            if throttle is None:
-                throttle = self._throttles[metric_name] = LogThrottle(_COALESCE_S, self._clock)
-            if counter.value == counter.logged or not throttle.ready():
-                return
-            line = counter.take_line()
-        self._log.info(_MESSAGE, **line)
+            self._counter(metric_name).apply(n)
+            self._held.add(metric_name)
 
     def flush(self) -> None:
-        """Write the totals that `update_coalesced` still holds back, one line each."""
+        """Write the totals that `hold` holds back, one line each."""
         with self._lock:
-            held = [metric for name in self._throttles if (metric := self._metrics[name]).value != metric.logged]
+            held = [metric for name in sorted(self._held) if (metric := self._metrics[name]).value != metric.logged]
             lines = [metric.take_line() for metric in held]
         for line in lines:
             self._log.info(_MESSAGE, **line)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from queue_system.errors import InvalidInputError, shown
 from queue_system.model.keys import check_identifier
@@ -13,6 +13,8 @@ from queue_system.model.registry import Processor
 from queue_system.model.retry import QueueRetryConfig
 
 _LONGEST_S = 1e9
+DURABILITIES: Final = ("fast", "fsync", "replicated")
+"""What an enqueue waits for: nothing but the server's memory, its disk, or one replica."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,7 @@ class BatchOptions:
     deduplication_key: Sequence[str] | None = None
     custom_serializer: Callable[[Any], Any] | None = None
     delay: float = 0.0
+    durability: str | None = None
 
 
 def check_batch_options(options: dict[str, Any]) -> BatchOptions:
@@ -63,6 +66,15 @@ def check_unique(field: str, values: list[str] | None) -> list[str] | None:
         i = next(i for i, value in enumerate(values) if value in values[:i])
         raise InvalidInputError(f"{field}[{i}]", f"{values[i]!r} stands in this batch already")
     return values
+
+
+def check_durability(value: object, default: str = "fast") -> str:
+    """Return a durability, the default for None, or raise InvalidInputError."""
+    if value is None:
+        return default
+    if not isinstance(value, str) or value not in DURABILITIES:
+        raise InvalidInputError("durability", f"{shown(value)} is unknown; use one of {', '.join(DURABILITIES)}")
+    return value
 
 
 def check_seconds(field: str, value: Any) -> float:

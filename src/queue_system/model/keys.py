@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from queue_system.errors import InvalidInputError, shown
@@ -58,6 +59,18 @@ def queue_name_from(function_name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]", "_", function_name.strip("<>"))[:128] or "_"
 
 
+def join_queue(priority: object, name: object) -> str:
+    """Return `"high:NAME"`, or raise InvalidInputError as `check_priority` and `check_queue_name` do."""
+    if type(priority) is str and type(name) is str:
+        return _join_known(priority, name)
+    return f"{check_priority(priority)}:{check_queue_name(name)}"
+
+
+@lru_cache(maxsize=1024)
+def _join_known(priority: str, name: str) -> str:
+    return f"{check_priority(priority)}:{check_queue_name(name)}"
+
+
 def split_queue(queue: bytes) -> tuple[str, str] | None:
     """Split `b"high:NAME"` into priority and name; None when it is not of that form."""
     match = _QUEUE.match(queue)
@@ -100,6 +113,11 @@ class Keys:
     def workers(self) -> str:
         """The hash of registered incarnations."""
         return f"{self.prefix}workers"
+
+    @property
+    def metrics(self) -> str:
+        """The hash of the fleet's counters."""
+        return f"{self.prefix}metrics"
 
     @property
     def failures(self) -> str:

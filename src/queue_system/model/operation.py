@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any, Final
 
 import msgspec
@@ -13,6 +16,15 @@ from queue_system.model.retry import QueueRetryConfig
 
 _USUAL_ID: Final = 64
 _LONGEST_S: Final = 1e11
+_LARGEST: Final = 2**63
+_COUNTS_BYTES: Final = 256
+_ERROR_BYTES: Final = 65_536
+_CALLBACK: Final = b'"phase":"on_'
+MAX_DEPTH: Final = 500
+"""How many arrays and objects within one another an item may have; every supported Python can decode so many."""
+_UNCHECKED_BYTES: Final = 2 * MAX_DEPTH  # a level takes two bytes
+_STEPS: Final = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")  # as signed numbers: +1 and -1
+_OTHERS: Final = bytes(set(range(256)) - set(b'[{]}"'))
 PHASE_SUCCESS: Final = "on_success"
 PHASE_FAILURE: Final = "on_failure"
 
@@ -65,27 +77,64 @@ def encode_item(operation_id: str, entity: bytes, tail: bytes) -> bytes:
     return b'{"operation_id":"%b","entity":%b,%b' % (operation_id.encode(), entity, tail)
 
 
-def decode_item(item: bytes) -> Operation:
-    """Decode an item.
+def decode_item(item: bytes, max_item_bytes: int = sys.maxsize) -> Operation:
+    """Decode an item, unless it is too large for `max_item_bytes` as `check_size` has it.
 
     Raises:
-        UndecodableItemError: it is no JSON object, or a member has the wrong type.
+        UndecodableItemError: it is no JSON object, nested too deep, or a member has the wrong type or makes no sense.
     """
+    size = len(item)
+    if size > max_item_bytes:
+        check_size(item, max_item_bytes)
+    has_many = size > _UNCHECKED_BYTES and item.count(b"[") + item.count(b"{") > MAX_DEPTH
+    if has_many:
+        _check_depth(item)
     try:
-        operation = _decoder.decode(item)
+        operation = _decode_many(item) if has_many else _decoder.decode(item)
     except (ValueError, RecursionError, msgspec.MsgspecError) as error:
         raise UndecodableItemError(f"not an item: {error}") from error
     if not item.isascii():
         _check_text(item)
-    if not _is_plain_id(operation.operation_id) or operation.deduplication_key or operation.nonce:
+    operation_id = operation.operation_id
+    is_plain = operation_id.isalnum() and len(operation_id) <= _USUAL_ID
+    if not is_plain or operation.deduplication_key or operation.nonce:
         _check_identifiers(operation)
     if not -_LONGEST_S < operation.timestamp < _LONGEST_S:
         raise UndecodableItemError(f"timestamp: {operation.timestamp} is no time")
+    if not (-_LARGEST <= operation.attempts <= _LARGEST and -_LARGEST <= operation.crashes <= _LARGEST):
+        raise UndecodableItemError("attempts, crashes: a count has too many digits")
     return operation
 
 
-def _is_plain_id(operation_id: str) -> bool:
-    return len(operation_id) <= _USUAL_ID and operation_id.isalnum()
+def check_size(item: bytes, max_item_bytes: int) -> None:
+    """Raise UndecodableItemError for an item larger than any that began within `max_item_bytes`; decode nothing.
+
+    What a worker adds may take an item beyond that limit: counts, and for a callback the result or the error.
+    """
+    size, grown = len(item), max_item_bytes + _COUNTS_BYTES
+    if size <= grown or (size <= grown + max_item_bytes + _ERROR_BYTES and _CALLBACK in item):
+        return
+    raise UndecodableItemError(f"not an item: it has {size} bytes, more than max_item_bytes = {max_item_bytes}")
+
+
+def _check_depth(item: bytes) -> None:
+    """Refuse what is nested too deep before the decoder recurses into it, which may need more stack than there is."""
+    unescaped = item.replace(rb"\\", b"").replace(rb"\"", b"")
+    marks = unescaped.translate(_STEPS, _OTHERS).replace(b'""', b"")  # most texts hold no brackets
+    outer = b"".join(marks.split(b'"')[::2]).replace(b"\x01\xff", b"")  # all but the innermost level
+    if 1 + max(accumulate(memoryview(outer).cast("b")), default=0) > MAX_DEPTH:
+        raise UndecodableItemError(f"not an item: it is nested deeper than {MAX_DEPTH} levels")
+
+
+def _decode_many(item: bytes) -> Operation:
+    """Decode many arrays and objects without collections of garbage, which would walk them again and again."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        return _decoder.decode(item)
+    finally:
+        if collects:
+            gc.enable()
 
 
 def _check_text(item: bytes) -> None:

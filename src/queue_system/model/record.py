@@ -6,6 +6,7 @@ A record is one string: a line of fields between tabs, of which scripts read the
 from __future__ import annotations
 
 import base64
+import sys
 from typing import Any
 
 import msgspec
@@ -40,9 +41,19 @@ def encode_error(error: str, error_type: str) -> bytes:
 
 
 def encode_letter(
-    item: bytes, queue: bytes, reason: str, error_type: str, failed_at: float, **changes: object
+    item: bytes,
+    queue: bytes,
+    reason: str,
+    error_type: str,
+    failed_at: float,
+    *,
+    max_item_bytes: int = sys.maxsize,
+    **changes: object,
 ) -> bytes:
-    """Encode a dead letter: the item's members and why it is here; `raw_base64` where they do not give its bytes."""
+    """Encode a dead letter: the item's members and why it is here; `raw_base64` where they do not give its bytes.
+
+    What is too large for `max_item_bytes` is kept as it came, not decoded.
+    """
     why: dict[str, Any] = {
         "failure_reason": reason,
         "error_type": error_type,
@@ -50,7 +61,7 @@ def encode_letter(
         "queue": queue.decode(errors="replace"),
     }
     try:
-        decode_item(item)
+        decode_item(item, max_item_bytes)
         if change_item(item, {}) != item:
             why["raw_base64"] = base64.b64encode(item).decode()
         return change_item(item, {**changes, **why}, drop=() if "crashes" in changes else ("crashes",))

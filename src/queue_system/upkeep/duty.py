@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 
-from queue_system.clock import SYSTEM_CLOCK
 from queue_system.errors import QueueSystemError
 from queue_system.metrics import LogThrottle, StructuredLogger
 
@@ -14,12 +13,12 @@ class Duty:
 
     name = "duty"
 
-    def __init__(self, log: StructuredLogger, interval_s: float) -> None:
+    def __init__(self, log: StructuredLogger, interval_s: float, throttle: LogThrottle) -> None:
         self.log = log
         self.interval_s = interval_s
         self.stopped = threading.Event()
         self._thread: threading.Thread | None = None
-        self._throttle = LogThrottle(10.0, SYSTEM_CLOCK)
+        self._throttle = throttle
 
     def start(self) -> None:
         """Begin. A second call does nothing."""
@@ -43,7 +42,7 @@ class Duty:
     def failed(self, error: QueueSystemError) -> float:
         """Learn that the server failed a round; return how many s to wait before the next."""
         if self._throttle.ready():
-            self.log.warning(
+            self.log.error(
                 "upkeep failed: trying again", duty=self.name, error_type=type(error).__name__, error=str(error)
             )
         return self.interval_s

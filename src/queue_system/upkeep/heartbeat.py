@@ -39,7 +39,7 @@ class Heartbeat(Duty):
     name = "heartbeat"
 
     def __init__(self, config: QueueConfig, holder: Holder, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(config.log, config.lease_seconds / 4)
+        super().__init__(config.log, config.lease_seconds / 4, config.upkeep_outage)
         self._config = config
         self._holder = holder
         self._loop = loop

@@ -1,12 +1,14 @@
-"""Notices lists that foreign clients filled, and drops old dead letters. Never touches a live operation."""
+"""Indexes foreign pushes, drops old dead letters, and warns of an unsafe server. Never touches a live operation."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import msgspec
 
+from queue_system.broker.server_check import findings, read_server
 from queue_system.config import QueueConfig
 from queue_system.upkeep.duty import Duty
 
@@ -16,15 +18,16 @@ _PAGE = 100
 
 
 class Sweeper(Duty):
-    """One sweep per fleet and interval; trims dead letters once a minute."""
+    """One sweep per fleet and interval; trims dead letters once a minute; looks at the server once."""
 
     name = "sweeper"
 
     def __init__(self, config: QueueConfig, now_ms: Callable[[], int], names: Sequence[str] = ()) -> None:
-        super().__init__(config.log, _INTERVAL_S)
+        super().__init__(config.log, _INTERVAL_S, config.upkeep_outage)
         self._config = config
         self._now_ms = now_ms
         self._unregistered = tuple(names)
+        self._surveyed = False
         self._next_trim = time.monotonic() + _TRIM_EVERY_S
 
     def perform(self) -> float:
@@ -38,10 +41,20 @@ class Sweeper(Duty):
             cursor, _ = self._config.transport.run(command, retries=0)
             if cursor in ("0", "-1"):
                 break
+        if not self._surveyed:
+            self.survey()
+            self._surveyed = True
         if time.monotonic() >= self._next_trim:
             self._next_trim = time.monotonic() + _TRIM_EVERY_S
             self.trim()
         return self.interval_s
+
+    def survey(self) -> None:
+        """Warn of every setting and known flaw of the server that endangers operations."""
+        for finding in findings(*read_server(partial(self._config.transport.run, retries=0))):
+            self.log.warning(
+                "the server is not safe", kind=finding.kind, problem=finding.problem, remedy=finding.remedy
+            )
 
     def trim(self) -> int:
         """Drop dead letters older than `backup_ttl`; return how many."""
@@ -67,5 +80,5 @@ class Sweeper(Duty):
 def _failed_at(letter: bytes) -> float:
     try:
         return float(msgspec.json.decode(letter)["failed_at"])
-    except (ValueError, TypeError, KeyError, RecursionError, msgspec.MsgspecError):
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError, msgspec.MsgspecError):
         return float("inf")

@@ -117,12 +117,16 @@ class Bench:
         self._started = 0
 
     def start_worker(
-        self, *, slots: int = 10, lease: float = 1.0, only_sleeps: bool = False, ready: bool = True, **worker: Any
-    ) -> WorkerProcess:
-        """Start a worker process; with `ready=False` do not wait for its start. `worker` goes to QueueWorker."""
+        self, *, slots: int = 10, lease: float = 1.0, only_sleeps: bool = False, ready: bool = True,
+        url: str | None = None, **worker: Any
+    ) -> WorkerProcess:  # fmt: skip
+        """Start a worker process, at `url` if it is not the server's; with `ready=False` do not wait for its start.
+
+        `worker` goes to QueueWorker.
+        """
         settings = {
             "config": {
-                "redis_url": self.server.url,
+                "redis_url": url or self.server.url,
                 "queue_prefix": self.prefix,
                 "lease_seconds": lease,
                 "connection_timeout": 2.0,

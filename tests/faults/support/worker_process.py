@@ -9,24 +9,28 @@ import signal
 import sys
 from typing import Any
 
-from queue_system import QueueConfig, QueueWorker
+from queue_system import QueueConfig, QueueWorker, run
+from tests.faults.support.hooks import install
 
 
-async def main(settings: dict[str, Any]) -> None:
+async def main(settings: dict[str, Any], wanted: dict[str, Any]) -> None:
     """Work until SIGTERM asks for an orderly end; tell the metrics of this process at that end."""
-    config = QueueConfig(**settings["config"])
-    worker = QueueWorker(config, **settings["worker"])
+    config = QueueConfig(**settings["config"], **wanted.get("config", {}))
+    workers = [QueueWorker(config, **settings["worker"]) for _ in range(wanted.get("copies", 1))]
     asked_to_stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, asked_to_stop.set)
-    await worker.start()
+    for worker in workers:
+        await worker.start()
     print("ready", flush=True)  # noqa: T201 - how the test learns of it
     while settings["only_sleeps"]:  # noqa: ASYNC110 - the main coroutine that the specification shows
         await asyncio.sleep(1)
     await asked_to_stop.wait()
-    await worker.stop()
+    await asyncio.gather(*(worker.stop() for worker in workers))
     print(json.dumps(config.get_metrics()), flush=True)  # noqa: T201 - how the test learns of it
 
 
 if __name__ == "__main__":
     logging.basicConfig(format="%(relativeCreated)d %(levelname)s %(message)s", level=logging.INFO)
-    asyncio.run(main(json.loads(sys.argv[1])))
+    hooks = install()
+    start = run if hooks.get("uvloop") else asyncio.run
+    start(main(json.loads(sys.argv[1]), hooks))

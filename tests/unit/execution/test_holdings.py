@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from queue_system.clock import SYSTEM_CLOCK
 from queue_system.execution.delivery import Delivery
 from queue_system.execution.holdings import Holdings
 from queue_system.execution.settlement import Batch, Settler, Timing
@@ -25,7 +24,7 @@ class Stage:
 
     def __init__(self) -> None:
         log = StructuredLogger.wrap(LineLogger())
-        self.metrics = MetricsRecorder(log, SYSTEM_CLOCK)
+        self.metrics = MetricsRecorder(log)
         self.holdings = Holdings(SETTLER, Tally(self.metrics, log))
 
     def accept(self, token: int, queue: str = "normal:p", **members: Any) -> None:

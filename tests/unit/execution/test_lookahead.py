@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from queue_system.execution.lookahead import WINDOW_S, Lookahead
+from queue_system.execution.lookahead import LARGEST_TURN, WINDOW_S, Lookahead
 
 durations = st.floats(min_value=0, max_value=1e6)
 
@@ -45,7 +45,7 @@ def test_no_more_is_claimed_ahead_than_runs_within_the_window(slots: int, durati
 
 
 def test_it_never_exceeds_one_claim() -> None:
-    assert starved(100, 0.0, turns=50).allowance == 1000
+    assert starved(100, 0.0, turns=50).allowance == 2 * LARGEST_TURN
 
 
 def test_a_long_operation_that_still_runs_ends_it() -> None:

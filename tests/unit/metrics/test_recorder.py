@@ -23,7 +23,7 @@ class Bench:
     def __init__(self) -> None:
         self.logger = LineLogger()
         self.clock = ManualClock()
-        self.recorder = MetricsRecorder(StructuredLogger.wrap(self.logger), self.clock)
+        self.recorder = MetricsRecorder(StructuredLogger.wrap(self.logger))
 
     def take_lines(self) -> list[dict[str, Any]]:
         lines, self.logger.lines = self.logger.lines, []
@@ -162,7 +162,7 @@ def test_a_counter_never_shrinks(bench: Bench, name: str) -> None:
     for shrink in (-1, -0.5):
         with pytest.raises(InvalidInputError, match="a counter only grows"):
             bench.recorder.update(name, shrink)
-    for add in (bench.recorder.add_many, bench.recorder.update_coalesced):
+    for add in (bench.recorder.add_many, bench.recorder.hold):
         with pytest.raises(InvalidInputError, match=r"^n: "):
             add(name, -1)
     assert bench.recorder.snapshot() == before
@@ -181,7 +181,7 @@ def test_a_method_for_another_kind_of_metric_is_refused(bench: Bench) -> None:
     with pytest.raises(InvalidInputError, match="is no counter"):
         bench.recorder.add_many("avg_process_time", 1)
     with pytest.raises(InvalidInputError, match="is no counter"):
-        bench.recorder.update_coalesced("hit_rate")
+        bench.recorder.hold("hit_rate")
     with pytest.raises(InvalidInputError, match="is no mean"):
         bench.recorder.add_samples("processed", 1.0, 1)
     with pytest.raises(InvalidInputError, match=r"^total: "):
@@ -194,40 +194,24 @@ def test_a_metric_needs_a_name(bench: Bench, name: Any) -> None:
         bench.recorder.update(name)
 
 
-def test_coalesced_errors_count_at_once_and_log_once_a_second_with_the_total(bench: Bench) -> None:
+def test_what_is_held_counts_at_once_and_is_written_with_the_next_update(bench: Bench) -> None:
     for _ in range(5):
-        bench.recorder.update_coalesced("errors", 2)
+        bench.recorder.hold("errors", 2)
     assert bench.recorder.snapshot()["errors"] == 10
-    assert bench.take_values() == [2]
-    bench.clock.advance(1.0)
-    bench.recorder.update_coalesced("errors")
-    bench.recorder.update_coalesced("errors")
-    assert bench.take_lines() == [{"metric_name": "errors", "metric_value": 11, "metric_delta": 9}]
+    assert bench.take_values() == []
+    bench.recorder.update("errors", force_log=True)
+    assert bench.take_lines() == [{"metric_name": "errors", "metric_value": 11, "metric_delta": 11}]
 
 
 def test_flush_writes_what_was_held_back_once(bench: Bench) -> None:
-    bench.recorder.update_coalesced("errors")
-    bench.recorder.update_coalesced("errors")
+    bench.recorder.hold("errors")
+    bench.recorder.hold("errors")
     bench.recorder.add_many("processed", 6)
     bench.recorder.add_many("processed", 1)
     bench.take_lines()
     bench.recorder.flush()
     bench.recorder.flush()
-    assert bench.take_lines() == [{"metric_name": "errors", "metric_value": 2, "metric_delta": 1}]
-
-
-def test_a_plain_update_also_tells_what_was_held_back(bench: Bench) -> None:
-    bench.recorder.update_coalesced("errors")
-    bench.recorder.update_coalesced("errors")
-    bench.recorder.update("errors")
-    bench.recorder.flush()
-    assert bench.take_values() == [1, 3]
-
-
-def test_two_coalesced_metrics_do_not_hold_each_other_back(bench: Bench) -> None:
-    bench.recorder.update_coalesced("errors")
-    bench.recorder.update_coalesced("timeouts")
-    assert [line["metric_name"] for line in bench.take_lines()] == ["errors", "timeouts"]
+    assert bench.take_lines() == [{"metric_name": "errors", "metric_value": 2, "metric_delta": 2}]
 
 
 def test_a_batch_is_always_logged_with_its_speed(bench: Bench) -> None:
@@ -243,7 +227,7 @@ def test_threads_lose_no_update(bench: Bench) -> None:
     def work() -> None:
         for _ in range(2000):
             bench.recorder.update("processed")
-            bench.recorder.update_coalesced("errors")
+            bench.recorder.hold("errors")
             bench.recorder.update("avg_process_time", 3)
 
     threads = [threading.Thread(target=work) for _ in range(4)]
@@ -262,6 +246,6 @@ def test_a_log_handler_may_use_the_recorder_itself() -> None:
 
     logger = logging.Logger("test", logging.INFO)  # noqa: LOG001 - outside the global tree
     logger.addHandler(Counting())
-    recorder = MetricsRecorder(StructuredLogger.wrap(logger), ManualClock())
+    recorder = MetricsRecorder(StructuredLogger.wrap(logger))
     recorder.update("processed")
     assert recorder.snapshot()["lines"] == 0

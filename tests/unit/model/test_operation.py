@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 
 from queue_system.errors import InvalidInputError, UndecodableItemError
 from queue_system.model.entity import decode_entity, encode_entity
-from queue_system.model.operation import Operation, change_item, decode_item, encode_item, encode_tail
+from queue_system.model.operation import (
+    Operation,
+    change_item,
+    check_size,
+    decode_item,
+    encode_item,
+    encode_tail,
+)
 from queue_system.model.retry import QueueRetryConfig
 
 texts = st.text(st.characters(codec="utf-8"), max_size=10)
@@ -132,11 +139,33 @@ def test_unknown_members_are_no_obstacle() -> None:
         b'{"processor":"p","operation_id":"-%b"}' % (b"x" * 256),
         rb'{"processor":"p","deduplication_key":"a\tb"}',
         rb'{"processor":"p","nonce":"a\tb"}',
+        b'{"processor":"p","attempts":9223372036854775809}',
+        b'{"processor":"p","crashes":-9223372036854775809}',
+        b'{"processor":"p","attempts":%b}' % (b"9" * 400),
     ],
 )
 def test_an_item_with_a_wrong_member_is_undecodable(item: bytes) -> None:
     with pytest.raises(UndecodableItemError):
         decode_item(item)
+
+
+@pytest.mark.parametrize("size", [1, 999, 1000, 1000 + 256])
+def test_an_item_that_began_within_the_limit_passes_with_the_counts_that_were_added(size: int) -> None:
+    check_size(b"x" * size, 1000)
+
+
+@pytest.mark.parametrize("size", [1000 + 257, 70_000, 10_000_000])
+def test_a_larger_item_is_undecodable_and_its_size_told(size: int) -> None:
+    with pytest.raises(UndecodableItemError, match=f"{size} bytes, more than max_item_bytes = 1000"):
+        check_size(b"x" * size, 1000)
+
+
+def test_the_item_of_a_callback_may_hold_a_result_and_an_error_as_well() -> None:
+    callback = b'{"processor":"p","phase":"on_success","result":"%b"}' % (b"r" * 1800)
+    check_size(callback, 1000)
+    check_size(callback + b" " * 60_000, 1000)
+    with pytest.raises(UndecodableItemError, match="more than max_item_bytes"):
+        check_size(callback + b" " * 70_000, 1000)
 
 
 def test_the_retry_settings_of_an_item_are_checked_when_they_are_used() -> None:

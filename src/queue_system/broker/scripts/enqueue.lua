@@ -37,9 +37,13 @@ if not whole then
     return live and tonumber(touched_ms) + lifetime_ms > due_ms - delay_ms and holder or nil
   end
   items, added, answers, keys = {}, {}, {}, {}
+  local function resent(id)
+    local record = pcall('GET', records .. id)
+    return type(record) == 'string' and string.match(record, '^%a+\t([^\t]*)\t') == nonce and not added[id]
+  end
   for i = 6, #ARGV, lifetime_ms and 3 or 2 do
     local id, key = ARGV[i], lifetime_ms and ARGV[i + 2] or ''
-    local answer = key ~= '' and live_holder(key, id)
+    local answer = key ~= '' and (resent(id) and 1 or live_holder(key, id))
     if not answer and call('SET', records .. id, header .. key, 'NX') then
       answer = 1
       added[id] = true
@@ -49,9 +53,7 @@ if not whole then
         keys[#keys + 1] = key
       end
     elseif not answer then
-      local record = pcall('GET', records .. id)
-      local resent = type(record) == 'string' and string.match(record, '^%a+\t([^\t]*)\t') == nonce and not added[id]
-      answer = resent and 1 or 0
+      answer = resent(id) and 1 or 0
     end
     answers[#answers + 1] = answer
   end

@@ -1,22 +1,22 @@
 -- Moves items that a dead incarnation held to where they run again, or to the dead letters. The second half of a reclaim.
 -- KEYS      1 prefix of every key
--- ARGV      1 incarnation, then for each item: token · value as read · "next", "later" or "reject" · new value or dead letter
+-- ARGV      1 incarnation · 2 most dead letters of a list, then for each item: token · value as read · "next", "later" or "reject" · new value or dead letter
 --           · id · record · record lifetime in ms · deduplication key · value of the callback item ("" for none)
 -- Reply     {items moved, tokens left}
--- Uses      put_back.lua
+-- Uses      put_back.lua bury.lua
 -- Invariant an item moves once, and only as it was read; the incarnation's entry goes when nothing is left.
 local prefix, incarnation = KEYS[1], ARGV[1]
 local workers, inflight, dedup = prefix .. 'workers', prefix .. 'inflight:' .. incarnation, prefix .. 'dedup'
-local system_errors, delayed = prefix .. 'system_errors', prefix .. 'delayed'
+local delayed, most_letters = prefix .. 'delayed', tonumber(ARGV[2])
 
 if redis.call('HEXISTS', workers, 'dead:' .. incarnation) == 0 then return {0, 0} end
 redis.call('HLEN', inflight)
-redis.call('LLEN', system_errors)
+redis.call('LLEN', prefix .. 'system_errors')
 redis.call('ZCARD', delayed)
 redis.call('HLEN', dedup)
 
 local moved, rejected = 0, 0
-for i = 2, #ARGV, 9 do
+for i = 3, #ARGV, 9 do
   local token, old, how, new = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
   local id, record, ttl_ms, dedup_key, follow_up = ARGV[i + 4], ARGV[i + 5], ARGV[i + 6], ARGV[i + 7], ARGV[i + 8]
   if redis.call('HGET', inflight, token) == old then
@@ -24,7 +24,7 @@ for i = 2, #ARGV, 9 do
     moved = moved + 1
     if how == 'reject' then
       rejected = rejected + 1
-      redis.call('LPUSH', system_errors, new)
+      bury('system_errors', new, most_letters)
       if id ~= '' then
         redis.call('SET', prefix .. 'operation:' .. id, record, 'PX', ttl_ms)
         if dedup_key ~= '' and redis.call('HGET', dedup, dedup_key) == id then redis.call('HDEL', dedup, dedup_key) end

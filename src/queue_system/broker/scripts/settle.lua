@@ -1,6 +1,6 @@
 -- Settles many deliveries of one incarnation, each with its verdict.
 -- KEYS      1 prefix of every key
--- ARGV      1 incarnation · 2 settlement id, then groups: verb · record lifetime in ms · count · and for each delivery
+-- ARGV      1 incarnation · 2 settlement id, ending in a growing number · 3 most dead letters of a list, then groups: verb · record lifetime in ms · count · and for each delivery
 --             complete  token · id · record · deduplication key · value of the callback item ("" for none)
 --             fail      the same · dead letter for `failures`
 --             reject    the same · dead letter for `system_errors`
@@ -9,21 +9,22 @@
 --             running   token · id · record
 --           An id of "" writes no record: the delivery was a callback, its verdict stands already.
 -- Reply     a string with one letter for each delivery: "d" done · "l" lost; "lost" when the incarnation is unregistered
--- Uses      put_back.lua
+-- Uses      put_back.lua bury.lua
 -- Invariant sent again with the same settlement id it changes nothing and gives the same answer.
-local prefix, incarnation, settlement_id = KEYS[1], ARGV[1], ARGV[2]
+local prefix, incarnation, settlement_id, most_letters = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3])
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local inflight, delayed, dedup = prefix .. 'inflight:' .. incarnation, prefix .. 'delayed', prefix .. 'dedup'
-local failures, system_errors = prefix .. 'failures', prefix .. 'system_errors'
 local ARITY = {complete = 5, fail = 6, reject = 6, retry = 5, release = 1, running = 3}
 
 if redis.call('HEXISTS', prefix .. 'workers', incarnation) == 0 then return 'lost' end
 local previous = redis.call('HGET', inflight, '#settle')
 local previous_id, answer = string.match(previous or '', '^(%S+) (%a*)$')
 if previous_id == settlement_id then return answer end
-redis.call('LLEN', failures)
-redis.call('LLEN', system_errors)
+local function serial(id) return tonumber(string.match(id or '', '(%d+)$')) or 0 end
+local late = serial(settlement_id) < serial(previous_id) -- held up on a lost connection; sent again, it was settled long ago
+redis.call('LLEN', prefix .. 'failures')
+redis.call('LLEN', prefix .. 'system_errors')
 redis.call('ZCARD', delayed)
 redis.call('HLEN', dedup)
 
@@ -55,13 +56,13 @@ function verbs.complete(i, ttl_ms)
 end
 function verbs.fail(i, ttl_ms)
   if not take(ARGV[i], ARGV[i + 4]) then return false end
-  redis.call('LPUSH', failures, ARGV[i + 5])
+  bury('failures', ARGV[i + 5], most_letters)
   finish(i, ttl_ms, 'failed')
   return true
 end
 function verbs.reject(i, ttl_ms)
   if not take(ARGV[i], ARGV[i + 4]) then return false end
-  redis.call('LPUSH', system_errors, ARGV[i + 5])
+  bury('system_errors', ARGV[i + 5], most_letters)
   finish(i, ttl_ms, 'rejected')
   count('system_errors')
   return true
@@ -95,19 +96,20 @@ function verbs.running(i)
   return true
 end
 
-redis.call('HDEL', inflight, '#settle') -- not subject to maxmemory, so what follows is not either
-local position = 3
+if not late then redis.call('HDEL', inflight, '#settle') end -- not subject to maxmemory, so what follows is not either
+local position = 4
 while position <= #ARGV do
   local verb, ttl_ms, group = ARGV[position], ARGV[position + 1], tonumber(ARGV[position + 2])
   local apply, arity = verbs[verb], ARITY[verb]
   position = position + 3
   for _ = 1, group do
-    codes[#codes + 1] = apply(position, ttl_ms) and 'd' or 'l'
+    codes[#codes + 1] = not late and apply(position, ttl_ms) and 'd' or 'l'
     position = position + arity
   end
 end
 finish_put_back()
 for name, n in pairs(counts) do redis.pcall('HINCRBY', prefix .. 'metrics', name, n) end
 answer = table.concat(codes)
+if late then return answer end
 redis.call('HSET', inflight, '#settle', settlement_id .. ' ' .. answer)
 return answer

@@ -1,0 +1,155 @@
+"""Signatures of items, encryption of entities and results: both optional. Never talks to Redis, nor shows a secret.
+
+A signed item's last member is `"signature":"KEYID:HEX"`: HMAC-SHA256 over the queue (`high:NAME`), a line feed, and the
+item without that member. It is checked and taken off where an item arrives, and made anew where one is written.
+"""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import re
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from queue_system.errors import InvalidInputError, UndecodableItemError, UnserializableError
+from queue_system.model.entity import decode_entity
+from queue_system.model.operation import Operation, encode_item
+
+_KEY_ID = re.compile(r"[A-Za-z0-9_.-]{1,32}\Z")
+_SIGNATURE = re.compile(rb',"signature":"([A-Za-z0-9_.-]{1,32}):([0-9a-f]{64})"\}')
+_MARK: Final = b',"signature":"'
+_LONGEST_SIGNATURE: Final = 113
+_SHORTEST_SECRET: Final = 16
+_LETTER: Final = b"letter:"
+_SEALED: Final = frozenset({"sealed"})
+
+Encode = Callable[[str, bytes, bytes], bytes]
+
+
+class Encryption(Protocol):
+    """What `QueueConfig(encryption=...)` takes. Called from any thread and in the worker's event loop: be quick."""
+
+    def encrypt(self, plain: bytes, /) -> bytes:
+        """Return the bytes that may be stored."""
+
+    def decrypt(self, sealed: bytes, /) -> bytes:
+        """Return what was encrypted; raise if these bytes did not come from `encrypt`."""
+
+
+class Sealing:
+    """Signs and verifies, encrypts and decrypts; each only if it was asked for. Thread-safe."""
+
+    __slots__ = ("_encryption", "_key_id", "_secrets")
+
+    def __init__(self, secrets: Mapping[bytes, bytes], encryption: Encryption | None) -> None:
+        self._secrets = dict(secrets)
+        self._key_id = next(iter(self._secrets), b"")
+        self._encryption = encryption
+
+    def encoder(self, queue: str) -> Encode:
+        """Return what does for one queue what `encode_item` does, sealed. It raises UnserializableError."""
+        return partial(self._encode, queue.encode())
+
+    def _encode(self, queue: bytes, operation_id: str, entity: bytes, tail: bytes) -> bytes:
+        return self.sign(queue, encode_item(operation_id, self.encrypt(entity, "entity"), tail))
+
+    def sign(self, queue: bytes, item: bytes) -> bytes:
+        """Return the item of a queue with a signature by the first key."""
+        if not self._secrets:
+            return item
+        digest = _digest(self._secrets[self._key_id], queue, item)
+        return b'%b,"signature":"%b:%b"}' % (item[:-1], self._key_id, digest)
+
+    def sign_letter(self, queue: bytes, letter: bytes) -> bytes:
+        """Return the dead letter of a verified item with a signature that no queue accepts."""
+        return self.sign(_LETTER + queue, letter)
+
+    def verify(self, queue: bytes, item: bytes) -> bytes:
+        """Return an item without its signature.
+
+        Raises:
+            UndecodableItemError: it is not signed, by an unknown key, or for other bytes or another queue.
+        """
+        if not self._secrets:
+            return item
+        start = item.rfind(_MARK, -_LONGEST_SIGNATURE)
+        found = _SIGNATURE.fullmatch(item, start) if start >= 0 else None
+        if found is None:
+            raise UndecodableItemError("signature: the item is not signed, and signing_keys demand it")
+        key_id, given = found.groups()
+        secret = self._secrets.get(key_id)
+        if secret is None:
+            raise UndecodableItemError(f"signature: its key {key_id.decode()!r} is not among signing_keys")
+        bare = item[:start] + b"}"
+        if not hmac.compare_digest(_digest(secret, queue, bare), given):
+            raise UndecodableItemError("signature: it does not fit this item in this queue")
+        return bare
+
+    def encrypt(self, value: bytes, field: str) -> bytes:
+        """Return an encoded value as `{"sealed":BASE64}`; raise UnserializableError if that fails."""
+        if self._encryption is None:
+            return value
+        try:
+            return b'{"sealed":"%b"}' % base64.b64encode(self._encryption.encrypt(value))
+        except Exception as error:
+            raise UnserializableError(field, f"it cannot be encrypted ({type(error).__name__})") from error
+
+    def decrypt(self, value: Any, field: str) -> Any:
+        """Return what `{"sealed": BASE64}` holds, any other value as it stands; raise UndecodableItemError."""
+        if self._encryption is None or not isinstance(value, dict) or value.keys() != _SEALED:
+            return value
+        try:
+            return decode_entity(self._encryption.decrypt(base64.b64decode(value["sealed"], validate=True)))
+        except Exception as error:
+            raise UndecodableItemError(f"{field}: it cannot be decrypted ({type(error).__name__})") from error
+
+    def open(self, operation: Operation) -> Operation:
+        """Return an operation with entity and result as they were before; raise UndecodableItemError."""
+        if self._encryption is None:
+            return operation
+        entity, result = self.decrypt(operation.entity, "entity"), self.decrypt(operation.result, "result")
+        return msgspec.structs.replace(operation, entity=entity, result=result)
+
+
+def signed_value(sealing: Sealing | None, queue: bytes, item: bytes) -> bytes:
+    """Return what holds an item outside its list: its queue, a line feed and the item, signed where items are."""
+    return b"%b\n%b" % (queue, item if sealing is None else sealing.sign(queue, item))
+
+
+def make_sealing(signing_keys: Mapping[str, bytes | str] | None, encryption: Encryption | None) -> Sealing | None:
+    """Return what seals as a configuration says; None if it says nothing.
+
+    Raises:
+        InvalidInputError: a key or the encryption is not usable. Neither ids nor secrets are shown.
+    """
+    if encryption is not None and not all(callable(getattr(encryption, name, None)) for name in ("encrypt", "decrypt")):
+        raise InvalidInputError("encryption", f"a {type(encryption).__name__} has no methods encrypt and decrypt")
+    if signing_keys is None:
+        return None if encryption is None else Sealing({}, encryption)
+    return Sealing(_check_keys(signing_keys), encryption)
+
+
+def _check_keys(signing_keys: object) -> dict[bytes, bytes]:
+    if not isinstance(signing_keys, Mapping) or not signing_keys:
+        raise InvalidInputError("signing_keys", "use a mapping of at least one key id to its secret, or None")
+    secrets: dict[bytes, bytes] = {}
+    for number, (key_id, secret) in enumerate(signing_keys.items(), 1):
+        if not isinstance(key_id, str) or not _KEY_ID.match(key_id):
+            raise InvalidInputError(
+                "signing_keys", f"the id of key {number} is not usable; use 1 to 32 of the characters A-Z a-z 0-9 _ . -"
+            )
+        encoded = secret.encode(errors="surrogatepass") if isinstance(secret, str) else secret
+        if not isinstance(encoded, bytes) or len(encoded) < _SHORTEST_SECRET:
+            raise InvalidInputError(
+                "signing_keys", f"the secret of key {number} is not usable; use at least {_SHORTEST_SECRET} bytes"
+            )
+        secrets[key_id.encode()] = encoded
+    return secrets
+
+
+def _digest(secret: bytes, queue: bytes, item: bytes) -> bytes:
+    return hmac.digest(secret, b"%b\n%b" % (queue, item), "sha256").hex().encode()

@@ -1,0 +1,153 @@
+"""Faults from within a worker process: a test asks for them, and the process does them to itself. Never judges them."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import json
+import os
+import resource
+import signal
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from queue_system.broker.commands import SCRIPTS
+from queue_system.broker.sync import SyncTransport
+from queue_system.broker.wire import AioWire
+from queue_system.execution.executor import Executor
+from queue_system.execution.fetcher import Fetcher
+from queue_system.execution.gate import Gate
+from queue_system.execution.holdings import Holdings
+from queue_system.model.operation import PHASE_SUCCESS
+from queue_system.upkeep.heartbeat import Heartbeat
+from tests.faults.support.journal import note
+
+VARIABLE = "FAULTS_HOOKS"
+"""The environment variable that tells a worker process what to do to itself."""
+
+Condition = Callable[..., object]
+"""Decides by the result of a method, then its arguments with `self`, whether the fault comes now."""
+
+
+@contextlib.contextmanager
+def hooks(**wanted: Any) -> Iterator[None]:
+    """Let worker processes that are started meanwhile carry these hooks.
+
+    `die_at`: a crash point. `heartbeat`: "errors" in every other beat, or "dies" at the third. `descriptors`: the limit
+    of open files. `copies`: how many workers in the process. `config`: settings beyond those of the bench. `uvloop`:
+    whether to run in the fastest event loop.
+    """
+    os.environ[VARIABLE] = json.dumps(wanted)
+    try:
+        yield
+    finally:
+        del os.environ[VARIABLE]
+
+
+def install() -> dict[str, Any]:
+    """Prepare this process as its test asks for, and return what `hooks` was given."""
+    wanted: dict[str, Any] = json.loads(os.environ.get(VARIABLE, "{}"))
+    if "die_at" in wanted:
+        method, moment, condition = CRASH_POINTS[wanted["die_at"]]
+        _hook(method, moment, _death(condition))
+    if "heartbeat" in wanted:
+        _hook("Heartbeat.perform", "before", _Arrhythmia(wanted["heartbeat"]))
+    if "descriptors" in wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted["descriptors"], wanted["descriptors"]))
+    return wanted
+
+
+def _death(condition: Condition) -> Condition:
+    def die(*call: Any, **options: Any) -> None:
+        if condition(*call, **options):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return die
+
+
+def _sends(script: str) -> Condition:
+    mark = SCRIPTS[script].sha.encode()
+    return lambda result, wire, request, count: mark in request
+
+
+def _runs(phase: str) -> Condition:
+    return lambda result, executor, slot, *call: slot.delivery.operation.phase == phase
+
+
+def _is_answered(phase: str) -> Condition:
+    return lambda result, holdings, batch, *answer: any(
+        settled.verb == "complete" and settled.delivery.operation.phase == phase for settled in batch.settlements
+    )
+
+
+def _is_answered_yes(name: str) -> Condition:
+    return lambda result, transport, command, **options: command.name == name and result
+
+
+def _is_second() -> Condition:
+    calls = iter((False, True))
+    return lambda *call: next(calls)
+
+
+CRASH_POINTS: Final[dict[str, tuple[str, str, Condition]]] = {
+    "claim-sent": ("AioWire.send", "after", _sends("claim")),
+    "claim-answered": ("Holdings.claimed", "before", lambda result, holdings, claimed: claimed.values),
+    "delivery-taken": ("Gate.take", "after", lambda result, gate: True),
+    "run-start": ("Executor.run", "before", _runs("")),
+    "run-end": ("Executor.run", "after", _runs("")),
+    "verdict-put": ("Fetcher.put", "after", lambda result, fetcher, settlement: settlement.verb == "complete"),
+    "settle-sent": ("AioWire.send", "after", _sends("settle")),
+    "settle-answered": ("Holdings.answered", "before", _is_answered("")),
+    "callback-start": ("Executor.run", "before", _runs(PHASE_SUCCESS)),
+    "callback-end": ("Executor.run", "after", _runs(PHASE_SUCCESS)),
+    "callback-settled": ("Holdings.answered", "before", _is_answered(PHASE_SUCCESS)),
+    "beaten": ("Heartbeat.perform", "after", _is_second()),
+    "dead-marked": ("SyncTransport.run", "after", _is_answered_yes("mark")),
+    "items-moved": ("SyncTransport.run", "after", _is_answered_yes("move")),
+}
+"""Name to method, whether before or after it, and the condition."""
+
+_OWNERS: Final[dict[str, type[Any]]] = {
+    owner.__name__: owner for owner in (AioWire, Executor, Fetcher, Gate, Heartbeat, Holdings, SyncTransport)
+}
+
+
+class _Arrhythmia:
+    """Raises inside the heartbeat's thread."""
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+        self._beats = 0
+
+    def __call__(self, *call: object) -> None:
+        self._beats += 1
+        if self._kind == "errors" and self._beats % 2 == 0:
+            raise RuntimeError("an error inside the heartbeat")
+        if self._kind == "dies" and self._beats == 3:
+            note("pulse-ends", "-")
+            raise SystemExit
+
+
+def _hook(method: str, moment: str, fault: Condition) -> None:
+    """Call `fault` before or after each call of a method of the code under test."""
+    owner, name = _OWNERS[method.partition(".")[0]], method.partition(".")[2]
+    original = getattr(owner, name)
+
+    def before(*arguments: Any, **options: Any) -> Any:
+        fault(None, *arguments, **options)
+        return original(*arguments, **options)
+
+    def after(*arguments: Any, **options: Any) -> Any:
+        result = original(*arguments, **options)
+        fault(result, *arguments, **options)
+        return result
+
+    async def after_await(*arguments: Any, **options: Any) -> Any:
+        result = await original(*arguments, **options)
+        fault(result, *arguments, **options)
+        return result
+
+    awaited = inspect.iscoroutinefunction(original)
+    hooked = before if moment == "before" else after_await if awaited else after
+    setattr(owner, name, functools.wraps(original)(hooked))

@@ -1,0 +1,226 @@
+"""Workers that die at the worst moment, and processors that do to their worker whatever code can do."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from queue_system import QueueRetryConfig
+from queue_system.broker.commands import SCRIPTS
+from tests.faults.conftest import Figures
+from tests.faults.support import processors
+from tests.faults.support.bench import Bench, WorkerProcess, wait_until
+from tests.faults.support.hooks import CRASH_POINTS, hooks
+
+LEASE_S = 0.5
+RUNS_AND_CALLBACKS = {
+    "claim-sent": (1, 1),
+    "claim-answered": (1, 1),
+    "delivery-taken": (1, 1),
+    "run-start": (1, 1),
+    "run-end": (2, 1),
+    "verdict-put": (2, 1),
+    "settle-sent": (1, 1),
+    "settle-answered": (1, 1),
+    "callback-start": (1, 1),
+    "callback-end": (1, 2),
+    "callback-settled": (1, 1),
+}
+"""How often an operation and its callback run when the worker dies there and another takes over."""
+REAPERS_DIE_AT = ("dead-marked", "items-moved")
+AT_ONCE = 6
+
+
+def die_at(bench: Bench, point: str, queue: str) -> WorkerProcess:
+    """Start a worker that serves one queue until it comes to a crash point."""
+    with hooks(die_at=point):
+        return bench.start_worker(slots=1, lease=LEASE_S, ready=False, queues=[queue])
+
+
+def wait_killed(victims: Sequence[WorkerProcess]) -> None:
+    """Wait until all have come to their crash points."""
+    for victim in victims:
+        assert victim.wait_end(20.0) == -signal.SIGKILL, victim.log
+
+
+def test_a_death_at_each_crash_point_has_exactly_the_outcome_that_is_laid_down(
+    bench: Bench, figures: Figures, full: bool
+) -> None:
+    points = [*RUNS_AND_CALLBACKS, "beaten"]
+    assert {*points, *REAPERS_DIE_AT} == CRASH_POINTS.keys()
+    for script in SCRIPTS.values():  # so that what was sent is run, not refused
+        bench.client.script_load(script.source)
+    rounds, recovery_s = 100 if full else 1, 0.0
+    expected: dict[str, tuple[int, int]] = {}
+    for turn in range(rounds):
+        for first in range(0, len(points), AT_ONCE):
+            victims = []
+            for point in points[first : first + AT_ONCE]:
+                queue, seconds = f"{point}-{turn}", 0.5 if point == "beaten" else 0.0
+                (operation,) = bench.enqueue(
+                    1, processors.work, seconds, name=queue, queue_name=queue, on_success=processors.on_success
+                )
+                expected[operation] = RUNS_AND_CALLBACKS.get(point, (2, 1))
+                victims.append(die_at(bench, point, queue))
+            wait_killed(victims)
+            for reaper_point in REAPERS_DIE_AT if first == 0 else ():
+                wait_killed([die_at(bench, reaper_point, "nothing")])
+            survivor = bench.start_worker(lease=LEASE_S)
+            recovery_s = max(recovery_s, bench.wait_drained(30.0))
+            wait_until(lambda: bench.incarnations() == {survivor.incarnation}, 5.0, "none is left")  # noqa: B023
+            survivor.stop()
+
+    starts, callbacks = bench.journal.count("start"), bench.journal.count("success")
+    found = {operation: (starts[operation], callbacks[operation]) for operation in expected}
+    figures(
+        injected=rounds * len(CRASH_POINTS), lost=len(expected) - len(callbacks), repeated=bench.journal.repeats(),
+        recovery_s=f"{recovery_s:.2f} at most", unexpected=sum(found[each] != expected[each] for each in expected),
+    )  # fmt: skip
+    assert found == expected
+    assert bench.counter("processed") == len(expected)
+    assert bench.letters("failures") == bench.letters("system_errors") == []
+
+
+def test_hostile_exits_are_never_taken_for_success_and_the_worker_survives_or_is_replaced(
+    bench: Bench, figures: Figures, full: bool
+) -> None:
+    count, twice = 20 if full else 2, QueueRetryConfig(max_attempts=2, delays=[0.05])
+    harmless = ["sys-exit", "unreadable", "foreign", "unserialisable"]
+    worker = bench.start_worker(lease=LEASE_S)
+    for how in harmless:
+        bench.enqueue(count, processors.misbehave, 0.0, name=how, retry_config=twice)
+    for how in ("thread-sys-exit", "thread-interrupt"):
+        bench.enqueue(count, processors.misbehave_in_thread, 0.0, name=how, retry_config=twice)
+    bench.wait_drained(30.0)
+    survived = worker.alive
+    endings = {}
+    for how in ("os-exit", "interrupt"):
+        bench.enqueue(1, processors.misbehave, 0.0, name=how, retry_config=twice)
+        endings[how] = worker.wait_end(10.0)
+        worker = bench.start_worker(lease=LEASE_S)
+        bench.wait_drained(30.0)
+
+    runs, ends, operations = bench.journal.count("start"), bench.journal.count("end"), 6 * count + 2
+    figures(
+        injected=operations, lost=operations - bench.counter("processed"), repeated=bench.journal.repeats(),
+        endings=endings,
+    )  # fmt: skip
+    assert survived
+    assert {each: n for each, n in runs.items() if n != 2} == {f"unserialisable-{i}": 1 for i in range(count)}
+    assert set(ends.values()) == {1}
+    assert bench.counter("processed") == len(ends) == operations
+    assert bench.counter("retried") == 5 * count
+    assert bench.counter("reclaimed") == 1, "only the death without a word needed a reclaim"
+    assert b"result_error" in bench.client.execute_command("GET", f"{bench.prefix}operation:unserialisable-0")
+    assert bench.letters("failures") == bench.letters("system_errors") == []
+
+
+@pytest.mark.parametrize("uvloop", [False, True], ids=["asyncio", "uvloop"])
+def test_a_forked_child_that_comes_back_ends_there_and_its_parent_notices_nothing(
+    bench: Bench, figures: Figures, full: bool, uvloop: bool
+) -> None:
+    count = 50 if full else 2
+    once = QueueRetryConfig(max_attempts=1)
+    with hooks(uvloop=uvloop):
+        worker = bench.start_worker()
+    kinds: dict[str, tuple[Callable[..., Any], int]] = {
+        "returning": (processors.fork, 0),
+        "raising": (processors.fork, 1),
+        "exiting": (processors.fork, 3),
+        "awaiting": (processors.fork, 0),
+        "thread-returning": (processors.fork_in_thread, 0),
+        "thread-raising": (processors.fork_in_thread, 1),
+        "thread-exiting": (processors.fork_in_thread, 3),
+    }
+    others = bench.enqueue(200, processors.work, 0.02, priority="high")
+    for how, (processor, _) in kinds.items():
+        bench.enqueue(count, processor, 0.0, name=how, retry_config=once)
+    bench.wait_drained(60.0 if full else 30.0)
+
+    ends = [entry for entry in bench.journal.entries("end") if entry.pid == worker.pid]
+    exits = {e.operation_id: e.run for e in ends if e.operation_id not in set(others)}
+    children = {entry.pid for entry in bench.journal.entries("child")}
+    metrics = worker.stop()
+    figures(
+        injected=len(children), lost=len(others) + len(kinds) * count - len(ends), repeated=bench.journal.repeats(),
+        errors=metrics["errors"], leases_lost=metrics.get("lease_lost", 0),
+    )  # fmt: skip
+    assert exits == {f"{how}-{i}": code for how, (_, code) in kinds.items() for i in range(count)}
+    assert len(children) == len(kinds) * count
+    assert {entry.pid for entry in bench.journal.entries("start")} == {worker.pid}, "a child took part"
+    assert bench.journal.repeats() == metrics["errors"] == metrics.get("lease_lost", 0) == 0
+    assert bench.counter("processed") == len(others) + len(kinds) * count
+    assert "server trouble" not in worker.log, "a connection failed"
+
+
+@pytest.mark.parametrize("uvloop", [False, True], ids=["asyncio", "uvloop"])
+def test_a_forked_child_that_lives_on_keeps_no_connection_of_its_dead_parent_open(bench: Bench, uvloop: bool) -> None:
+    with hooks(uvloop=uvloop):
+        worker = bench.start_worker(slots=2)
+    bench.wait_idle(1)
+    bench.enqueue(1, processors.fork_a_survivor, 30.0)
+    bench.wait_drained(5.0)
+    wait_until(lambda: bench.journal.entries("child"), 5.0, "the child lives")
+    (child,) = bench.journal.entries("child")
+    try:
+        bench.wait_idle(1)
+        worker.kill()
+        bench.wait_idle(0)
+        os.kill(child.pid, 0)  # raises if the child does not live
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child.pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("fault", ["errors", "dies"])
+def test_a_sick_heartbeat_recovers_or_the_worker_starts_nothing_past_its_lease(
+    bench: Bench, figures: Figures, fault: str
+) -> None:
+    lease, operations = 1.0, 100
+    with hooks(heartbeat=fault):
+        sick = bench.start_worker(slots=2, lease=lease)
+    bench.enqueue(operations, processors.work, 0.05)
+    wait_until(lambda: bench.journal.entries("end"), 5.0, "the sick worker is at work")
+    other = bench.start_worker(slots=2, lease=lease)
+    bench.wait_drained(20.0)
+    starts = [entry for entry in bench.journal.entries("start") if entry.pid == sick.pid]
+    figures(
+        injected=1, lost=operations - bench.counter("processed"), repeated=bench.journal.repeats(),
+        started_by_the_sick=len(starts),
+    )  # fmt: skip
+    assert bench.counter("processed") == operations
+    assert bench.journal.repeats() == 0
+    if fault == "errors":
+        assert "upkeep failed unexpectedly" in sick.log
+        assert bench.incarnations() == {sick.incarnation, other.incarnation}
+        return
+    (pulse_ends,) = bench.journal.entries("pulse-ends")
+    assert max(entry.at_ns for entry in starts) <= pulse_ends.at_ns + lease * 1e9
+    wait_until(lambda: bench.incarnations() == {other.incarnation}, 5.0, "the sick worker is taken off the books")
+
+
+def test_a_worker_without_free_descriptors_backs_off_and_recovers(bench: Bench, figures: Figures, full: bool) -> None:
+    held_s = 10.0 if full else 1.5
+    with hooks(descriptors=64):
+        worker = bench.start_worker(slots=2)
+    bench.enqueue(1, processors.exhaust_descriptors, held_s)
+    wait_until(lambda: bench.journal.entries("exhausted"), 5.0, f"no descriptor is free\n{bench.logs()}")
+    bench.client.client_kill_filter(_type="normal")
+    lines_before = len(worker.log.splitlines())
+    ids = bench.enqueue(20, processors.work, 0.01, name="later")
+    wait_until(
+        lambda: bench.journal.count("end")["exhaust_descriptors-0"], held_s + 5.0, "the descriptors are free again"
+    )
+    recovery_s = bench.wait_drained(30.0)
+
+    lines = len(worker.log.splitlines()) - lines_before
+    lost = 21 - bench.counter("processed")
+    figures(injected=1, lost=lost, repeated=bench.journal.repeats(), recovery_s=round(recovery_s, 2), log_lines=lines)
+    assert worker.alive
+    assert lost == 0
+    assert set(ids) <= set(bench.journal.count("end"))

@@ -1,0 +1,254 @@
+"""The canary: a password in a server's URL is in no error, log line, output, or key, whatever goes wrong."""
+
+from __future__ import annotations
+
+import json
+import logging
+import socketserver
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from queue_system import QueueConfig, QueueManager, QueueSystemError, QueueWorker
+from tests.faults.support.bench import WorkerProcess
+from tests.support.servers import OwnServer, StartServer
+from tests.support.waiting import eventually, wait_until
+
+CANARY = "canary-7f3a91c2-of-the-url"
+
+
+class QuotingServer(socketserver.StreamRequestHandler):
+    """Knows no command, and quotes what it was given."""
+
+    def handle(self) -> None:
+        while head := self.rfile.readline():
+            words = [self.rfile.read(int(self.rfile.readline()[1:]) + 2)[:-2] for _ in range(int(head[1:]))]
+            quoted = b" ".join(b"'%b'" % word for word in words[1:])
+            self.wfile.write(b"-ERR unknown command '%b', with args beginning with: %b\r\n" % (words[0], quoted))
+
+
+@pytest.fixture
+def quoting_port() -> Iterator[int]:
+    """The port of a QuotingServer."""
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), QuotingServer) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        thread.start()
+        yield int(server.server_address[1])
+        server.shutdown()
+        thread.join()
+
+
+def process(entity: Any) -> Any:
+    return entity
+
+
+def with_canary(server: OwnServer, *, scheme: str = "redis", user: str = "", database: int = 0) -> str:
+    return f"{scheme}://{user}:{CANARY}@127.0.0.1:{server.port}/{database}"
+
+
+def a_wrong_password(start: StartServer) -> str:
+    return with_canary(start(tcp=True, requirepass="another"))
+
+
+def an_unknown_user(start: StartServer) -> str:
+    return with_canary(start(tcp=True), user="nobody")
+
+
+def a_user_without_rights(start: StartServer) -> str:
+    server = start(tcp=True)
+    with server.client() as admin:
+        admin.execute_command("ACL", "SETUSER", "shop", "on", f">{CANARY}", "~*", "+ping", "+select")
+    return with_canary(server, user="shop")
+
+
+def a_database_that_is_none(start: StartServer) -> str:
+    return with_canary(start(tcp=True, requirepass=CANARY), database=9999)
+
+
+def a_server_without_tls(start: StartServer) -> str:
+    return with_canary(start(tcp=True, requirepass=CANARY), scheme="rediss")
+
+
+def a_server_that_is_down(start: StartServer) -> str:
+    server = start(tcp=True, requirepass=CANARY)
+    server.stop()
+    return with_canary(server)
+
+
+def a_full_server(start: StartServer) -> str:
+    return with_canary(start(tcp=True, requirepass=CANARY, maxmemory="1"))
+
+
+Trouble = Callable[[StartServer], str]
+TROUBLES: list[Trouble] = [
+    a_wrong_password, an_unknown_user, a_user_without_rights, a_database_that_is_none, a_server_without_tls,
+    a_server_that_is_down, a_full_server,
+]  # fmt: skip
+CASES = [
+    *((trouble, "url") for trouble in TROUBLES),
+    *((trouble, given) for trouble in TROUBLES[:1] for given in ("client", "environment")),
+]
+
+
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def told(error: BaseException) -> str:
+    """Everything of an error that may be printed: its traceback, notes, and all that led to it."""
+    links = [f"{link!r} {link} {link.args!r} {getattr(link, '__notes__', '')}" for link in chain(error)]
+    return "\n".join([*traceback.format_exception(error), *links])
+
+
+def printed(config: QueueConfig) -> str:
+    """What a user may print of a configuration and of what holds it."""
+    things = (
+        config, config.endpoint(), config.transport, config.commands, config.registry, config.breaker, config.log,
+        config.metrics, config.keys, QueueManager(config), QueueWorker(config),
+    )  # fmt: skip
+    return "\n".join(f"{thing!r} {thing}" for thing in things)
+
+
+def failed_calls(config: QueueConfig) -> str:
+    """What the calls of a manager tell when they fail, as at least one does."""
+    manager, outputs = QueueManager(config), []
+    calls: list[Callable[[], Any]] = [
+        lambda: manager.enqueue({"n": 1}, process),
+        lambda: manager.enqueue_batch([{"n": 1}], process),
+        lambda: config._ensure_redis_sync(0),
+    ]
+    for call in calls:
+        try:
+            call()
+        except QueueSystemError as error:
+            outputs.append(told(error))
+    assert outputs
+    return "\n".join(outputs)
+
+
+async def failed_worker(config: QueueConfig, caplog: pytest.LogCaptureFixture) -> str:
+    """What a worker tells that meets the same trouble."""
+    worker = QueueWorker(config, max_workers=1)
+    outputs = []
+    for start in (worker.start, lambda: worker._process_queue_item(0)):
+        try:
+            await start()
+        except QueueSystemError as error:
+            outputs.append(told(error))
+    if worker.running:
+        await eventually(
+            lambda: "server trouble: " in caplog.text or "at start" not in caplog.text, "the log tells of the trouble"
+        )
+        await worker.stop()
+    return "\n".join(outputs)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("trouble, given", CASES, ids=lambda value: getattr(value, "__name__", value))
+async def test_no_output_of_a_call_or_a_worker_tells_the_password(
+    trouble: Trouble,
+    given: str,
+    start_server: StartServer,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    url = trouble(start_server)
+    settings: dict[str, Any] = {"connection_timeout": 0.2, "max_connection_retries": 0}
+    if given == "url":
+        settings["redis_url"] = url
+    elif given == "client":
+        settings["redis_client"] = redis.Redis.from_url(url)
+    else:
+        monkeypatch.setenv("REDIS_URL", url)
+    config = QueueConfig(**settings)
+    try:
+        outputs = [failed_calls(config), await failed_worker(config, caplog), printed(config)]
+    finally:
+        config.transport.close()
+        if config.redis_client is not None:
+            config.redis_client.close()
+    outputs += [caplog.text, *(repr(vars(record)) for record in caplog.records), *capfd.readouterr()]
+    assert caplog.records
+    assert CANARY not in "\n".join(outputs)
+
+
+@pytest.mark.timeout(20)
+async def test_a_server_that_quotes_the_password_does_not_bring_it_into_any_output(
+    quoting_port: int, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Nor into what the error came from, which a traceback shows."""
+    caplog.set_level(logging.DEBUG)
+    url = f"redis://user:{CANARY}@127.0.0.1:{quoting_port}/0"
+    config = QueueConfig(redis_url=url, connection_timeout=0.2, max_connection_retries=0)
+    try:
+        outputs = [failed_calls(config), await failed_worker(config, caplog), printed(config)]
+    finally:
+        config.transport.close()
+    assert "***" in outputs[0]
+    assert CANARY not in "\n".join([*outputs, caplog.text, *capfd.readouterr()])
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"redis://user:{CANARY}@host:port", f"redis://:{CANARY}/@host", f"redis://:{CANARY}?@host", f"redis://:1/{CANARY}@h",
+        f"redis://:{CANARY}@h?unknown=1", f"redis://h?password={CANARY}&db=x", f"redis://h?password=a&{CANARY}",
+        f"http://user:{CANARY}@host", f"embedded://user:{CANARY}@host/data", f"user:{CANARY}@host", CANARY,
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("variable", [None, "QUEUE_SYSTEM_REDIS_URL", "REDIS_URL"])
+def test_a_url_that_is_refused_does_not_tell_its_password(
+    url: str, variable: str | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    if variable is not None:
+        monkeypatch.setenv(variable, url)
+    with pytest.raises(QueueSystemError, match="redis_url") as caught:
+        QueueManager(QueueConfig(redis_url=None if variable else url)).enqueue({}, process)
+    assert CANARY not in told(caught.value) + caplog.text
+
+
+@pytest.mark.timeout(60)
+def test_a_worker_process_tells_its_password_to_no_log_through_outage_restart_and_revoked_access(
+    start_server: StartServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does it write it into the server's data."""
+    monkeypatch.setenv("PYTHONASYNCIODEBUG", "1")
+    server = start_server(tcp=True, requirepass=CANARY)
+    settings = {
+        "config": {"redis_url": server.url, "lease_seconds": 1.0, "connection_timeout": 0.5},
+        "worker": {"max_workers": 2},
+        "only_sleeps": False,
+    }
+    config = QueueConfig(redis_url=server.url)
+    worker = WorkerProcess(settings, tmp_path / "journal", tmp_path / "log")
+    try:
+        worker.wait_ready()
+        QueueManager(config).enqueue({"n": 1}, "nowhere.absent")
+        wait_until(lambda: "operation rejected" in worker.log, "the operation is rejected")
+        server.kill()
+        wait_until(lambda: "server trouble" in worker.log, "the outage is noticed")
+        server.start()
+        wait_until(lambda: "server answers again" in worker.log, "the server is back")
+        with server.client() as admin:
+            admin.config_set("requirepass", "another")
+            admin.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            wait_until(lambda: "AccessDeniedError" in worker.log, "the lost access is noticed")
+            admin.config_set("requirepass", CANARY)
+        metrics = worker.stop()
+    finally:
+        worker.kill()
+        config.transport.close()
+    data = b"".join(file.read_bytes() for file in server.folder.rglob("*.aof"))
+    assert b"nowhere" in data
+    assert CANARY.encode() not in data
+    assert CANARY not in worker.log + json.dumps(metrics)

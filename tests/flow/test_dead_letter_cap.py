@@ -1,0 +1,46 @@
+"""`max_dead_letters`: dead letters beyond it go, the oldest first, and are counted."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from queue_system import InvalidInputError, QueueConfig, QueueManager, QueueRetryConfig, QueueWorker
+from tests.flow.support import MakeConfig, letters, running
+from tests.support.waiting import eventually
+
+
+async def fail(entity: dict[str, Any]) -> None:
+    raise ValueError(f"number {entity['n']}")
+
+
+async def test_failures_beyond_the_cap_go_and_are_counted(make_config: MakeConfig) -> None:
+    failures, cap = 500, 100
+    config = make_config(max_dead_letters=cap)
+    queue = QueueManager(config)
+    queue.enqueue_batch([{"n": n} for n in range(failures)], fail, retry_config=QueueRetryConfig(max_attempts=1))
+    async with running(QueueWorker(config, max_workers=1)):
+        await eventually(lambda: config.get_metrics()["failed"] == failures, "all have failed", 30)
+    counters = queue.get_queue_status()["metrics"]
+    assert (counters["failed"], counters["dead_letters_dropped"]) == (failures, failures - cap)
+    kept = await asyncio.to_thread(letters, config._ensure_redis_sync(), config.failures_queue)
+    assert [letter["entity"]["n"] for letter in kept] == list(range(failures - 1, failures - cap - 1, -1))
+
+
+async def test_unprocessable_items_beyond_the_cap_go_too(make_config: MakeConfig) -> None:
+    config = make_config(max_dead_letters=3)
+    queue = QueueManager(config)
+    queue.enqueue_batch([{}] * 10, "nowhere.to_be_found")
+    async with running(QueueWorker(config)):
+        await eventually(lambda: config.get_metrics()["system_errors"] == 10, "all are rejected", 10)
+    status = queue.get_queue_status()
+    assert status[config.system_errors_queue] == 3
+    assert status["metrics"]["dead_letters_dropped"] == 7
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, "many", True])
+def test_a_cap_that_makes_no_sense_is_refused(value: object) -> None:
+    with pytest.raises(InvalidInputError, match="max_dead_letters"):
+        QueueConfig(max_dead_letters=value)  # type: ignore[arg-type]

@@ -1,0 +1,173 @@
+"""`durability`: an enqueue that returns has reached what it asked for, and says so when it has not."""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from queue_system import InvalidInputError, QueueConfig, QueueManager, UnconfirmedError
+from tests.flow.support import MakeConfig
+from tests.support.servers import OwnServer, StartServer
+from tests.support.waiting import eventually
+
+
+def work(entity: object) -> None:
+    """Stand for a processor."""
+
+
+OpenQueue = Callable[..., QueueManager]
+
+
+@pytest.fixture
+def open_queue(make_config: MakeConfig) -> OpenQueue:
+    """Opens a manager of a server of the test's own."""
+
+    def opened(server: OwnServer, **settings: object) -> QueueManager:
+        return QueueManager(make_config(redis_url=server.url, connection_timeout=2.0, **settings))
+
+    return opened
+
+
+@contextlib.contextmanager
+def replica_of(primary: OwnServer, start_server: StartServer) -> Iterator[OwnServer]:
+    """A replica that is in step with its primary."""
+    replica = start_server(tcp=True, replicaof=f"127.0.0.1 {primary.port}")
+    yield replica
+
+
+def knows_waitaof(client: redis.Redis) -> bool:
+    try:
+        client.execute_command("WAITAOF", 0, 0, 1)
+    except redis.ResponseError:
+        return False
+    return True
+
+
+async def in_step(replica: OwnServer) -> None:
+    with contextlib.closing(replica.client()) as client:
+        await eventually(lambda: client.info("replication")["master_link_status"] == "up", "the replica is in step", 20)
+
+
+def test_fsync_returns_when_the_operation_is_on_disk(start_server: StartServer, open_queue: OpenQueue) -> None:
+    """The server is killed right after; with appendfsync everysec, up to a second would be lost otherwise."""
+    server = start_server(appendfsync="everysec")
+    queue = open_queue(server)
+    for n in range(5):
+        queue.enqueue({"n": n}, work, durability="fsync")
+        server.kill()
+        server.start()
+        assert queue.get_queue_status()["total_items"] == n + 1
+    queue.enqueue_batch([{"n": n} for n in range(2500)], work, durability="fsync")
+    server.kill()
+    server.start()
+    status = queue.get_queue_status()
+    assert status["total_items"] == 2505
+    assert status["metrics"]["confirmed"] == 2505
+
+
+def test_the_default_of_the_configuration_holds_for_every_enqueue(
+    start_server: StartServer, open_queue: OpenQueue
+) -> None:
+    queue = open_queue(start_server(), durability="fsync")
+    queue.enqueue({}, work)
+    queue.enqueue_batch([{}, {}], work)
+    queue.enqueue({}, work, durability="fast")
+    assert queue.get_queue_status()["metrics"]["confirmed"] == 3
+
+
+def test_fsync_without_an_append_only_file_is_refused_before_anything_is_written(
+    start_server: StartServer, open_queue: OpenQueue
+) -> None:
+    queue = open_queue(start_server(appendonly="no"))
+    with pytest.raises(InvalidInputError, match=r"durability: 'fsync' cannot be had: .*appendonly"):
+        queue.enqueue({}, work, durability="fsync")
+    assert queue.get_queue_status()["total_items"] == 0
+
+
+@pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not installed")
+def test_fsync_on_a_server_without_that_command_is_refused_before_anything_is_written(
+    start_server: StartServer, open_queue: OpenQueue
+) -> None:
+    server = start_server(binary=Path(shutil.which("redis-server") or ""))
+    with contextlib.closing(server.client()) as client:
+        if knows_waitaof(client):
+            pytest.skip("this redis-server knows WAITAOF")
+    queue = open_queue(server)
+    with pytest.raises(InvalidInputError, match=r"durability: .*7\.2"):
+        queue.enqueue({}, work, durability="fsync")
+    assert queue.get_queue_status()["total_items"] == 0
+
+
+def test_replicated_without_a_replica_is_refused_before_anything_is_written(
+    start_server: StartServer, open_queue: OpenQueue
+) -> None:
+    queue = open_queue(start_server())
+    with pytest.raises(InvalidInputError, match=r"durability: 'replicated' cannot be had now; it takes a replica"):
+        queue.enqueue({}, work, durability="replicated")
+    assert queue.get_queue_status()["total_items"] == 0
+
+
+async def test_replicated_returns_when_a_replica_has_the_operation(
+    start_server: StartServer, open_queue: OpenQueue
+) -> None:
+    primary = start_server(tcp=True, repl_diskless_sync_delay="0")
+    with replica_of(primary, start_server) as replica:
+        await in_step(replica)
+        queue = open_queue(primary)
+        answer = queue.enqueue({}, work, durability="replicated")
+        with contextlib.closing(replica.client()) as client:
+            assert client.exists(queue.config.keys.operation(answer["operation_id"]))
+
+
+async def test_an_enqueue_that_no_replica_confirms_says_what_is_unknown_and_how_to_go_on(
+    start_server: StartServer, open_queue: OpenQueue
+) -> None:
+    primary = start_server(tcp=True, repl_diskless_sync_delay="0")
+    with replica_of(primary, start_server) as replica:
+        await in_step(replica)
+        queue = open_queue(primary)
+        queue.enqueue({}, work, durability="replicated")
+        replica.kill()
+        with pytest.raises(UnconfirmedError, match=r"'replicated' was not confirmed within 1\.6 s") as caught:
+            queue.enqueue({}, work, operation_id="mine", durability="replicated")
+        assert caught.value.operation_ids == ("mine",)
+        assert queue.get_queue_status()["total_items"] == 2
+        replica.start()
+        await in_step(replica)
+        assert queue.enqueue({}, work, operation_id="mine", durability="replicated")["status"] == "duplicate"
+        assert queue.get_queue_status()["total_items"] == 2
+
+
+def test_a_connection_lost_while_waiting_confirms_nothing_by_mistake(
+    start_server: StartServer, open_queue: OpenQueue
+) -> None:
+    """All is sent again on the new connection: a fresh one has written nothing, so a server would confirm at once."""
+    server = start_server()
+    queue = open_queue(server)
+    queue.enqueue({}, work, durability="fsync")
+    with contextlib.closing(server.client()) as client:
+        client.client_kill_filter(_type="normal", skipme=True)
+    assert queue.enqueue({}, work, durability="fsync")["status"] == "queued"
+    assert queue.get_queue_status()["metrics"] == {"enqueued": 2, "confirmed": 2}
+
+
+@pytest.mark.parametrize("value", ["sure", "", 1, True])
+def test_an_unknown_durability_names_the_known_ones(queue: QueueManager, value: object) -> None:
+    with pytest.raises(InvalidInputError, match=r"durability: .* use one of fast, fsync, replicated"):
+        queue.enqueue({}, work, durability=value)  # type: ignore[arg-type]
+    with pytest.raises(InvalidInputError, match="durability"):
+        queue.enqueue_batch([{}], work, durability=value)
+    with pytest.raises(InvalidInputError, match="durability"):
+        QueueConfig(durability=value)  # type: ignore[arg-type]
+
+
+def test_an_unconfirmed_error_survives_pickling() -> None:
+    error = pickle.loads(pickle.dumps(UnconfirmedError("fsync", ["a", "b", "c", "d"], 4.0)))  # noqa: S301 - our own
+    assert (error.durability, error.operation_ids, error.waited_s) == ("fsync", ("a", "b", "c", "d"), 4.0)
+    assert str(error).endswith("a, b, c, …")

@@ -1,0 +1,351 @@
+"""Signed and encrypted operations on a real server: what runs, what is refused, and what can be read in Redis."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import secrets
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from queue_system import (
+    ItemTooLargeError,
+    QueueConfig,
+    QueueManager,
+    QueueRetryConfig,
+    QueueWorker,
+    UndecodableItemError,
+    UnserializableError,
+)
+from queue_system.model.operation import Operation, decode_item, encode_item, encode_tail
+from queue_system.model.sealing import Sealing, make_sealing
+from queue_system.upkeep.reaper import Reaper
+from tests.faults.support.bench import WorkerProcess
+from tests.flow.support import Inbox, MakeConfig, key_space, letters, next_letter, read_record, running
+from tests.support.servers import OwnServer
+from tests.support.waiting import eventually
+
+SECRET = "a secret of the year 2026"
+KEYS = {"2026": SECRET}
+ENTITY = {"card": "4111-of-the-entity"}
+RESULT = {"card": "4222-of-the-result"}
+ONCE = QueueRetryConfig(max_attempts=1)
+TWICE = QueueRetryConfig.fixed(0.0, max_attempts=2)
+TRAP = "trap_of_the_sealing_tests"
+
+
+class Cipher:
+    """A stream cipher of SHA-256 with a fresh nonce, and a tag over both: enough for a test, and for nothing else."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+
+    def encrypt(self, plain: bytes) -> bytes:
+        nonce = secrets.token_bytes(16)
+        mixed = self._mix(nonce, plain)
+        return nonce + self._tag(nonce + mixed) + mixed
+
+    def decrypt(self, sealed: bytes) -> bytes:
+        nonce, tag, mixed = sealed[:16], sealed[16:48], sealed[48:]
+        if not hmac.compare_digest(tag, self._tag(nonce + mixed)):
+            raise PermissionError(f"the key {self._key!r} does not fit")
+        return self._mix(nonce, mixed)
+
+    def _mix(self, nonce: bytes, data: bytes) -> bytes:
+        blocks = (hashlib.sha256(self._key + nonce + b"%d" % n).digest() for n in range(len(data) // 32 + 1))
+        return bytes(a ^ b for a, b in zip(data, b"".join(blocks), strict=False))
+
+    def _tag(self, data: bytes) -> bytes:
+        return hmac.digest(self._key, data, "sha256")
+
+
+class Broken(Cipher):
+    """It cannot encrypt."""
+
+    def encrypt(self, plain: bytes) -> bytes:
+        raise PermissionError(plain)
+
+
+@pytest.fixture
+def signed(make_config: MakeConfig) -> QueueConfig:
+    """A configuration that signs."""
+    return make_config(signing_keys=KEYS)
+
+
+def sealing_of(config: QueueConfig) -> Sealing:
+    assert config.sealing is not None
+    return config.sealing
+
+
+def item_of(sealing: Sealing | None, queue: str, operation_id: str, **members: Any) -> bytes:
+    """An item as a program with these keys writes it, or an unsigned one."""
+    encode = encode_item if sealing is None else sealing.encoder(queue)
+    return encode(operation_id, b'{"n":1}', encode_tail(Operation(**{"processor": "take", **members})))
+
+
+def push(client: redis.Redis, config: QueueConfig, *items: bytes) -> None:
+    """Do what a foreign program does: register a list and push into it."""
+    client.sadd(config.get_registry_key(), config.get_queue_key("jobs"))
+    client.lpush(config.get_queue_key("jobs"), *items)
+
+
+def waiting(client: redis.Redis, config: QueueConfig) -> list[bytes]:
+    items: Any = client.lrange(config.get_queue_key("jobs"), 0, -1)
+    return list(items)
+
+
+def stored(client: redis.Redis, prefix: str) -> str:
+    """All that stands in Redis under the prefix, names included."""
+    read: dict[Any, Any] = {
+        b"string": client.get,
+        b"hash": client.hgetall,
+        b"set": client.smembers,
+        b"list": lambda key: client.lrange(key, 0, -1),
+        b"zset": lambda key: client.zrange(key, 0, -1),
+        b"none": lambda _: None,  # it has gone meanwhile
+    }
+    keys = client.scan_iter(match=f"{prefix}*", count=1000)
+    return repr([(key, read[client.type(key)](key)) for key in keys])
+
+
+async def test_signed_operations_run_single_in_a_batch_and_later(
+    signed: QueueConfig, make_config: MakeConfig, client: redis.Redis, inbox: Inbox
+) -> None:
+    queue, other = QueueManager(signed), make_config(signing_keys=KEYS)
+    other.register_callback(inbox.put, "take", "shop")
+    queue.enqueue({"n": 1}, "shop.take", queue_name="jobs")
+    queue.enqueue_batch([{"n": 2}, {"n": 3}], "shop.take", queue_name="jobs")
+    queue.enqueue({"n": 4}, "shop.take", queue_name="jobs", delay=0.2)
+    for item in waiting(client, signed):
+        assert decode_item(sealing_of(other).verify(b"normal:jobs", item)).processor == "take"
+    async with running(QueueWorker(other)):
+        assert sorted(entity["n"] for entity in await inbox.take(4)) == [1, 2, 3, 4]
+    assert letters(client, signed.system_errors_queue) == []
+
+
+async def test_retries_and_callbacks_are_signed_so_that_they_run(
+    signed: QueueConfig, client: redis.Redis, inbox: Inbox
+) -> None:
+    queue, calls = QueueManager(signed), 0
+
+    def work(entity: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls < 2:
+            raise ValueError("boom")
+        return "done"
+
+    def fail(entity: Any) -> None:
+        raise ValueError("boom")
+
+    queue.enqueue({"n": 1}, work, operation_id="good", retry_config=TWICE, on_success=inbox.put)
+    async with running(QueueWorker(signed)):
+        assert await inbox.next() == {"entity": {"n": 1}, "operation_id": "good", "result": "done"}
+        queue.enqueue({"n": 2}, fail, operation_id="bad", retry_config=TWICE, on_failure=inbox.put)
+        assert (await inbox.next())["error"] == "boom"
+    found: Any = client.lrange(signed.failures_queue, 0, -1)
+    (letter,) = found
+    assert json.loads(sealing_of(signed).verify(b"letter:normal:fail", letter))["attempts"] == 2
+    assert letters(client, signed.system_errors_queue) == []
+
+
+@pytest.mark.parametrize("kind", ["unsigned", "changed", "moved", "moved while delayed", "of an unknown key"])
+async def test_what_nobody_of_ours_signed_is_a_system_error_and_nothing_of_it_is_used(
+    signed: QueueConfig, client: redis.Redis, inbox: Inbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Its module is not imported, its callback not called and its record not written; the worker goes on."""
+    (tmp_path / f"{TRAP}.py").write_text("def run(entity): return entity\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, TRAP, raising=False)
+    signed.register_callback(inbox.put, "take", "shop")
+    members = {"processor": "run", "processor_module": TRAP, "on_failure": "take", "on_failure_module": "shop"}
+    ours, theirs = sealing_of(signed), make_sealing({"theirs": "some other secret"}, None)
+    match kind:
+        case "unsigned":
+            push(client, signed, item_of(None, "", "odd", **members))
+        case "changed":
+            push(client, signed, item_of(ours, "normal:jobs", "odd", **members).replace(b'"n":1', b'"n":2'))
+        case "moved":
+            push(client, signed, item_of(ours, "high:jobs", "odd", **members))
+        case "moved while delayed":
+            member = b"0\nnormal:jobs\n" + item_of(ours, "high:jobs", "odd", **members)
+            client.zadd(signed.keys.delayed, {member: 0})
+        case _:
+            push(client, signed, item_of(theirs, "normal:jobs", "odd", **members))
+    async with running(QueueWorker(signed, max_workers=1)):
+        letter = await next_letter(client, signed.system_errors_queue)
+        assert TRAP not in sys.modules
+        QueueManager(signed).enqueue({"n": 9}, f"{TRAP}.run", on_success="shop.take")
+        assert (await inbox.next())["entity"] == {"n": 9}
+    assert TRAP in sys.modules
+    assert inbox.empty
+    assert letters(client, signed.system_errors_queue) == [letter]
+    assert (letter["operation_id"], letter["error_type"]) == ("odd", "UndecodableItemError")
+    assert letter["failure_reason"].startswith("signature: ")
+    assert SECRET not in letter["failure_reason"]
+    assert not client.exists(signed.keys.operation("odd"))
+
+
+async def test_an_unsigned_item_that_the_caller_took_is_refused_too(signed: QueueConfig, client: redis.Redis) -> None:
+    item = item_of(None, "", "odd")
+    await QueueWorker(signed)._handle_queue_item(0, signed.get_queue_key("jobs").encode(), item)
+    (letter,) = letters(client, signed.system_errors_queue)
+    assert letter["failure_reason"] == "signature: the item is not signed, and signing_keys demand it"
+
+
+async def test_keys_rotate_without_a_stop(make_config: MakeConfig, client: redis.Redis, inbox: Inbox) -> None:
+    """What the old key signed runs where both are known, and what is written there needs the new key."""
+
+    def fail(entity: Any) -> None:
+        raise ValueError("boom")
+
+    old = make_config(signing_keys=KEYS)
+    both = make_config(signing_keys={"2027": "a secret of the year 2027", **KEYS})
+    both.register_callback(fail, "fail", "shop")
+    both.register_callback(inbox.put, "take", "shop")
+    retry = QueueRetryConfig.fixed(3600.0, max_attempts=2)
+    QueueManager(old).enqueue({"n": 1}, "shop.take")
+    QueueManager(old).enqueue({"n": 2}, "shop.fail", retry_config=retry)
+    async with running(QueueWorker(both)):
+        assert await inbox.next() == {"n": 1}
+        await eventually(lambda: client.zcard(both.keys.delayed), "the failed operation waits for its retry")
+    members: Any = client.zrange(both.keys.delayed, 0, -1)
+    (member,) = members
+    _, queue, item = member.split(b"\n", 2)
+    only_new = make_sealing({"2027": "a secret of the year 2027"}, None)
+    assert only_new is not None
+    assert decode_item(only_new.verify(queue, item)).attempts == 1
+    client.zadd(both.keys.delayed, {member: 0})
+    async with running(QueueWorker(old)):
+        letter = await next_letter(client, old.system_errors_queue)
+    assert letter["failure_reason"] == "signature: its key '2027' is not among signing_keys"
+
+
+async def test_what_a_killed_worker_held_is_signed_anew_and_runs_again(
+    make_config: MakeConfig, server: OwnServer, client: redis.Redis, prefix: str, inbox: Inbox, tmp_path: Path
+) -> None:
+    module, entity = "tests.faults.support.processors", {"id": "op", "seconds": 60}
+    settings = {"redis_url": server.url, "queue_prefix": prefix, "lease_seconds": 0.5, "signing_keys": KEYS}
+    config = make_config(lease_seconds=0.5, signing_keys=KEYS)
+    QueueManager(config).enqueue(entity, f"{module}.work", operation_id="op")
+    process = WorkerProcess(
+        {"config": settings, "worker": {"max_workers": 1}, "only_sleeps": False}, tmp_path / "journal", tmp_path / "log"
+    )
+    try:
+        await eventually((tmp_path / "journal").exists, "the operation runs in the process")
+    finally:
+        process.kill()
+    config.register_callback(inbox.put, "work", module)
+    async with running(QueueWorker(config)):
+        assert await inbox.next() == entity
+    assert read_record(client, config, "op").status == "succeeded"
+    assert letters(client, config.system_errors_queue) == []
+
+
+def test_a_reclaim_signs_what_it_could_verify_and_nothing_else(signed: QueueConfig, client: redis.Redis) -> None:
+    """The forged and the unsigned item go to the system errors; poison does with its callback, as ever."""
+    commands, run, ours = signed.commands, signed.transport.run, sealing_of(signed)
+    QueueManager(signed).enqueue({"n": 1}, "shop.take", queue_name="jobs", operation_id="good")
+    push(
+        client, signed,
+        item_of(None, "", "unsigned", on_failure="take"),
+        item_of(ours, "high:jobs", "moved", on_failure="take"),
+        item_of(ours, "normal:jobs", "poison", on_failure="take", crashes=3),
+    )  # fmt: skip
+    run(commands.beat("register", "gone", 15_000))
+    run(commands.claim("gone", "c1", 4))
+    assert run(commands.mark("gone", run(commands.incarnations())["gone"]))
+    Reaper(signed, lambda: "own", lambda: 1_700_000_000_000).perform()
+    back = [decode_item(ours.verify(b"normal:jobs", item)) for item in waiting(client, signed)]
+    assert {(each.operation_id, each.crashes, each.phase) for each in back} == {
+        ("good", 1, ""),
+        ("poison", 0, "on_failure"),
+    }
+    found: Any = client.lrange(signed.system_errors_queue, 0, -1)
+    kept = {json.loads(letter)["operation_id"]: letter for letter in found}
+    assert kept.keys() == {"unsigned", "moved", "poison"}
+    assert json.loads(ours.verify(b"letter:normal:jobs", kept["poison"]))["error_type"] == "WorkerDied"
+    for operation_id in ("unsigned", "moved"):
+        for queue in (b"normal:jobs", b"letter:normal:jobs"):
+            with pytest.raises(UndecodableItemError):
+                ours.verify(queue, kept[operation_id])
+
+
+@pytest.mark.parametrize("keys", [None, KEYS])
+async def test_neither_entity_nor_result_can_be_read_in_redis(
+    make_config: MakeConfig, client: redis.Redis, prefix: str, inbox: Inbox, keys: dict[str, str] | None
+) -> None:
+    """Not while they wait, run, are retried or told to a callback, nor in records and dead letters."""
+    config = make_config(encryption=Cipher(b"key"), signing_keys=keys)
+    queue, seen = QueueManager(config), []
+
+    def work(entity: Any) -> Any:
+        seen.append(stored(client, prefix))
+        inbox.put(entity)
+        return RESULT
+
+    def fail(entity: Any) -> None:
+        seen.append(stored(client, prefix))
+        raise ValueError("boom")
+
+    def told(data: Any) -> None:
+        seen.append(stored(client, prefix))
+        inbox.put(data)
+
+    queue.enqueue(ENTITY, work, operation_id="op", on_success=told)
+    queue.enqueue(ENTITY, work, delay=0.1)
+    queue.enqueue_batch([ENTITY, ENTITY], work)
+    queue.enqueue(ENTITY, fail, retry_config=TWICE, on_failure=told)
+    seen.append(stored(client, prefix))
+    async with running(QueueWorker(config)):
+        received = await inbox.take(6)
+    seen.append(stored(client, prefix))
+    assert received.count(ENTITY) == 4
+    (success,) = [data for data in received if "result" in data]
+    (failure,) = [data for data in received if "error" in data]
+    assert (success["entity"], success["result"], failure["entity"]) == (ENTITY, RESULT, ENTITY)
+    sealed = read_record(client, config, "op").body["result"]
+    assert sealing_of(config).decrypt(sealed, "result") == RESULT
+    assert len(letters(client, config.failures_queue)) == 1
+    assert all("operation:op" in dump and "sealed" in dump for dump in seen)
+    assert not [dump for dump in seen if "of-the-entity" in dump or "of-the-result" in dump]
+
+
+async def test_what_cannot_be_decrypted_is_a_system_error_in_plain_words(
+    make_config: MakeConfig, client: redis.Redis, inbox: Inbox
+) -> None:
+    config, other = make_config(encryption=Cipher(b"key")), make_config(encryption=Cipher(b"another"))
+    other.register_callback(inbox.put, "take", "shop")
+    QueueManager(config).enqueue(ENTITY, "shop.take", operation_id="op", deduplication_key="once")
+    async with running(QueueWorker(other)):
+        letter = await next_letter(client, other.system_errors_queue)
+        QueueManager(other).enqueue({"n": 1}, "shop.take", deduplication_key="once")
+        assert await inbox.next() == {"n": 1}
+    assert inbox.empty
+    assert letter["failure_reason"] == "entity: it cannot be decrypted (PermissionError)"
+    assert letter["entity"].keys() == {"sealed"}
+    record = read_record(client, other, "op")
+    assert (record.status, record.body["error"]) == ("rejected", letter["failure_reason"])
+
+
+@pytest.mark.parametrize("name, entity", [("enqueue", ENTITY), ("enqueue_batch", [ENTITY])])
+def test_what_cannot_be_encrypted_is_not_enqueued(
+    make_config: MakeConfig, client: redis.Redis, prefix: str, name: str, entity: Any
+) -> None:
+    queue, before = QueueManager(make_config(encryption=Broken(b"key"))), key_space(client, prefix)
+    with pytest.raises(UnserializableError, match=r"^entity: it cannot be encrypted \(PermissionError\)"):
+        getattr(queue, name)(entity, "shop.take")
+    assert key_space(client, prefix) == before
+
+
+def test_the_size_of_an_item_is_that_of_the_sealed_one(make_config: MakeConfig) -> None:
+    plain = make_config(max_item_bytes=220)
+    sealed = make_config(max_item_bytes=220, encryption=Cipher(b"key"), signing_keys=KEYS)
+    QueueManager(plain).enqueue(ENTITY, "shop.take")
+    with pytest.raises(ItemTooLargeError):
+        QueueManager(sealed).enqueue(ENTITY, "shop.take")

@@ -1,0 +1,62 @@
+"""A worker warns, once, of a server that may lose operations; it starts and works all the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from queue_system import QueueConfig, QueueManager, QueueWorker
+from queue_system.broker.server_check import findings, read_server
+from queue_system.upkeep.sweeper import Sweeper
+from tests.flow.support import Inbox, running
+from tests.support.logs import LineLogger
+from tests.support.servers import StartServer
+from tests.support.waiting import eventually
+
+WARNING = "the server is not safe"
+
+
+async def test_a_worker_on_an_evicting_server_without_persistence_warns_once_of_each(
+    start_server: StartServer, inbox: Inbox
+) -> None:
+    log = LineLogger()
+    server = start_server(maxmemory="100mb", maxmemory_policy="allkeys-lru", appendonly="no")
+    config = QueueConfig(redis_url=server.url, logger=log)
+    queue = QueueManager(config)
+
+    def swept() -> Any:
+        return client.get("queue:swept")
+
+    with server.client() as client:
+        async with running(QueueWorker(config)):
+            queue.enqueue({"n": 1}, inbox.put)
+            assert await inbox.next() == {"n": 1}
+            await eventually(lambda: len(log.of(WARNING)) == 2, "both warnings are logged")
+            last = swept()
+            await eventually(lambda: swept() != last, "the server is swept again")
+    config.transport.close()
+    assert [line["kind"] for line in log.of(WARNING)] == ["eviction", "persistence"]
+    assert "allkeys-lru" in log.of(WARNING)[0]["problem"]
+    assert {line.level for line in log.lines if line.message == WARNING} == {"warning"}
+
+
+def test_the_server_that_the_package_brings_gives_no_finding(config: QueueConfig) -> None:
+    info, settings = read_server(config.transport.run)
+    assert findings(info, settings) == []
+    assert {"redis_version", "aof_enabled", "maxmemory_policy"} <= info.keys()
+
+
+def test_a_server_that_is_away_is_looked_at_when_it_is_back(start_server: StartServer) -> None:
+    log = LineLogger()
+    server = start_server(maxmemory_policy="volatile-lru")
+    config = QueueConfig(redis_url=server.url, logger=log, max_connection_retries=0, connection_timeout=1.0)
+    sweeper = Sweeper(config, lambda: 0)
+    server.stop()
+    with pytest.raises(ConnectionError):
+        sweeper.perform()
+    server.start()
+    sweeper.perform()
+    sweeper.perform()
+    config.transport.close()
+    assert [line["kind"] for line in log.of(WARNING)] == ["eviction"]

@@ -1,0 +1,107 @@
+"""The largest item: what is larger is never decoded, and what a worker adds to an item does not count."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import pytest
+import redis
+
+from queue_system import ItemTooLargeError, QueueConfig, QueueManager, QueueRetryConfig, QueueWorker
+from queue_system.upkeep.reaper import Reaper
+from tests.flow.support import Inbox, MakeConfig, letters, next_letter, running
+
+LIMIT = 2000
+LARGE = b'{"operation_id":"large","processor":"take","processor_module":"shop","entity":"%b"}' % (b"x" * 3 * LIMIT)
+SMALL = b'{"operation_id":"small","processor":"take","processor_module":"shop","entity":"small"}'
+
+
+@pytest.fixture
+def config(make_config: MakeConfig) -> QueueConfig:
+    """A configuration with a low limit."""
+    return make_config(max_item_bytes=LIMIT)
+
+
+def push(client: redis.Redis, config: QueueConfig, *items: bytes) -> None:
+    """Do what a foreign program does: register a list and push into it."""
+    key = config.get_queue_key("foreign")
+    client.sadd(config.get_registry_key(), key)
+    client.lpush(key, *items)
+
+
+def check_kept_as_it_came(client: redis.Redis, config: QueueConfig) -> None:
+    (letter,) = letters(client, config.system_errors_queue)
+    assert f"more than max_item_bytes = {LIMIT}" in letter["failure_reason"]
+    assert letter["error_type"] == "UndecodableItemError"
+    assert base64.b64decode(letter["raw_base64"]) == LARGE
+    assert "processor" not in letter
+
+
+async def test_a_foreign_item_above_the_limit_goes_undecoded_to_the_system_errors(
+    config: QueueConfig, client: redis.Redis, inbox: Inbox
+) -> None:
+    config.register_callback(inbox.put, "take", "shop")
+    push(client, config, LARGE, SMALL)
+    async with running(QueueWorker(config, max_workers=1)):
+        await next_letter(client, config.system_errors_queue)
+        assert await inbox.next() == "small"
+    assert inbox.empty
+    check_kept_as_it_came(client, config)
+
+
+async def test_an_item_taken_by_hand_is_under_the_same_limit(
+    config: QueueConfig, client: redis.Redis, inbox: Inbox
+) -> None:
+    config.register_callback(inbox.put, "take", "shop")
+    await QueueWorker(config)._handle_queue_item(0, config.get_queue_key("foreign").encode(), LARGE)
+    assert inbox.empty
+    check_kept_as_it_came(client, config)
+
+
+def test_the_reaper_does_not_decode_it_either(config: QueueConfig, client: redis.Redis) -> None:
+    commands, run = config.commands, config.transport.run
+    push(client, config, LARGE)
+    QueueManager(config).enqueue({"n": 1}, "shop.take", queue_name="foreign")  # indexes the list
+    run(commands.beat("register", "gone", 15_000))
+    run(commands.claim("gone", "c1", 2))
+    assert run(commands.mark("gone", run(commands.incarnations())["gone"]))
+    Reaper(config, lambda: "own", lambda: 1_700_000_000_000).perform()
+    check_kept_as_it_came(client, config)
+    assert client.llen(config.get_queue_key("foreign")) == 1
+
+
+async def test_an_item_at_the_limit_is_retried_and_its_callbacks_get_results_and_errors_of_any_allowed_size(
+    config: QueueConfig, client: redis.Redis, inbox: Inbox
+) -> None:
+    """Counts, results and errors take it beyond what may be enqueued; it is processed all the same."""
+    result = "r" * (LIMIT - 2)
+    failed: list[bool] = []
+
+    async def work(entity: dict[str, Any]) -> str:
+        if entity["fails"] or not failed:
+            failed.append(entity["fails"])
+            raise ValueError("\n" * 8000)
+        return result
+
+    manager = QueueManager(config)
+    retry = QueueRetryConfig.fixed(0.0, max_attempts=2)
+    for fails in (False, True):
+        enqueue_largest(manager, {"fails": fails}, work, retry_config=retry, on_success=inbox.put, on_failure=inbox.put)
+        async with running(QueueWorker(config)):
+            data = await inbox.next()
+        assert data.get("result") == (None if fails else result)
+        assert data.get("error", "").count("\n") == (8000 if fails else 0)
+    assert not client.llen(config.system_errors_queue)
+
+
+def enqueue_largest(manager: QueueManager, entity: dict[str, Any], *arguments: Any, **options: Any) -> None:
+    """Enqueue an entity with as much padding as is allowed."""
+    padding = LIMIT
+    while True:
+        try:
+            manager.enqueue({**entity, "padding": "p" * padding}, *arguments, **options)
+        except ItemTooLargeError:
+            padding -= 1
+        else:
+            return

@@ -1,0 +1,76 @@
+"""A worker that tells the history what it claims and settles. Never changes what the worker does.
+
+A processor does not see its token; here it finds its whole delivery in `CURRENT`, in threads too.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from contextvars import ContextVar
+from pathlib import Path
+
+from queue_system import QueueWorker
+from queue_system.execution.delivery import Delivery
+from queue_system.execution.executor import Slot
+from queue_system.execution.holdings import Holdings
+from queue_system.execution.settlement import Batch, Settlement
+from queue_system.execution.stream import Stream
+from tests.nemesis.history import VARIABLE, History, Kind
+
+NAME_VARIABLE = "NEMESIS_NAME"
+"""The environment variable that holds the worker's name in the history."""
+
+CURRENT: ContextVar[Delivery] = ContextVar("delivery")
+"""The delivery that is being handled."""
+
+
+@functools.cache
+def pen() -> History:
+    """Return this process's way to write history."""
+    return History(Path(os.environ[VARIABLE]), os.environ[NAME_VARIABLE])
+
+
+class ObservedHoldings(Holdings):
+    """Tells what arrives, what is decided, and what the server answers."""
+
+    def accept(self, token: int, value: bytes, now_ms: int) -> None:
+        """Take in one value; no slot can start it before its line is written."""
+        super().accept(token, value, now_ms)
+        pen().note("ok", "claim", **_about(self.held[token]))
+
+    def put(self, settlement: Settlement) -> None:
+        """Take a settlement; its line is written before it can be sent."""
+        if settlement.verb != "running" and settlement.delivery.incarnation == self.incarnation:
+            pen().note("invoke", "settle", **_about(settlement.delivery), verb=settlement.verb)
+        super().put(settlement)
+
+    def answered(self, batch: Batch, codes: bytes, now_ms: int) -> None:
+        """Learn the server's answer to each settlement."""
+        for settlement, code in zip(batch.settlements, codes.decode(), strict=True):
+            if settlement.verb != "running":
+                kind: Kind = "ok" if code == "d" else "fail"
+                pen().note(kind, "settle", **_about(settlement.delivery), verb=settlement.verb)
+        super().answered(batch, codes, now_ms)
+
+
+class ObservedWorker(QueueWorker):
+    """A QueueWorker with observed holdings."""
+
+    def _open_stream(self, slots: int) -> Stream:
+        stream = super()._open_stream(slots)
+        stream.fetcher.holdings.__class__ = ObservedHoldings  # it adds no state, and others know the object already
+        return stream
+
+    async def _handle(self, stream: Stream, slot: Slot, delivery: Delivery) -> None:
+        before = CURRENT.set(delivery)
+        try:
+            await super()._handle(stream, slot, delivery)
+        finally:
+            CURRENT.reset(before)
+
+
+def _about(delivery: Delivery) -> dict[str, str | int]:
+    """Return what tells one delivery from all others; the id of one that only the server knew is empty."""
+    operation = delivery.operation
+    return {"id": operation.operation_id, "token": delivery.token, "phase": operation.phase}
