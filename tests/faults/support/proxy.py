@@ -241,7 +241,9 @@ class Link:
         self._ended.set()
 
     def reset(self) -> bool:
-        """End the client's connection with a reset."""
+        """End the client's connection with a reset; tell whether it was still there."""
+        if self._client.fileno() < 0:
+            return False
         self._client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self._proxy.injected["reset"] += 1
         self._ended.set()
