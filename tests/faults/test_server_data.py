@@ -16,10 +16,10 @@ from tests.faults.conftest import Figures, OpenBench
 from tests.faults.support import processors
 from tests.faults.support.bench import Bench, WorkerProcess, wait_until
 from tests.faults.support.servers import (
-    Producer,
     contradictions,
     items_in,
     on_each_server_in_full,
+    producing,
     start_workers,
     wait_ended,
 )
@@ -204,7 +204,7 @@ def test_foreign_types_in_place_of_any_key_stop_no_worker_and_lose_nothing_once_
     workers = start_workers(bench, 2, lease=3 * LEASE_S)
     rounds = [(pattern,) for pattern in KEYS] if full else [KEYS, ("failures",)]
     ran_s, acknowledged = {}, []
-    with Producer(bench) as producer:
+    with producing(bench) as producer:
         for patterns in rounds:
             before = f"before-{'-'.join(patterns)}"
             acknowledged += bench.enqueue(200, processors.work, 0.02, name=before)

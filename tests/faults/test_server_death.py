@@ -25,10 +25,10 @@ from tests.faults.support.bench import Bench, wait_until
 from tests.faults.support.proxy import Proxy, What
 from tests.faults.support.servers import (
     BACK_AT_WORK_WITHIN_S,
-    Producer,
     answer_to_ping,
     impatient,
     on_each_server_in_full,
+    producing,
     start_workers,
     wait_resumed,
 )
@@ -76,7 +76,7 @@ def test_a_killed_server_loses_nothing_and_workers_carry_on_when_it_is_back(
     bench = open_bench(server)
     ids = bench.enqueue(2000, processors.work, 0.02)
     workers = [bench.start_worker(lease=LEASE_S) for _ in range(2)]
-    with Producer(bench) as producer:
+    with producing(bench) as producer:
         wait_until(lambda: len(bench.journal.entries("end")) > 300, 10.0, "work is under way")
         server.kill()
         time.sleep(OUTAGE_S)
@@ -191,7 +191,7 @@ def test_a_server_killed_again_and_again_loses_nothing_and_repeats_nothing(
     acknowledged: set[str] = set()
     recovery_s = []
     for policy in ("always", "everysec"):
-        with Producer(bench, label=policy, retries=PATIENT) as producer:
+        with producing(bench, label=policy, retries=PATIENT) as producer:
             for kill in range(kills):
                 bench.client.config_set("appendfsync", policy)
                 acknowledged.update(bench.enqueue(200, processors.work, 0.05, name=f"{policy}-{kill}"))
@@ -246,7 +246,7 @@ def test_scripts_forgotten_every_10_ms_and_by_restarts_surface_no_error(
     workers = start_workers(bench, 2, lease=LEASE_S)
     restarts = 20 if full else 2
     acknowledged = []
-    with ScriptFlusher(server) as flusher, Producer(bench, retries=PATIENT) as producer:
+    with ScriptFlusher(server) as flusher, producing(bench, retries=PATIENT) as producer:
         for restart in range(restarts):
             acknowledged += bench.enqueue(1100, processors.work, 0.01, name=f"batch-{restart}")
             server.restart()
@@ -279,7 +279,7 @@ def test_a_server_that_loads_for_longer_than_a_lease_is_waited_for_and_costs_no_
         filling.execute()
     acknowledged = bench.enqueue(600, processors.work, 0.02)
     wait_until(lambda: len(bench.journal.entries("end")) > 50, 10.0, "work is under way")
-    with contextlib.closing(impatient(server)) as watch, Producer(bench, retries=PATIENT) as producer:
+    with contextlib.closing(impatient(server)) as watch, producing(bench, retries=PATIENT) as producer:
         server.kill()
         loader = threading.Thread(target=server.start)
         loader.start()

@@ -23,11 +23,11 @@ from tests.faults.conftest import Figures, OpenBench
 from tests.faults.support import processors
 from tests.faults.support.bench import Bench, wait_until
 from tests.faults.support.servers import (
-    Producer,
     answer_to_ping,
     contradictions,
     impatient,
     on_each_server_in_full,
+    producing,
     start_workers,
     wait_ended,
     wait_resumed,
@@ -156,7 +156,7 @@ def test_a_full_disk_refuses_new_operations_whole_and_loses_and_repeats_none(
     workers = start_workers(bench, 2, lease=LONG_LEASE_S)
     rounds = 5 if full else 1
     acknowledged, recovery_s = [], []
-    with Producer(bench) as producer:
+    with producing(bench) as producer:
         for number in range(rounds):
             acknowledged += bench.enqueue(400, processors.work, 0.02, name=f"before-{number}")
             wait_until(lambda: len(bench.all_in_flight()) > 4, 5.0, "work is under way")
@@ -199,7 +199,7 @@ def test_a_disk_that_fills_up_under_fsync_always_ends_the_server_and_loses_nothi
     bench = open_bench(server)
     workers = start_workers(bench, 2, lease=LONG_LEASE_S)
     acknowledged = bench.enqueue(400, processors.work, 0.02, name="before")
-    with Producer(bench, retries=PATIENT) as producer:
+    with producing(bench, retries=PATIENT) as producer:
         wait_until(lambda: len(bench.all_in_flight()) > 4, 5.0, "work is under way")
         with contextlib.suppress(ProcessLookupError), full_disk(server):  # there is no limit to lift at its end
             watch = impatient(server)

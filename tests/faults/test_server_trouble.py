@@ -25,10 +25,10 @@ from tests.faults.support import processors
 from tests.faults.support.bench import Bench, wait_until
 from tests.faults.support.servers import (
     BACK_AT_WORK_WITHIN_S,
-    Producer,
     answer_to_ping,
     impatient,
     on_each_server_in_full,
+    producing,
     start_workers,
     wait_ended,
     wait_resumed,
@@ -133,7 +133,7 @@ def stand_still(
     at_work = [bench.start_worker(ready=False, lease=lease_s, queues=["work"]) for _ in range(busy)]
     (idle,) = start_workers(bench, 1, lease=lease_s, queues=["idle"])
     wait_until(lambda: len(bench.journal.entries("end")) > 50, 10.0, "work is under way")
-    with Producer(bench, retries=PATIENT) as producer:
+    with producing(bench, retries=PATIENT) as producer:
         stall()
         recovery_s = wait_resumed(bench, at_work, time.monotonic_ns())
     new = bench.enqueue(5, processors.work, 0.0, name="idle", queue_name="idle")
@@ -162,7 +162,7 @@ def test_a_server_demoted_under_its_workers_is_used_again_once_it_is_promoted(
     start_workers(bench, 1, lease=LONG_LEASE_S, queues=["idle"])
     rounds = 10 if full else 1
     acknowledged, recovery_s, idle_s = [], [], []
-    with Producer(bench, retries=PATIENT) as producer:
+    with producing(bench, retries=PATIENT) as producer:
         for number in range(rounds):
             acknowledged += bench.enqueue(400, processors.work, 0.02, name=f"busy-{number}")
             wait_until(lambda: len(bench.all_in_flight()) > 4, 5.0, "work is under way")

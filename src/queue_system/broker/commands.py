@@ -101,7 +101,7 @@ def split_batch(operations: Sequence[NewOperation]) -> Iterator[list[NewOperatio
 class Commands:
     """Builds the commands for one key prefix."""
 
-    def __init__(self, keys: Keys, max_dead_letters: int = 100_000) -> None:
+    def __init__(self, keys: Keys, max_dead_letters: int) -> None:
         self.keys = keys
         self._max_dead_letters = max_dead_letters
         self._prefix = pack((keys.prefix,))

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from queue_system.errors import UnserializableError
+from queue_system.model.depth import MAX_DEPTH, SHALLOW_BYTES, has_many_parts, nesting
 
 Serializer = Callable[[Any], Any]
 
@@ -38,7 +39,7 @@ def encode_entity(entity: object, serializer: Serializer | None = None, field: s
     # The usual entity survives a round trip unchanged, which proves in C that JSON carries it.
     try:
         encoded = _encoder.encode(entity)
-        if _decoder.decode(encoded) == entity:
+        if _decoder.decode(encoded) == entity and not _is_too_deep(encoded):
             return encoded
     except Exception:  # noqa: BLE001, S110 - the slow way finds out what is wrong, and where
         pass
@@ -49,11 +50,16 @@ def encode_entities(entities: Sequence[object], serializer: Serializer | None = 
     """Encode the entities of a batch, each as `encode_entity` does; the usual ones are proven in one go."""
     try:
         encoded = [_encoder.encode(entity) for entity in entities]
-        if _decoder.decode(b"[%b]" % b",".join(encoded)) == list(entities):
+        proven = _decoder.decode(b"[%b]" % b",".join(encoded)) == list(entities)
+        if proven and (max(map(len, encoded), default=0) < SHALLOW_BYTES or not any(map(_is_too_deep, encoded))):
             return encoded
     except Exception:  # noqa: BLE001, S110 - the slow way finds out what is wrong, and where
         pass
     return [encode_entity(entity, serializer, f"entities[{i}]") for i, entity in enumerate(entities)]
+
+
+def _is_too_deep(encoded: bytes) -> bool:
+    return has_many_parts(encoded) and nesting(encoded) >= MAX_DEPTH  # the item around it is one level more
 
 
 def canonical_entity(entity: object) -> bytes:

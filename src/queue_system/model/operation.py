@@ -5,12 +5,12 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Sequence
-from itertools import accumulate
 from typing import Any, Final
 
 import msgspec
 
 from queue_system.errors import InvalidInputError, UndecodableItemError
+from queue_system.model.depth import MAX_DEPTH, SHALLOW_BYTES, has_many_parts, nesting
 from queue_system.model.keys import check_identifier
 from queue_system.model.retry import QueueRetryConfig
 
@@ -20,11 +20,6 @@ _LARGEST: Final = 2**63
 _COUNTS_BYTES: Final = 256
 _ERROR_BYTES: Final = 65_536
 _CALLBACK: Final = b'"phase":"on_'
-MAX_DEPTH: Final = 500
-"""How many arrays and objects within one another an item may have; every supported Python can decode so many."""
-_UNCHECKED_BYTES: Final = 2 * MAX_DEPTH  # a level takes two bytes
-_STEPS: Final = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")  # as signed numbers: +1 and -1
-_OTHERS: Final = bytes(set(range(256)) - set(b'[{]}"'))
 PHASE_SUCCESS: Final = "on_success"
 PHASE_FAILURE: Final = "on_failure"
 
@@ -86,9 +81,9 @@ def decode_item(item: bytes, max_item_bytes: int = sys.maxsize) -> Operation:
     size = len(item)
     if size > max_item_bytes:
         check_size(item, max_item_bytes)
-    has_many = size > _UNCHECKED_BYTES and item.count(b"[") + item.count(b"{") > MAX_DEPTH
-    if has_many:
-        _check_depth(item)
+    has_many = size > SHALLOW_BYTES and has_many_parts(item)
+    if has_many and nesting(item) > MAX_DEPTH:
+        raise UndecodableItemError(f"not an item: it is nested deeper than {MAX_DEPTH} levels")
     try:
         operation = _decode_many(item) if has_many else _decoder.decode(item)
     except (ValueError, RecursionError, msgspec.MsgspecError) as error:
@@ -115,15 +110,6 @@ def check_size(item: bytes, max_item_bytes: int) -> None:
     if size <= grown or (size <= grown + max_item_bytes + _ERROR_BYTES and _CALLBACK in item):
         return
     raise UndecodableItemError(f"not an item: it has {size} bytes, more than max_item_bytes = {max_item_bytes}")
-
-
-def _check_depth(item: bytes) -> None:
-    """Refuse what is nested too deep before the decoder recurses into it, which may need more stack than there is."""
-    unescaped = item.replace(rb"\\", b"").replace(rb"\"", b"")
-    marks = unescaped.translate(_STEPS, _OTHERS).replace(b'""', b"")  # most texts hold no brackets
-    outer = b"".join(marks.split(b'"')[::2]).replace(b"\x01\xff", b"")  # all but the innermost level
-    if 1 + max(accumulate(memoryview(outer).cast("b")), default=0) > MAX_DEPTH:
-        raise UndecodableItemError(f"not an item: it is nested deeper than {MAX_DEPTH} levels")
 
 
 def _decode_many(item: bytes) -> Operation:

@@ -25,9 +25,14 @@ def managing(url: str, prefix: str, **settings: Any) -> Iterator[QueueManager]:
 
 
 class Producer(threading.Thread):
-    """Enqueues one short operation after another into a queue until told to stop; `settings` go to QueueConfig."""
+    """Enqueues one short operation after another into a queue until told to stop; `settings` go to QueueConfig.
 
-    def __init__(self, url: str, prefix: str, queue: str, *, pause_s: float = 0.005, **settings: Any) -> None:
+    The ids begin with `label`, by default the queue's name.
+    """
+
+    def __init__(
+        self, url: str, prefix: str, queue: str, *, label: str = "", pause_s: float = 0.005, **settings: Any
+    ) -> None:
         super().__init__(daemon=True)
         self.acknowledged: list[str] = []
         self.refused: list[str] = []
@@ -37,8 +42,14 @@ class Producer(threading.Thread):
         self.longest_s = 0.0
         self.over = threading.Event()
         self._queue = queue
+        self._label = label or queue
         self._pause_s = pause_s
         self._open = managing(url, prefix, **settings)
+
+    @property
+    def kinds(self) -> set[str]:
+        """The types of the errors so far, by name."""
+        return {type(error).__name__ for error in self.errors}
 
     def __enter__(self) -> Self:
         self.start()
@@ -54,7 +65,7 @@ class Producer(threading.Thread):
             serial = 0
             while not self.over.wait(self._pause_s):
                 serial += 1
-                self._enqueue(manager, f"{self._queue}-{serial}")
+                self._enqueue(manager, f"{self._label}-{serial}")
 
     def _enqueue(self, manager: QueueManager, each: str) -> None:
         started = time.monotonic()

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-import threading
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pytest
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from queue_system import QueueConfig, QueueManager
-from tests.faults.support import processors
 from tests.faults.support.bench import Bench, WorkerProcess, wait_until
+from tests.faults.support.producer import Producer
 from tests.support.servers import OwnServer
 
 REDIS = Path("/usr/bin/redis-server")
@@ -38,53 +35,10 @@ on_each_server_in_full = pytest.mark.parametrize(
 """Run a test on the server that the package brings (`binary` is None), and in the full form also on Redis, if there."""
 
 
-class Producer(threading.Thread):
-    """Enqueues one operation after another until told to stop, and remembers how each call ended."""
-
-    def __init__(self, bench: Bench, *, label: str = "live", retries: int = 3) -> None:
-        super().__init__(daemon=True)
-        self.config = QueueConfig(
-            redis_url=bench.server.url,
-            queue_prefix=bench.prefix,
-            connection_timeout=1.0,
-            max_connection_retries=retries,
-        )
-        self.acknowledged: list[str] = []
-        self.refused: list[str] = []
-        self.errors: list[Exception] = []
-        self.longest_s = 0.0
-        self.over = threading.Event()
-        self._label = label
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.over.set()
-        self.join(10.0)
-
-    @property
-    def kinds(self) -> set[str]:
-        """The types of the errors so far, by name."""
-        return {type(error).__name__ for error in self.errors}
-
-    def run(self) -> None:
-        """Produce."""
-        manager = QueueManager(self.config)
-        serial = 0
-        while not self.over.wait(0.002):
-            serial += 1
-            each, started = f"{self._label}-{serial}", time.monotonic()
-            try:
-                manager.enqueue({"id": each, "seconds": 0.005}, processors.work, operation_id=each)
-                self.acknowledged.append(each)
-            except Exception as error:  # noqa: BLE001 - the test judges its type
-                self.errors.append(error)
-                self.refused.append(each)
-                self.over.wait(0.05)
-            self.longest_s = max(self.longest_s, time.monotonic() - started)
-        self.config.transport.close()
+def producing(bench: Bench, *, label: str = "live", retries: int = 3) -> Producer:
+    """Return a producer of a bench's server for the queue that its workers serve."""
+    limits = {"connection_timeout": 1.0, "max_connection_retries": retries}
+    return Producer(bench.server.url, bench.prefix, "work", label=label, pause_s=0.002, **limits)
 
 
 def start_workers(bench: Bench, count: int, **settings: Any) -> list[WorkerProcess]:

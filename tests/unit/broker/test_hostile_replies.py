@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from queue_system.broker.commands import Commands
 from queue_system.model.keys import Keys
 
-COMMANDS = Commands(Keys("queue:"))
+COMMANDS = Commands(Keys("queue:"), 1)
 MANY_DIGITS = b"9" * 5000
 names = st.binary(max_size=20)
 

@@ -19,7 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from queue_system.errors import UnserializableError
-from queue_system.model.entity import canonical_entity, decode_entity, encode_entity
+from queue_system.model.depth import MAX_DEPTH
+from queue_system.model.entity import canonical_entity, decode_entity, encode_entities, encode_entity
 
 texts = st.text(st.characters(codec="utf-8"))
 json_values = st.recursive(
@@ -78,8 +79,7 @@ class Opaque:
     """JSON cannot carry it, and nothing converts it."""
 
 
-def nested(depth: int) -> Any:
-    value: Any = 1
+def nested(depth: int, value: Any = 1) -> Any:
     for _ in range(depth):
         value = [value]
     return value
@@ -202,6 +202,17 @@ def test_a_cycle_is_refused_with_its_path() -> None:
 def test_the_same_value_twice_is_no_cycle() -> None:
     shared = [(1,)]
     assert decode_entity(encode_entity({"a": shared, "b": shared})) == {"a": [[1]], "b": [[1]]}
+
+
+@pytest.mark.parametrize("deep", [nested(MAX_DEPTH), nested(MAX_DEPTH - 1, []), nested(MAX_DEPTH + 100)])
+def test_an_entity_that_no_worker_would_decode_is_refused_at_enqueue(deep: Any) -> None:
+    """It is nested plainly, so the encoder itself takes it; and many parts that are not nested pass."""
+    assert encode_entity(nested(MAX_DEPTH - 1)) == b"[" * (MAX_DEPTH - 1) + b"1" + b"]" * (MAX_DEPTH - 1)
+    assert encode_entities([[[]] * 2 * MAX_DEPTH])
+    with pytest.raises(UnserializableError, match="nested deeper"):
+        encode_entity(deep)
+    with pytest.raises(UnserializableError, match=r"entities\[1\].*nested deeper"):
+        encode_entities([{}, deep])
 
 
 def test_a_value_nested_too_deep_is_refused() -> None:

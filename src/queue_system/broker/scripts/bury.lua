@@ -1,4 +1,4 @@
--- Adds a dead letter and drops the oldest beyond the cap. Not a script of its own: it precedes those that name it under Uses.
+-- Adds a dead letter, drops the oldest beyond the cap. Not a script of its own: it precedes those that name it under Uses.
 -- KEYS      1 prefix of every key
 -- ARGV      as the script that uses it
 -- Reply     none

@@ -3,7 +3,7 @@
 -- ARGV      1 priority · 2 name of the queue · 3 delay in ms · 4 lifetime of a deduplication key in ms, or "" for none
 --           5 nonce of the call, then for each operation: id · item, and unless 4 is "" its deduplication key, or ""
 -- Reply     how many, if all are queued; else an entry for each: 1 queued · 0 the id is taken · the id that holds the key
--- Invariant sent again with the same nonce it adds nothing; refused by maxmemory or a foreign type, it leaves all as it was.
+-- Invariant sent again with the same nonce it adds nothing; refused by maxmemory or a foreign type, it changes nothing.
 local call, pcall = redis.call, redis.pcall
 local prefix, priority, name, delay_ms, nonce = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[5]
 local time = call('TIME')

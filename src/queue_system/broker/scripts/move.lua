@@ -1,6 +1,7 @@
 -- Moves items that a dead incarnation held to where they run again, or to the dead letters. The second half of a reclaim.
 -- KEYS      1 prefix of every key
--- ARGV      1 incarnation · 2 most dead letters of a list, then for each item: token · value as read · "next", "later" or "reject" · new value or dead letter
+-- ARGV      1 incarnation · 2 most dead letters of a list
+--           then for each item: token · value as read · "next", "later" or "reject" · new value or dead letter
 --           · id · record · record lifetime in ms · deduplication key · value of the callback item ("" for none)
 -- Reply     {items moved, tokens left}
 -- Uses      put_back.lua bury.lua

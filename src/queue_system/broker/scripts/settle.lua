@@ -1,6 +1,7 @@
 -- Settles many deliveries of one incarnation, each with its verdict.
 -- KEYS      1 prefix of every key
--- ARGV      1 incarnation · 2 settlement id, ending in a growing number · 3 most dead letters of a list, then groups: verb · record lifetime in ms · count · and for each delivery
+-- ARGV      1 incarnation · 2 settlement id, ending in a growing number · 3 most dead letters of a list
+--           then groups: verb · record lifetime in ms · count · and for each delivery
 --             complete  token · id · record · deduplication key · value of the callback item ("" for none)
 --             fail      the same · dead letter for `failures`
 --             reject    the same · dead letter for `system_errors`
@@ -22,7 +23,7 @@ local previous = redis.call('HGET', inflight, '#settle')
 local previous_id, answer = string.match(previous or '', '^(%S+) (%a*)$')
 if previous_id == settlement_id then return answer end
 local function serial(id) return tonumber(string.match(id or '', '(%d+)$')) or 0 end
-local late = serial(settlement_id) < serial(previous_id) -- held up on a lost connection; sent again, it was settled long ago
+local late = serial(settlement_id) < serial(previous_id) -- held up on a lost connection, it was sent again long ago
 redis.call('LLEN', prefix .. 'failures')
 redis.call('LLEN', prefix .. 'system_errors')
 redis.call('ZCARD', delayed)
