@@ -15,11 +15,13 @@ MODULES = load_modules()
 SCRIPTS = sorted((SRC / "queue_system/broker/scripts").glob("*.lua"))
 
 # A folder or module directly under queue_system imports only from lower ranks. Equal ranks do not import each other.
-ROOT_RANK = 7
+ROOT_RANK = 8
 RANKS = {
     "errors": 0,
     "clock": 0,
     "loop": 0,
+    "logs": 0,
+    "tracing": 0,
     "resilience": 1,
     "model": 2,
     "broker": 3,
@@ -28,14 +30,20 @@ RANKS = {
     "execution": 5,
     "upkeep": 5,
     "inspection": 5,
-    "durability": 5,
-    "manager": 6,
-    "worker": 6,
+    "steps": 5,
+    "durability": 6,
+    "lookup": 6,
+    "dead_letters": 6,
+    "manager": 7,
+    "worker": 7,
     "": ROOT_RANK,  # queue_system itself
-    "cli": 8,
-    "dashboard": 8,
-    "testing": 8,
-    "__main__": 9,
+    "supervision": 9,
+    "monitoring": 9,
+    "web": 9,
+    "testing": 9,
+    "dashboard": 10,
+    "cli": 11,
+    "__main__": 12,
 }
 
 # "module -> imported name": the reason why a function must do the import itself.
