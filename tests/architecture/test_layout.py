@@ -37,7 +37,7 @@ RANKS = {
     "manager": 7,
     "worker": 7,
     "": ROOT_RANK,  # queue_system itself
-    "supervision": 9,
+    "supervision": 10,
     "monitoring": 9,
     "web": 9,
     "testing": 9,
