@@ -14,11 +14,14 @@ from queue_system.errors import (
     ServerUnreachableError,
     UnconfirmedError,
     UndecodableItemError,
+    UnknownOperationError,
     UnresolvableNameError,
     UnserializableError,
     UnsupportedServerError,
+    WaitTimeoutError,
     WrongKeyTypeError,
 )
+from queue_system.lookup import OperationRecord
 from queue_system.loop import run
 from queue_system.manager import QueueManager
 from queue_system.model.retry import QueueRetryConfig
@@ -31,6 +34,7 @@ __all__ = [
     "Encryption",
     "InvalidInputError",
     "ItemTooLargeError",
+    "OperationRecord",
     "QueueConfig",
     "QueueManager",
     "QueueRetryConfig",
@@ -41,9 +45,11 @@ __all__ = [
     "ServerUnreachableError",
     "UnconfirmedError",
     "UndecodableItemError",
+    "UnknownOperationError",
     "UnresolvableNameError",
     "UnserializableError",
     "UnsupportedServerError",
+    "WaitTimeoutError",
     "WrongKeyTypeError",
     "run",
 ]

@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, overload
 
 import redis
 
+from queue_system.broker.aio_pool import AioPool
 from queue_system.broker.commands import Commands
 from queue_system.broker.connection import Endpoint, check_url, make_client
 from queue_system.broker.embedded import data_dir_from_url, ensure_server
 from queue_system.broker.failures import redact, typed
-from queue_system.broker.protocol import Command
+from queue_system.broker.protocol import Command, Group
 from queue_system.broker.sync import SyncTransport
 from queue_system.clock import SYSTEM_CLOCK
-from queue_system.errors import CircuitOpenError, InvalidInputError, ServerError, ServerUnreachableError, shown
+from queue_system.errors import (
+    CircuitOpenError,
+    InvalidInputError,
+    ServerError,
+    ServerUnreachableError,
+    UnknownOperationError,
+    WaitTimeoutError,
+    shown,
+)
 from queue_system.metrics import LogThrottle, MetricsRecorder, StructuredLogger
 from queue_system.model.arguments import check_durability, check_list
 from queue_system.model.keys import PRIORITIES, Keys, check_prefix, check_priority, check_queue_name
@@ -33,6 +42,7 @@ BREAKER: Final[BreakerParameters] = {"exceptions": (ServerUnreachableError,), "h
 """What opens a configuration's circuit breaker; one probe at a time tries whether the server is back."""
 
 _LONGEST_S = 1e9
+_NO_KEYWORDS: Final[Mapping[str, Any]] = {}
 
 _serial = itertools.count(1)
 
@@ -131,6 +141,7 @@ class QueueConfig:
         self.breaker_name = f"queue_system.redis.{next(_serial)}"
         self.breaker: CircuitBreaker = get_breaker(self.breaker_name, keep=False, **BREAKER)
         self.transport = SyncTransport(self.endpoint, self.max_connection_retries)
+        self.aio_pool = AioPool(self.endpoint, self.max_connection_retries)
 
     def _define_queue_keys(self) -> None:
         """Name the lists by priority, the dead letters and the registry under the prefix."""
@@ -187,22 +198,36 @@ class QueueConfig:
 
         return ping()
 
-    def run(self, command: Command[T]) -> T:
-        """Run a command from any thread, through this configuration's circuit breaker.
+    @overload
+    def run(self, request: Command[T]) -> T: ...
+    @overload
+    def run(self, request: Group) -> list[Any]: ...
+    def run(self, request: Command[Any] | Group) -> Any:
+        """Run a command, or a group of them, from any thread, through this configuration's circuit breaker.
 
         Raises:
             CircuitOpenError: too many calls have failed of late; `retry_after` says when to try again.
             ServerError: typed; on ServerUnreachableError the outcome is unknown, and sending the command again is safe.
         """
-        run: Callable[[Command[T]], T] = self.transport.run
-        return self.breaker.run(run, (command,), {})
+        run: Callable[..., list[Any]] = self.transport.run_many
+        if isinstance(request, Group):
+            return self.breaker.run(run, (request.commands,), {"together": request.together})
+        return self.breaker.run(run, ((request,),), _NO_KEYWORDS)[0]
 
-    def run_many(self, commands: Sequence[Command[T]], *, together: bool = False) -> list[T]:
-        """Run commands one after the other, as `run` does one; `together` as in SyncTransport.run_many."""
-        if not commands:
-            return []
-        run_many: Callable[[Sequence[Command[T]]], list[T]] = self.transport.run_many
-        return self.breaker.run(run_many, (commands,), {"together": together})
+    @overload
+    async def arun(self, request: Command[T]) -> T: ...
+    @overload
+    async def arun(self, request: Group) -> list[Any]: ...
+    async def arun(self, request: Command[Any] | Group) -> Any:
+        """Do what `run` does in a coroutine of any event loop; each loop has connections of its own."""
+        run: Callable[..., Awaitable[list[Any]]] = self.aio_pool.run_many
+        if isinstance(request, Group):
+            return await self.breaker.run_async(run, (request.commands,), {"together": request.together})
+        return (await self.breaker.run_async(run, ((request,),), _NO_KEYWORDS))[0]
+
+    async def aclose(self) -> None:
+        """Close this event loop's idle connections; those in use follow when the loop ends. The next call opens one."""
+        await self.aio_pool.aclose()
 
     @property
     def circuit_state(self) -> str:
@@ -210,6 +235,8 @@ class QueueConfig:
         return str(self.breaker.state)
 
     def _log_error(self, operation: str, error: BaseException) -> None:
+        if isinstance(error, UnknownOperationError | WaitTimeoutError):
+            return  # an answer to the caller, nothing that an operator should know
         if isinstance(error, ServerError | CircuitOpenError) and not self.outage.ready():
             return  # an outage must not flood the log
         self.log.error("call failed", call=operation, error_type=type(error).__name__, error=redact(str(error)))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, TypeVar
+from typing import Any, Final
 
 from queue_system.broker.commands import wait_for_disk, wait_for_replica
-from queue_system.broker.protocol import Command
+from queue_system.broker.protocol import Command, Group
 from queue_system.config import QueueConfig
 from queue_system.errors import (
     AccessDeniedError,
@@ -16,8 +16,7 @@ from queue_system.errors import (
     ServerUnreachableError,
     UnconfirmedError,
 )
-
-T = TypeVar("T")
+from queue_system.steps import Steps
 
 _WAITS: Final = {"fsync": wait_for_disk, "replicated": wait_for_replica}
 _NEEDS: Final = {
@@ -27,33 +26,32 @@ _NEEDS: Final = {
 _SHARE: Final = 0.8  # of connection_timeout, so that the server gives up before the connection does
 
 
-def run_confirmed(
-    config: QueueConfig, commands: Sequence[Command[T]], durability: str, operation_ids: Sequence[str]
-) -> list[T]:
+def confirmed(
+    config: QueueConfig, commands: Sequence[Command[Any]], durability: str, operation_ids: Sequence[str]
+) -> Steps[list[Any]]:
     """Run commands that enqueue and return their answers, once the server has what `durability` asks for.
 
     Raises:
         InvalidInputError: the server cannot do that at all; nothing was written.
         UnconfirmedError: it did not do so in time.
     """
-    if durability == "fast" or not commands:
-        return config.run_many(commands)
     wait = _WAITS[durability]
     within_s = config.connection_timeout * _SHARE
     if durability not in config.confirmable:
-        _probe(config, durability)
+        yield from _probe(config, durability)
     # A resent enqueue may write nothing, and then there would be nothing to wait for; the counter always writes.
     counted = config.commands.count_confirmed(len(operation_ids))
-    every: list[Command[T] | Command[int]] = [*commands, counted, wait(int(within_s * 1000))]
-    *answers, _, reached = config.run_many(every, together=True)
+    every = [*commands, counted, wait(int(within_s * 1000))]
+    answers: list[Any]
+    *answers, _, reached = yield Group(every, together=True)
     if not reached:
         raise UnconfirmedError(durability, operation_ids, within_s)
-    return answers  # type: ignore[return-value]  # those of `commands`
+    return answers
 
 
-def _probe(config: QueueConfig, durability: str) -> None:
+def _probe(config: QueueConfig, durability: str) -> Steps[None]:
     try:
-        reached = config.run(_WAITS[durability](int(config.connection_timeout * _SHARE * 1000)))
+        reached = yield _WAITS[durability](int(config.connection_timeout * _SHARE * 1000))
     except (ServerUnreachableError, AccessDeniedError, CircuitOpenError):
         raise
     except QueueSystemError as error:

@@ -13,6 +13,8 @@
     │   ├── WrongKeyTypeError          a key of ours holds a value of another type
     │   └── UnsupportedServerError     the server is older than Redis 6.2
     ├── CircuitOpenError               a breaker rejects the call; carries `retry_after`
+    ├── UnknownOperationError          nothing is known of an operation: never enqueued, purged, or its record expired
+    ├── WaitTimeoutError               an operation did not end in time               (also TimeoutError)
     ├── UnresolvableNameError          a name from Redis leads to no permitted callable
     └── UndecodableItemError           bytes from Redis are not an item
 """
@@ -110,6 +112,21 @@ class CircuitOpenError(QueueSystemError):
 
     def __reduce__(self) -> tuple[type[CircuitOpenError], tuple[str, float]]:
         return type(self), (self.name, self.retry_after)
+
+
+class UnknownOperationError(QueueSystemError, LookupError):
+    """Nothing is known of an operation: it was never enqueued, was purged, or ended longer ago than `result_ttl`."""
+
+    def __init__(self, operation_id: str) -> None:
+        super().__init__(f"operation_id: nothing is known of {shown(operation_id)}: never enqueued, purged, or expired")
+        self.operation_id = operation_id
+
+    def __reduce__(self) -> tuple[type[UnknownOperationError], tuple[str]]:
+        return type(self), (self.operation_id,)
+
+
+class WaitTimeoutError(QueueSystemError, TimeoutError):
+    """An operation did not end within the time that was given to the wait. It goes on."""
 
 
 class UnresolvableNameError(QueueSystemError):

@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from queue_system.config import QueueConfig
+from queue_system.steps import Steps
 
 
-def read_status(config: QueueConfig) -> dict[str, Any]:
+def status_steps(config: QueueConfig) -> Steps[dict[str, Any]]:
     """Return lengths and counters, as `QueueManager.get_queue_status` describes them. Raises ServerError."""
-    keys, commands, run = config.keys, config.commands, config.transport.run
-    first = page = run(commands.status("0"))
+    keys, commands = config.keys, config.commands
+    first = page = yield commands.status("0")
     lists = dict(page.lists)
     while page.cursor != "0":
-        page = run(commands.status(page.cursor))
+        page = yield commands.status(page.cursor)
         lists.update(page.lists)
     return {
         **dict(sorted(lists.items())),

@@ -15,7 +15,7 @@ MODULES = load_modules()
 SCRIPTS = sorted((SRC / "queue_system/broker/scripts").glob("*.lua"))
 
 # A folder or module directly under queue_system imports only from lower ranks. Equal ranks do not import each other.
-ROOT_RANK = 8
+ROOT_RANK = 9
 RANKS = {
     "errors": 0,
     "clock": 0,
@@ -29,21 +29,22 @@ RANKS = {
     "config": 4,
     "execution": 5,
     "upkeep": 5,
-    "inspection": 5,
     "steps": 5,
+    "inspection": 6,
     "durability": 6,
     "lookup": 6,
     "dead_letters": 6,
-    "manager": 7,
-    "worker": 7,
+    "enqueueing": 7,
+    "manager": 8,
+    "worker": 8,
     "": ROOT_RANK,  # queue_system itself
-    "supervision": 10,
-    "monitoring": 9,
-    "web": 9,
-    "testing": 9,
-    "dashboard": 10,
-    "cli": 11,
-    "__main__": 12,
+    "monitoring": 10,
+    "web": 10,
+    "testing": 10,
+    "supervision": 11,
+    "dashboard": 11,
+    "cli": 12,
+    "__main__": 13,
 }
 
 # "module -> imported name": the reason why a function must do the import itself.

@@ -32,7 +32,7 @@ from tests.support.logs import LineLogger
 from tests.support.waiting import eventually
 
 MONTH_S = 30 * 86_400
-OPTIONS = {"COUNT", "LIMIT", "WITHSCORES"}
+OPTIONS = {"COUNT", "LIMIT", "MAXLEN", "WITHSCORES"}
 """Words in the scripts that look like commands."""
 ANYWHERE = {"ping", "info", "eval", "evalsha"}
 EXPECTED = ("client|setinfo", "config|get")
@@ -116,8 +116,8 @@ def test_the_worker_s_file_names_the_commands_that_the_package_sends_and_no_othe
 
 
 def test_the_files_of_producer_and_viewer_name_what_their_scripts_need_and_no_other() -> None:
-    plain = {"zscan", "hincrby", "wait", "waitaof"}  # what a purge reads, and what `durability` waits by
-    assert granted("producer") == within("enqueue", "purge", "status") | plain | ANYWHERE
+    plain = {"zscan", "hincrby", "wait", "waitaof", "xread"}  # what a purge reads, and what is waited by
+    assert granted("producer") == within("enqueue", "look", "purge", "status") | plain | ANYWHERE
     assert granted("viewer") == within("status") | ANYWHERE
 
 

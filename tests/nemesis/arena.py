@@ -12,7 +12,8 @@ from typing import Any, Self
 import msgspec
 
 from queue_system import QueueConfig
-from queue_system.inspection import read_status
+from queue_system.inspection import status_steps
+from queue_system.steps import run_steps
 from tests.nemesis.faults import Nemesis
 from tests.nemesis.fleet import Fleet
 from tests.nemesis.history import Event, History, read_history
@@ -115,7 +116,7 @@ class Arena:
         return self.wait(lambda: self.waiting() == 0, within_s)
 
     def _status(self) -> dict[str, Any]:
-        return read_status(self._config)
+        return run_steps(status_steps(self._config), self._config.transport.run)
 
     def finish(self, drained_within_s: float) -> list[Event]:
         """Heal, drain, stop the workers in order, note what the server holds, and return the whole history."""

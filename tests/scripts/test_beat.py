@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from queue_system.broker.commands import Pulse
+from queue_system.broker.replies import Pulse
 from tests.scripts.support import Broker, W, assert_refused
 
 

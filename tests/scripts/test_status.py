@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from queue_system.broker.commands import StatusPage
+from queue_system.broker.replies import StatusPage
 from tests.scripts.support import Broker, W, record_of, value_of
 
 

@@ -13,13 +13,32 @@ from typing import Any, Final
 import msgspec
 
 from queue_system.broker.protocol import Argument, Command, Script, load_script, pack, plain
+from queue_system.broker.replies import (
+    Claimed,
+    Look,
+    Pulse,
+    StatusPage,
+    first,
+    identity,
+    parse_claim,
+    parse_delayed,
+    parse_enqueued,
+    parse_held,
+    parse_incarnations,
+    parse_info,
+    parse_look,
+    parse_pulse,
+    parse_setting,
+    parse_status,
+    parse_sweep,
+    parse_tokens,
+)
 from queue_system.model.keys import PRIORITIES, Keys
 
 SCRIPTS: Final[dict[str, Script]] = {
     name: load_script(name)
-    for name in ("enqueue", "claim", "settle", "beat", "mark", "move", "sweep", "purge", "status", "trim")
+    for name in ("enqueue", "claim", "settle", "beat", "mark", "move", "sweep", "purge", "status", "trim", "look")
 }
-_LONGEST_NUMBER: Final = 20  # digits of a 64-bit number
 MAX_ITEMS: Final = 1000
 """How many items one script may touch."""
 MAX_REQUEST_BYTES: Final = 8 * 1024 * 1024
@@ -35,27 +54,6 @@ class NewOperation(msgspec.Struct, frozen=True, gc=False):
 
 
 @dataclass(frozen=True, slots=True)
-class Claimed:
-    """What a claim brought. Each of `values` is a queue, a line feed and an item, or None for one settled meanwhile."""
-
-    now_ms: int
-    next_due_ms: int
-    more: bool
-    wrong_keys: tuple[bytes, ...]
-    first_token: int
-    values: Sequence[bytes | None]
-
-
-@dataclass(frozen=True, slots=True)
-class Pulse:
-    """The answer to a beat: is the incarnation registered, what does it hold, how many incarnations are there."""
-
-    alive: bool
-    tokens: int
-    incarnations: int
-
-
-@dataclass(frozen=True, slots=True)
 class Move:
     """What becomes of one item of a dead incarnation. `how` is "next", "later" or "reject"."""
 
@@ -68,20 +66,6 @@ class Move:
     record_ttl_ms: int = 1
     deduplication_key: str = ""
     follow_up: bytes = b""
-
-
-@dataclass(frozen=True, slots=True)
-class StatusPage:
-    """A page of list lengths; the other members come with the first page only."""
-
-    cursor: str
-    lists: dict[str, int]
-    failures: int = 0
-    system_errors: int = 0
-    delayed: int = 0
-    running: int = 0
-    now_ms: int = 0
-    counters: dict[str, int] | None = None
 
 
 def split_batch(operations: Sequence[NewOperation]) -> Iterator[list[NewOperation]]:
@@ -114,27 +98,36 @@ class Commands:
         self, queue: str, nonce: str, operations: Sequence[NewOperation], *, delay_ms: int = 0, dedup_ttl_ms: int
     ) -> Command[list[int | bytes]]:
         """Add operations to one queue. Reply: 1 queued, 0 id taken, or the id that holds the deduplication key."""
-        keyed = any([operation.deduplication_key for operation in operations])  # noqa: C419 - a generator costs more
-        head = _pack_queue(self.keys.prefix, queue, delay_ms, dedup_ttl_ms if keyed else None)
-        packed = [_pack_operation(operation, keyed) for operation in operations]
-        body = b"%b$%d\r\n%b\r\n%b" % (head, len(nonce), nonce.encode(), b"".join(packed))
-        return Command("enqueue", SCRIPTS["enqueue"], 6 + (3 if keyed else 2) * len(operations), body, _parse_enqueued)
+        keyed = False
+        for operation in operations:
+            if operation.deduplication_key:
+                keyed = True
+                break
+        parts = [_pack_queue(self.keys.prefix, queue, delay_ms, dedup_ttl_ms if keyed else None)]
+        parts.append(b"$%d\r\n%b\r\n" % (len(nonce), nonce.encode()))
+        for operation in operations:  # no calls: this is most of a batch's work
+            operation_id, item = operation.operation_id.encode(), operation.item
+            parts.append(b"$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(operation_id), operation_id, len(item), item))
+            if keyed:
+                parts.append(pack((operation.deduplication_key,)))
+        count = 6 + (3 if keyed else 2) * len(operations)
+        return Command("enqueue", SCRIPTS["enqueue"], count, b"".join(parts), parse_enqueued)
 
     def claim(
         self, incarnation: str, claim_id: str, wanted: int, names: Sequence[str] = (), *, adopt: bytes = b""
     ) -> Command[Claimed | None]:
         """Move up to `wanted` items in flight, or the one given as `adopt`. None: the incarnation is unregistered."""
-        return self._script("claim", _parse_claim, incarnation, claim_id, wanted, adopt, *names)
+        return self._script("claim", parse_claim, incarnation, claim_id, wanted, adopt, *names)
 
     def settle(self, incarnation: str, settlement_id: str, packed: bytes, count: int) -> Command[bytes]:
         """Settle deliveries, given as `count` packed arguments. Reply: a letter each, or b"lost"."""
         return self._script(
-            "settle", _identity, incarnation, settlement_id, self._max_dead_letters, packed=packed, count=count
+            "settle", identity, incarnation, settlement_id, self._max_dead_letters, packed=packed, count=count
         )
 
     def beat(self, mode: str, incarnation: str, lease_ms: int) -> Command[Pulse]:
         """Register (`"register"`), beat (`"beat"`) or sign off (`"leave"`)."""
-        return self._script("beat", _parse_pulse, mode, incarnation, lease_ms)
+        return self._script("beat", parse_pulse, mode, incarnation, lease_ms)
 
     def mark(self, incarnation: str, observed: bytes) -> Command[bool]:
         """Declare an incarnation dead if its entry still is the observed one."""
@@ -146,11 +139,11 @@ class Commands:
         for m in moves:
             flat += (m.token, m.old, m.how, m.new, m.operation_id, m.record, m.record_ttl_ms, m.deduplication_key)
             flat.append(m.follow_up)
-        return self._script("move", _identity, incarnation, self._max_dead_letters, *flat)
+        return self._script("move", identity, incarnation, self._max_dead_letters, *flat)
 
     def sweep(self, cursor: str, interval_ms: int) -> Command[tuple[str, int]]:
         """Index lists that a foreign client filled. Reply: next cursor and how many were found."""
-        return self._script("sweep", _parse_sweep, cursor, interval_ms)
+        return self._script("sweep", parse_sweep, cursor, interval_ms)
 
     def purge(self, queue: str, delayed: Sequence[bytes] = ()) -> Command[int]:
         """Remove up to 1,000 items of a queue's list, or the given members of the delayed set."""
@@ -158,7 +151,15 @@ class Commands:
 
     def status(self, cursor: str) -> Command[StatusPage]:
         """Read a page of list lengths."""
-        return self._script("status", _parse_status, cursor)
+        return self._script("status", parse_status, cursor)
+
+    def look(self, operation_id: str, waits_ms: int | None = None) -> Command[Look]:
+        """Read the record of an operation, and note that somebody waits for its next change."""
+        return self._script("look", parse_look, operation_id, "" if waits_ms is None else waits_ms)
+
+    def wait_for_change(self, operation_id: str, after: str, within_ms: int) -> Command[bool]:
+        """Block until a change later than `after` is told, for at most `within_ms`. Reply: whether one was."""
+        return plain(bool, "XREAD", "COUNT", 1, "BLOCK", within_ms, "STREAMS", self.keys.change(operation_id), after)
 
     def trim(self, dead_letters: str, letters: Sequence[bytes]) -> Command[int]:
         """Drop the given letters from `failures` or `system_errors`."""
@@ -180,28 +181,28 @@ class Commands:
 
     def incarnations(self) -> Command[dict[str, bytes]]:
         """Read all registered and dead incarnations with their entries."""
-        return plain(_parse_incarnations, "HGETALL", self.keys.workers)
+        return plain(parse_incarnations, "HGETALL", self.keys.workers)
 
     def held(self, incarnation: str, cursor: str = "0") -> Command[tuple[str, dict[bytes, bytes]]]:
         """Read a page of what an incarnation holds."""
-        return plain(_parse_held, "HSCAN", self.keys.inflight(incarnation), cursor, "COUNT", 100)
+        return plain(parse_held, "HSCAN", self.keys.inflight(incarnation), cursor, "COUNT", 100)
 
     def tokens(self, incarnation: str) -> Command[list[int]]:
         """Read the tokens that an incarnation holds."""
-        return plain(_parse_tokens, "HKEYS", self.keys.inflight(incarnation))
+        return plain(parse_tokens, "HKEYS", self.keys.inflight(incarnation))
 
     def delayed_page(self, cursor: str) -> Command[tuple[str, list[bytes]]]:
         """Read a page of the delayed set."""
-        return plain(_parse_delayed, "ZSCAN", self.keys.delayed, cursor, "COUNT", 500)
+        return plain(parse_delayed, "ZSCAN", self.keys.delayed, cursor, "COUNT", 500)
 
     def letters(self, dead_letters: str, start: int, stop: int) -> Command[list[bytes]]:
         """Read dead letters by position."""
-        return plain(_identity, "LRANGE", self.keys.prefix + dead_letters, start, stop)
+        return plain(identity, "LRANGE", self.keys.prefix + dead_letters, start, stop)
 
 
 def wait_for_disk(within_ms: int) -> Command[int]:
     """Wait until the connection's last write is in the synced append-only file. Reply: 1, or 0 after `within_ms`."""
-    return plain(_first, "WAITAOF", 1, 0, within_ms)
+    return plain(first, "WAITAOF", 1, 0, within_ms)
 
 
 def wait_for_replica(within_ms: int) -> Command[int]:
@@ -211,12 +212,12 @@ def wait_for_replica(within_ms: int) -> Command[int]:
 
 def server_info(section: str = "server") -> Command[dict[str, str]]:
     """Read a section of the server's own description."""
-    return plain(_parse_info, "INFO", section)
+    return plain(parse_info, "INFO", section)
 
 
 def server_setting(name: str) -> Command[dict[str, str]]:
     """Read a setting of the server."""
-    return plain(_parse_setting, "CONFIG", "GET", name)
+    return plain(parse_setting, "CONFIG", "GET", name)
 
 
 @lru_cache(maxsize=1024)
@@ -224,81 +225,3 @@ def _pack_queue(prefix: str, queue: str, delay_ms: int, dedup_ttl_ms: int | None
     """Pack the arguments that the calls for one queue have in common."""
     priority, _, name = queue.partition(":")
     return pack((prefix, priority, name, delay_ms, "" if dedup_ttl_ms is None else dedup_ttl_ms))
-
-
-def _pack_operation(operation: NewOperation, keyed: bool) -> bytes:  # noqa: FBT001 - called a thousand times a batch
-    """Pack what `pack` would, without its loops: this is most of a batch's work."""
-    operation_id, item = operation.operation_id.encode(), operation.item
-    packed = b"$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(operation_id), operation_id, len(item), item)
-    return packed + pack((operation.deduplication_key,)) if keyed else packed
-
-
-def _identity(reply: Any) -> Any:
-    return reply
-
-
-def _first(reply: Any) -> Any:
-    return reply[0]
-
-
-def _parse_enqueued(reply: Any) -> Any:
-    return [1] * reply if isinstance(reply, int) else reply
-
-
-def _parse_claim(reply: Any) -> Claimed | None:
-    if len(reply) == 1:
-        return None
-    _, now_ms, next_due_ms, more, wrong, first_token = reply[:6]
-    return Claimed(now_ms, next_due_ms, bool(more), tuple(wrong), first_token, reply[6:])
-
-
-def _parse_pulse(reply: Any) -> Pulse:
-    alive, tokens, incarnations = reply
-    return Pulse(alive == 1, tokens, incarnations)
-
-
-def _parse_sweep(reply: Any) -> tuple[str, int]:
-    return reply[0].decode(), reply[1]
-
-
-def _parse_status(reply: Any) -> StatusPage:
-    lists = {key.decode(errors="replace"): length for key, length in _pairs(reply[1])}
-    cursor, _, *once = reply
-    if not once:
-        return StatusPage(cursor.decode(), lists)
-    failures, system_errors, delayed, running, now_ms, flat = once
-    counters = {name.decode(errors="replace"): int(value) for name, value in _pairs(flat) if _is_number(value)}
-    return StatusPage(cursor.decode(), lists, failures, system_errors, delayed, running, now_ms, counters)
-
-
-def _parse_incarnations(reply: Any) -> dict[str, bytes]:
-    return {field.decode(errors="replace"): entry for field, entry in _pairs(reply)}
-
-
-def _parse_held(reply: Any) -> tuple[str, dict[bytes, bytes]]:
-    return reply[0].decode(), {token: value for token, value in _pairs(reply[1]) if not token.startswith(b"#")}
-
-
-def _parse_tokens(reply: Any) -> list[int]:
-    return [int(token) for token in reply if _is_number(token)]
-
-
-def _parse_delayed(reply: Any) -> tuple[str, list[bytes]]:
-    return reply[0].decode(), reply[1][::2]
-
-
-def _parse_info(reply: Any) -> dict[str, str]:
-    lines = (line.partition(":") for line in reply.decode(errors="replace").splitlines() if ":" in line)
-    return {name: value for name, _, value in lines}
-
-
-def _parse_setting(reply: Any) -> dict[str, str]:
-    return {name.decode(): value.decode(errors="replace") for name, value in _pairs(reply)}
-
-
-def _is_number(text: bytes) -> bool:
-    return text.isdigit() and len(text) <= _LONGEST_NUMBER
-
-
-def _pairs(flat: Sequence[Any]) -> Iterable[tuple[Any, Any]]:
-    return zip(flat[::2], flat[1::2], strict=True)

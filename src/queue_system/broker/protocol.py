@@ -23,18 +23,14 @@ def pack(arguments: Sequence[Argument]) -> bytes:
 class Script:
     """One Lua file, called by the hash of its text and, where the server does not know it yet, by the text itself."""
 
-    __slots__ = ("_by_hash", "_by_text", "name", "sha", "source")
+    __slots__ = ("by_hash", "by_text", "name", "sha", "source")
 
     def __init__(self, name: str, source: str) -> None:
         self.name = name
         self.source = source.encode()
         self.sha = hashlib.sha1(self.source, usedforsecurity=False).hexdigest()
-        self._by_hash = pack(("EVALSHA", self.sha, 1))
-        self._by_text = pack(("EVAL", self.source, 1))
-
-    def call(self, count: int, body: bytes, *, by_text: bool = False) -> bytes:
-        """Return the whole request. `body` holds `count` packed arguments, the prefix being the first."""
-        return b"*%d\r\n%b%b" % (count + 3, self._by_text if by_text else self._by_hash, body)
+        self.by_hash = pack(("EVALSHA", self.sha, 1))
+        self.by_text = pack(("EVAL", self.source, 1))
 
 
 def load_script(name: str) -> Script:
@@ -50,7 +46,8 @@ def load_script(name: str) -> Script:
 class Command(msgspec.Struct, Generic[T_co], frozen=True, gc=False):
     """One request and the reading of its reply. Sending the same command twice is safe.
 
-    `script` is None for a plain command, whose `body` then is the whole request.
+    `script` is None for a plain command, whose `body` then is the whole request; else `body` holds `count` packed
+    arguments, the prefix being the first.
     """
 
     name: str
@@ -61,7 +58,21 @@ class Command(msgspec.Struct, Generic[T_co], frozen=True, gc=False):
 
     def request(self, *, by_text: bool = False) -> bytes:
         """Return the bytes to send."""
-        return self.body if self.script is None else self.script.call(self.count, self.body, by_text=by_text)
+        script = self.script
+        if script is None:
+            return self.body
+        return b"*%d\r\n%b%b" % (self.count + 3, script.by_text if by_text else script.by_hash, self.body)
+
+
+class Group(msgspec.Struct, frozen=True, gc=False):
+    """Commands that are run one after the other, each being sent while the server works on the one before.
+
+    With `together`, all are run on one connection: when it is lost, all are sent again, not only those without an
+    answer.
+    """
+
+    commands: Sequence[Command[Any]]
+    together: bool = False
 
 
 def plain(parse: Callable[[Any], T], *arguments: Argument) -> Command[T]:

@@ -16,7 +16,7 @@ from queue_system.broker.commands import server_info
 from queue_system.broker.connection import Endpoint, SyncConnection, check_version
 from queue_system.broker.failures import is_transient, typed
 from queue_system.broker.protocol import Command
-from queue_system.broker.wire import ErrorReply
+from queue_system.broker.wire import ErrorReply, SyncWire
 from queue_system.resilience.backoff import backoff_delay
 
 T = TypeVar("T")
@@ -68,10 +68,13 @@ class SyncTransport:
         while True:
             try:
                 self._exchange(commands, replies)
-                return [command.parse(reply) for command, reply in zip(commands, replies, strict=True)]
             except (ErrorReply, RedisError, OSError) as error:
                 if attempt >= left or not is_transient(error):
                     raise typed(error, self._endpoint().address) from error
+            else:
+                for i, command in enumerate(commands):
+                    replies[i] = command.parse(replies[i])
+                return replies
             if together:
                 replies.clear()
             if attempt > 0:
@@ -86,18 +89,16 @@ class SyncTransport:
         """Add the replies that are missing."""
         connection = self._acquire()
         wire = connection.wire
+        failed: int | None = None
         try:
-            first = len(replies)
+            first, end = len(replies), len(commands)
             wire.send(commands[first].request())
-            for i in range(first, len(commands)):
-                if i + 1 < len(commands):
+            for i in range(first, end):
+                if i + 1 < end:
                     wire.send(commands[i + 1].request())
                 replies.append(wire.receive())
-            failed = _first_error(replies)
-            while failed is not None and str(replies[failed]).startswith("NOSCRIPT"):
-                wire.send(commands[failed].request(by_text=True))
-                replies[failed] = wire.receive()
-                failed = _first_error(replies)
+            if ErrorReply in map(type, replies):
+                failed = self._send_texts(wire, commands, replies)
         except BaseException:
             # What is still to come on this connection belongs to these commands; nobody else may read it.
             connection.close()
@@ -115,6 +116,15 @@ class SyncTransport:
         else:
             self._release(connection)
         raise error
+
+    def _send_texts(self, wire: SyncWire, commands: Sequence[Command[Any]], replies: list[Any]) -> int | None:
+        """Send the scripts that the server did not know by their text; return the first reply that is an error."""
+        failed = _first_error(replies)
+        while failed is not None and str(replies[failed]).startswith("NOSCRIPT"):
+            wire.send(commands[failed].request(by_text=True))
+            replies[failed] = wire.receive()
+            failed = _first_error(replies)
+        return failed
 
     def _acquire(self) -> SyncConnection:
         if self._pid != os.getpid():

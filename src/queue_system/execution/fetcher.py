@@ -9,8 +9,8 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from queue_system.broker.aio import AioTransport
-from queue_system.broker.commands import MAX_ITEMS, Claimed, Pulse
-from queue_system.broker.protocol import Command
+from queue_system.broker.commands import MAX_ITEMS
+from queue_system.broker.replies import Claimed, Pulse
 from queue_system.config import QueueConfig
 from queue_system.errors import QueueSystemError
 from queue_system.execution.delivery import Delivery
@@ -138,7 +138,7 @@ class Fetcher:
         self._tend()
         self._choose()
         incarnation, batch, claim, registering = self.incarnation, self._batch, self._claim, not self._registered
-        commands: list[Command[Any]] = []
+        commands: list[Any] = []
         if registering:
             commands.append(self._commands.beat("register", incarnation, self._lease_ms))
         if batch is not None:

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from queue_system.broker.commands import Claimed
+from queue_system.broker.replies import Claimed
 from queue_system.errors import UndecodableItemError
 from queue_system.execution.delivery import Buffer, Delivery
 from queue_system.execution.settlement import Batch, Outbox, Settlement, Settler, Timing

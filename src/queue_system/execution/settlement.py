@@ -18,6 +18,7 @@ from queue_system.model.verdict import Complete, Fail, Reject, Release, Retry, V
 
 _ARITY: Final = {"complete": 5, "fail": 6, "reject": 6, "retry": 5, "release": 1, "running": 3}
 _TOMBSTONE_MS: Final = 60_000
+_LONGEST_S: Final = 1e9
 _MAX_ERROR: Final = 8192
 _encode = msgspec.json.Encoder().encode
 
@@ -115,8 +116,7 @@ class Settler:
         self, worker_name: str, result_ttl: float, max_item_bytes: int, sealing: Sealing | None = None
     ) -> None:
         self._worker = worker_name.encode()
-        self._ttl_ms = int(result_ttl * 1000) or _TOMBSTONE_MS
-        self._keeps_results = result_ttl > 0
+        self._keeps_results, self._ttl_ms = _keeping(result_ttl)
         self.max_item_bytes = max_item_bytes
         self._sealing = sealing
 
@@ -142,7 +142,8 @@ class Settler:
     def _complete(self, delivery: Delivery, result: object, timing: Timing) -> Settlement:
         operation = delivery.operation
         if operation.phase:
-            return Settlement(delivery, "complete", pack((delivery.token, "", "", "", "")), self._ttl_ms)
+            packed = pack((delivery.token, "", "", "", ""))
+            return Settlement(delivery, "complete", packed, self._ttl_ms)
         problem = ""
         try:
             encoded = b"null" if result is None else encode_entity(result, field="result")
@@ -161,9 +162,12 @@ class Settler:
             if problem:
                 changes["result_error"] = problem
             follow_up = self._follow_up(delivery, changes)
-        record = self._record(b"succeeded", delivery, timing, body if self._keeps_results else b"")
+        keeps, ttl_ms = self._keeps_results, self._ttl_ms
+        if operation.result_ttl is not None:
+            keeps, ttl_ms = _keeping(operation.result_ttl)
+        record = self._record(b"succeeded", delivery, timing, body if keeps else b"")
         packed = _pack_complete(delivery, record, follow_up)
-        return Settlement(delivery, "complete", packed, self._ttl_ms, follow_up, timing.duration_s)
+        return Settlement(delivery, "complete", packed, ttl_ms, follow_up, timing.duration_s)
 
     def _retry(self, delivery: Delivery, delay: float, error: bytes, timing: Timing) -> Settlement:
         operation, delay_ms = delivery.operation, int(delay * 1000)
@@ -202,10 +206,13 @@ class Settler:
             changes = {"phase": PHASE_FAILURE, "error": error, "error_type": error_type}
             follow_up = self._follow_up(delivery, changes)
         status = b"failed" if verb == "fail" else b"rejected"
-        record = self._record(status, delivery, timing, encode_error(error, error_type) if self._keeps_results else b"")
+        keeps, ttl_ms = self._keeps_results, self._ttl_ms
+        if operation.result_ttl is not None:
+            keeps, ttl_ms = _keeping(operation.result_ttl)
+        record = self._record(status, delivery, timing, encode_error(error, error_type) if keeps else b"")
         operation_id = delivery.operation_id if operation.processor else ""
         packed = pack((delivery.token, operation_id, record, operation.deduplication_key, follow_up, letter))
-        return Settlement(delivery, verb, packed, self._ttl_ms, follow_up, timing.duration_s)
+        return Settlement(delivery, verb, packed, ttl_ms, follow_up, timing.duration_s)
 
     def _follow_up(self, delivery: Delivery, changes: dict[str, object]) -> bytes:
         changes = {"operation_id": delivery.operation_id, **changes}
@@ -217,6 +224,11 @@ class Settler:
         attempts = operation.attempts + (status != b"rejected")
         times_ms = (timing.ended_ms, int(operation.timestamp * 1000), timing.started_ms)
         return encode_record(status, operation, delivery.queue, attempts, times_ms, self._worker, body)
+
+
+def _keeping(result_ttl: float) -> tuple[bool, int]:
+    """Whether a record keeps its result, and its lifetime in ms; a foreign item may ask for anything."""
+    return result_ttl > 0, int(min(max(result_ttl, 0), _LONGEST_S) * 1000) or _TOMBSTONE_MS
 
 
 def _pack_complete(delivery: Delivery, record: bytes, follow_up: bytes) -> bytes:

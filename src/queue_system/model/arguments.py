@@ -32,6 +32,7 @@ class BatchOptions:
     custom_serializer: Callable[[Any], Any] | None = None
     delay: float = 0.0
     durability: str | None = None
+    result_ttl: float | None = None
 
 
 def check_batch_options(options: dict[str, Any]) -> BatchOptions:
@@ -82,6 +83,15 @@ def check_seconds(field: str, value: Any) -> float:
     if not _is_number(value) or not 0 < value <= _LONGEST_S:
         limit = f"{_LONGEST_S:.0f}"
         raise InvalidInputError(field, f"{shown(value)} is not usable; use seconds above 0 and up to {limit}, or None")
+    return float(value)
+
+
+def check_lifetime(field: str, value: Any) -> float:
+    """Return a finite number of seconds of at least 0, or raise InvalidInputError."""
+    if not _is_number(value) or not 0 <= value <= _LONGEST_S:
+        raise InvalidInputError(
+            field, f"{shown(value)} is not usable; use a number of seconds from 0 to {_LONGEST_S:.0f}, or None"
+        )
     return float(value)
 
 

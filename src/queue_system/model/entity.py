@@ -39,7 +39,7 @@ def encode_entity(entity: object, serializer: Serializer | None = None, field: s
     # The usual entity survives a round trip unchanged, which proves in C that JSON carries it.
     try:
         encoded = _encoder.encode(entity)
-        if _decoder.decode(encoded) == entity and not _is_too_deep(encoded):
+        if _decoder.decode(encoded) == entity and (len(encoded) < SHALLOW_BYTES or not _is_too_deep(encoded)):
             return encoded
     except Exception:  # noqa: BLE001, S110 - the slow way finds out what is wrong, and where
         pass

@@ -91,6 +91,10 @@ class Keys:
         """Return the record of one operation."""
         return f"{self.prefix}operation:{operation_id}"
 
+    def change(self, operation_id: str) -> str:
+        """Return the stream that tells those who wait that an operation's record has changed."""
+        return f"{self.prefix}change:{operation_id}"
+
     def inflight(self, incarnation: str) -> str:
         """Return the hash of what one incarnation holds."""
         return f"{self.prefix}inflight:{incarnation}"

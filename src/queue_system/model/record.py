@@ -6,8 +6,9 @@ A record is one string: a line of fields between tabs, of which scripts read the
 from __future__ import annotations
 
 import base64
+import re
 import sys
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -15,6 +16,7 @@ from queue_system.errors import UndecodableItemError
 from queue_system.model.operation import Operation, change_item, decode_item
 
 _encoder = msgspec.json.Encoder()
+_LONGEST_NUMBER: Final = 20
 
 
 def encode_record(  # noqa: PLR0913, PLR0917 - a record has that many fields
@@ -33,6 +35,43 @@ def encode_record(  # noqa: PLR0913, PLR0917 - a record has that many fields
     return b"%b\t%b\t%d\t%b\t%b\t%d\t%d\t%d\t%b\n%b" % (
         status, nonce, touched, queue, dedup_key, attempts, queued, started, worker, body,
     )  # fmt: skip
+
+
+class Record(msgspec.Struct, frozen=True):
+    """A record as it was read. Times are in ms of the server's time; 0 where the record does not tell."""
+
+    status: str
+    queue: str
+    attempts: int
+    touched_ms: int
+    queued_ms: int
+    started_ms: int
+    worker: str
+    body: dict[str, Any]
+
+
+_STATUS = re.compile(r"queued|delayed|running|succeeded|failed|rejected")
+
+
+def decode_record(record: bytes) -> Record:
+    """Read what `encode_record` or the script `enqueue` wrote; raise UndecodableItemError for anything else."""
+    head, _, body = record.partition(b"\n")
+    try:
+        status, _, touched, queue, _, *rest = head.decode().split("\t")
+        attempts, queued, started, worker = rest or ("0", "0", "0", "")
+        members = msgspec.json.decode(body, type=dict[str, Any]) if body else {}
+        if not _STATUS.fullmatch(status):
+            raise ValueError(f"status {status!r:.40}")
+        times = _whole(touched), _whole(queued), _whole(started)
+        return Record(status, queue, _whole(attempts), *times, worker, members)
+    except (ValueError, RecursionError, msgspec.MsgspecError) as error:
+        raise UndecodableItemError(f"not a record: {error}") from error
+
+
+def _whole(text: str) -> int:
+    if len(text) > _LONGEST_NUMBER:
+        raise ValueError("a number has too many digits")
+    return int(text)
 
 
 def encode_error(error: str, error_type: str) -> bytes:

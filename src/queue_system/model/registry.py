@@ -92,8 +92,11 @@ class Registry:
         fn = callable_or_name
         if not callable(fn):
             raise InvalidInputError(field_name, f"{shown(fn)} is neither a callable nor a name")
-        known = self._known(fn)
-        if known is not None:
+        try:
+            known = self._references.get(fn)
+        except TypeError:  # it has no hash
+            known = None
+        if known is not None and self._callables.get((known.module, known.name)) == fn:
             return known
         name, module = _name_of(fn, field_name), _module_of(fn)
         with self._lock:
@@ -102,13 +105,6 @@ class Registry:
             with contextlib.suppress(TypeError):  # it has no hash
                 self._references[fn] = reference
         return reference
-
-    def _known(self, fn: Processor) -> Reference | None:
-        try:
-            known = self._references.get(fn)
-        except TypeError:  # it has no hash
-            return None
-        return known if known is not None and self._callables.get((known.module, known.name)) == fn else None
 
     def _tell_apart(self, name: str, module: str | None) -> str:
         """Closures and methods of one name are different callables, though nothing but this process knows them."""

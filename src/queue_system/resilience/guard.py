@@ -10,7 +10,7 @@ from typing import Any, Final, ParamSpec, TypeVar, cast
 
 from queue_system.resilience.validation import qualified_name
 
-__all__ = ["try_catch"]
+__all__ = ["report", "try_catch"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -35,7 +35,7 @@ def try_catch(fn: Callable[P, R]) -> Callable[P, R]:
         try:
             return fn(*args, **kwargs)
         except Exception as error:
-            _report(operation, args, error)
+            report(operation, args, error)
             raise
 
     return wrapper
@@ -47,13 +47,14 @@ def _guard_async(fn: Callable[P, Awaitable[Any]], operation: str) -> Callable[P,
         try:
             return await fn(*args, **kwargs)
         except Exception as error:
-            _report(operation, args, error)
+            report(operation, args, error)
             raise
 
     return wrapper
 
 
-def _report(operation: str, args: tuple[object, ...], error: Exception) -> None:
+def report(operation: str, args: tuple[object, ...], error: Exception) -> None:
+    """Log and note an error that leaves `operation`, as `try_catch` says."""
     notes: list[str] = getattr(error, "__notes__", [])
     if not any(note.startswith(_NOTE_PREFIX) for note in notes):
         _log(operation, args, error)

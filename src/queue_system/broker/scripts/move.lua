@@ -4,7 +4,7 @@
 --           then for each item: token · value as read · "next", "later" or "reject" · new value or dead letter
 --           · id · record · record lifetime in ms · deduplication key · value of the callback item ("" for none)
 -- Reply     {items moved, tokens left}
--- Uses      put_back.lua bury.lua
+-- Uses      put_back.lua bury.lua tell.lua
 -- Invariant an item moves once, and only as it was read; the incarnation's entry goes when nothing is left.
 local prefix, incarnation = KEYS[1], ARGV[1]
 local workers, inflight, dedup = prefix .. 'workers', prefix .. 'inflight:' .. incarnation, prefix .. 'dedup'
@@ -30,6 +30,7 @@ for i = 3, #ARGV, 9 do
         redis.call('SET', prefix .. 'operation:' .. id, record, 'PX', ttl_ms)
         if dedup_key ~= '' and redis.call('HGET', dedup, dedup_key) == id then redis.call('HDEL', dedup, dedup_key) end
         redis.pcall('HINCRBY', prefix .. 'metrics', 'rejected', 1)
+        tell(id)
       end
       if follow_up ~= '' then put_back('RPUSH', token, follow_up) end
     else

@@ -2,6 +2,7 @@
 -- KEYS      1 prefix of every key
 -- ARGV      1 queue ("high:NAME"), then members of the delayed set to remove (none: items of the list are removed)
 -- Reply     items removed
+-- Uses      tell.lua
 -- Invariant a deduplication key goes only while it still names the removed operation.
 local prefix, queue = KEYS[1], ARGV[1]
 local priority, name = string.match(queue, '^(%a+):(.+)$')
@@ -19,6 +20,7 @@ local function forget(item)
   key = key or ''
   if key ~= '' and redis.call('HGET', dedup, key) == id then redis.call('HDEL', dedup, key) end
   redis.call('DEL', prefix .. 'operation:' .. id)
+  tell(id)
 end
 
 local removed = 0

@@ -10,7 +10,7 @@
 --             running   token · id · record
 --           An id of "" writes no record: the delivery was a callback, its verdict stands already.
 -- Reply     a string with one letter for each delivery: "d" done · "l" lost; "lost" when the incarnation is unregistered
--- Uses      put_back.lua bury.lua
+-- Uses      put_back.lua bury.lua tell.lua
 -- Invariant sent again with the same settlement id it changes nothing and gives the same answer.
 local prefix, incarnation, settlement_id, most_letters = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3])
 local time = redis.call('TIME')
@@ -46,6 +46,7 @@ local function finish(i, ttl_ms, outcome)
   if id == '' then return end
   redis.call('SET', operation_prefix .. id, ARGV[i + 2], 'PX', ttl_ms)
   if dedup_key ~= '' and redis.call('HGET', dedup, dedup_key) == id then redis.call('HDEL', dedup, dedup_key) end
+  tell(id)
   count(outcome)
 end
 
@@ -77,6 +78,7 @@ function verbs.retry(i)
     redis.pcall('ZADD', prefix .. 'wake:' .. (string.match(ARGV[i + 3], '^%a+:([^\n]+)\n') or ''), 0, 'r')
   end
   redis.call('SET', operation_prefix .. ARGV[i + 1], ARGV[i + 2])
+  tell(ARGV[i + 1])
   count('retried')
   return true
 end
@@ -94,6 +96,7 @@ function verbs.running(i)
   local status = type(record) == 'string' and string.match(record, '^%a+')
   if status == 'succeeded' or status == 'failed' or status == 'rejected' then return false end
   redis.call('SET', key, ARGV[i + 2])
+  tell(ARGV[i + 1])
   return true
 end
 

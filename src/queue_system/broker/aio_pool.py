@@ -1,0 +1,105 @@
+"""Runs commands in coroutines; each event loop has connections of its own. Never decides what a reply means."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import Final, TypeVar
+
+from queue_system.broker.aio import AioTransport
+from queue_system.broker.connection import Endpoint
+from queue_system.broker.protocol import Command
+from queue_system.errors import ServerUnreachableError
+from queue_system.resilience.backoff import backoff_delay
+
+T = TypeVar("T")
+
+_MAX_IDLE: Final = 32
+
+
+class AioPool:
+    """Connections for the async twins. They are opened when needed and closed with the event loop that uses them."""
+
+    def __init__(self, endpoint: Callable[[], Endpoint], retries: int) -> None:
+        self._endpoint = endpoint
+        self._retries = retries
+        self._loops: dict[asyncio.AbstractEventLoop, _Idle] = {}
+
+    async def run_many(self, commands: Sequence[Command[T]], *, together: bool = False) -> list[T]:
+        """Run commands one after the other; on a lost connection send again, as SyncTransport does.
+
+        With `together`, all are sent at once on one connection, and all again.
+
+        Raises:
+            QueueSystemError: typed, after at most `retries` resends; those before the failed command were run.
+        """
+        replies: list[T] = []
+        attempt = 0
+        while True:
+            due = commands if together else commands[len(replies) : len(replies) + 1]
+            try:
+                replies += await self._exchange(due)
+            except ServerUnreachableError:
+                if attempt >= self._retries:
+                    raise
+                if attempt > 0:
+                    await asyncio.sleep(backoff_delay(attempt - 1, 0.05, 2.0))
+                attempt += 1
+            if len(replies) == len(commands):
+                return replies
+
+    async def aclose(self) -> None:
+        """Close the idle connections of the running event loop."""
+        idle = self._loops.pop(asyncio.get_running_loop(), None)
+        if idle is not None:
+            await idle.keeper.aclose()
+
+    async def _exchange(self, commands: Sequence[Command[T]]) -> list[T]:
+        idle = await self._idle()
+        transport = idle.transports.pop() if idle.transports else AioTransport(self._endpoint)
+        try:
+            return await transport.run(*commands)
+        except ServerUnreachableError:
+            idle.close()  # the others lead to where this one did
+            raise
+        finally:
+            idle.put(transport)
+
+    async def _idle(self) -> _Idle:
+        loop = asyncio.get_running_loop()
+        idle = self._loops.get(loop)
+        if idle is None:
+            for ended in [known for known in list(self._loops) if known.is_closed()]:
+                self._loops.pop(ended, None)
+            idle = self._loops[loop] = _Idle()
+            await idle.keeper.asend(None)
+        return idle
+
+
+class _Idle:
+    """The idle connections of one event loop, which closes them when it shuts its async generators down."""
+
+    def __init__(self) -> None:
+        self.transports: list[AioTransport] = []
+        self.closed = False
+        self.keeper = self._keep()
+
+    def put(self, transport: AioTransport) -> None:
+        """Keep a connection for the next command, unless there are enough."""
+        if self.closed or len(self.transports) >= _MAX_IDLE:
+            transport.close()
+        else:
+            self.transports.append(transport)
+
+    def close(self) -> None:
+        """Close what is idle."""
+        while self.transports:
+            self.transports.pop().close()
+
+    async def _keep(self) -> AsyncGenerator[None, None]:
+        try:
+            yield
+        finally:
+            self.closed = True
+            self.close()
+            await asyncio.sleep(0)  # lets the loop see them closed

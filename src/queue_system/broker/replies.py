@@ -1,0 +1,142 @@
+"""What the server's replies mean, as typed values. Pure; never sends anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+_LONGEST_NUMBER: Final = 20  # digits of a 64-bit number
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What a claim brought. Each of `values` is a queue, a line feed and an item, or None for one settled meanwhile."""
+
+    now_ms: int
+    next_due_ms: int
+    more: bool
+    wrong_keys: tuple[bytes, ...]
+    first_token: int
+    values: Sequence[bytes | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """The answer to a beat: is the incarnation registered, what does it hold, how many incarnations are there."""
+
+    alive: bool
+    tokens: int
+    incarnations: int
+
+
+@dataclass(frozen=True, slots=True)
+class StatusPage:
+    """A page of list lengths; the other members come with the first page only."""
+
+    cursor: str
+    lists: dict[str, int]
+    failures: int = 0
+    system_errors: int = 0
+    delayed: int = 0
+    running: int = 0
+    now_ms: int = 0
+    counters: dict[str, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """The record of an operation, or b"", the server's time, and the last change that was told."""
+
+    record: bytes
+    now_ms: int
+    last_change: str
+
+
+def identity(reply: Any) -> Any:
+    """Return a reply as it came."""
+    return reply
+
+
+def first(reply: Any) -> Any:
+    """Return the first member."""
+    return reply[0]
+
+
+def parse_enqueued(reply: Any) -> Any:
+    """Read one answer for each operation."""
+    return [1] * reply if isinstance(reply, int) else reply
+
+
+def parse_claim(reply: Any) -> Claimed | None:
+    """Read a claim; None: the incarnation is unregistered."""
+    if len(reply) == 1:
+        return None
+    _, now_ms, next_due_ms, more, wrong, first_token = reply[:6]
+    return Claimed(now_ms, next_due_ms, bool(more), tuple(wrong), first_token, reply[6:])
+
+
+def parse_pulse(reply: Any) -> Pulse:
+    """Read the answer to a beat."""
+    alive, tokens, incarnations = reply
+    return Pulse(alive == 1, tokens, incarnations)
+
+
+def parse_sweep(reply: Any) -> tuple[str, int]:
+    """Read the next cursor and how many lists were found."""
+    return reply[0].decode(), reply[1]
+
+
+def parse_status(reply: Any) -> StatusPage:
+    """Read a page of lengths."""
+    lists = {key.decode(errors="replace"): length for key, length in _pairs(reply[1])}
+    cursor, _, *once = reply
+    if not once:
+        return StatusPage(cursor.decode(), lists)
+    failures, system_errors, delayed, running, now_ms, flat = once
+    counters = {name.decode(errors="replace"): int(value) for name, value in _pairs(flat) if _is_number(value)}
+    return StatusPage(cursor.decode(), lists, failures, system_errors, delayed, running, now_ms, counters)
+
+
+def parse_look(reply: Any) -> Look:
+    """Read what a look found."""
+    return Look(reply[0], reply[1], reply[2].decode())
+
+
+def parse_incarnations(reply: Any) -> dict[str, bytes]:
+    """Read incarnations and their entries."""
+    return {field.decode(errors="replace"): entry for field, entry in _pairs(reply)}
+
+
+def parse_held(reply: Any) -> tuple[str, dict[bytes, bytes]]:
+    """Read the next cursor and a page of tokens with their values."""
+    return reply[0].decode(), {token: value for token, value in _pairs(reply[1]) if not token.startswith(b"#")}
+
+
+def parse_tokens(reply: Any) -> list[int]:
+    """Read tokens, fields of other kinds left out."""
+    return [int(token) for token in reply if _is_number(token)]
+
+
+def parse_delayed(reply: Any) -> tuple[str, list[bytes]]:
+    """Read the next cursor and a page of members."""
+    return reply[0].decode(), reply[1][::2]
+
+
+def parse_info(reply: Any) -> dict[str, str]:
+    """Read the server's description of itself."""
+    lines = (line.partition(":") for line in reply.decode(errors="replace").splitlines() if ":" in line)
+    return {name: value for name, _, value in lines}
+
+
+def parse_setting(reply: Any) -> dict[str, str]:
+    """Read settings."""
+    return {name.decode(): value.decode(errors="replace") for name, value in _pairs(reply)}
+
+
+def _is_number(text: bytes) -> bool:
+    return text.isdigit() and len(text) <= _LONGEST_NUMBER
+
+
+def _pairs(flat: Sequence[Any]) -> Iterable[tuple[Any, Any]]:
+    return zip(flat[::2], flat[1::2], strict=True)

@@ -1,0 +1,207 @@
+"""What `enqueue` does: check, encode, send, describe the answer. Never runs an operation."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any, Final
+
+from queue_system.broker.commands import NewOperation, split_batch
+from queue_system.broker.protocol import Group
+from queue_system.clock import ms_since, unix_seconds
+from queue_system.config import QueueConfig
+from queue_system.durability import confirmed
+from queue_system.errors import InvalidInputError, ItemTooLargeError
+from queue_system.model.arguments import (
+    BatchOptions,
+    check_column,
+    check_durability,
+    check_lifetime,
+    check_list,
+    check_seconds,
+    check_unique,
+    delay_milliseconds,
+)
+from queue_system.model.entity import encode_entities, encode_entity
+from queue_system.model.keys import check_identifier, join_queue, queue_name_from
+from queue_system.model.operation import Operation, encode_item, encode_tail
+from queue_system.model.registry import Processor
+from queue_system.model.retry import QueueRetryConfig
+from queue_system.steps import Steps
+
+AT_ONCE: Final = 0.0
+
+
+def fresh_id() -> str:
+    """Return a random operation id of 32 hexadecimal digits."""
+    return os.urandom(16).hex()
+
+
+def describe_operation(  # noqa: PLR0913, PLR0917 - the arguments of `enqueue`
+    config: QueueConfig,
+    processor: Processor | str,
+    retry_config: QueueRetryConfig | None = None,
+    on_success: Processor | str | None = None,
+    on_failure: Processor | str | None = None,
+    timeout: float | None = None,
+    result_ttl: float | None = None,
+) -> Operation:
+    """Return an operation with the members that do not depend on the entity. Raises InvalidInputError."""
+    reference = config.registry.reference
+    name = reference(processor, "processor")
+    operation = Operation(processor=name.name, processor_module=name.module)
+    if on_success is not None:
+        name = reference(on_success, "on_success")
+        operation.on_success, operation.on_success_module = name.name, name.module
+    if on_failure is not None:
+        name = reference(on_failure, "on_failure")
+        operation.on_failure, operation.on_failure_module = name.name, name.module
+    if timeout is not None:
+        operation.timeout = check_seconds("timeout", timeout)
+    if result_ttl is not None:
+        operation.result_ttl = check_lifetime("result_ttl", result_ttl)
+    if retry_config is not None:
+        if not isinstance(retry_config, QueueRetryConfig):
+            raise InvalidInputError("retry_config", f"a {type(retry_config).__name__} is no QueueRetryConfig")
+        if not retry_config.is_default:
+            operation.max_attempts, operation.delays = retry_config.max_attempts, retry_config.delays
+            operation.retry_timeout = retry_config.timeout
+    return operation
+
+
+def enqueue_steps(  # noqa: PLR0913 - the arguments of `enqueue`
+    config: QueueConfig,
+    operation: Operation,
+    entity: Any,
+    queue_name: str | None,
+    priority: str,
+    *,
+    serializer: Callable[[Any], Any] | None = None,
+    operation_id: str | None = None,
+    delay: float = AT_ONCE,
+    durability: str | None = None,
+) -> Steps[dict[str, Any]]:
+    """Encode one operation and put it into its queue; the answer is that of `enqueue`."""
+    started_ns = time.perf_counter_ns()
+    queue = join_queue(priority, _queue_name_of(operation.processor) if queue_name is None else queue_name)
+    delay_ms = 0 if delay is AT_ONCE else delay_milliseconds(delay)
+    durability = config.durability if durability is None else check_durability(durability)
+    if operation_id is None:
+        operation_id, nonce = fresh_id(), ""  # a fresh id is its own proof of the call
+    else:
+        nonce = operation.nonce = secrets.token_hex(8)
+        check_identifier(operation_id, "operation_id")
+    key = operation.deduplication_key
+    encoded = encode_entity(entity, serializer)
+    operation.timestamp = unix_seconds()
+    sealing = config.sealing
+    encode = encode_item if sealing is None else sealing.encoder(queue)
+    item = encode(operation_id, encoded, encode_tail(operation))
+    if len(item) > config.max_item_bytes:
+        raise _too_large(config, item, "entity")
+    new = NewOperation(operation_id, item, key)
+    command = config.commands.enqueue(
+        queue, nonce, (new,), delay_ms=delay_ms, dedup_ttl_ms=int(config.dedup_ttl * 1000)
+    )
+    if durability == "fast":
+        (answer,) = yield command
+    else:
+        ((answer,),) = yield from confirmed(config, (command,), durability, (operation_id,))
+    if answer == 1:
+        config.metrics.add_many("enqueued", 1)
+    has_callbacks = operation.on_success is not None or operation.on_failure is not None
+    return _answer(operation_id, answer, has_callbacks, ms_since(started_ns))
+
+
+def batch_steps(
+    config: QueueConfig, entities: Sequence[Any], processor: Processor | str, options: BatchOptions
+) -> Steps[list[dict[str, Any]]]:
+    """Encode operations that differ in entity, id and deduplication key only, and put them into one queue."""
+    started_ns = time.perf_counter_ns()
+    check_list("entities", entities)
+    template = describe_operation(
+        config,
+        processor,
+        options.retry_config,
+        options.on_success,
+        options.on_failure,
+        options.timeout,
+        options.result_ttl,
+    )
+    name = _queue_name_of(template.processor) if options.queue_name is None else options.queue_name
+    queue = join_queue(options.priority, name)
+    delay_ms = delay_milliseconds(options.delay)
+    durability = check_durability(options.durability, config.durability)
+    operations = _prepare(config, queue, entities, template, options)
+    ttl_ms = int(config.dedup_ttl * 1000)
+    enqueue = config.commands.enqueue
+    commands = [
+        enqueue(queue, template.nonce, chunk, delay_ms=delay_ms, dedup_ttl_ms=ttl_ms)
+        for chunk in split_batch(operations)
+    ]
+    if not commands:
+        replies = []
+    elif durability == "fast":
+        replies = yield Group(commands)
+    else:
+        replies = yield from confirmed(config, commands, durability, [new.operation_id for new in operations])
+    answers = [answer for reply in replies for answer in reply]
+    duration_ms = ms_since(started_ns)
+    if operations:
+        config.metrics.add_many("enqueued", answers.count(1))
+        config.metrics.log_batch("enqueue", len(operations), duration_ms)
+    has_callbacks = options.on_success is not None or options.on_failure is not None
+    return [
+        _answer(new.operation_id, answer, has_callbacks, duration_ms)
+        for new, answer in zip(operations, answers, strict=True)
+    ]
+
+
+def _prepare(
+    config: QueueConfig, queue: str, entities: Sequence[Any], template: Operation, options: BatchOptions
+) -> list[NewOperation]:
+    """Encode a batch. The template gets what all have in common, and keeps the last one's deduplication key."""
+    ids = check_unique("operation_id", check_column("operation_id", options.operation_id, len(entities)))
+    dedup_keys = check_column("deduplication_key", options.deduplication_key, len(entities))
+    template.nonce = "" if ids is None else secrets.token_hex(8)
+    template.timestamp = unix_seconds()
+    base = secrets.token_hex(12)
+    tail = encode_tail(template)
+    encode = encode_item if config.sealing is None else config.sealing.encoder(queue)
+    operations = []
+    for i, entity in enumerate(encode_entities(entities, options.custom_serializer)):
+        operation_id, key = f"{base}{i:08x}" if ids is None else ids[i], ""
+        if dedup_keys is not None:
+            template.deduplication_key = key = dedup_keys[i]
+            tail = encode_tail(template)
+        item = encode(operation_id, entity, tail)
+        if len(item) > config.max_item_bytes:
+            raise _too_large(config, item, f"entities[{i}]")
+        operations.append(NewOperation(operation_id, item, key))
+    return operations
+
+
+@lru_cache(maxsize=1024)
+def _queue_name_of(processor: str) -> str:
+    return queue_name_from(processor.partition("#")[0].rpartition(".")[2])
+
+
+def _too_large(config: QueueConfig, item: bytes, field: str) -> ItemTooLargeError:
+    return ItemTooLargeError(
+        field,
+        f"the item has {len(item)} bytes, more than max_item_bytes = {config.max_item_bytes};"
+        " keep large data elsewhere and enqueue a reference to it",
+    )
+
+
+def _answer(operation_id: str, answer: int | bytes, has_callbacks: bool, duration_ms: float) -> dict[str, Any]:  # noqa: FBT001 - told on
+    """Turn the script's answer for one operation into what `enqueue` returns."""
+    return {
+        "operation_id": answer.decode() if isinstance(answer, bytes) else operation_id,
+        "status": "queued" if answer == 1 else "duplicate",
+        "has_callbacks": has_callbacks,
+        "enqueue_time_ms": duration_ms,
+    }

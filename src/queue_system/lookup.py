@@ -1,0 +1,139 @@
+"""What became of an operation: read its record, or wait until it changes. Never changes an operation."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any, Final
+
+import msgspec
+
+from queue_system.broker.replies import Look
+from queue_system.config import QueueConfig
+from queue_system.errors import UnknownOperationError, WaitTimeoutError
+from queue_system.model.arguments import check_lifetime
+from queue_system.model.keys import check_identifier
+from queue_system.model.record import decode_record
+from queue_system.steps import Steps
+
+_STATUS: Final = {"rejected": "system_error"}
+_FINAL: Final = frozenset({"succeeded", "failed", "system_error"})
+_WATCH_S: Final = 10.0
+_SHARE: Final = 0.5  # of connection_timeout: how long one blocking read lasts, so that the connection does not give up
+
+
+class OperationRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of an operation. Times are Unix seconds of the server's clock, None where not known.
+
+    `status` is `"queued"`, `"delayed"`, `"running"`, `"succeeded"`, `"failed"` or `"system_error"`. Running is noted
+    once an operation runs for about 100 ms.
+    """
+
+    operation_id: str
+    status: str
+    queue: str
+    priority: str
+    attempts: int
+    """Executions so far, one under way included."""
+    enqueued_at: float | None = None
+    due_at: float | None = None
+    """When a delayed operation is due."""
+    started_at: float | None = None
+    """When the last execution began."""
+    finished_at: float | None = None
+    updated_at: float
+    result: Any = None
+    result_error: str | None = None
+    """Why the result could not be kept, if it could not."""
+    error: str | None = None
+    error_type: str | None = None
+    worker: str | None = None
+    """`host:pid` of the worker that wrote this."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing more will come but callbacks."""
+        return self.status in _FINAL
+
+
+def operation_steps(config: QueueConfig, operation_id: str) -> Steps[OperationRecord | None]:
+    """Return what is known of an operation, or None."""
+    look = yield config.commands.look(check_identifier(operation_id, "operation_id"))
+    return _record_of(config, operation_id, look)
+
+
+def wait_steps(config: QueueConfig, operation_id: str, timeout: float | None) -> Steps[OperationRecord]:
+    """Return the record of an operation once it is finished.
+
+    Raises:
+        UnknownOperationError: nothing is known of it, or no longer.
+        WaitTimeoutError: it has not ended within `timeout` seconds.
+    """
+    known: OperationRecord | None = None
+    ends = math.inf if timeout is None else time.monotonic() + check_lifetime("timeout", timeout)
+    while True:
+        left = ends - time.monotonic()
+        known = yield from change_steps(config, operation_id, known, left)
+        if known is None:
+            raise UnknownOperationError(operation_id)
+        if known.finished:
+            return known
+        if time.monotonic() >= ends:
+            raise WaitTimeoutError(f"operation {operation_id!r} is {known.status} after {timeout} s")
+
+
+def change_steps(
+    config: QueueConfig, operation_id: str, known: OperationRecord | None, timeout: float
+) -> Steps[OperationRecord | None]:
+    """Return what is known of an operation as soon as it differs from `known`, at the latest after `timeout` s.
+
+    Woken by the settlement; it looks by itself every few s, should a wake-up be lost.
+    """
+    check_identifier(operation_id, "operation_id")
+    ends = time.monotonic() + timeout
+    while True:
+        look = yield config.commands.look(operation_id, int(_WATCH_S * 1000))
+        found = _record_of(config, operation_id, look)
+        left = ends - time.monotonic()
+        if found is None or found != known or left <= 0:
+            return found
+        wait_s = min(left, config.connection_timeout * _SHARE, _WATCH_S * _SHARE)
+        yield config.commands.wait_for_change(operation_id, look.last_change, math.ceil(wait_s * 1000))
+
+
+def _record_of(config: QueueConfig, operation_id: str, look: Look) -> OperationRecord | None:
+    if not look.record:
+        return None
+    record = decode_record(look.record)
+    priority, _, queue = record.queue.partition(":")
+    status = _STATUS.get(record.status, record.status)
+    is_delayed = status == "delayed"
+    if is_delayed and record.touched_ms <= look.now_ms:
+        status = "queued"
+    fresh = not record.queued_ms and not is_delayed  # as `enqueue` wrote it
+    result = record.body.get("result")
+    return OperationRecord(
+        operation_id=operation_id,
+        status=status,
+        queue=queue,
+        priority=priority,
+        attempts=record.attempts,
+        enqueued_at=_seconds(record.touched_ms if fresh else record.queued_ms),
+        due_at=_seconds(record.touched_ms if is_delayed else 0),
+        started_at=_seconds(record.started_ms),
+        finished_at=_seconds(record.touched_ms if status in _FINAL else 0),
+        updated_at=record.touched_ms / 1000,
+        result=result if config.sealing is None else config.sealing.decrypt(result, "result"),
+        result_error=_text(record.body.get("result_error")),
+        error=_text(record.body.get("error")),
+        error_type=_text(record.body.get("error_type")),
+        worker=record.worker or None,
+    )
+
+
+def _seconds(milliseconds: int) -> float | None:
+    return milliseconds / 1000 if milliseconds else None
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
