@@ -1,4 +1,4 @@
-"""The virtual environment of each peer and the commands that start it. Never installs into the project's own."""
+"""The virtual environment of each contestant and the commands that start it. Never installs into the project's own."""
 
 from __future__ import annotations
 
@@ -8,20 +8,18 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.roster import HOME, NODE, Contestant
+from benchmarks.roster import NODE, OWN, Contestant
 
 ROOT = Path(__file__).parents[1]
 _CONTESTANTS = Path(__file__).parent / "contestants"
 _BULLMQ = _CONTESTANTS / "bullmq" / "contestant.mjs"
 _FOLDER = ROOT / ".bench"
 _NODE_FOLDER = _FOLDER / "node"
-_HOME_PACKAGES = ("redis", "hiredis", "msgspec", "uvloop", "queue-system")
+_OWN_PACKAGES = ("redis", "hiredis", "msgspec", "uvloop", "queue-system")
 
 
 def prepare(contestant: Contestant) -> None:
-    """Install the latest releases of a peer, unless its environment exists. Delete `.bench` to renew them all."""
-    if contestant.environment == HOME:
-        return
+    """Install the latest releases, unless the environment exists. Delete `.bench` to renew them all."""
     mark = _FOLDER / f"{contestant.environment}.installed"
     if mark.exists():
         return
@@ -64,8 +62,8 @@ def versions(contestant: Contestant) -> dict[str, str]:
         }
     listing = json.loads(_run(str(_python(contestant)), "-m", "pip", "list", "--format", "json"))
     found = {entry["name"].lower(): entry["version"] for entry in listing}
-    wanted: tuple[str, ...] = _HOME_PACKAGES
-    if contestant.environment != HOME:
+    wanted: tuple[str, ...] = _OWN_PACKAGES
+    if contestant.environment != OWN:
         wanted = tuple(name.partition("[")[0] for name in contestant.requirements)
         wanted += ("redis", "coredis")
     return {name: found[name] for name in dict.fromkeys(wanted) if name in found}
@@ -76,8 +74,6 @@ def _environment(contestant: Contestant) -> Path:
 
 
 def _python(contestant: Contestant) -> Path:
-    if contestant.environment == HOME:
-        return Path(sys.executable)
     return _environment(contestant) / "bin" / "python"
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-HOME = ""  # the environment that the runner itself lives in
+OWN = "queue_system"
+"""The environment of this queue and the floor: what a user has, since redis-py imports what it finds installed."""
 NODE = "node"
 
 
@@ -20,9 +21,9 @@ class Contestant:
     name: str
     module: str
     probe: int
-    environment: str = HOME
+    environment: str = OWN
     variant: str = ""
-    requirements: tuple[str, ...] = ()
+    requirements: tuple[str, ...] = ("--editable", ".", "uvloop")
     lacks: Mapping[str, str] = field(default_factory=dict)
 
 

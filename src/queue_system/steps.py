@@ -91,3 +91,4 @@ def _annotate(method: Callable[..., Any], steps: Callable[..., Any]) -> None:
     """Let the signature tell the result, not the steps to it."""
     result = str(steps.__annotations__["return"]).removeprefix("Steps[").removesuffix("]")
     method.__annotations__ = {**steps.__annotations__, "return": result}
+    vars(method)["__signature__"] = inspect.signature(steps).replace(return_annotation=result)

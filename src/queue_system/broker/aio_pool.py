@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Final, TypeVar
 
@@ -14,7 +15,8 @@ from queue_system.resilience.backoff import backoff_delay
 
 T = TypeVar("T")
 
-_MAX_IDLE: Final = 32
+_MOST: Final = 32
+"""How many connections of one event loop are kept, and used at once; blocking commands come on top."""
 
 
 class AioPool:
@@ -56,14 +58,16 @@ class AioPool:
 
     async def _exchange(self, commands: Sequence[Command[T]]) -> list[T]:
         idle = await self._idle()
-        transport = idle.transports.pop() if idle.transports else AioTransport(self._endpoint)
-        try:
-            return await transport.run(*commands)
-        except ServerUnreachableError:
-            idle.close()  # the others lead to where this one did
-            raise
-        finally:
-            idle.put(transport)
+        blocks = any(command.blocks for command in commands)
+        async with contextlib.nullcontext() if blocks else idle.turns:
+            transport = idle.transports.pop() if idle.transports else AioTransport(self._endpoint)
+            try:
+                return await transport.run(*commands)
+            except ServerUnreachableError:
+                idle.close()  # the others lead to where this one did
+                raise
+            finally:
+                idle.put(transport)
 
     async def _idle(self) -> _Idle:
         loop = asyncio.get_running_loop()
@@ -81,12 +85,13 @@ class _Idle:
 
     def __init__(self) -> None:
         self.transports: list[AioTransport] = []
+        self.turns = asyncio.Semaphore(_MOST)
         self.closed = False
         self.keeper = self._keep()
 
     def put(self, transport: AioTransport) -> None:
         """Keep a connection for the next command, unless there are enough."""
-        if self.closed or len(self.transports) >= _MAX_IDLE:
+        if self.closed or len(self.transports) >= _MOST:
             transport.close()
         else:
             self.transports.append(transport)

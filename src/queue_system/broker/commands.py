@@ -159,7 +159,8 @@ class Commands:
 
     def wait_for_change(self, operation_id: str, after: str, within_ms: int) -> Command[bool]:
         """Block until a change later than `after` is told, for at most `within_ms`. Reply: whether one was."""
-        return plain(bool, "XREAD", "COUNT", 1, "BLOCK", within_ms, "STREAMS", self.keys.change(operation_id), after)
+        stream = self.keys.change(operation_id)
+        return plain(bool, "XREAD", "COUNT", 1, "BLOCK", within_ms, "STREAMS", stream, after, blocks=True)
 
     def trim(self, dead_letters: str, letters: Sequence[bytes]) -> Command[int]:
         """Drop the given letters from `failures` or `system_errors`."""
@@ -168,7 +169,7 @@ class Commands:
     def wait_for_wake(self, names: Sequence[str], seconds: float) -> Command[bool]:
         """Block until a wake-up marker comes, for at most `seconds`. Reply: whether one came."""
         keys = [self.keys.wake(name) for name in names] or [self.keys.wake()]
-        return plain(bool, "BZPOPMIN", *keys, f"{seconds:.3f}")
+        return plain(bool, "BZPOPMIN", *keys, f"{seconds:.3f}", blocks=True)
 
     def register_queues(self, names: Sequence[str]) -> Command[int]:
         """Add the lists of some queues to the registry, so that a foreign LPUSH to them is noticed."""
@@ -202,12 +203,12 @@ class Commands:
 
 def wait_for_disk(within_ms: int) -> Command[int]:
     """Wait until the connection's last write is in the synced append-only file. Reply: 1, or 0 after `within_ms`."""
-    return plain(first, "WAITAOF", 1, 0, within_ms)
+    return plain(first, "WAITAOF", 1, 0, within_ms, blocks=True)
 
 
 def wait_for_replica(within_ms: int) -> Command[int]:
     """Wait until one replica has the connection's last write. Reply: how many have it."""
-    return plain(int, "WAIT", 1, within_ms)
+    return plain(int, "WAIT", 1, within_ms, blocks=True)
 
 
 def server_info(section: str = "server") -> Command[dict[str, str]]:

@@ -55,6 +55,8 @@ class Command(msgspec.Struct, Generic[T_co], frozen=True, gc=False):
     count: int
     body: bytes
     parse: Callable[[Any], T_co]
+    blocks: bool = False
+    """Whether the server may take its time before it replies."""
 
     def request(self, *, by_text: bool = False) -> bytes:
         """Return the bytes to send."""
@@ -75,6 +77,6 @@ class Group(msgspec.Struct, frozen=True, gc=False):
     together: bool = False
 
 
-def plain(parse: Callable[[Any], T], *arguments: Argument) -> Command[T]:
+def plain(parse: Callable[[Any], T], *arguments: Argument, blocks: bool = False) -> Command[T]:
     """Build a command that needs no script."""
-    return Command(str(arguments[0]), None, 0, b"*%d\r\n%b" % (len(arguments), pack(arguments)), parse)
+    return Command(str(arguments[0]), None, 0, b"*%d\r\n%b" % (len(arguments), pack(arguments)), parse, blocks)

@@ -1,0 +1,242 @@
+"""Looking up an operation and waiting for it, through a real server and a real worker."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+import redis
+
+from queue_system import (
+    InvalidInputError,
+    OperationRecord,
+    QueueConfig,
+    QueueManager,
+    QueueRetryConfig,
+    QueueWorker,
+    UndecodableItemError,
+    UnknownOperationError,
+    WaitTimeoutError,
+)
+from tests.flow.support import Inbox, MakeConfig, running
+from tests.support.logs import LineLogger
+from tests.support.waiting import eventually
+
+gates: dict[str, asyncio.Event] = {}
+
+
+async def pass_gate(entity: dict[str, Any]) -> Any:
+    """Wait until the test opens the gate that the entity names."""
+    await gates[entity["gate"]].wait()
+    return {"passed": entity["gate"]}
+
+
+async def echo(entity: Any) -> Any:
+    return entity
+
+
+async def fail(entity: Any) -> None:
+    raise ValueError("it cannot be done")
+
+
+@pytest.fixture
+def gate() -> asyncio.Event:
+    """The gate named "g"."""
+    gates["g"] = asyncio.Event()
+    return gates["g"]
+
+
+async def test_a_record_follows_its_operation_from_queued_over_running_to_succeeded(
+    config: QueueConfig, queue: QueueManager, gate: asyncio.Event
+) -> None:
+    operation_id = queue.enqueue({"gate": "g"}, pass_gate, priority="high")["operation_id"]
+    queued = queue.get_operation(operation_id)
+    assert queued is not None
+    assert (queued.status, queued.queue, queued.priority, queued.attempts) == ("queued", "pass_gate", "high", 0)
+    assert queued.enqueued_at == pytest.approx(time.time(), abs=5)
+    assert not queued.finished
+    async with running(QueueWorker(config)):
+        await eventually(lambda: _status(queue, operation_id) == "running", "the operation is noted as running")
+        gate.set()
+        done = await queue.await_for(operation_id, timeout=5)
+    assert (done.status, done.result, done.attempts, done.error) == ("succeeded", {"passed": "g"}, 1, None)
+    assert done.finished
+    assert None not in (done.enqueued_at, done.started_at, done.finished_at, done.worker)
+    assert queue.get_operation(operation_id) == done
+
+
+def _status(queue: QueueManager, operation_id: str) -> str:
+    record = queue.get_operation(operation_id)
+    return "" if record is None else record.status
+
+
+async def test_a_delayed_operation_says_when_it_is_due_and_is_queued_from_then_on(queue: QueueManager) -> None:
+    later = queue.enqueue({}, echo, delay=60)["operation_id"]
+    soon = queue.enqueue({}, echo, delay=0.05)["operation_id"]
+    record = queue.get_operation(later)
+    assert record is not None
+    assert record.status == "delayed"
+    assert record.due_at == pytest.approx(time.time() + 60, abs=5)
+    await eventually(lambda: _status(queue, soon) == "queued", "the operation is due")
+
+
+async def test_a_failed_operation_keeps_its_error(config: QueueConfig, queue: QueueManager) -> None:
+    operation_id = queue.enqueue({}, fail, retry_config=QueueRetryConfig(max_attempts=1))["operation_id"]
+    async with running(QueueWorker(config)):
+        record = await queue.await_for(operation_id, timeout=5)
+    assert (record.status, record.error, record.error_type) == ("failed", "it cannot be done", "ValueError")
+
+
+async def test_a_name_that_leads_nowhere_is_a_system_error(config: QueueConfig, queue: QueueManager) -> None:
+    operation_id = queue.enqueue({}, "no_such_module_anywhere.function")["operation_id"]
+    async with running(QueueWorker(config)):
+        record = await queue.await_for(operation_id, timeout=5)
+    assert (record.status, record.error_type) == ("system_error", "UnresolvableNameError")
+
+
+async def test_every_waiter_is_woken(config: QueueConfig, queue: QueueManager, gate: asyncio.Event) -> None:
+    operation_id = queue.enqueue({"gate": "g"}, pass_gate)["operation_id"]
+    async with running(QueueWorker(config)):
+        waiters = [asyncio.create_task(queue.await_for(operation_id, timeout=10)) for _ in range(20)]
+        waiters += [asyncio.create_task(asyncio.to_thread(queue.wait_for, operation_id, 10)) for _ in range(3)]
+        await eventually(lambda: _status(queue, operation_id) == "running", "the operation is noted as running")
+        gate.set()
+        records = await asyncio.gather(*waiters)
+    assert [record.status for record in records] == ["succeeded"] * 23
+
+
+async def test_a_waiter_is_woken_and_does_not_poll(
+    make_config: MakeConfig, client: redis.Redis, gate: asyncio.Event, prefix: str
+) -> None:
+    config = make_config(connection_timeout=60.0)  # so that one blocking read lasts longer than the test
+    queue = QueueManager(config)
+    operation_id = queue.enqueue({"gate": "g"}, pass_gate)["operation_id"]
+    async with running(QueueWorker(config)):
+        waiter = asyncio.create_task(queue.await_for(operation_id, timeout=30))
+        await eventually(lambda: _status(queue, operation_id) == "running", "the operation is noted as running")
+        await asyncio.sleep(0.1)  # the waiter blocks again after it was told of that
+        before = _reads(client)
+        gate.set()
+        started = time.monotonic()
+        await waiter
+        assert time.monotonic() - started < 4  # a blocking read alone would last 5 s
+        assert _reads(client) - before <= 2
+    assert client.zcard(f"{prefix}waiters") == 0 or client.zscore(f"{prefix}waiters", operation_id) is not None
+
+
+def _reads(client: redis.Redis) -> int:
+    stats: Any = client.info("commandstats")
+    return int(stats.get("cmdstat_xread", {"calls": 0})["calls"])
+
+
+async def test_waiting_ends_with_an_error_at_its_time_limit_and_the_operation_goes_on(
+    config: QueueConfig, queue: QueueManager, gate: asyncio.Event, log: LineLogger
+) -> None:
+    operation_id = queue.enqueue({"gate": "g"}, pass_gate)["operation_id"]
+    async with running(QueueWorker(config)):
+        with pytest.raises(WaitTimeoutError, match=operation_id):
+            await queue.await_for(operation_id, timeout=0.2)
+        with pytest.raises(TimeoutError):
+            await asyncio.to_thread(queue.wait_for, operation_id, 0)
+        gate.set()
+        assert (await queue.await_for(operation_id)).status == "succeeded"
+    assert "call failed" not in str(log.lines)
+
+
+def test_nothing_known_is_none_to_a_look_and_an_error_to_a_wait(queue: QueueManager) -> None:
+    assert queue.get_operation("never-heard-of") is None
+    with pytest.raises(UnknownOperationError, match="never-heard-of"):
+        queue.wait_for("never-heard-of", timeout=5)
+    with pytest.raises(LookupError):
+        queue.wait_for("never-heard-of")
+
+
+async def test_a_purge_ends_the_wait(queue: QueueManager) -> None:
+    operation_id = queue.enqueue({}, echo)["operation_id"]
+    waiter = asyncio.create_task(queue.await_for(operation_id, timeout=10))
+    await asyncio.sleep(0.1)
+    assert await queue.apurge_queue("echo") == 1
+    with pytest.raises(UnknownOperationError):
+        await waiter
+
+
+async def test_a_record_is_kept_as_long_as_the_operation_asks_for(
+    config: QueueConfig, queue: QueueManager, client: redis.Redis
+) -> None:
+    long, short, none, usual = (
+        queue.enqueue({"n": 1}, echo, result_ttl=ttl)["operation_id"] for ttl in (5000, 0.2, 0, None)
+    )
+    batch = queue.enqueue_batch([{}], echo, result_ttl=7000)[0]["operation_id"]
+    async with running(QueueWorker(config)):
+        for operation_id in (long, none, usual, batch):
+            await queue.await_for(operation_id, timeout=5)
+        await eventually(lambda: queue.get_operation(short) is None, "the record expires")
+
+    def ttl(operation_id: str) -> int:
+        return int(client.ttl(config.keys.operation(operation_id)))
+
+    assert 4900 < ttl(long) <= 5000
+    assert 290 < ttl(usual) <= 300
+    assert 6900 < ttl(batch) <= 7000
+    kept = queue.get_operation(none)
+    assert kept is not None
+    assert (kept.status, kept.result) == ("succeeded", None)  # that it ended is known for a minute, its result is not
+
+
+@pytest.mark.parametrize("ttl", [-1, "5", True, float("nan"), float("inf"), 1e10])
+def test_an_unusable_lifetime_is_named(queue: QueueManager, ttl: Any) -> None:
+    with pytest.raises(InvalidInputError, match="result_ttl"):
+        queue.enqueue({}, echo, result_ttl=ttl)
+
+
+@pytest.mark.parametrize(
+    "record", [b"", b"x", b"queued\t\tx\tnormal:a\t", b"succeeded\t\t1\tnormal:a\t\t1\t1\t1\tw\n{", b"\xff"]
+)
+def test_a_foreign_value_in_the_place_of_a_record_is_a_typed_error(
+    queue: QueueManager, config: QueueConfig, client: redis.Redis, record: bytes
+) -> None:
+    client.set(config.keys.operation("mine"), record or b"\0")
+    with pytest.raises(UndecodableItemError):
+        queue.get_operation("mine")
+    client.delete(config.keys.operation("mine"))
+    client.lpush(config.keys.operation("mine"), record)
+    assert queue.get_operation("mine") is None
+
+
+async def test_an_encrypted_result_is_read_as_it_was(make_config: MakeConfig) -> None:
+    class Mirror:
+        def encrypt(self, plain: bytes) -> bytes:
+            return plain[::-1]
+
+        def decrypt(self, sealed: bytes) -> bytes:
+            return sealed[::-1]
+
+    config = make_config(encryption=Mirror())
+    queue = QueueManager(config)
+    async with running(QueueWorker(config)):
+        record = await queue.await_for((await queue.aenqueue({"secret": 1}, echo))["operation_id"], timeout=5)
+    assert record.result == {"secret": 1}
+
+
+async def test_waiting_costs_nothing_once_nobody_waits(
+    config: QueueConfig, queue: QueueManager, client: redis.Redis, prefix: str
+) -> None:
+    """The settlement that finds only waits of the past removes them."""
+    client.zadd(f"{prefix}waiters", {"long-gone": 1})
+    inbox = Inbox()
+
+    async def note(entity: Any) -> None:
+        inbox.put(entity)
+
+    async with running(QueueWorker(config)):
+        queue.enqueue({}, note)
+        await inbox.next()
+        await eventually(lambda: not client.exists(f"{prefix}waiters"), "the old waits are removed")
+
+
+def test_a_record_is_public_and_frozen() -> None:
+    record = OperationRecord(operation_id="a", status="queued", queue="q", priority="low", attempts=0, updated_at=1.0)
+    with pytest.raises(AttributeError):
+        record.status = "succeeded"  # type: ignore[misc]

@@ -1,0 +1,165 @@
+"""The async twins of the manager: what the sync methods do, on any event loop, and blocking none."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import os
+import signal
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+
+from queue_system import CircuitOpenError, InvalidInputError, QueueManager, ServerUnreachableError
+from tests.flow.support import MakeConfig
+from tests.support.servers import OwnServer, StartServer
+
+
+@contextlib.contextmanager
+def frozen(own: OwnServer) -> Iterator[None]:
+    """Stop a server's process, and let it go on at the end."""
+    os.kill(own.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(own.pid, signal.SIGCONT)
+
+
+TWINS = {
+    name: "await_for" if name == "wait_for" else f"a{name}"
+    for name, method in vars(QueueManager).items()
+    if not name.startswith(("_", "a")) and inspect.isfunction(method)
+}
+
+
+async def work(entity: Any) -> None:
+    """Do nothing."""
+
+
+@pytest.mark.parametrize("name, twin", TWINS.items())
+def test_every_call_has_a_twin_with_the_same_arguments_and_answer(name: str, twin: str) -> None:
+    sync, awaited = getattr(QueueManager, name), getattr(QueueManager, twin)
+    assert not inspect.iscoroutinefunction(sync)
+    assert inspect.iscoroutinefunction(awaited)
+    assert inspect.signature(sync) == inspect.signature(awaited)
+    assert "Steps" not in str(inspect.signature(sync))
+
+
+async def test_twins_do_what_the_methods_do(queue: QueueManager) -> None:
+    assert (await queue.aenqueue({"n": 1}, work, operation_id="one"))["status"] == "queued"
+    assert queue.enqueue({"n": 1}, work, operation_id="one")["status"] == "duplicate"
+    answers = await queue.aenqueue_batch([{"n": n} for n in range(2500)], work, priority="low")
+    assert len({answer["operation_id"] for answer in answers}) == 2500
+    status = await queue.aget_queue_status()
+    assert {**status, "status_time": 0} == {**queue.get_queue_status(), "status_time": 0}
+    assert (await queue.aget_operation("one")) == queue.get_operation("one")
+    assert await queue.apurge_queue("work", "low") == 2500
+    with pytest.raises(InvalidInputError, match="priority"):
+        await queue.aenqueue({}, work, priority="urgent")
+
+
+async def test_many_calls_at_once_are_all_answered(queue: QueueManager, client: redis.Redis) -> None:
+    answers = await asyncio.gather(*(queue.aenqueue({"n": n}, work, operation_id=f"id-{n}") for n in range(300)))
+    assert [answer["operation_id"] for answer in answers] == [f"id-{n}" for n in range(300)]
+    assert queue.get_queue_status()["total_items"] == 300
+    assert len(client.client_list()) < 50
+
+
+async def test_a_frozen_server_blocks_no_event_loop(make_config: MakeConfig, start_server: StartServer) -> None:
+    own = start_server()
+    queue = QueueManager(make_config(redis_url=own.url, connection_timeout=1.0, max_connection_retries=0))
+    await queue.aenqueue({}, work)
+    with frozen(own):
+        call = asyncio.create_task(queue.aenqueue({}, work))
+        gap, last = 0.0, time.monotonic()
+        while not call.done():
+            await asyncio.sleep(0.005)
+            gap, last = max(gap, time.monotonic() - last), time.monotonic()
+        assert gap < 0.5
+        with pytest.raises(ServerUnreachableError):
+            await call
+    assert (await queue.aenqueue({}, work))["status"] == "queued"
+
+
+async def test_an_outage_opens_the_circuit_and_a_restart_heals(
+    make_config: MakeConfig, start_server: StartServer
+) -> None:
+    own = start_server(appendonly="yes")
+    queue = QueueManager(make_config(redis_url=own.url, max_connection_retries=1))
+    await queue.aenqueue({}, work)
+    own.kill()
+    for _ in range(5):
+        with pytest.raises(ServerUnreachableError):
+            await queue.aenqueue({}, work)
+    with pytest.raises(CircuitOpenError):
+        await queue.aenqueue({}, work)
+    with pytest.raises(CircuitOpenError):
+        queue.enqueue({}, work)
+    own.start()
+    other = QueueManager(make_config(redis_url=own.url))
+    assert (await other.aenqueue({}, work))["status"] == "queued"
+
+
+async def test_a_lost_connection_is_replaced_and_nothing_is_doubled(queue: QueueManager, client: redis.Redis) -> None:
+    await asyncio.gather(*(queue.aenqueue({}, work) for _ in range(5)))
+    client.client_kill_filter(_type="normal", skipme=True)
+    answers = await asyncio.gather(*(queue.aenqueue({}, work) for _ in range(5)))
+    assert [answer["status"] for answer in answers] == ["queued"] * 5
+    assert queue.get_queue_status()["total_items"] == 10
+
+
+async def test_a_cancelled_call_leaves_a_connection_that_nobody_misreads(queue: QueueManager) -> None:
+    for n in range(50):
+        call = asyncio.create_task(queue.aenqueue({"n": n}, work, operation_id=f"id-{n}"))
+        await asyncio.sleep(0)
+        if n % 2:
+            await asyncio.sleep(0.0005)
+        call.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await call
+        record = await queue.aget_operation(f"id-{n}")
+        assert record is None or record.operation_id == f"id-{n}"
+        assert (await queue.aget_queue_status())["status_time"] > 0
+
+
+def test_each_event_loop_has_its_own_connections_and_closes_them_at_its_end(
+    make_config: MakeConfig, start_server: StartServer
+) -> None:
+    own = start_server()
+    queue = QueueManager(make_config(redis_url=own.url))
+    with own.client() as client:
+        before = len(client.client_list())
+
+        async def burst() -> None:
+            await asyncio.gather(*(queue.aenqueue({}, work) for _ in range(10)))
+            assert len(client.client_list()) > before
+
+        for _ in range(3):
+            asyncio.run(burst())
+        assert len(client.client_list()) <= before + 1
+
+
+async def test_aclose_closes_the_idle_connections_and_the_next_call_opens_one(
+    make_config: MakeConfig, start_server: StartServer
+) -> None:
+    own = start_server()
+    queue = QueueManager(make_config(redis_url=own.url))
+    with own.client() as client:
+        before = len(client.client_list())
+        await asyncio.gather(*(queue.aenqueue({}, work) for _ in range(10)))
+        await queue.aclose()
+        await asyncio.sleep(0.05)
+        assert len(client.client_list()) == before
+        assert (await queue.aenqueue({}, work))["status"] == "queued"
+
+
+async def test_durability_is_waited_for(make_config: MakeConfig, start_server: StartServer) -> None:
+    own = start_server(appendonly="yes", appendfsync="always")
+    queue = QueueManager(make_config(redis_url=own.url, connection_timeout=1.0))
+    assert (await queue.aenqueue({}, work, durability="fsync"))["status"] == "queued"
+    with pytest.raises(InvalidInputError, match="replicated"):
+        await queue.aenqueue({}, work, durability="replicated")
