@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import secrets
 import time
@@ -113,7 +114,12 @@ def enqueue_steps(  # noqa: PLR0913 - the arguments of `enqueue`
     if answer == 1:
         config.metrics.add_many("enqueued", 1)
     has_callbacks = operation.on_success is not None or operation.on_failure is not None
-    return _answer(operation_id, answer, has_callbacks, ms_since(started_ns))
+    return {
+        "operation_id": answer.decode() if isinstance(answer, bytes) else operation_id,
+        "status": "queued" if answer == 1 else "duplicate",
+        "has_callbacks": has_callbacks,
+        "enqueue_time_ms": ms_since(started_ns),
+    }
 
 
 def batch_steps(
@@ -148,14 +154,19 @@ def batch_steps(
         replies = yield Group(commands)
     else:
         replies = yield from confirmed(config, commands, durability, [new.operation_id for new in operations])
-    answers = [answer for reply in replies for answer in reply]
+    answers = list(itertools.chain.from_iterable(replies))
     duration_ms = ms_since(started_ns)
     if operations:
         config.metrics.add_many("enqueued", answers.count(1))
         config.metrics.log_batch("enqueue", len(operations), duration_ms)
     has_callbacks = options.on_success is not None or options.on_failure is not None
     return [
-        _answer(new.operation_id, answer, has_callbacks, duration_ms)
+        {
+            "operation_id": answer.decode() if isinstance(answer, bytes) else new.operation_id,
+            "status": "queued" if answer == 1 else "duplicate",
+            "has_callbacks": has_callbacks,
+            "enqueue_time_ms": duration_ms,
+        }
         for new, answer in zip(operations, answers, strict=True)
     ]
 
@@ -195,13 +206,3 @@ def _too_large(config: QueueConfig, item: bytes, field: str) -> ItemTooLargeErro
         f"the item has {len(item)} bytes, more than max_item_bytes = {config.max_item_bytes};"
         " keep large data elsewhere and enqueue a reference to it",
     )
-
-
-def _answer(operation_id: str, answer: int | bytes, has_callbacks: bool, duration_ms: float) -> dict[str, Any]:  # noqa: FBT001 - told on
-    """Turn the script's answer for one operation into what `enqueue` returns."""
-    return {
-        "operation_id": answer.decode() if isinstance(answer, bytes) else operation_id,
-        "status": "queued" if answer == 1 else "duplicate",
-        "has_callbacks": has_callbacks,
-        "enqueue_time_ms": duration_ms,
-    }
