@@ -129,14 +129,9 @@ def batch_steps(
     started_ns = time.perf_counter_ns()
     check_list("entities", entities)
     template = describe_operation(
-        config,
-        processor,
-        options.retry_config,
-        options.on_success,
-        options.on_failure,
-        options.timeout,
+        config, processor, options.retry_config, options.on_success, options.on_failure, options.timeout,
         options.result_ttl,
-    )
+    )  # fmt: skip
     name = _queue_name_of(template.processor) if options.queue_name is None else options.queue_name
     queue = join_queue(options.priority, name)
     delay_ms = delay_milliseconds(options.delay)
