@@ -104,9 +104,8 @@ def enqueue_steps(  # noqa: PLR0913 - the arguments of `enqueue`
     if len(item) > config.max_item_bytes:
         raise _too_large(config, item, "entity")
     new = NewOperation(operation_id, item, key)
-    command = config.commands.enqueue(
-        queue, nonce, (new,), delay_ms=delay_ms, dedup_ttl_ms=int(config.dedup_ttl * 1000)
-    )
+    ttl_ms = int(config.dedup_ttl * 1000)
+    command = config.commands.enqueue(queue, nonce, (new,), delay_ms=delay_ms, dedup_ttl_ms=ttl_ms)
     if durability == "fast":
         (answer,) = yield command
     else:
