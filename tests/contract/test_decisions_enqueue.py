@@ -82,7 +82,9 @@ def cycle() -> list[Any]:
 
 
 @pytest.mark.parametrize(
-    "value", [object(), 1j, float("nan"), float("-inf"), "\ud800", handle, cycle(), {(1, 2): 3}, range(3)], ids=repr
+    "value",
+    [object(), 1j, float("nan"), float("-inf"), "\ud800", handle, cycle(), {(1, 2): 3}, range(3)],
+    ids=lambda value: type(value).__name__,
 )
 def test_anything_else_raises_names_the_path_and_writes_nothing(
     prefix: str, queue: QueueManager, raw: redis.Redis, value: Any

@@ -58,7 +58,7 @@ BAD_ARGUMENTS = [
     ("on_success", {"on_success": 5}),
     ("on_success", {"on_success": "not a name"}),
     ("on_success", {"on_success": functools.partial(process)}),
-    ("on_failure", {"on_failure": object()}),
+    ("on_failure", {"on_failure": ...}),
     ("on_failure", {"on_failure": "a-b"}),
     ("timeout", {"timeout": 0}),
     ("timeout", {"timeout": -1}),
@@ -259,7 +259,7 @@ def test_bad_delays_and_timeouts_of_a_retry_are_refused(value: Any) -> None:
     "field, value",
     [
         ("redis_client", "redis://localhost"),
-        ("redis_client", object()),
+        ("redis_client", ...),
         ("redis_url", "http://localhost"),
         ("redis_url", 5),
         ("queue_prefix", ""),
