@@ -33,6 +33,7 @@ from queue_system.model.arguments import check_durability, check_list
 from queue_system.model.keys import PRIORITIES, Keys, check_prefix, check_priority, check_queue_name
 from queue_system.model.registry import Registry
 from queue_system.model.sealing import Encryption, make_sealing
+from queue_system.model.trace import Tracing
 from queue_system.resilience import CircuitBreaker, circuit_breaker, get_breaker, retry_with_backoff
 from queue_system.resilience.circuits import BreakerParameters
 
@@ -126,6 +127,8 @@ class QueueConfig:
         self.logger: Any = self.log.raw
         self.metrics = MetricsRecorder(self.log)
         self.registry = Registry(_module_names(allowed_modules))
+        self.tracing: Tracing | None = None
+        """What traces enqueueing and execution; `queue_system.tracing.enable` sets it."""
 
     def _define_connections(self, redis_client: redis.Redis | None) -> None:
         """Note how the server is reached; connects to nothing."""

@@ -87,7 +87,7 @@ def enqueue_steps(  # noqa: PLR0913 - the arguments of `enqueue`
 ) -> Steps[dict[str, Any]]:
     """Encode one operation and put it into its queue; the answer is that of `enqueue`."""
     started_ns = time.perf_counter_ns()
-    queue = join_queue(priority, _queue_name_of(operation.processor) if queue_name is None else queue_name)
+    queue = join_queue(priority, queue_name_of(operation.processor) if queue_name is None else queue_name)
     delay_ms = 0 if delay is AT_ONCE else delay_milliseconds(delay)
     durability = config.durability if durability is None else check_durability(durability)
     if operation_id is None:
@@ -125,14 +125,23 @@ def batch_steps(
     config: QueueConfig, entities: Sequence[Any], processor: Processor | str, options: BatchOptions
 ) -> Steps[list[dict[str, Any]]]:
     """Encode operations that differ in entity, id and deduplication key only, and put them into one queue."""
-    started_ns = time.perf_counter_ns()
     check_list("entities", entities)
     template = describe_operation(
         config, processor, options.retry_config, options.on_success, options.on_failure, options.timeout,
         options.result_ttl,
     )  # fmt: skip
-    name = _queue_name_of(template.processor) if options.queue_name is None else options.queue_name
+    name = queue_name_of(template.processor) if options.queue_name is None else options.queue_name
     queue = join_queue(options.priority, name)
+    steps = _batch_steps(config, queue, entities, template, options)
+    if config.tracing is not None and entities:
+        steps = config.tracing.sending(steps, template, queue, len(entities))
+    return (yield from steps)
+
+
+def _batch_steps(
+    config: QueueConfig, queue: str, entities: Sequence[Any], template: Operation, options: BatchOptions
+) -> Steps[list[dict[str, Any]]]:
+    started_ns = time.perf_counter_ns()
     delay_ms = delay_milliseconds(options.delay)
     durability = check_durability(options.durability, config.durability)
     operations = _prepare(config, queue, entities, template, options)
@@ -190,7 +199,8 @@ def _prepare(
 
 
 @lru_cache(maxsize=1024)
-def _queue_name_of(processor: str) -> str:
+def queue_name_of(processor: str) -> str:
+    """Return the queue's name that serves a processor unless another is given."""
     return queue_name_from(processor.partition("#")[0].rpartition(".")[2])
 
 

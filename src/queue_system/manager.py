@@ -8,7 +8,7 @@ from typing import Any
 
 from queue_system.broker.commands import MAX_ITEMS
 from queue_system.config import QueueConfig
-from queue_system.enqueueing import AT_ONCE, batch_steps, describe_operation, enqueue_steps, fresh_id
+from queue_system.enqueueing import AT_ONCE, batch_steps, describe_operation, enqueue_steps, fresh_id, queue_name_of
 from queue_system.errors import InvalidInputError
 from queue_system.inspection import status_steps
 from queue_system.lookup import OperationRecord, operation_steps, wait_steps
@@ -84,10 +84,14 @@ class QueueManager:
         )
         if deduplication_key is not None:
             operation.deduplication_key = check_identifier(deduplication_key, "deduplication_key")
-        return enqueue_steps(
+        steps = enqueue_steps(
             self.config, operation, entity, queue_name, priority,
             serializer=custom_serializer, operation_id=operation_id, delay=delay, durability=durability,
         )  # fmt: skip
+        tracing = self.config.tracing
+        if tracing is None:
+            return steps
+        return tracing.sending(steps, operation, f"{priority}:{queue_name or queue_name_of(operation.processor)}")
 
     @blocking
     def enqueue_batch(

@@ -212,6 +212,9 @@ class QueueWorker:
         fetcher, operation = stream.fetcher, delivery.operation
         slot.started = started = time.monotonic()
         started_ms = fetcher.server_ms(started)
+        tracing, attempt = self.config.tracing, None
+        if tracing is not None:
+            attempt = tracing.processing(delivery.queue, delivery.operation_id, operation)
         outcome: Outcome
         try:
             processor, argument, limit_s = self._resolve(operation, started_ms)
@@ -225,6 +228,8 @@ class QueueWorker:
         if not isinstance(verdict, Complete | Release):
             timed_out = isinstance(outcome, Raised) and outcome.timed_out
             self._tally.judged(delivery.operation_id, operation.processor, verdict, timed_out=timed_out)
+        if attempt is not None:
+            attempt.end(outcome, verdict)
         fetcher.put(self._settler.settle(delivery, verdict, Timing(started_ms, ended_ms, ended - started)))
 
     def _resolve(self, operation: Operation, started_ms: int) -> tuple[Processor, Any, float]:

@@ -21,7 +21,6 @@ RANKS = {
     "clock": 0,
     "loop": 0,
     "logs": 0,
-    "tracing": 0,
     "resilience": 1,
     "model": 2,
     "broker": 3,
@@ -39,6 +38,7 @@ RANKS = {
     "worker": 8,
     "": ROOT_RANK,  # queue_system itself
     "monitoring": 10,
+    "tracing": 10,
     "web": 10,
     "testing": 10,
     "supervision": 11,

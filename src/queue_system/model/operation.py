@@ -51,6 +51,9 @@ class Operation(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     result_error: str | None = None
     error: str | None = None
     error_type: str | None = None
+    traceparent: Any = None  # of any type: an operation runs whatever its trace context says
+    tracestate: Any = None
+    baggage: Any = None
 
     @property
     def retry_config(self) -> QueueRetryConfig:

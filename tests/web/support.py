@@ -1,0 +1,90 @@
+"""What the tests of web applications share: programs in processes of their own, and HTTP to them. Tests nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import httpx
+
+from tests.support.servers import OwnServer
+from tests.support.source import ROOT, SRC
+from tests.support.waiting import wait_until
+
+EXAMPLES = ROOT / "examples"
+WORKER = """
+import asyncio, contextlib, signal, sys
+from importlib import import_module
+from queue_system import QueueWorker
+
+async def main(module, name):
+    ended = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
+    worker = QueueWorker(getattr(import_module(module), name))
+    await worker.start()
+    await ended.wait()
+    await worker.stop()
+
+sys.path.insert(0, "")
+asyncio.run(main(*sys.argv[1].split(":")))
+"""
+
+
+@contextlib.contextmanager
+def program(
+    *arguments: str, cwd: Path, server: OwnServer, variables: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[str]]:
+    """A Python program whose queue is on `server`; ended by SIGTERM, and it must end in order."""
+    environment = {**os.environ, "PYTHONPATH": str(SRC), "QUEUE_SYSTEM_REDIS_URL": server.url, **(variables or {})}
+    process = subprocess.Popen(
+        [sys.executable, *arguments],
+        cwd=cwd,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        yield process
+        process.terminate()
+        process.wait(10)
+    finally:
+        process.kill()
+        output, _ = process.communicate()
+        print(output)  # noqa: T201 - pytest shows it when a test fails
+
+
+@contextlib.contextmanager
+def worker(target: str, cwd: Path, server: OwnServer, **variables: str) -> Iterator[subprocess.Popen[str]]:
+    """A worker process of the configuration `module:name`."""
+    with program("-c", WORKER, target, cwd=cwd, server=server, variables=variables) as process:
+        yield process
+
+
+@contextlib.contextmanager
+def serving(
+    *arguments: str, port: int, cwd: Path, server: OwnServer, variables: Mapping[str, str] | None = None
+) -> Iterator[httpx.Client]:
+    """A program that serves HTTP on a port of 127.0.0.1, and a client for it."""
+    with program(*arguments, cwd=cwd, server=server, variables=variables) as process:
+        wait_until(lambda: process.poll() is not None or _listens(port), "the service listens")
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=15) as client:
+            yield client
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
