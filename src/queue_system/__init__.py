@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from queue_system.config import QueueConfig
+from queue_system.dead_letters import DeadLetter, DeadLetterPage
 from queue_system.errors import (
     AccessDeniedError,
     CircuitOpenError,
@@ -31,6 +32,8 @@ from queue_system.worker import QueueWorker
 __all__ = [
     "AccessDeniedError",
     "CircuitOpenError",
+    "DeadLetter",
+    "DeadLetterPage",
     "Encryption",
     "InvalidInputError",
     "ItemTooLargeError",

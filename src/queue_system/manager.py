@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from queue_system.broker.commands import MAX_ITEMS
 from queue_system.config import QueueConfig
+from queue_system.dead_letters import DeadLetterPage, Selection, drop_steps, list_steps, retry_steps
 from queue_system.enqueueing import AT_ONCE, batch_steps, describe_operation, enqueue_steps, fresh_id, queue_name_of
 from queue_system.errors import InvalidInputError
 from queue_system.inspection import status_steps
@@ -150,12 +151,82 @@ class QueueManager:
             if cursor == "0":
                 return removed
 
+    @blocking
+    def list_dead_letters(
+        self,
+        source: str = "failures",
+        *,
+        letter_ids: Collection[str] | None = None,
+        queue: str | None = None,
+        processor: str | None = None,
+        error: str | None = None,
+        min_age: float | None = None,
+        max_age: float | None = None,
+        limit: int = 50,
+        cursor: str = "",
+    ) -> Steps[DeadLetterPage]:
+        """Return a page of dead letters, the newest first; its cursor leads to the next one, and is "" at the end.
+
+        Args:
+            source: `"failures"` or `"system_errors"`.
+            letter_ids: those with these ids.
+            queue: those from this queue, `"emails"` or `"high:emails"`.
+            processor: those for this processor, `"mails.send"` or `"send"`.
+            error: those whose error, `"TYPE: text"`, holds this text, in any case.
+            min_age: those that failed at least so many s ago; like `max_age`, it passes over letters without a time.
+            max_age: those that failed at most so many s ago.
+            limit: at most so many, up to 1,000.
+            cursor: that of the page before.
+        """
+        selection = Selection(letter_ids, queue, processor, error, min_age, max_age)
+        return list_steps(self.config, source, selection, limit, cursor)
+
+    @blocking
+    def retry_dead_letters(
+        self,
+        source: str = "failures",
+        *,
+        letter_ids: Collection[str] | None = None,
+        queue: str | None = None,
+        processor: str | None = None,
+        error: str | None = None,
+        min_age: float | None = None,
+        max_age: float | None = None,
+    ) -> Steps[int]:
+        """Put the chosen dead letters back into their queues, attempts reset; return how many. None chosen by: all.
+
+        Each moves in one step: it is never lost nor doubled. Those that come while this runs are left alone. A letter
+        stays where no worker would take its item, or where its operation lives or has succeeded; one warning in the log
+        tells how many did.
+        """
+        selection = Selection(letter_ids, queue, processor, error, min_age, max_age)
+        return retry_steps(self.config, source, selection)
+
+    @blocking
+    def drop_dead_letters(
+        self,
+        source: str = "failures",
+        *,
+        letter_ids: Collection[str] | None = None,
+        queue: str | None = None,
+        processor: str | None = None,
+        error: str | None = None,
+        min_age: float | None = None,
+        max_age: float | None = None,
+    ) -> Steps[int]:
+        """Drop the chosen dead letters for good; return how many. None chosen by: all that are there by now."""
+        selection = Selection(letter_ids, queue, processor, error, min_age, max_age)
+        return drop_steps(self.config, source, selection)
+
     aenqueue = awaiting(enqueue)
     aenqueue_batch = awaiting(enqueue_batch)
     aget_operation = awaiting(get_operation)
     await_for = awaiting(wait_for)
     aget_queue_status = awaiting(get_queue_status)
     apurge_queue = awaiting(purge_queue)
+    alist_dead_letters = awaiting(list_dead_letters)
+    aretry_dead_letters = awaiting(retry_dead_letters)
+    adrop_dead_letters = awaiting(drop_dead_letters)
 
     async def aclose(self) -> None:
         """Close the idle connections of the running event loop, which its end does as well."""

@@ -25,6 +25,7 @@ from queue_system import (
 )
 from queue_system.broker import commands
 from queue_system.broker.commands import SCRIPTS
+from queue_system.model.record import encode_letter
 from queue_system.upkeep.sweeper import Sweeper
 from tests.flow.support import Inbox, key_space, letters, running
 from tests.support.acl import ROLES, AclServer, rules
@@ -115,10 +116,12 @@ def test_the_worker_s_file_names_the_commands_that_the_package_sends_and_no_othe
     assert granted("worker") == within(*SCRIPTS) | {name.lower() for name in plain} - {"config"} | ANYWHERE
 
 
-def test_the_files_of_producer_and_viewer_name_what_their_scripts_need_and_no_other() -> None:
+def test_the_files_of_the_other_roles_name_what_their_scripts_need_and_no_other() -> None:
     plain = {"zscan", "hincrby", "wait", "waitaof", "xread"}  # what a purge reads, and what is waited by
     assert granted("producer") == within("enqueue", "look", "purge", "status") | plain | ANYWHERE
-    assert granted("viewer") == within("status") | ANYWHERE
+    operator = within("retry", "drop", "look", "purge", "status") | {"lrange", "llen", "time", "zscan", "xread"}
+    assert granted("operator") == operator | ANYWHERE
+    assert granted("viewer") == within("status") | {"lrange", "llen", "time"} | ANYWHERE
 
 
 def test_a_producer_enqueues_purges_and_reads_the_status(as_role: AsRole, admin: redis.Redis) -> None:
@@ -240,6 +243,48 @@ async def test_a_worker_takes_over_from_a_dead_one(as_role: AsRole, admin: redis
     assert refused(admin) == []
 
 
+async def test_an_operator_lists_retries_and_drops_dead_letters(as_role: AsRole, admin: redis.Redis) -> None:
+    config, queue = as_role("worker"), QueueManager(as_role("operator"))
+    for name in ("a", "b", "c"):
+        QueueManager(as_role("producer")).enqueue({}, "os.system", operation_id=name, deduplication_key=name)
+    async with running(QueueWorker(config)):
+        await eventually(lambda: admin.llen("queue:system_errors") == 3, "the bad name is dead-lettered")
+    page = queue.list_dead_letters("system_errors")
+    assert QueueManager(as_role("viewer")).list_dead_letters("system_errors") == page
+    chosen = page.letters[0]
+    assert queue.wait_for(chosen.operation_id, 5).status == "system_error"
+    assert queue.retry_dead_letters("system_errors", letter_ids=[chosen.letter_id]) == 1
+    assert admin.exists(f"queue:change:{chosen.operation_id}")
+    assert queue.drop_dead_letters("system_errors", error="UnresolvableName", max_age=60) == 2
+    assert queue.get_queue_status()["total_items"] == 1
+    assert queue.purge_queue("system") == 1
+    assert refused(admin) == []
+
+
+def test_a_retry_without_the_right_to_one_of_its_commands_changes_nothing(
+    guarded: AclServer, as_role: AsRole, admin: redis.Redis
+) -> None:
+    """As with the file of an older release: the letter stays where it is."""
+    letter = encode_letter(b'{"operation_id":"a","processor":"p"}', b"normal:p", "boom", "ValueError", 1.0)
+    admin.lpush("queue:failures", letter)
+    admin.execute_command("ACL", "SETUSER", "operator", "-lset")
+    before = key_space(admin, "queue:")
+    with pytest.raises(AccessDeniedError):
+        QueueManager(as_role("operator")).retry_dead_letters()
+    assert key_space(admin, "queue:") == before
+
+
+@pytest.mark.parametrize("role", ["producer", "viewer"])
+def test_others_neither_retry_nor_drop(as_role: AsRole, admin: redis.Redis, role: str) -> None:
+    letter = encode_letter(b'{"operation_id":"a","processor":"p"}', b"normal:p", "boom", "ValueError", 1.0)
+    admin.lpush("queue:failures", letter)
+    queue = QueueManager(as_role(role))
+    for call in (queue.retry_dead_letters, queue.drop_dead_letters):
+        with pytest.raises(AccessDeniedError):
+            call()
+    assert admin.lrange("queue:failures", 0, -1) == [letter]
+
+
 def test_a_viewer_reads_the_status_and_changes_nothing(guarded: AclServer, as_role: AsRole, admin: redis.Redis) -> None:
     producer, viewer = QueueManager(as_role("producer")), QueueManager(as_role("viewer"))
     producer.enqueue_batch([{"n": n} for n in range(3)], work)
@@ -262,7 +307,11 @@ def test_a_viewer_reads_the_status_and_changes_nothing(guarded: AclServer, as_ro
         with pytest.raises(ServerError):
             change()
     with redis.Redis.from_url(guarded.url_of("viewer")) as client:
-        for command in (("LRANGE", "queue:failures", 0, -1), ("HGETALL", "queue:inflight:w"), ("DEL", "queue:delayed")):
+        for command in (
+            ("LRANGE", "queue:normal:work", 0, -1),
+            ("HGETALL", "queue:inflight:w"),
+            ("DEL", "queue:delayed"),
+        ):
             with pytest.raises(redis.exceptions.NoPermissionError):
                 client.execute_command(*command)
     assert key_space(admin, "queue:") == before

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from queue_system.broker.commands import Move, NewOperation
+from queue_system.model.letter import Revival
 
 LIVE = (b"queued", b"delayed", b"running")
 OUTCOMES = {"complete": ("processed", ""), "fail": ("failed", "failures"), "reject": ("rejected", "system_errors")}
@@ -53,6 +54,8 @@ class Model:
     metrics: Counter[str] = field(default_factory=Counter)
     token: int = 0
     swept: bool = False
+    answers: dict[str, str] = field(default_factory=dict)
+    """What operators were told, by call."""
 
     def keys(self) -> dict[str, Any]:
         """Return what a timeless snapshot must show."""
@@ -62,6 +65,7 @@ class Model:
         keys |= {f"operation:{id_}": record for id_, record in self.records.items()}
         keys |= {marker: {b"r"} for marker in self.wakes}
         keys |= self.letters
+        keys |= {f"answer:{call_id}": f"1 {codes}".encode() for call_id, codes in self.answers.items()}
         keys["registry"] = {f"{self.prefix}{queue}".encode() for queue in self.registry}
         keys["delayed"] = self.delayed
         keys["workers"] = {name.encode(): entry for name, entry in self.workers.items()}
@@ -215,6 +219,47 @@ class Model:
                 del self.dedup[key]
         self.metrics["purged"] += len(removed)
         return len(removed)
+
+    def drop(self, call_id: str, source: str, letters: Sequence[bytes]) -> bytes:
+        """drop.lua, for the first request of a call."""
+        if call_id not in self.answers:
+            codes = ["d" if self._take_letter(source, letter) else "g" for letter in letters]
+            self.metrics["dead_letters_dropped"] += codes.count("d")
+            self.answers[call_id] = "".join(codes)
+        return self.answers[call_id].encode()
+
+    def retry(self, call_id: str, source: str, revivals: Sequence[Revival]) -> bytes:
+        """retry.lua, for the first request of a call, whose nonce is its id."""
+        if call_id not in self.answers:
+            codes = [self._retry(call_id, source, revival) for revival in revivals]
+            queues = [revival.queue for revival, code in zip(revivals, codes, strict=True) if code == "d"]
+            self._index(queues)
+            self.metrics["dead_letters_retried"] += len(queues)
+            self.answers[call_id] = "".join(codes)
+        return self.answers[call_id].encode()
+
+    def _retry(self, nonce: str, source: str, revival: Revival) -> str:
+        id_, key, queue = revival.operation_id, revival.deduplication_key, revival.queue
+        if revival.letter not in self.letters[source]:
+            return "g"
+        if id_:
+            status = self.records.get(id_, (b"", False))[0].split(b"\t")[0]
+            if status in (*LIVE, b"succeeded") or (key and self._live_holder(key, id_)):
+                return "l"
+            self.records[id_] = f"queued\t{nonce}\tT\t{queue}\t{key}".encode(), False
+            if key:
+                self.dedup[key] = id_
+        self._take_letter(source, revival.letter)
+        self._put_back(f"{queue}\n".encode() + revival.item, head=False)
+        return "d"
+
+    def _take_letter(self, source: str, letter: bytes) -> bool:
+        """Take the oldest of equal letters."""
+        found = self.letters[source]
+        if letter in found:
+            del found[len(found) - 1 - found[::-1].index(letter)]
+            return True
+        return False
 
     def _live_holder(self, key: str, id_: str) -> str | None:
         holder = self.dedup.get(key)

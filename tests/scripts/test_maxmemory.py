@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import redis
 
-from queue_system.broker.commands import Move, NewOperation
+from queue_system.broker.commands import Move, NewOperation, Place
 from queue_system.errors import ServerFullError
+from queue_system.model.letter import Revival
 from tests.scripts.support import DEDUP_TTL_MS, RESULT_TTL_MS, Broker, W, ids_in, item_of, record_of, value_of
 from tests.support.servers import StartServer
 
@@ -116,6 +117,16 @@ def test_purge_trim_sweep_and_status_pass(full: Broker) -> None:
     assert full.run(full.commands.trim("failures", [b"letter"])) == 1
     assert full.run(full.commands.sweep("0", 0)) == ("0", 1)
     assert full.run(full.commands.status("0")).lists[full.keys.queue("low", "foreign")] == 1
+
+
+def test_dead_letters_are_retried_and_dropped(full: Broker) -> None:
+    full.client.rpush(full.keys.failures, "new", "mid", "old")
+    fill(full)
+    assert full.run(full.commands.drop(Place("failures", "b", 1, 0, 2), [b"none"])) == b"g"
+    revival = Revival(b"mid", "low:b", item_of("9"), "9", "k", "")
+    assert full.run(full.commands.retry(Place("failures", "c", 1, 0, 2), "n", DEDUP_TTL_MS, [revival])) == b"d"
+    assert full.run(full.commands.drop(Place("failures", "c", 2, 0, 1), [b"old"])) == b"d"
+    assert (full.items("low:b"), full.snapshot()["failures"]) == (["9"], [b"new"])
 
 
 def test_a_later_page_of_a_sweep_passes(full: Broker) -> None:

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from queue_system import ServerFullError
-from queue_system.broker.commands import Move, NewOperation
+from queue_system.broker.commands import Move, NewOperation, Place
+from queue_system.model.letter import Revival
 from tests.scripts.model import Model, id_of, timeless
 from tests.scripts.support import DEDUP_TTL_MS, RESULT_TTL_MS, Broker, record_of
 from tests.support.servers import OwnServer
@@ -33,6 +34,7 @@ MOST_LETTERS = 3
 queues = st.sampled_from(["high:a", "high:b", "normal:a", "normal:b", "low:a"])
 workers = st.sampled_from(["w1", "w2"])
 picks = st.integers(0, 19)
+sources = st.sampled_from(["failures", "system_errors"])
 names = st.sampled_from([(), (), ("a",), ("a", "b")])
 
 
@@ -156,6 +158,26 @@ class Scripts(RuleBasedStateMachine):
         if members:
             assert self.broker.run(self.broker.commands.purge(queue, members)) == self.model.purge(queue, members)
 
+    @rule(source=sources, picked=st.lists(picks, max_size=3))
+    def drop(self, source: str, picked: list[int]) -> None:
+        letters, call_id = self.pick_letters(source, picked), f"d{self.fresh()}"
+        command = self.broker.commands.drop(Place(source, call_id, 1, 0, MOST_LETTERS), letters)
+        for _ in range(2):
+            assert self.broker.run(command) == self.model.drop(call_id, source, letters)
+
+    @rule(source=sources, queue=queues, picked=st.lists(picks, min_size=1, max_size=3))
+    def retry(self, source: str, queue: str, picked: list[int]) -> None:
+        call_id = f"r{self.fresh()}"
+        revivals = [self.revival(letter, queue) for letter in self.pick_letters(source, picked)]
+        place = Place(source, call_id, 1, 0, MOST_LETTERS)
+        command = self.broker.commands.retry(place, call_id, DEDUP_TTL_MS, revivals)
+        for _ in range(2):
+            codes = self.broker.run(command)
+            assert codes == self.model.retry(call_id, source, revivals)
+        for revival, code in zip(revivals, codes.decode(), strict=True):
+            if code == "d" and revival.operation_id:
+                self.facts[revival.operation_id] = call_id, revival.deduplication_key
+
     @precondition(lambda self: not self.full)
     @rule()
     def let_all_delayed_be_due(self) -> None:
@@ -267,6 +289,17 @@ class Scripts(RuleBasedStateMachine):
         key = self.facts.get(id_, ("", ""))[1]
         record = self.record("rejected", value)
         return Move(token, value, how, b"letter", id_, record, RESULT_TTL_MS, key, self.callback(value))
+
+    def pick_letters(self, source: str, picked: Sequence[int]) -> list[bytes]:
+        """Return letters of a list; now and then one that is not there."""
+        letters = self.model.letters.get(source, [])
+        return [letters[pick % len(letters)] if letters and pick else b"letter of none" for pick in picked]
+
+    def revival(self, letter: bytes, queue: str) -> Revival:
+        """Return what a letter becomes again."""
+        id_ = letter.rpartition(b" ")[2].decode() if b" " in letter else ""
+        key = self.facts.get(id_, ("", ""))[1]
+        return Revival(letter, queue, self.operation(id_ or "nobody", key).item, id_, key, "")
 
     def callback(self, value: bytes) -> bytes:
         return value[:-1] + b',"phase":"on_success"}'

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, assert_type
 
 from queue_system import QueueConfig, QueueManager, QueueRetryConfig, QueueWorker
+from queue_system.dead_letters import DeadLetter
 from utils import circuit_breaker, retry_with_backoff, with_timeout
 
 config = QueueConfig(
@@ -63,6 +64,9 @@ def queueing() -> None:
     assert_type(manager.enqueue_batch([{"id": 1}], process, priority="low"), list[dict[str, Any]])
     assert_type(manager.get_queue_status(), dict[str, Any])
     assert_type(manager.purge_queue("mail", priority="low"), int)
+    assert_type(manager.list_dead_letters("system_errors", queue="mail").letters, list[DeadLetter])
+    assert_type(manager.retry_dead_letters(letter_ids=["x"]), int)
+    assert_type(manager.drop_dead_letters(min_age=3600), int)
     manager.enqueue(entity={"id": 1})  # type: ignore[call-arg]
     manager.enqueue({"id": 1}, process, retry_config=3)  # type: ignore[arg-type]
 

@@ -31,13 +31,29 @@ from queue_system.broker.replies import (
     parse_setting,
     parse_status,
     parse_sweep,
+    parse_time,
     parse_tokens,
 )
 from queue_system.model.keys import PRIORITIES, Keys
+from queue_system.model.letter import Revival
 
 SCRIPTS: Final[dict[str, Script]] = {
     name: load_script(name)
-    for name in ("enqueue", "claim", "settle", "beat", "mark", "move", "sweep", "purge", "status", "trim", "look")
+    for name in (
+        "enqueue",
+        "claim",
+        "settle",
+        "beat",
+        "mark",
+        "move",
+        "sweep",
+        "purge",
+        "status",
+        "trim",
+        "look",
+        "retry",
+        "drop",
+    )
 }
 MAX_ITEMS: Final = 1000
 """How many items one script may touch."""
@@ -66,6 +82,20 @@ class Move:
     record_ttl_ms: int = 1
     deduplication_key: str = ""
     follow_up: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where some dead letters were read: a list, and the places to look at, counted from its old end.
+
+    `call_id` and `number` name the request: sent again, it is the same one.
+    """
+
+    source: str
+    call_id: str
+    number: int
+    lowest: int
+    highest: int
 
 
 def split_batch(operations: Sequence[NewOperation]) -> Iterator[list[NewOperation]]:
@@ -166,6 +196,21 @@ class Commands:
         """Drop the given letters from `failures` or `system_errors`."""
         return self._script("trim", int, dead_letters, *letters)
 
+    def drop(self, place: Place, letters: Sequence[bytes]) -> Command[bytes]:
+        """Drop dead letters. Reply: b"d" done or b"g" gone, for each."""
+        return self._script("drop", identity, *_flat(place), *letters)
+
+    def retry(self, place: Place, nonce: str, dedup_ttl_ms: int, revivals: Sequence[Revival]) -> Command[bytes]:
+        """Move dead letters back into their queues. Reply for each: b"d" done, b"g" gone, b"l" it lives."""
+        flat: list[Argument] = []
+        for r in revivals:
+            flat += (r.letter, r.queue, r.item, r.operation_id, r.deduplication_key, r.untold)
+        return self._script("retry", identity, *_flat(place), dedup_ttl_ms, nonce, *flat)
+
+    def count_letters(self, dead_letters: str) -> Command[int]:
+        """Count the dead letters of a list."""
+        return plain(int, "LLEN", self.keys.prefix + dead_letters)
+
     def wait_for_wake(self, names: Sequence[str], seconds: float) -> Command[bool]:
         """Block until a wake-up marker comes, for at most `seconds`. Reply: whether one came."""
         keys = [self.keys.wake(name) for name in names] or [self.keys.wake()]
@@ -216,6 +261,11 @@ def server_info(section: str = "server") -> Command[dict[str, str]]:
     return plain(parse_info, "INFO", section)
 
 
+def server_time() -> Command[float]:
+    """Read the server's clock, in Unix seconds."""
+    return plain(parse_time, "TIME")
+
+
 def server_setting(name: str) -> Command[dict[str, str]]:
     """Read a setting of the server."""
     return plain(parse_setting, "CONFIG", "GET", name)
@@ -226,3 +276,7 @@ def _pack_queue(prefix: str, queue: str, delay_ms: int, dedup_ttl_ms: int | None
     """Pack the arguments that the calls for one queue have in common."""
     priority, _, name = queue.partition(":")
     return pack((prefix, priority, name, delay_ms, "" if dedup_ttl_ms is None else dedup_ttl_ms))
+
+
+def _flat(place: Place) -> tuple[Argument, ...]:
+    return place.source, place.call_id, place.number, place.lowest, place.highest

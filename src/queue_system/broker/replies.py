@@ -129,6 +129,11 @@ def parse_info(reply: Any) -> dict[str, str]:
     return {name: value for name, _, value in lines}
 
 
+def parse_time(reply: Any) -> float:
+    """Read Unix seconds."""
+    return int(reply[0]) + int(reply[1]) / 1_000_000
+
+
 def parse_setting(reply: Any) -> dict[str, str]:
     """Read settings."""
     return {name.decode(): value.decode(errors="replace") for name, value in _pairs(reply)}

@@ -50,6 +50,11 @@ class Sealing:
         self._key_id = next(iter(self._secrets), b"")
         self._encryption = encryption
 
+    @property
+    def signs(self) -> bool:
+        """Whether items are signed."""
+        return bool(self._secrets)
+
     def encoder(self, queue: str) -> Encode:
         """Return what does for one queue what `encode_item` does, sealed. It raises UnserializableError."""
         return partial(self._encode, queue.encode())
@@ -67,6 +72,10 @@ class Sealing:
     def sign_letter(self, queue: bytes, letter: bytes) -> bytes:
         """Return the dead letter of a verified item with a signature that no queue accepts."""
         return self.sign(_LETTER + queue, letter)
+
+    def verify_letter(self, queue: bytes, letter: bytes) -> bytes:
+        """Return a dead letter without the signature by `sign_letter`; raise UndecodableItemError as `verify` does."""
+        return self.verify(_LETTER + queue, letter)
 
     def verify(self, queue: bytes, item: bytes) -> bytes:
         """Return an item without its signature.

@@ -3,6 +3,7 @@
 -- ARGV      1 priority · 2 name of the queue · 3 delay in ms · 4 lifetime of a deduplication key in ms, or "" for none
 --           5 nonce of the call, then for each operation: id · item, and unless 4 is "" its deduplication key, or ""
 -- Reply     how many, if all are queued; else an entry for each: 1 queued · 0 the id is taken · the id that holds the key
+-- Uses      holder.lua
 -- Invariant sent again with the same nonce it adds nothing; refused by maxmemory or a foreign type, it changes nothing.
 local call, pcall = redis.call, redis.pcall
 local prefix, priority, name, delay_ms, nonce = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[5]
@@ -28,14 +29,6 @@ end
 if not whole then
   local dedup, lifetime_ms = prefix .. 'dedup', tonumber(ARGV[4])
   if lifetime_ms then call('HLEN', dedup) end -- before the first write, to see its type
-  local function live_holder(key, id)
-    local holder = call('HGET', dedup, key)
-    if not holder or holder == id then return nil end
-    local record = pcall('GET', records .. holder)
-    local found, touched_ms = string.match(type(record) == 'string' and record or '', '^(%a+)\t[^\t]*\t(%d+)')
-    local live = found == 'queued' or found == 'delayed' or found == 'running'
-    return live and tonumber(touched_ms) + lifetime_ms > due_ms - delay_ms and holder or nil
-  end
   items, added, answers, keys = {}, {}, {}, {}
   local function resent(id)
     local record = pcall('GET', records .. id)
@@ -43,7 +36,7 @@ if not whole then
   end
   for i = 6, #ARGV, lifetime_ms and 3 or 2 do
     local id, key = ARGV[i], lifetime_ms and ARGV[i + 2] or ''
-    local answer = key ~= '' and (resent(id) and 1 or live_holder(key, id))
+    local answer = key ~= '' and (resent(id) and 1 or live_holder(key, id, lifetime_ms, due_ms - delay_ms))
     if not answer and call('SET', records .. id, header .. key, 'NX') then
       answer = 1
       added[id] = true

@@ -1,0 +1,196 @@
+"""Dead letters: what they tell, and the item that one becomes again. Never talks to Redis."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+from typing import Any, Final
+
+import msgspec
+
+from queue_system.errors import UndecodableItemError
+from queue_system.model.keys import split_queue
+from queue_system.model.operation import change_item, decode_item
+from queue_system.model.sealing import Sealing
+
+_WHY: Final = ("failure_reason", "error_type", "failed_at", "queue", "raw_base64")
+_SPENT: Final = ("attempts", "crashes", "first_attempt_time", "signature")
+_ID_DIGITS: Final = 32
+_decode_object = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
+    """One dead letter. What it does not tell is "", 0 or None; all of it may have been written by anybody."""
+
+    letter_id: str
+    """A digest of its bytes, so equal letters share it."""
+    source: str
+    """`"failures"` or `"system_errors"`."""
+    operation_id: str
+    queue: str
+    priority: str
+    processor: str
+    """`module.name`, or the name alone."""
+    reason: str
+    error_type: str
+    failed_at: float | None
+    """Unix seconds of the server's clock."""
+    attempts: int
+    item: dict[str, Any] | None
+    """The members of the item, an encrypted entity as it stands; None when it is no JSON object."""
+    raw: bytes
+    """The letter as it lies in Redis."""
+    retryable: bool
+    """Whether it holds an item that a worker with this configuration would take."""
+
+
+class Note(msgspec.Struct):
+    """The members of a letter by which it is chosen, of whatever type they are."""
+
+    queue: Any = ""
+    processor: Any = ""
+    processor_module: Any = None
+    failure_reason: Any = ""
+    error_type: Any = ""
+    failed_at: Any = None
+    raw_base64: Any = None
+
+    @property
+    def where(self) -> tuple[str, str]:
+        """Priority and name of the queue it came from; two empty texts when it came from none of ours."""
+        return split_queue(_text(self.queue).encode(errors="replace")) or ("", "")
+
+    @property
+    def full_processor(self) -> str:
+        """The processor, with its module if that is told."""
+        name, module = _text(self.processor), _text(self.processor_module)
+        return f"{module}.{name}" if module else name
+
+    @property
+    def full_error(self) -> str:
+        """Type and text of the error."""
+        return f"{_text(self.error_type)}: {_text(self.failure_reason)}"
+
+    @property
+    def when(self) -> float | None:
+        """When it failed, in Unix seconds, if it tells."""
+        at = self.failed_at
+        return float(at) if isinstance(at, int | float) and not isinstance(at, bool) else None
+
+
+_decode_note = msgspec.json.Decoder(Note).decode
+
+
+class Revival(msgspec.Struct, frozen=True):
+    """What a letter becomes again: its queue (`high:NAME`) and the item, signed where items are.
+
+    `operation_id` is "" where no record belongs to the item: it is a callback's, or has no id. `untold` is "n" and the
+    item's old nonce if its record was not told that the item became a letter, as of one that could not be verified.
+    """
+
+    letter: bytes
+    queue: str
+    item: bytes
+    operation_id: str
+    deduplication_key: str
+    untold: str
+
+
+def letter_id(letter: bytes) -> str:
+    """Return the id of a letter."""
+    return hashlib.sha256(letter).hexdigest()[:_ID_DIGITS]
+
+
+def read_note(letter: bytes) -> Note:
+    """Read what a letter tells; of bytes that are no JSON object, nothing."""
+    try:
+        return _decode_note(letter)
+    except (ValueError, RecursionError, msgspec.MsgspecError):
+        return Note()
+
+
+def read_letter(letter: bytes, source: str, sealing: Sealing | None, max_item_bytes: int) -> DeadLetter:
+    """Return a letter as an operator sees it, whatever its bytes are."""
+    note, members = read_note(letter), _members(letter)
+    priority, queue = note.where
+    item = {name: value for name, value in members.items() if name not in _WHY and name != "signature"}
+    if not item and note.raw_base64 is not None:
+        with contextlib.suppress(UndecodableItemError):
+            item = _members(_raw_item(note))
+    attempts = members.get("attempts")
+    return DeadLetter(
+        letter_id=letter_id(letter),
+        source=source,
+        operation_id=_text(members.get("operation_id")),
+        queue=queue,
+        priority=priority,
+        processor=note.full_processor,
+        reason=_text(note.failure_reason),
+        error_type=_text(note.error_type),
+        failed_at=note.when,
+        attempts=attempts if isinstance(attempts, int) else 0,
+        item=item or None,
+        raw=letter,
+        retryable=revive(letter, "", sealing, max_item_bytes) is not None,
+    )
+
+
+def revive(letter: bytes, nonce: str, sealing: Sealing | None, max_item_bytes: int) -> Revival | None:
+    """Return what a letter becomes again, under a new nonce; None if no worker with these settings would take it.
+
+    Attempts, crashes and the time of the first attempt are forgotten, unknown members kept. With signatures, either the
+    letter or the item in it must be signed by one of the keys.
+    """
+    note = read_note(letter)
+    priority, name = note.where
+    queue = f"{priority}:{name}"
+    try:
+        told, item = _find_item(letter, note, queue.encode(), sealing)
+        old = decode_item(item, max_item_bytes)
+        has_record = bool(old.operation_id) and not old.phase
+        item = change_item(item, {"nonce": nonce} if has_record else {}, drop=_SPENT)
+        if sealing is not None:
+            sealing.open(old)
+            item = sealing.sign(queue.encode(), item)
+    except (UndecodableItemError, ValueError, RecursionError, msgspec.MsgspecError):
+        return None
+    if not has_record:
+        return Revival(letter, queue, item, "", "", "")
+    return Revival(letter, queue, item, old.operation_id, old.deduplication_key, "" if told else f"n{old.nonce}")
+
+
+def _find_item(letter: bytes, note: Note, queue: bytes, sealing: Sealing | None) -> tuple[bool, bytes]:
+    """Return whether the operation's record was told of the letter, and the item without what made it a letter.
+
+    Raises:
+        UndecodableItemError: there is no item, it came from no queue, or nobody of ours has signed it.
+    """
+    if split_queue(queue) is None:
+        raise UndecodableItemError("queue: it came from no queue of ours")
+    if sealing is not None and sealing.signs:
+        with contextlib.suppress(UndecodableItemError):
+            return True, change_item(sealing.verify_letter(queue, letter), {}, drop=_WHY)
+        item = change_item(letter, {}, drop=_WHY) if note.raw_base64 is None else _raw_item(note)
+        return False, sealing.verify(queue, item)
+    if note.raw_base64 is not None and not note.processor:
+        return False, _raw_item(note)
+    return True, change_item(letter, {}, drop=_WHY)
+
+
+def _raw_item(note: Note) -> bytes:
+    try:
+        return base64.b64decode(note.raw_base64, validate=True)
+    except (ValueError, TypeError) as error:
+        raise UndecodableItemError(f"raw_base64: {error}") from error
+
+
+def _members(letter: bytes) -> dict[str, Any]:
+    try:
+        return _decode_object(letter)
+    except (ValueError, RecursionError, msgspec.MsgspecError):
+        return {}
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else "" if value is None else str(value)
