@@ -28,7 +28,7 @@ from queue_system.errors import (
     WaitTimeoutError,
     shown,
 )
-from queue_system.metrics import LogThrottle, MetricsRecorder, StructuredLogger
+from queue_system.metrics import LogThrottle, MetricsRecorder, SettlementObserver, StructuredLogger
 from queue_system.model.arguments import check_durability, check_list
 from queue_system.model.keys import PRIORITIES, Keys, check_prefix, check_priority, check_queue_name
 from queue_system.model.registry import Registry
@@ -41,6 +41,9 @@ T = TypeVar("T")
 
 BREAKER: Final[BreakerParameters] = {"exceptions": (ServerUnreachableError,), "half_open_max_calls": 1}
 """What opens a configuration's circuit breaker; one probe at a time tries whether the server is back."""
+
+SERVER_BREAKER: Final = "queue_system.redis."
+"""What the names of the configurations' breakers begin with; a serial number follows."""
 
 _LONGEST_S = 1e9
 _NO_KEYWORDS: Final[Mapping[str, Any]] = {}
@@ -126,6 +129,8 @@ class QueueConfig:
         self.log = StructuredLogger.wrap(logger)
         self.logger: Any = self.log.raw
         self.metrics = MetricsRecorder(self.log)
+        self.observers: list[SettlementObserver] = []
+        """Who is told what workers of this configuration settle; asked for once a turn."""
         self.registry = Registry(_module_names(allowed_modules))
         self.tracing: Tracing | None = None
         """What traces enqueueing and execution; `queue_system.tracing.enable` sets it."""
@@ -141,7 +146,7 @@ class QueueConfig:
         self._data_dir: Path | None = None
         self.outage, self.upkeep_outage = LogThrottle(1.0, SYSTEM_CLOCK), LogThrottle(10.0, SYSTEM_CLOCK)
         """They let one line a second, or in ten, through that tells of a server in trouble, whoever writes it."""
-        self.breaker_name = f"queue_system.redis.{next(_serial)}"
+        self.breaker_name = f"{SERVER_BREAKER}{next(_serial)}"
         self.breaker: CircuitBreaker = get_breaker(self.breaker_name, keep=False, **BREAKER)
         self.transport = SyncTransport(self.endpoint, self.max_connection_retries)
         self.aio_pool = AioPool(self.endpoint, self.max_connection_retries)

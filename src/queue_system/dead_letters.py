@@ -292,7 +292,7 @@ class _Retry(_Drop):
         self._dedup_ttl_ms = int(config.dedup_ttl * 1000)
 
     def _find(self, place: int, letter: bytes) -> _Found | None:
-        revival = revive(letter, self._nonce, self._config.sealing, self._config.max_item_bytes)
+        revival = revive(letter, self._nonce, self._config.sealing, self._config.max_item_bytes, due=self._walk.now)
         if revival is not None:
             return _Found(place, letter, revival)
         self.unusable += 1

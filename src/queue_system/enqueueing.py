@@ -95,15 +95,15 @@ def enqueue_steps(  # noqa: PLR0913 - the arguments of `enqueue`
     else:
         nonce = operation.nonce = secrets.token_hex(8)
         check_identifier(operation_id, "operation_id")
-    key = operation.deduplication_key
     encoded = encode_entity(entity, serializer)
     operation.timestamp = unix_seconds()
-    sealing = config.sealing
-    encode = encode_item if sealing is None else sealing.encoder(queue)
+    if delay_ms:
+        operation.due = operation.timestamp + delay_ms / 1000
+    encode = encode_item if config.sealing is None else config.sealing.encoder(queue)
     item = encode(operation_id, encoded, encode_tail(operation))
     if len(item) > config.max_item_bytes:
         raise _too_large(config, item, "entity")
-    new = NewOperation(operation_id, item, key)
+    new = NewOperation(operation_id, item, operation.deduplication_key)
     ttl_ms = int(config.dedup_ttl * 1000)
     command = config.commands.enqueue(queue, nonce, (new,), delay_ms=delay_ms, dedup_ttl_ms=ttl_ms)
     if durability == "fast":
@@ -144,6 +144,8 @@ def _batch_steps(
     started_ns = time.perf_counter_ns()
     delay_ms = delay_milliseconds(options.delay)
     durability = check_durability(options.durability, config.durability)
+    if delay_ms:
+        template.due = unix_seconds() + delay_ms / 1000
     operations = _prepare(config, queue, entities, template, options)
     ttl_ms = int(config.dedup_ttl * 1000)
     enqueue = config.commands.enqueue

@@ -81,7 +81,7 @@ class QueueWorker:
         self._settler = Settler(
             f"{socket.gethostname()}:{os.getpid()}", config.result_ttl, config.max_item_bytes, config.sealing
         )
-        self._tally = Tally(config.metrics, config.log)
+        self._tally = Tally(config.metrics, config.log, config.observers)
         self._stream: Stream | None = None
         self._fetching: asyncio.Task[None] | None = None
         self._duties: list[Duty] = []

@@ -26,6 +26,7 @@ from queue_system import (
 from queue_system.broker import commands
 from queue_system.broker.commands import SCRIPTS
 from queue_system.model.record import encode_letter
+from queue_system.monitoring.fleet import read_fleet
 from queue_system.upkeep.sweeper import Sweeper
 from tests.flow.support import Inbox, key_space, letters, running
 from tests.support.acl import ROLES, AclServer, rules
@@ -119,9 +120,15 @@ def test_the_worker_s_file_names_the_commands_that_the_package_sends_and_no_othe
 def test_the_files_of_the_other_roles_name_what_their_scripts_need_and_no_other() -> None:
     plain = {"zscan", "hincrby", "wait", "waitaof", "xread"}  # what a purge reads, and what is waited by
     assert granted("producer") == within("enqueue", "look", "purge", "status") | plain | ANYWHERE
-    operator = within("retry", "drop", "look", "purge", "status") | {"lrange", "llen", "time", "zscan", "xread"}
+    operator = within("retry", "drop", "look", "purge", "status", "oldest") | {
+        "lrange",
+        "llen",
+        "time",
+        "zscan",
+        "xread",
+    }
     assert granted("operator") == operator | ANYWHERE
-    assert granted("viewer") == within("status") | {"lrange", "llen", "time"} | ANYWHERE
+    assert granted("viewer") == within("status", "oldest") | {"lrange", "llen", "time"} | ANYWHERE
 
 
 def test_a_producer_enqueues_purges_and_reads_the_status(as_role: AsRole, admin: redis.Redis) -> None:
@@ -297,6 +304,8 @@ def test_a_viewer_reads_the_status_and_changes_nothing(guarded: AclServer, as_ro
     assert {**producer.get_queue_status(), "status_time": 0} == {**seen, "status_time": 0}
     assert (seen["total_items"], seen["queue:running"], seen["queue:failures"]) == (2, 1, 1)
     assert seen["metrics"] == {"enqueued": 4}
+    (figures,) = read_fleet(viewer.config).queues
+    assert (figures.name, figures.depth, figures.oldest_age_s is not None) == ("work", 2, True)
     assert refused(admin) == []
     changes: list[Callable[[], object]] = [
         lambda: viewer.enqueue({}, work),

@@ -121,6 +121,7 @@ def test_a_retry_resets_what_was_counted_and_keeps_what_is_not_known(
     (back,) = waiting(client, config)
     assert next(iter(back)) == "operation_id"
     assert back.pop("nonce") not in ("old", "")
+    assert back.pop("due") > 1e9, "it waits from now on, not from when it was enqueued"
     assert back == {
         "operation_id": "op", "entity": {"n": 1}, "x-trace": {"big": 12345678901234567890}, "processor": "take",
         "processor_module": "shop", "max_attempts": 7,

@@ -51,6 +51,7 @@ SCRIPTS: Final[dict[str, Script]] = {
         "status",
         "trim",
         "look",
+        "oldest",
         "retry",
         "drop",
     )
@@ -192,6 +193,10 @@ class Commands:
         stream = self.keys.change(operation_id)
         return plain(bool, "XREAD", "COUNT", 1, "BLOCK", within_ms, "STREAMS", stream, after, blocks=True)
 
+    def oldest(self, lists: Sequence[str]) -> Command[list[bytes | None]]:
+        """Read the item that each list serves next, of a large one its end only. None: the list is empty."""
+        return self._script("oldest", identity, *lists)
+
     def trim(self, dead_letters: str, letters: Sequence[bytes]) -> Command[int]:
         """Drop the given letters from `failures` or `system_errors`."""
         return self._script("trim", int, dead_letters, *letters)
@@ -254,6 +259,11 @@ def wait_for_disk(within_ms: int) -> Command[int]:
 def wait_for_replica(within_ms: int) -> Command[int]:
     """Wait until one replica has the connection's last write. Reply: how many have it."""
     return plain(int, "WAIT", 1, within_ms, blocks=True)
+
+
+def ping() -> Command[bytes]:
+    """Ask whether the server answers."""
+    return plain(identity, "PING")
 
 
 def server_info(section: str = "server") -> Command[dict[str, str]]:

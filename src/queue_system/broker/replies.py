@@ -42,6 +42,7 @@ class StatusPage:
     running: int = 0
     now_ms: int = 0
     counters: dict[str, int] | None = None
+    workers: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +94,9 @@ def parse_status(reply: Any) -> StatusPage:
     cursor, _, *once = reply
     if not once:
         return StatusPage(cursor.decode(), lists)
-    failures, system_errors, delayed, running, now_ms, flat = once
+    failures, system_errors, delayed, running, now_ms, flat, workers = once
     counters = {name.decode(errors="replace"): int(value) for name, value in _pairs(flat) if _is_number(value)}
-    return StatusPage(cursor.decode(), lists, failures, system_errors, delayed, running, now_ms, counters)
+    return StatusPage(cursor.decode(), lists, failures, system_errors, delayed, running, now_ms, counters, workers)
 
 
 def parse_look(reply: Any) -> Look:

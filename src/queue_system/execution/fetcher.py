@@ -83,7 +83,7 @@ class Fetcher:
     def confirm(self, sent: float) -> None:
         """Learn that a beat sent at that monotonic time was answered."""
         was_open = self.gate.is_open
-        self.gate.valid_until = sent + _FRESH * self._config.lease_seconds
+        self.gate.contact, self.gate.valid_until = sent, sent + _FRESH * self._config.lease_seconds
         if not was_open:
             self.gate.wake()
 

@@ -17,6 +17,8 @@ class Gate:
     def __init__(self, buffer: Buffer) -> None:
         self.valid_until = 0.0
         """Until when, on the monotonic clock, the lease surely holds; past it nothing is started."""
+        self.contact: float | None = None
+        """When, on the monotonic clock, the last beat was sent that the server answered; None: none yet."""
         self.closed = False
         """Whether nothing more is started because the worker stops."""
         self.starved = False

@@ -42,7 +42,7 @@ class Settlement(msgspec.Struct, frozen=True, gc=False):
     packed: bytes
     ttl_ms: int = 0
     follow_up: bytes = b""
-    duration_s: float = 0.0
+    timing: Timing = _NO_TIMING
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Batch:
 
     def durations(self) -> list[float]:
         """Return how long, in s, the operations ran that were executed."""
-        return [settlement.duration_s for settlement in self.settlements if settlement.duration_s]
+        return [settlement.timing.duration_s for settlement in self.settlements if settlement.timing.duration_s]
 
 
 @dataclass(slots=True)
@@ -167,7 +167,7 @@ class Settler:
             keeps, ttl_ms = _keeping(operation.result_ttl)
         record = self._record(b"succeeded", delivery, timing, body if keeps else b"")
         packed = _pack_complete(delivery, record, follow_up)
-        return Settlement(delivery, "complete", packed, ttl_ms, follow_up, timing.duration_s)
+        return Settlement(delivery, "complete", packed, ttl_ms, follow_up, timing)
 
     def _retry(self, delivery: Delivery, delay: float, error: bytes, timing: Timing) -> Settlement:
         operation, delay_ms = delivery.operation, int(delay * 1000)
@@ -177,6 +177,7 @@ class Settler:
                 "operation_id": delivery.operation_id,
                 "attempts": operation.attempts + 1,
                 "first_attempt_time": operation.first_attempt_time or timing.started_ms / 1000,
+                "due": (timing.ended_ms + delay_ms) / 1000,
             },
             drop=("crashes",),
         )
@@ -184,7 +185,7 @@ class Settler:
         record = self._record(b"delayed", delivery, due, error)
         value = signed_value(self._sealing, delivery.queue, item)
         packed = pack((delivery.token, delivery.operation_id, record, value, delay_ms))
-        return Settlement(delivery, "retry", packed, duration_s=timing.duration_s)
+        return Settlement(delivery, "retry", packed, timing=timing)
 
     def _dead_letter(self, verb: str, delivery: Delivery, error: str, error_type: str, timing: Timing) -> Settlement:
         operation = delivery.operation
@@ -200,7 +201,7 @@ class Settler:
             letter = self._sealing.sign_letter(delivery.queue, letter)
         if operation.phase:
             packed = pack((delivery.token, "", "", "", "", letter))
-            return Settlement(delivery, verb, packed, self._ttl_ms, duration_s=timing.duration_s)
+            return Settlement(delivery, verb, packed, self._ttl_ms, timing=timing)
         follow_up = b""
         if operation.on_failure is not None:
             changes = {"phase": PHASE_FAILURE, "error": error, "error_type": error_type}
@@ -212,7 +213,7 @@ class Settler:
         record = self._record(status, delivery, timing, encode_error(error, error_type) if keeps else b"")
         operation_id = delivery.operation_id if operation.processor else ""
         packed = pack((delivery.token, operation_id, record, operation.deduplication_key, follow_up, letter))
-        return Settlement(delivery, verb, packed, ttl_ms, follow_up, timing.duration_s)
+        return Settlement(delivery, verb, packed, ttl_ms, follow_up, timing)
 
     def _follow_up(self, delivery: Delivery, changes: dict[str, object]) -> bytes:
         changes = {"operation_id": delivery.operation_id, **changes}

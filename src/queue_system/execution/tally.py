@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from queue_system.execution.settlement import Settlement
-from queue_system.metrics import MetricsRecorder, StructuredLogger
+from queue_system.metrics import MetricsRecorder, SettlementObserver, StructuredLogger
 from queue_system.model.verdict import Fail, Reject, Retry
 
 
 class Tally:
     """The worker's counters between two turns."""
 
-    def __init__(self, metrics: MetricsRecorder, log: StructuredLogger) -> None:
+    def __init__(
+        self, metrics: MetricsRecorder, log: StructuredLogger, observers: Sequence[SettlementObserver] = ()
+    ) -> None:
         self._metrics = metrics
         self._log = log
+        self._observers = observers
 
     def settled(self, settlements: Sequence[Settlement]) -> None:
         """Count settlements that the server accepted."""
@@ -22,12 +25,15 @@ class Tally:
         for settlement in settlements:
             if settlement.verb == "complete" and not settlement.delivery.operation.phase:
                 processed += 1
-                duration_s += settlement.duration_s
+                duration_s += settlement.timing.duration_s
             elif settlement.verb != "release":
                 self._count(settlement)
         if processed:
             self._metrics.add_many("processed", processed)
             self._metrics.add_samples("avg_process_time", duration_s * 1000, processed)
+        self._metrics.update_success_rate()
+        for observer in self._observers:
+            observer.settled(settlements)
 
     def _count(self, settlement: Settlement) -> None:
         if settlement.verb == "reject":
@@ -56,6 +62,8 @@ class Tally:
     def lease_lost(self, operations: int) -> None:
         """Count deliveries whose settlement came too late."""
         self._metrics.add_many("lease_lost", operations)
+        for observer in self._observers:
+            observer.lease_lost(operations)
 
     def outage(self) -> None:
         """Count a turn that the server did not answer; an outage has one line a second, and that tells of the error."""

@@ -25,12 +25,12 @@ class Trouble:
         self._tell_counts = tell_counts
 
     def over(self) -> bool:
-        """Learn that the server answered; tell whether it had not before."""
-        if not self._failures:
-            return False
-        self._log.info("server answers again", failures=self._failures)
+        """Learn that the server answered; tell whether the log says that it had not before."""
+        told, failures = self._lines > 0, self._failures
         self._failures = self._lines = 0
-        return True
+        if told:  # else a connection that breaks again and again would flood the log with good news
+            self._log.info("server answers again", failures=failures)
+        return told
 
     async def wait(self, error: QueueSystemError) -> None:
         """Log what the throttle lets through, and wait before the next try; the first comes at once."""

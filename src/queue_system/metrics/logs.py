@@ -10,11 +10,11 @@ from typing import Any, Final
 
 from queue_system.clock import Clock
 from queue_system.errors import InvalidInputError
+from queue_system.logs import EVENT, RECORD_NAMES, printable, text_of
 
 _VALUE_LIMIT_BYTES: Final = 2048
 _CUT_MARK: Final = "..."
 _METHODS: Final = ("debug", "info", "warning", "error")
-_RECORD_NAMES: Final = frozenset({*logging.makeLogRecord({}).__dict__, "message", "asctime", "taskName"})
 _KEYWORD_NAMES: Final = frozenset({"self", "event", "message", "msg", "method_name", "level", "logger", "timestamp"})
 _CALLER: Final = 4  # frames from Logger.log up to whoever called debug, info, warning or error
 
@@ -22,8 +22,10 @@ _CALLER: Final = 4  # frames from Logger.log up to whoever called debug, info, w
 class StructuredLogger:
     """Writes a constant message with named fields. A logger that raises never breaks the caller: the line is lost.
 
-    A stdlib logger gets the fields as `extra=` and, for a plain console, as ` key=value` text after the message. Any
-    other logger gets them as keywords. A field whose name the logger needs itself gets a trailing underscore.
+    A stdlib logger gets the fields as `extra=` and, for a plain console, as ` key=value` text after the message; the
+    message alone is the extra `queue_system_event`. Any other logger gets the fields as keywords. A field whose name
+    the logger needs itself gets a trailing underscore.
+
     Numbers, booleans and None stay as they are. Every other value is text of at most 2 KiB, in which what could begin a
     line, colour a terminal or turn the direction of writing is escaped. `exc_info` is handed on.
     """
@@ -78,7 +80,7 @@ class StructuredLogger:
         if not target.isEnabledFor(level):
             return
         options: dict[str, Any] = {"exc_info": fields.pop("exc_info", None), "stacklevel": _CALLER}
-        extra = _named(fields, _RECORD_NAMES)
+        extra = {**_named(fields, RECORD_NAMES), EVENT: message}
         text = " ".join([message, *(f"{name}={_plain(value)}" for name, value in fields.items())])
         options["extra"] = extra
         while isinstance(target, logging.LoggerAdapter):  # its own log() would replace our fields by the adapter's
@@ -128,12 +130,12 @@ def _named(fields: Mapping[str, Any], reserved: frozenset[str]) -> dict[str, Any
 def _field(value: Any) -> Any:
     if value is None or isinstance(value, int | float):
         return value
-    return _capped(_printable(_text(value)))
+    return _capped(_printable(text_of(value)))
 
 
 def _plain(value: Any) -> str:
     """Render a value so that it cannot pass for another field."""
-    text = _text(value)[: _VALUE_LIMIT_BYTES + 1]
+    text = text_of(value)[: _VALUE_LIMIT_BYTES + 1]
     if text and not any(char in text for char in ' ="'):
         return _capped(_printable(text))
     quoted = text.replace("\\", "\\\\").replace('"', '\\"')
@@ -141,17 +143,7 @@ def _plain(value: Any) -> str:
 
 
 def _printable(text: str) -> str:
-    """Escape line breaks, control characters, marks of direction and all else that shows no character of its own."""
-    text = text[: _VALUE_LIMIT_BYTES + 1]
-    if text.isprintable():
-        return text
-    return "".join([char if char.isprintable() else char.encode("unicode_escape").decode() for char in text])
-
-
-def _text(value: Any) -> str:
-    with contextlib.suppress(Exception):
-        return str(value)
-    return f"<unprintable {type(value).__name__}>"
+    return printable(text[: _VALUE_LIMIT_BYTES + 1])
 
 
 def _capped(text: str) -> str:

@@ -93,6 +93,17 @@ class MetricsRecorder:
         for line in lines:
             self._log.info(_MESSAGE, **line)
 
+    def update_success_rate(self) -> None:
+        """Set the gauge `success_rate` to what `snapshot` computes, once anything has succeeded or failed."""
+        with self._lock:
+            processed = self._metrics["processed"].value
+            settled = processed + self._metrics["failed"].value
+            metric = self._metrics.get("success_rate") or self._create("success_rate", 100.0)
+            if not settled or not metric.apply(round(100 * processed / settled, 3)):
+                return
+            line = metric.take_line()
+        self._log.info(_MESSAGE, **line)
+
     def log_batch(self, operation: str, count: int, duration_ms: float) -> None:
         """Write the line that every batch gets: how many operations, how long it took, how many a second."""
         per_second = count * 1000 / max(duration_ms, 0.001)

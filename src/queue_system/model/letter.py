@@ -136,8 +136,12 @@ def read_letter(letter: bytes, source: str, sealing: Sealing | None, max_item_by
     )
 
 
-def revive(letter: bytes, nonce: str, sealing: Sealing | None, max_item_bytes: int) -> Revival | None:
+def revive(
+    letter: bytes, nonce: str, sealing: Sealing | None, max_item_bytes: int, *, due: float = 0.0
+) -> Revival | None:
     """Return what a letter becomes again, under a new nonce; None if no worker with these settings would take it.
+
+    It waits from `due` on, in Unix seconds; 0 leaves that untold.
 
     Attempts, crashes and the time of the first attempt are forgotten, unknown members kept. With signatures, either the
     letter or the item in it must be signed by one of the keys.
@@ -149,7 +153,10 @@ def revive(letter: bytes, nonce: str, sealing: Sealing | None, max_item_bytes: i
         told, item = _find_item(letter, note, queue.encode(), sealing)
         old = decode_item(item, max_item_bytes)
         has_record = bool(old.operation_id) and not old.phase
-        item = change_item(item, {"nonce": nonce} if has_record else {}, drop=_SPENT)
+        changes: dict[str, object] = {"nonce": nonce} if has_record else {}
+        if due:
+            changes["due"] = due
+        item = change_item(item, changes, drop=_SPENT)
         if sealing is not None:
             sealing.open(old)
             item = sealing.sign(queue.encode(), item)

@@ -39,6 +39,7 @@ class Operation(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     retry_timeout: float | None = None
     result_ttl: float | None = None
     first_attempt_time: float | None = None
+    due: float | None = None
     on_success: str | None = None
     on_success_module: str | None = None
     on_failure: str | None = None

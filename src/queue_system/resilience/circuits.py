@@ -14,7 +14,7 @@ from queue_system.errors import InvalidInputError
 from queue_system.resilience.breaker import CircuitBreaker
 from queue_system.resilience.validation import check_name, qualified_name
 
-__all__ = ["BreakerParameters", "circuit_breaker", "get_breaker"]
+__all__ = ["BreakerParameters", "breaker_states", "circuit_breaker", "get_breaker"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -53,6 +53,12 @@ def get_breaker(
         if keep:
             _kept[name] = breaker
     return breaker
+
+
+def breaker_states() -> dict[str, str]:
+    """Return the state of each of the process's named breakers, as its next call will find it."""
+    with _lock:
+        return {name: str(breaker.state) for name, breaker in _breakers.items()}
 
 
 def circuit_breaker(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 from queue_system.errors import QueueSystemError
 from queue_system.metrics import LogThrottle, StructuredLogger
@@ -17,8 +18,15 @@ class Duty:
         self.log = log
         self.interval_s = interval_s
         self.stopped = threading.Event()
+        self.round_began = time.monotonic()
+        """When, on the monotonic clock, the present or last round began, or was waited for."""
         self._thread: threading.Thread | None = None
         self._throttle = throttle
+
+    @property
+    def alive(self) -> bool:
+        """Whether its thread runs."""
+        return self._thread is not None and self._thread.is_alive()
 
     def start(self) -> None:
         """Begin. A second call does nothing."""
@@ -50,6 +58,7 @@ class Duty:
     def _work(self) -> None:
         wait_s = 0.0
         while not self.stopped.wait(wait_s):
+            self.round_began = time.monotonic()
             try:
                 wait_s = self.perform()
             except QueueSystemError as error:

@@ -18,7 +18,7 @@ def test_any_names_of_lists_and_counters_can_be_read(
     lists: list[tuple[bytes, int]], counters: list[tuple[bytes, bytes]]
 ) -> None:
     flat = [part for pair in counters for part in pair]
-    page = COMMANDS.status("0").parse([b"0", [part for pair in lists for part in pair], 1, 2, 3, 4, 5, flat])
+    page = COMMANDS.status("0").parse([b"0", [part for pair in lists for part in pair], 1, 2, 3, 4, 5, flat, 6])
     assert set(page.lists) == {name.decode(errors="replace") for name, _ in lists}
 
 
@@ -33,7 +33,7 @@ def test_any_fields_among_the_tokens_are_passed_over(fields: list[bytes]) -> Non
 
 
 def test_a_counter_of_many_digits_does_not_hide_the_status() -> None:
-    page = COMMANDS.status("0").parse([b"0", [], 1, 2, 3, 4, 5, [b"processed", MANY_DIGITS]])
+    page = COMMANDS.status("0").parse([b"0", [], 1, 2, 3, 4, 5, [b"processed", MANY_DIGITS], 6])
     assert page.failures == 1
 
 

@@ -85,7 +85,7 @@ def body_of(record: bytes) -> Any:
 def test_a_completion_writes_record_result_and_deduplication_key() -> None:
     settlement = settle(Complete({"a": 1}), make_delivery(5, deduplication_key="key", timestamp=0.5, nonce="n"))
     token, operation_id, record, dedup_key, follow_up = unpack(settlement.packed)
-    assert (settlement.verb, settlement.ttl_ms, settlement.duration_s) == ("complete", 300_000, 2.0)
+    assert (settlement.verb, settlement.ttl_ms, settlement.timing.duration_s) == ("complete", 300_000, 2.0)
     assert (token, operation_id, dedup_key, follow_up) == (b"5", b"id5", b"key", b"")
     assert record == b'succeeded\tn\t3000\tnormal:p\tkey\t1\t500\t1000\thost:1\n{"result":{"a":1}}'
 
@@ -147,7 +147,8 @@ def test_a_retry_writes_the_changed_item_and_its_delay() -> None:
     queue, _, item = value.partition(b"\n")
     assert queue == b"normal:p"
     assert json.loads(item) == {
-        "operation_id": "id4", "processor": "p", "attempts": 2, "first_attempt_time": 0.25, "unknown": "kept",
+        "operation_id": "id4", "processor": "p", "attempts": 2, "first_attempt_time": 0.25, "due": 4.5,
+        "unknown": "kept",
     }  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 -- KEYS      1 prefix of every key
 -- ARGV      1 cursor ("0" to begin)
 -- Reply     {next cursor, {list, length...}, then on the first page: failures, system errors, delayed, running, server ms,
---           {counter, value...}}
+--           {counter, value...}, live workers}
 -- Invariant it writes nothing; a key of the wrong type counts as empty.
 local prefix, cursor = KEYS[1], ARGV[1]
 local time = redis.call('TIME')
@@ -22,8 +22,9 @@ for _, list in ipairs(page[2]) do
 end
 if cursor ~= '0' then return {page[1], lists} end
 
-local running, workers = 0, redis.pcall('HKEYS', prefix .. 'workers')
+local running, live, workers = 0, 0, redis.pcall('HKEYS', prefix .. 'workers')
 for _, worker in ipairs(workers.err and {} or workers) do
+  if not string.find(worker, '^dead:') then live = live + 1 end
   local inflight = prefix .. 'inflight:' .. string.gsub(worker, '^dead:', '')
   running = running + size('HLEN', inflight)
   for _, field in ipairs({'#claim', '#settle'}) do
@@ -32,4 +33,4 @@ for _, worker in ipairs(workers.err and {} or workers) do
 end
 local counters = redis.pcall('HGETALL', prefix .. 'metrics')
 return {page[1], lists, size('LLEN', prefix .. 'failures'), size('LLEN', prefix .. 'system_errors'),
-  size('ZCARD', prefix .. 'delayed'), running, time[1] * 1000 + math.floor(time[2] / 1000), counters.err and {} or counters}
+  size('ZCARD', prefix .. 'delayed'), running, time[1] * 1000 + math.floor(time[2] / 1000), counters.err and {} or counters, live}

@@ -1,0 +1,147 @@
+"""What the whole fleet looks like in Redis: depths, ages, counters. Never changes anything there."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, Generic, TypeVar, cast
+
+import msgspec
+
+from queue_system.config import QueueConfig
+from queue_system.errors import ServerUnreachableError
+from queue_system.model.keys import split_queue
+
+T_co = TypeVar("T_co", covariant=True)
+
+MOST_QUEUES: Final = 2000
+"""How many lists are read at most, so that one scrape stays small."""
+FRESH_S: Final = 1.0
+"""For how long an answer serves again."""
+PATIENCE_S: Final = 1.0
+"""How long anybody waits for an answer."""
+
+_PAGE: Final = 200
+_TIMES = re.compile(rb'"(timestamp|due)":(\d{1,11}(?:\.\d{1,9})?)')
+
+
+@dataclass(frozen=True, slots=True)
+class QueueFigures:
+    """One list. `oldest_age_s` is how long ago its next item was enqueued or due; None if nothing waits or says so."""
+
+    name: str
+    priority: str
+    depth: int
+    oldest_age_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FleetFigures:
+    """The fleet at `at`, in Unix seconds of the server. `complete` tells whether all lists are among `queues`."""
+
+    at: float
+    queues: Sequence[QueueFigures]
+    complete: bool
+    delayed: int
+    running: int
+    workers: int
+    dead_letters: dict[str, int]
+    counters: dict[str, int]
+
+
+class _Times(msgspec.Struct):
+    timestamp: float = 0.0
+    due: float | None = None
+
+
+_decode = msgspec.json.Decoder(_Times).decode
+
+
+def read_fleet(config: QueueConfig) -> FleetFigures:
+    """Read the figures of up to `MOST_QUEUES` lists. Raises ServerError."""
+    commands, prefix, run = config.commands, config.keys.prefix, partial(config.transport.run, retries=1)
+    first = page = run(commands.status("0"))
+    depths = dict(page.lists)
+    while page.cursor != "0" and len(depths) < MOST_QUEUES:
+        page = run(commands.status(page.cursor))
+        depths |= page.lists
+    names = {key.removeprefix(prefix): depth for key, depth in sorted(depths.items())}
+    filled = [name for name, depth in names.items() if depth]
+    ages: dict[str, float | None] = {}
+    for start in range(0, len(filled), _PAGE):
+        some = filled[start : start + _PAGE]
+        ages |= zip(some, (_age_s(item, first.now_ms / 1000) for item in run(commands.oldest(some))), strict=True)
+    return FleetFigures(
+        at=first.now_ms / 1000,
+        queues=tuple(_figures(names, ages)),
+        complete=page.cursor == "0",
+        delayed=first.delayed,
+        running=first.running,
+        workers=first.workers,
+        dead_letters={"failures": first.failures, "system_errors": first.system_errors},
+        counters=first.counters or {},
+    )
+
+
+def _figures(depths: dict[str, int], ages: dict[str, float | None]) -> Iterator[QueueFigures]:
+    for queue, depth in depths.items():
+        if (parts := split_queue(queue.encode())) is not None:
+            yield QueueFigures(parts[1], parts[0], depth, ages.get(queue))
+
+
+def _age_s(item: bytes | None, now: float) -> float | None:
+    """Return how long an item has been ready. Of a large one there is only the end, which holds its own times last."""
+    if item is None:
+        return None
+    try:
+        times = _decode(item)
+    except (ValueError, RecursionError, msgspec.MsgspecError):
+        found = {name: float(value) for name, value in _TIMES.findall(item)}
+        times = _Times(found.get(b"timestamp", 0.0), found.get(b"due"))
+    since = times.due or times.timestamp
+    return round(max(0.0, now - since), 3) if since > 0 else None
+
+
+class Latest(Generic[T_co]):
+    """The latest answer to a slow question, which is asked in a thread, at most once per `FRESH_S`.
+
+    Whoever wants it waits for at most `PATIENCE_S`, however long the answer takes. Thread-safe.
+    """
+
+    def __init__(self, ask: Callable[[], T_co]) -> None:
+        self._ask = ask
+        self._lock = threading.Lock()
+        self._asking: threading.Event | None = None
+        self._answer: T_co | None = None
+        self._error: Exception | None = None
+        self._at = float("-inf")
+
+    def get(self) -> T_co:
+        """Return the answer; raises what the question raised, or ServerUnreachableError when it takes too long."""
+        with self._lock:
+            asking = self._asking
+            if asking is None and time.monotonic() - self._at >= FRESH_S:
+                asking = self._asking = threading.Event()
+                threading.Thread(target=self._work, args=(asking,), name="queue-system-monitor", daemon=True).start()
+        if asking is not None and not asking.wait(PATIENCE_S):
+            raise ServerUnreachableError(f"the server gives no answer within {PATIENCE_S:g} s")
+        with self._lock:
+            answer, error = self._answer, self._error
+        if error is not None:
+            raise error.with_traceback(None)  # else it would grow with everybody who is told
+        return cast("T_co", answer)
+
+    def _work(self, asking: threading.Event) -> None:
+        answer: T_co | None = None
+        error: Exception | None = None
+        try:
+            answer = self._ask()
+        except Exception as problem:  # noqa: BLE001 - raised again for everybody who asks
+            error = problem
+        with self._lock:
+            self._answer, self._error, self._at, self._asking = answer, error, time.monotonic(), None
+        asking.set()

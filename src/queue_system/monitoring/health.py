@@ -1,0 +1,116 @@
+"""The vital signs of a worker, as facts that travel between processes. Never talks to Redis.
+
+`asdict(health)` is JSON-able, and `WorkerHealth(**members)` brings it back.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from queue_system.config import SERVER_BREAKER, QueueConfig
+from queue_system.monitoring.lag import lag_of
+from queue_system.resilience.circuits import breaker_states
+from queue_system.upkeep.heartbeat import Heartbeat
+from queue_system.worker import QueueWorker
+
+BLOCKED_AFTER_S = 30.0
+"""For how long an event loop may be blocked by default before a restart is asked for."""
+
+_TIMEOUTS_OF_A_BEAT = 10  # a beat is sent up to three times, each with a connection and an answer to wait for
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerHealth:
+    """What was found at one moment. All durations are in s; None where there is nothing to tell."""
+
+    pid: int
+    incarnation: str = ""
+    running: bool = False
+    """Started, and not stopped."""
+    fetching: bool = False
+    """The task that claims and settles lives."""
+    consuming: bool = False
+    """It claims and starts operations: its lease surely holds, and it does not wind down."""
+    slots: int = 0
+    busy: int = 0
+    loop_lag_s: float = 0.0
+    """How late the event loop is."""
+    heartbeat_age_s: float | None = None
+    """Since when the heartbeat's thread has been at its present round; None: it has ended."""
+    contact_age_s: float | None = None
+    """Since when no beat has been answered; None: none ever was."""
+    circuits: Mapping[str, str] = field(default_factory=dict)
+    """The state of each circuit breaker of the process: closed, open or half_open."""
+
+    def aged(self, seconds: float) -> WorkerHealth:
+        """Return what is known `seconds` later when nothing was heard of the worker since: all durations have grown."""
+        heartbeat, contact = self.heartbeat_age_s, self.contact_age_s
+        return replace(
+            self,
+            loop_lag_s=self.loop_lag_s + seconds,
+            heartbeat_age_s=None if heartbeat is None else heartbeat + seconds,
+            contact_age_s=None if contact is None else contact + seconds,
+        )
+
+    def why_dead(self, blocked_after_s: float, beat_within_s: float) -> list[str]:
+        """Return why only a restart helps; the server plays no part in it. A worker that does not run is not dead.
+
+        The limits are how long the event loop may be blocked, and a beat may take.
+        """
+        if not self.running:
+            return []
+        reasons = []
+        if self.loop_lag_s > blocked_after_s:
+            reasons.append(f"its event loop has been blocked for {self.loop_lag_s:.1f} s")
+        if self.heartbeat_age_s is None:
+            reasons.append("its heartbeat has ended")
+        elif self.heartbeat_age_s > beat_within_s:
+            reasons.append(f"its heartbeat has been stuck for {self.heartbeat_age_s:.1f} s")
+        if not self.fetching:
+            reasons.append("it fetches no more")
+        return reasons
+
+    def why_idle(self) -> list[str]:
+        """Return why it takes no operations."""
+        if not self.running:
+            return ["it does not run"]
+        if not self.consuming and self.contact_age_s is not None:
+            return [f"it starts nothing; its last beat was answered {self.contact_age_s:.1f} s ago"]
+        return [] if self.consuming else ["it starts nothing; no beat was ever answered"]
+
+
+def longest_beat_s(config: QueueConfig) -> float:
+    """Return how long a round of the heartbeat may take when the server leaves each of its tries waiting."""
+    return _TIMEOUTS_OF_A_BEAT * config.connection_timeout + config.lease_seconds
+
+
+def health_of(worker: QueueWorker) -> WorkerHealth:
+    """Return a worker's vital signs. Quick, and callable from any thread of its process."""
+    stream, fetching, duties = worker._stream, worker._fetching, worker._duties  # noqa: SLF001 - there is no other reader
+    now = time.monotonic()
+    if stream is None or fetching is None:
+        return WorkerHealth(os.getpid(), slots=worker.max_workers, circuits=_circuits(worker.config))
+    gate = stream.fetcher.gate
+    heartbeat = next((duty for duty in duties if isinstance(duty, Heartbeat)), None)
+    return WorkerHealth(
+        pid=os.getpid(),
+        incarnation=stream.fetcher.incarnation,
+        running=worker.running,
+        fetching=not fetching.done(),
+        consuming=worker.running and gate.is_open and not fetching.done(),
+        slots=worker.max_workers,
+        busy=sum(slot.delivery is not None for slot in stream.executor.slots),
+        loop_lag_s=round(lag_of(fetching.get_loop()), 3),
+        heartbeat_age_s=None if heartbeat is None or not heartbeat.alive else round(now - heartbeat.round_began, 3),
+        contact_age_s=None if gate.contact is None else round(now - gate.contact, 3),
+        circuits=_circuits(worker.config),
+    )
+
+
+def _circuits(config: QueueConfig) -> dict[str, str]:
+    """Return the states of the process's breakers, that of this configuration as `redis`, without those of others."""
+    states = {name: state for name, state in breaker_states().items() if not name.startswith(SERVER_BREAKER)}
+    return {"redis": config.circuit_state, **states}

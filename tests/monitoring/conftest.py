@@ -1,0 +1,74 @@
+"""Fixtures of the tests of monitoring: configurations, and what a busy worker process logs and shows."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from queue_system import QueueConfig
+from tests.monitoring.support import Samples, parsed
+from tests.support.logs import LineLogger
+from tests.support.servers import OwnServer
+from tests.support.source import ROOT
+
+MakeConfig = Callable[..., QueueConfig]
+
+
+@pytest.fixture
+def make_config(server: OwnServer, prefix: str) -> Iterator[MakeConfig]:
+    """Makes configurations on the test's prefix."""
+    with contextlib.ExitStack() as stack:
+
+        def make(**settings: Any) -> QueueConfig:
+            defaults: dict[str, Any] = {"redis_url": server.url, "queue_prefix": prefix, "logger": LineLogger()}
+            config = QueueConfig(**{**defaults, **settings})
+            stack.callback(config.transport.close)
+            return config
+
+        yield make
+
+
+@dataclass(frozen=True)
+class Busy:
+    """What a worker process that met all kinds of operations wrote to stderr, and what its metrics were."""
+
+    lines: list[str]
+    scrape: Samples
+
+    @property
+    def documents(self) -> list[dict[str, Any]]:
+        """The log lines, decoded."""
+        return [json.loads(line) for line in self.lines]
+
+
+def run_busy(server: OwnServer, log_format: str) -> Busy:
+    """Run `busy_process` to its end."""
+    prefix = f"t{uuid.uuid4().hex[:12]}:"
+    ended = subprocess.run(
+        [sys.executable, "-m", "tests.monitoring.busy_process", server.url, prefix, log_format],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}", "OTEL_SERVICE_NAME": "shop"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=50,
+    )
+    with contextlib.closing(server.client()) as client:
+        client.unlink(*client.scan_iter(match=f"{prefix}*", count=1000))
+    assert ended.returncode == 0, ended.stderr
+    return Busy(ended.stderr.splitlines(), parsed(ended.stdout))
+
+
+@pytest.fixture(scope="session")
+def busy(server: OwnServer) -> Busy:
+    """A run that logs JSON."""
+    return run_busy(server, "json")

@@ -1,0 +1,77 @@
+"""What tests of monitoring share: a running worker, a running probe server, a scrape. Tests nothing."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+from starlette.applications import Starlette
+
+from queue_system import QueueWorker
+from queue_system.monitoring.probes import ProbeServer
+
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+PATIENCE_S = 8.0
+"""How long a test waits for an answer over HTTP: far less than the server's own limits in these tests."""
+
+
+@contextlib.asynccontextmanager
+async def running(worker: QueueWorker) -> AsyncIterator[QueueWorker]:
+    """Start a worker and stop it at the end."""
+    await worker.start()
+    try:
+        yield worker
+    finally:
+        await worker.stop()
+
+
+class Probe:
+    """A client of a probe server. Blocking, so a test with an event loop calls it in a thread."""
+
+    def __init__(self, port: int) -> None:
+        self._client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S)
+
+    def get(self, path: str) -> tuple[int, dict[str, Any]]:
+        """Return the status and the JSON of an answer."""
+        response = self._client.get(path)
+        return response.status_code, response.json()
+
+    def scrape(self) -> Samples:
+        """Return what `/metrics` shows."""
+        response = self._client.get("/metrics")
+        assert response.status_code == 200
+        return parsed(response.text)
+
+    def close(self) -> None:
+        """Drop the connection."""
+        self._client.close()
+
+
+@contextlib.contextmanager
+def probing(app: Starlette) -> Iterator[Probe]:
+    """Serve an app on a free port from a thread of its own."""
+    server = ProbeServer(app, "127.0.0.1:0")
+    server.start()
+    probe = Probe(server.port)
+    try:
+        yield probe
+    finally:
+        probe.close()
+        server.stop()
+
+
+def parsed(text: str) -> Samples:
+    """Read Prometheus's text format with prometheus-client's own parser."""
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def of(samples: Samples, name: str, **labels: str) -> float:
+    """One sample's value."""
+    return samples[name, frozenset(labels.items())]

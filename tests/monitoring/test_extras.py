@@ -1,0 +1,58 @@
+"""What is missing is named with the extra that brings it, and health needs none."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.source import ROOT
+
+METRICS = """
+import asyncio, httpx
+from queue_system import QueueConfig
+from queue_system.monitoring.probes import create_app
+async def ask():
+    transport = httpx.ASGITransport(create_app(QueueConfig(redis_url="redis://127.0.0.1:1"), None))
+    async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
+        answer = await client.get("/metrics")
+        print(answer.status_code, answer.text)
+asyncio.run(ask())
+"""
+HEALTH = """
+import queue_system.logs, queue_system.monitoring.health
+print(sorted({"prometheus_client", "uvicorn"} & sys.modules.keys()), "loaded")
+"""
+
+
+def run_without(module: str, program: str) -> str:
+    """What a program prints where a module is not installed."""
+    ended = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.modules[{module!r}] = None\n{program}"],
+        env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=50,
+    )
+    return ended.stdout + ended.stderr
+
+
+@pytest.mark.parametrize(
+    "module, program, told",
+    [
+        ("starlette", "import queue_system.monitoring.probes", "pip install 'queue-system[web]'"),
+        ("prometheus_client", "import queue_system.monitoring.prometheus", "pip install 'queue-system[prometheus]'"),
+        ("prometheus_client", METRICS, "501 metrics need: pip install 'queue-system[prometheus]'"),
+        (
+            "starlette",
+            HEALTH,
+            "[] loaded",
+        ),
+    ],
+    ids=["probes", "prometheus", "metrics", "health"],
+)
+def test_a_missing_library_is_told_by_its_extra_and_health_loads_none(module: str, program: str, told: str) -> None:
+    assert told in run_without(module, program)
