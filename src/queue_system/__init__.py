@@ -9,6 +9,7 @@ from queue_system.errors import (
     CircuitOpenError,
     InvalidInputError,
     ItemTooLargeError,
+    ProcessDiedError,
     QueueSystemError,
     ServerError,
     ServerFullError,
@@ -25,6 +26,7 @@ from queue_system.errors import (
 from queue_system.lookup import OperationRecord
 from queue_system.loop import run
 from queue_system.manager import QueueManager
+from queue_system.model.placement import run_in_process
 from queue_system.model.retry import QueueRetryConfig
 from queue_system.model.sealing import Encryption
 from queue_system.worker import QueueWorker
@@ -38,6 +40,7 @@ __all__ = [
     "InvalidInputError",
     "ItemTooLargeError",
     "OperationRecord",
+    "ProcessDiedError",
     "QueueConfig",
     "QueueManager",
     "QueueRetryConfig",
@@ -55,4 +58,5 @@ __all__ = [
     "WaitTimeoutError",
     "WrongKeyTypeError",
     "run",
+    "run_in_process",
 ]

@@ -15,12 +15,14 @@
     ├── CircuitOpenError               a breaker rejects the call; carries `retry_after`
     ├── UnknownOperationError          nothing is known of an operation: never enqueued, purged, or its record expired
     ├── WaitTimeoutError               an operation did not end in time               (also TimeoutError)
+    ├── ProcessDiedError               the child process of a processor died; carries its exit code
     ├── UnresolvableNameError          a name from Redis leads to no permitted callable
     └── UndecodableItemError           bytes from Redis are not an item
 """
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 
 _LONGEST_SHOWN = 80
@@ -127,6 +129,19 @@ class UnknownOperationError(QueueSystemError, LookupError):
 
 class WaitTimeoutError(QueueSystemError, TimeoutError):
     """An operation did not end within the time that was given to the wait. It goes on."""
+
+
+class ProcessDiedError(QueueSystemError):
+    """The child process in which a processor ran has died. `exit_code` is negative for a signal, as of `subprocess`."""
+
+    def __init__(self, exit_code: int) -> None:
+        name = signal.strsignal(-exit_code) if exit_code < 0 else None
+        how = f"died with signal {-exit_code} ({name})" if exit_code < 0 else f"exited with code {exit_code}"
+        super().__init__(f"the process {how} before the processor returned")
+        self.exit_code = exit_code
+
+    def __reduce__(self) -> tuple[type[ProcessDiedError], tuple[int]]:
+        return type(self), (self.exit_code,)
 
 
 class UnresolvableNameError(QueueSystemError):

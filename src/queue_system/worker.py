@@ -130,20 +130,22 @@ class QueueWorker:
         for duty in self._duties:
             duty.start()
 
-    async def stop(self) -> None:
-        """Claim no more, wait for running operations up to min(work_timeout, 25 s), hand back the rest, and sign off.
+    async def stop(self, *, grace: float | None = None) -> None:
+        """Claim no more, wait `grace` s for running operations, hand back the rest, and sign off.
 
-        What is handed back spends no attempt. A second call waits for the first.
+        None waits up to min(work_timeout, 25 s). What is handed back spends no attempt. A second call waits for the
+        first.
         """
-        await asyncio.shield(asyncio.ensure_future(self._stop()))
+        longest_s = min(self.work_timeout, _LONGEST_GRACE_S) if grace is None else grace
+        await asyncio.shield(asyncio.ensure_future(self._stop(longest_s)))
 
-    async def _stop(self) -> None:
+    async def _stop(self, grace_s: float) -> None:
         async with self._lifecycle:
             if not self._running or self._stream is None:
                 return
             stream = self._stream
             try:
-                await stream.wind_down(min(self.work_timeout, _LONGEST_GRACE_S))
+                await stream.wind_down(grace_s)
             finally:
                 self._running = False
                 self._stop_duties()

@@ -48,7 +48,13 @@ RANKS = {
 }
 
 # "module -> imported name": the reason why a function must do the import itself.
-FUNCTION_IMPORTS_ALLOWED: dict[str, str] = {"queue_system.loop -> uvloop": "an optional extra"}
+FUNCTION_IMPORTS_ALLOWED: dict[str, str] = {
+    "queue_system.loop -> uvloop": "an optional extra",
+    "queue_system.supervision.observing -> queue_system.monitoring.prometheus": "an optional extra",
+    "queue_system.supervision.observing -> queue_system.monitoring.probes.ProbeServer": "an optional extra",
+    "queue_system.supervision.observing -> queue_system.monitoring.probes.create_app": "an optional extra",
+    "queue_system.supervision.reload -> watchfiles": "an optional extra",
+}
 
 MODULE_LINES = 320
 FUNCTION_LINES = 45

@@ -8,14 +8,21 @@ import inspect
 import os
 import threading
 import time
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 from queue_system.execution.forks import blind, leave_if_forked
+from queue_system.execution.processes import ProcessPool
 from queue_system.execution.threads import ThreadPool
-from queue_system.model.registry import Processor
+from queue_system.model.placement import process_reference
+from queue_system.model.registry import Processor, Reference
 from queue_system.model.verdict import Interrupted, Outcome, Raised, Succeeded
 
 _LONGEST_WAIT_S = 3600.0
+_START_WITHIN_S = 60.0
+
+Place = Literal["loop", "thread"] | Reference
+"""Where a processor runs; the reference is how a child process finds it."""
 
 
 class Slot:
@@ -40,33 +47,37 @@ class Executor:
     def __init__(self, slots: int, loop: asyncio.AbstractEventLoop) -> None:
         self.slots = [Slot() for _ in range(slots)]
         self.threads = ThreadPool(slots, loop)
+        self.processes = ProcessPool(loop)
         self._loop = loop
         self._home = os.getpid()
         self._thread = threading.get_ident()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = float("inf")
-        self._is_async: dict[Processor, bool] = {}
+        self._places: dict[Processor, Place] = {}
 
     async def run(self, slot: Slot, processor: Processor, argument: Any, limit_s: float) -> Outcome:
         """Run a processor until `limit_s` after the slot's start, and tell how that ended."""
         slot.deadline = deadline = slot.started + limit_s
         if deadline < self._timer_at:
             self._arm(deadline)
+        outcome: Outcome
         try:
-            if self._awaits(processor):
-                result = await processor(argument)
-            else:
+            place = self._place_of(processor)
+            if place == "loop":
+                outcome = Succeeded(await processor(argument))
+            elif place == "thread":
                 result = await self.threads.run(processor, argument)
-                if inspect.isawaitable(result):
-                    result = await result
-            outcome: Outcome = Succeeded(result)
+                outcome = Succeeded(await result if inspect.isawaitable(result) else result)
+            else:
+                slot.deadline += _START_WITHIN_S
+                outcome = await self.processes.run(place, argument, partial(self._begin, slot, limit_s))
         except asyncio.CancelledError:
             outcome = Raised("the processor was cancelled from within", "CancelledError")
             if slot.task is not None and slot.task.cancelling():
                 outcome = Interrupted()
         except BaseException as error:
             leave_if_forked(self._home, error)
-            if isinstance(error, KeyboardInterrupt | GeneratorExit) and self._awaits(processor):
+            if isinstance(error, KeyboardInterrupt | GeneratorExit) and self._place_of(processor) == "loop":
                 raise  # meant for this process or this task, not for the operation
             outcome = Raised(describe_error(error), type(error).__name__)
         finally:
@@ -82,29 +93,37 @@ class Executor:
             slot.task.cancel()
 
     def close(self) -> None:
-        """Drop the timer and let the threads end."""
+        """Drop the timer, let the threads end, and end the child processes."""
         if self._timer is not None:
             self._timer.cancel()
         self.threads.close()
+        self.processes.close()
 
     def cut_off(self) -> None:
         """In a forked child: end it where a processor or the event loop comes round."""
         for slot in self.slots:
             slot.stopped = True
+        self.processes.cut_off()
         if self._loop.is_closed():
             return
         blind(self._loop)
         if threading.get_ident() == self._thread:
             self._loop.call_soon(leave_if_forked, self._home)
 
-    def _awaits(self, processor: Processor) -> bool:
+    def _place_of(self, processor: Processor) -> Place:
         try:
-            return self._is_async[processor]
+            return self._places[processor]
         except TypeError:  # it has no hash
-            return _is_async(processor)
+            return _find_place(processor)
         except KeyError:
-            known = self._is_async[processor] = _is_async(processor)
-            return known
+            place = self._places[processor] = _find_place(processor)
+            return place
+
+    def _begin(self, slot: Slot, limit_s: float) -> None:
+        """Let a limit count from now on: neither a child's start nor its imports are the operation's."""
+        slot.deadline = time.monotonic() + limit_s
+        if slot.deadline < self._timer_at:
+            self._arm(slot.deadline)
 
     def _after_cancel(self, slot: Slot, outcome: Outcome, limit_s: float) -> Outcome:
         leave_if_forked(self._home)
@@ -136,9 +155,11 @@ class Executor:
             self._arm(nearest)
 
 
-def _is_async(processor: Processor) -> bool:
+def _find_place(processor: Processor) -> Place:
     call = getattr(processor, "__call__", None)  # noqa: B004 - an object's own coroutine method
-    return inspect.iscoroutinefunction(processor) or inspect.iscoroutinefunction(call)
+    if inspect.iscoroutinefunction(processor) or inspect.iscoroutinefunction(call):
+        return "loop"
+    return process_reference(processor) or "thread"
 
 
 def describe_error(error: BaseException) -> str:

@@ -123,7 +123,7 @@ class Settler:
     def settle(self, delivery: Delivery, verdict: Verdict, timing: Timing = _NO_TIMING) -> Settlement:
         """Return the settlement of a verdict."""
         if isinstance(verdict, Complete):
-            return self._complete(delivery, verdict.result, timing)
+            return self._complete(delivery, verdict, timing)
         match verdict:
             case Retry(delay, error, error_type):
                 return self._retry(delivery, delay, encode_error(_cut(error), error_type), timing)
@@ -139,12 +139,11 @@ class Settler:
         record = self._record(b"running", delivery, Timing(started_ms, now_ms))
         return Settlement(delivery, "running", pack((delivery.token, delivery.operation_id, record)))
 
-    def _complete(self, delivery: Delivery, result: object, timing: Timing) -> Settlement:
-        operation = delivery.operation
+    def _complete(self, delivery: Delivery, verdict: Complete, timing: Timing) -> Settlement:
+        operation, result, problem = delivery.operation, verdict.result, verdict.result_error
         if operation.phase:
             packed = pack((delivery.token, "", "", "", ""))
             return Settlement(delivery, "complete", packed, self._ttl_ms)
-        problem = ""
         try:
             encoded = b"null" if result is None else encode_entity(result, field="result")
             if self._sealing is not None and result is not None:

@@ -13,9 +13,10 @@ _ROUNDING_S = 0.002  # both times are in whole ms, and a timer may be early by o
 
 
 class Succeeded(msgspec.Struct, frozen=True, gc=False):
-    """The processor returned `result`."""
+    """The processor returned `result`, or what `result_error` says that JSON cannot carry."""
 
     result: Any
+    result_error: str = ""
 
 
 class Raised(msgspec.Struct, frozen=True, gc=False):
@@ -41,9 +42,10 @@ Outcome = Succeeded | Raised | Interrupted | Unprocessable
 
 
 class Complete(msgspec.Struct, frozen=True, gc=False):
-    """The operation is done."""
+    """The operation is done; `result_error` says why its result is lost."""
 
     result: Any
+    result_error: str = ""
 
 
 class Retry(msgspec.Struct, frozen=True, gc=False):
@@ -78,7 +80,7 @@ Verdict = Complete | Retry | Fail | Reject | Release
 def judge(operation: Operation, outcome: Outcome, started: float, now: float) -> Verdict:
     """Decide what becomes of an operation. `started` and `now` are the server's time in Unix seconds."""
     if isinstance(outcome, Succeeded):
-        return Complete(outcome.result)
+        return Complete(outcome.result, outcome.result_error)
     match outcome:
         case Interrupted():
             return Release()

@@ -1,0 +1,26 @@
+"""Runs workers as processes: one here, or several under a supervisor. Never processes an operation itself."""
+
+from __future__ import annotations
+
+from queue_system import logs
+from queue_system.errors import InvalidInputError, QueueSystemError
+from queue_system.supervision.serving import FAILED, REFUSED, serve
+from queue_system.supervision.settings import WorkerSettings
+from queue_system.supervision.supervisor import Supervisor
+from queue_system.supervision.targets import complain, explain
+
+__all__ = ["WorkerSettings", "run"]
+
+
+def run(settings: WorkerSettings) -> int:
+    """Run a worker until a signal ends it, and return the exit code. Only the main thread may call this.
+
+    0: it left in order, or a burst is done. 1: it could not go on, or had to be killed. 2: the settings or their target
+    make no sense. 128 + n: a second signal n ended it at once; what ran comes back when its lease is over.
+    """
+    logs.configure(settings.log_format, settings.log_level)
+    try:
+        return Supervisor(settings).run() if settings.supervised else serve(settings)
+    except QueueSystemError as error:
+        complain(explain(error))
+        return REFUSED if isinstance(error, InvalidInputError) else FAILED

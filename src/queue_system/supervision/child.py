@@ -1,0 +1,74 @@
+"""The child's side of the supervisor: one worker, which leaves when its supervisor is gone. Never starts another."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import sys
+from contextlib import suppress
+from dataclasses import asdict
+from typing import Any, Final
+
+import msgspec
+
+from queue_system import logs
+from queue_system.errors import InvalidInputError, QueueSystemError
+from queue_system.execution.children import Child
+from queue_system.loop import run as run_loop
+from queue_system.monitoring.health import WorkerHealth
+from queue_system.supervision.serving import DONE, FAILED, REFUSED, Serving
+from queue_system.supervision.settings import WorkerSettings
+from queue_system.supervision.signals import LEAVE, Departure
+from queue_system.supervision.systemd import Notifier
+from queue_system.supervision.targets import explain
+
+
+class Report(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a child tells its supervisor: how it is, or why it cannot run."""
+
+    health: dict[str, Any] | None = None
+    problem: str = ""
+
+
+_encode: Final = msgspec.json.Encoder().encode
+
+
+def main(descriptor: int) -> None:
+    """Read the settings from a socket, run a worker, and tell of it over the socket until that closes."""
+    channel = Child.adopt(descriptor)
+    departure = Departure(patient=True)
+    for number in LEAVE:
+        signal.signal(number, departure.signalled)
+    with channel.makefile("rb") as lines:
+        line = lines.readline()
+    sys.exit(_work(channel, line, departure) if line else DONE)
+
+
+def _work(channel: socket.socket, line: bytes, departure: Departure) -> int:
+    channel.settimeout(0)
+
+    def tell(report: Report) -> None:
+        with suppress(OSError):  # the supervisor is gone, or so slow that it can do without
+            channel.send(_encode(report) + b"\n")
+
+    def tell_health(health: WorkerHealth) -> None:
+        tell(Report(health=asdict(health)))
+
+    async def work() -> int:
+        loop = asyncio.get_running_loop()
+
+        def supervisor_left() -> None:
+            loop.remove_reader(channel)
+            departure.ask()
+
+        loop.add_reader(channel, supervisor_left)
+        return await Serving(settings, departure, Notifier({}), tell_health).run()
+
+    settings = msgspec.json.decode(line, type=WorkerSettings)
+    logs.configure(settings.log_format, settings.log_level)
+    try:
+        return run_loop(work())
+    except QueueSystemError as error:
+        tell(Report(problem=explain(error)))
+        return REFUSED if isinstance(error, InvalidInputError) else FAILED

@@ -1,0 +1,141 @@
+"""One worker in this process, from its start to its orderly end. Never starts another process of its kind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any, Final
+
+from queue_system.loop import run as run_loop
+from queue_system.monitoring.health import WorkerHealth, health_of
+from queue_system.supervision.observing import answering, count
+from queue_system.supervision.settings import WorkerSettings
+from queue_system.supervision.signals import LEAVE, Departure, handling
+from queue_system.supervision.systemd import Notifier
+from queue_system.supervision.targets import load_worker
+from queue_system.supervision.usage import is_exhausted, resident_mb, settled_attempts
+from queue_system.worker import QueueWorker
+
+DONE: Final = 0
+FAILED: Final = 1
+REFUSED: Final = 2
+RECYCLED: Final = 75
+"""The exit code of a child that wants to be replaced; `EX_TEMPFAIL` of sysexits.h."""
+
+_PULSE_S: Final = 1.0
+_LOOK_AGAIN_S: Final = 0.05
+
+Tell = Callable[[WorkerHealth], None]
+
+
+def serve(settings: WorkerSettings) -> int:
+    """Run one worker until a signal or its own settings end it, and return the exit code.
+
+    Raises:
+        InvalidInputError: the settings or their target make no sense.
+        AccessDeniedError: the server refuses the credentials.
+    """
+    departure, notifier = Departure(), Notifier(os.environ)
+    with handling(departure.signalled, *LEAVE):
+        return run_loop(Serving(settings, departure, notifier).run())
+
+
+class Serving:
+    """The life of one worker. `tell` hears its health once a second."""
+
+    def __init__(
+        self, settings: WorkerSettings, departure: Departure, notifier: Notifier, tell: Tell | None = None
+    ) -> None:
+        self._settings = settings
+        self._departure = departure
+        self._notifier = notifier
+        self._tell = tell
+
+    async def run(self) -> int:
+        """Load, start, wait for a reason to leave, and leave within the grace time."""
+        worker = await load_worker(self._settings)
+        if self._departure.asked:
+            return DONE
+        with self._observed(worker):
+            await worker.start()
+            try:
+                return await self._first_reason(worker)
+            finally:
+                self._notifier.stopping()
+                await self._stop(worker)
+
+    @contextlib.contextmanager
+    def _observed(self, worker: QueueWorker) -> Iterator[None]:
+        address = self._settings.http
+        if address is not None:
+            count(worker.config)
+        if address is None or self._tell is not None:  # a supervisor answers for all its children
+            yield
+            return
+        with answering(worker.config, lambda: [health_of(worker)], address):
+            yield
+
+    async def _first_reason(self, worker: QueueWorker) -> int:
+        """Wait until something asks the worker to leave, and return the exit code that this means."""
+        reasons: list[Coroutine[Any, Any, int]] = [self._asked(), self._watch(worker)]
+        if self._settings.burst:
+            reasons.append(self._exhausted(worker))
+        if self._settings.recycled:
+            reasons.append(self._worn_out(worker))
+        tasks = [asyncio.ensure_future(reason) for reason in reasons]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            return done.pop().result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _stop(self, worker: QueueWorker) -> None:
+        """Stop, while supervisor and service manager still hear that this process lives."""
+        worker.config.log.info("worker drains", grace_s=self._settings.grace)
+        pulse = asyncio.ensure_future(self._watch(worker))
+        try:
+            await worker.stop(grace=self._settings.grace)
+        finally:
+            pulse.cancel()
+            await asyncio.gather(pulse, return_exceptions=True)
+
+    async def _asked(self) -> int:
+        await self._departure.wait()
+        return DONE
+
+    async def _watch(self, worker: QueueWorker) -> int:
+        """Tell of the worker's health; return when only a new process helps."""
+        told = False
+        while True:
+            health = health_of(worker)
+            if health.consuming:
+                self._notifier.ready()
+            if health.running and not health.fetching:
+                worker.config.log.error("worker has ended by itself", incarnation=health.incarnation)
+                return FAILED
+            self._notifier.alive()
+            if self._tell is not None:
+                self._tell(health)
+            told = told or health.consuming
+            await asyncio.sleep(min(_PULSE_S, self._notifier.interval_s / 2) if told else _LOOK_AGAIN_S)
+
+    async def _exhausted(self, worker: QueueWorker) -> int:
+        while not await is_exhausted(worker):  # noqa: ASYNC110 - the server sends no event when it has no more
+            await asyncio.sleep(_LOOK_AGAIN_S)
+        worker.config.log.info("no item is ready and nothing runs: leaving")
+        return DONE
+
+    async def _worn_out(self, worker: QueueWorker) -> int:
+        most, largest_mb = self._settings.max_operations, self._settings.max_memory_mb
+        while True:
+            attempts, memory_mb = settled_attempts(worker), resident_mb()
+            if (most is not None and attempts >= most) or (
+                largest_mb is not None and attempts and memory_mb > largest_mb
+            ):
+                worker.config.log.info("process is replaced", attempts=attempts, memory_mb=round(memory_mb))
+                return RECYCLED
+            await asyncio.sleep(_LOOK_AGAIN_S)

@@ -1,0 +1,97 @@
+"""Turns `module:object` into the worker to run. Never starts it."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from queue_system.config import QueueConfig
+from queue_system.errors import InvalidInputError, QueueSystemError, shown
+from queue_system.supervision.settings import WorkerSettings
+from queue_system.worker import QueueWorker
+
+
+async def load_worker(settings: WorkerSettings) -> QueueWorker:
+    """Return the worker that the settings ask for; modules of the current folder can be imported from now on.
+
+    Raises:
+        InvalidInputError: `target` leads to nothing that can be run, or a value makes no sense. Its cause is what the
+            target's own code raised.
+    """
+    here = str(Path.cwd())
+    if not {"", here} & set(sys.path):
+        sys.path.insert(0, here)
+    found = _default_config(settings) if settings.target is None else await _find(settings.target)
+    worker = found if isinstance(found, QueueWorker) else None
+    config = worker.config if worker is not None else found
+    if not isinstance(config, QueueConfig):
+        kind = type(config).__name__
+        raise _refusal(settings.target, f"is or returns a {kind}; a QueueConfig or a QueueWorker is needed")
+    wanted: dict[str, Any] = {
+        "max_workers": settings.concurrency,
+        "work_timeout": settings.timeout,
+        "queues": settings.queues,
+    }
+    if worker is not None:
+        given = {
+            "max_workers": worker.max_workers,
+            "work_timeout": worker.work_timeout,
+            "queues": worker.queues or None,
+        }
+        wanted = {name: given[name] if value is None else value for name, value in wanted.items()}
+    checked = QueueWorker(config, **{name: value for name, value in wanted.items() if value is not None})
+    if worker is None:
+        return checked
+    worker.max_workers, worker.work_timeout, worker.queues = checked.max_workers, checked.work_timeout, checked.queues
+    return worker
+
+
+def _default_config(settings: WorkerSettings) -> QueueConfig:
+    prefix: dict[str, Any] = {} if settings.prefix is None else {"queue_prefix": settings.prefix}
+    return QueueConfig(redis_url=settings.url, **prefix)
+
+
+async def _find(target: str) -> Any:
+    module_name, _, path = target.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and f"{module_name}.".startswith(f"{error.name}."):
+            raise _refusal(target, f"cannot be found: there is no module {error.name!r} on sys.path") from None
+        raise _refusal(target, f"cannot be imported: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise _refusal(target, f"cannot be imported: {type(error).__name__}: {error}") from error
+    try:
+        found = functools.reduce(getattr, path.split("."), module)
+    except AttributeError as error:
+        raise _refusal(target, f"cannot be found: {error}") from None
+    return await _called(target, found) if callable(found) else found
+
+
+async def _called(target: str, factory: Any) -> Any:
+    try:
+        result = factory()
+        return await result if inspect.isawaitable(result) else result
+    except (Exception, SystemExit) as error:
+        raise _refusal(target, f"raised {type(error).__name__}: {error}") from error
+
+
+def _refusal(target: str | None, problem: str) -> InvalidInputError:
+    return InvalidInputError("target", f"{shown(target)} {problem}")
+
+
+def explain(error: QueueSystemError) -> str:
+    """Return the error's text, after the traceback of what a target's own code raised."""
+    cause = error.__cause__ if isinstance(error, InvalidInputError) else None
+    trace = "" if cause is None else "".join(traceback.format_exception(cause))
+    return f"{trace}{error}"
+
+
+def complain(text: str) -> None:
+    """Tell whoever started the worker why it cannot run."""
+    sys.stderr.write(f"{text}\n")

@@ -1,0 +1,61 @@
+"""What a worker has done, holds and takes up: when to leave or to be replaced. Never changes a worker."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from pathlib import Path
+
+from queue_system.errors import QueueSystemError
+from queue_system.execution.fetcher import Fetcher
+from queue_system.manager import QueueManager
+from queue_system.model.keys import PRIORITIES
+from queue_system.resilience import in_daemon_thread
+from queue_system.worker import QueueWorker
+
+_STATM = Path("/proc/self/statm")
+_MIB = 1 << 20
+
+
+async def is_exhausted(worker: QueueWorker) -> bool:
+    """Tell whether no item is ready or due for the worker and it holds none; False when the server does not say."""
+    stream = worker._stream  # noqa: SLF001 - there is no other reader
+    if stream is None or _holds(stream.fetcher):
+        return False
+    incarnation = stream.fetcher.incarnation
+    try:
+        if await in_daemon_thread(_open_operations, worker, incarnation):
+            return False
+    except QueueSystemError:
+        return False
+    due_ms = stream.fetcher._next_due_ms  # noqa: SLF001 - as above
+    return not (0 <= due_ms <= stream.fetcher.now_ms() or _holds(stream.fetcher))
+
+
+def _holds(fetcher: Fetcher) -> bool:
+    return bool(fetcher.held) or fetcher.unsettled
+
+
+def _open_operations(worker: QueueWorker, incarnation: str) -> int:
+    """Count what is ready, then what is booked: a claim moves an item from the first to the second, in one step."""
+    config = worker.config
+    status = QueueManager(config).get_queue_status()
+    lists = [config.get_queue_key(name, priority) for name in worker.queues for priority in PRIORITIES]
+    ready = sum(int(status.get(key, 0)) for key in lists) if lists else int(status["total_items"])
+    return ready or len(config.transport.run(config.commands.tokens(incarnation)))
+
+
+def settled_attempts(worker: QueueWorker) -> int:
+    """Return how many attempts this process has settled, whatever their verdict."""
+    metrics = worker.config.get_metrics()
+    return sum(int(metrics.get(name, 0)) for name in ("processed", "failed", "retried", "system_errors"))
+
+
+def resident_mb() -> float:
+    """Return this process's resident memory in MiB; where the system does not tell it, the most that it ever was."""
+    try:
+        pages = int(_STATM.read_text().split()[1])
+    except OSError:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak / _MIB if sys.platform == "darwin" else peak / 1024
+    return pages * resource.getpagesize() / _MIB

@@ -1,0 +1,71 @@
+"""An application with a configuration and processors, as a worker's target. Never touches Redis by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from typing import Any
+
+from queue_system import QueueConfig, QueueWorker, run_in_process
+
+config = QueueConfig(
+    redis_url=os.environ.get("URL"), queue_prefix=os.environ.get("PREFIX", "queue:"), lease_seconds=0.5
+)
+worker = QueueWorker(config, max_workers=3, work_timeout=7.0, queues=["some"])
+number = 5
+
+
+def make_config() -> QueueConfig:
+    return config
+
+
+async def make_worker() -> QueueWorker:
+    await asyncio.sleep(0)
+    return worker
+
+
+def fail() -> QueueConfig:
+    raise LookupError("no settings for this host")
+
+
+async def work(entity: dict[str, Any]) -> None:
+    """Take some time, and note the beginning and the end."""
+    note(entity, "start")
+    await asyncio.sleep(entity["seconds"])
+    note(entity, "end")
+
+
+async def block(entity: dict[str, Any]) -> None:
+    """Block the event loop."""
+    note(entity, "start")
+    time.sleep(entity["seconds"])  # noqa: ASYNC251 - that is its fault
+    note(entity, "end")
+
+
+@run_in_process
+def spin(entity: dict[str, Any]) -> None:
+    """Run forever, in a child process."""
+    note(entity, "start")
+    while True:
+        pass
+
+
+def grow(entity: dict[str, Any]) -> None:
+    """Leak memory."""
+    note(entity, "start")
+    _leaked.append(b"x" * (entity["mb"] << 20))
+    note(entity, "end")
+
+
+_leaked: list[bytes] = []
+
+
+def note(entity: dict[str, Any], event: str) -> None:
+    """Append one line to the journal, in one write."""
+    line = f"{event} {entity['n']} {os.getpid()}\n"
+    descriptor = os.open(entity["journal"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    try:
+        os.write(descriptor, line.encode())
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,161 @@
+"""Worker processes to signal, kill and read the log of, and their operations' journal. Never runs a worker itself."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from queue_system import QueueManager
+from tests.supervision import app
+from tests.support.servers import OwnServer
+from tests.support.waiting import wait_until
+
+ROOT = Path(__file__).parents[2]
+TARGET = "tests.supervision.app:config"
+LONG_S = 60.0
+
+
+class Program:
+    """A worker that was started like a command, with its log."""
+
+    def __init__(self, folder: Path, settings: dict[str, Any], **variables: str) -> None:
+        self.folder, self._log = folder, folder / "log"
+        path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "tests.supervision.start", json.dumps(settings)],
+                cwd=folder,
+                env={**os.environ, "PYTHONPATH": path, **variables},
+                stderr=log,
+                start_new_session=True,
+            )
+
+    @property
+    def log(self) -> str:
+        """All that it wrote."""
+        return self._log.read_text(errors="replace")
+
+    def lines(self, message: str) -> list[str]:
+        """The lines with a message, at their beginning or behind level and logger."""
+        return [line for line in self.log.splitlines() if f": {message}" in f": {line}"]
+
+    def wait_for(self, message: str, times: int = 1) -> list[str]:
+        """Wait for lines that begin with a message."""
+        wait_until(lambda: len(self.lines(message)) >= times, f"{message!r}, {times} times, in the log:\n{self.log}")
+        return self.lines(message)
+
+    def send(self, number: signal.Signals) -> None:
+        """Signal the process that was started, and none else."""
+        self.process.send_signal(number)
+
+    def ends(self, within_s: float = 15.0) -> int:
+        """Wait for the end and return the exit code."""
+        try:
+            return self.process.wait(within_s)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"it still runs after {within_s} s; its log:\n{self.log}") from None
+
+    def children(self) -> list[int]:
+        """The ids of the worker processes that it has started, and that run."""
+        return [pid for pid in _children_of(self.process.pid) if is_alive(pid)]
+
+    def wait_for_children(self, count: int) -> list[int]:
+        """Wait until there are so many."""
+        wait_until(lambda: len(self.children()) == count, f"{count} children run")
+        return self.children()
+
+    def close(self) -> None:
+        """Kill it and all its descendants."""
+        pids = list(_descendants_of(self.process.pid))
+        self.process.kill()
+        self.process.wait()
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+class Bench:
+    """A queue on the test's prefix, and programs that work on it."""
+
+    def __init__(self, server: OwnServer, prefix: str, folder: Path, client: redis.Redis, queue: QueueManager) -> None:
+        self._folder, self._stack = folder, contextlib.ExitStack()
+        self.variables = {"URL": server.url, "PREFIX": prefix}
+        self.prefix, self.client, self.queue = prefix, client, queue
+        self.journal = folder / "journal"
+
+    def start(self, variables: dict[str, str] | None = None, **settings: Any) -> Program:
+        """Start a program; without a target, that of this application."""
+        folder = self._folder / f"program-{len(list(self._folder.iterdir()))}"
+        folder.mkdir()
+        program = Program(folder, {"target": TARGET, **settings}, **{**self.variables, **(variables or {})})
+        self._stack.callback(program.close)
+        return program
+
+    def enqueue(self, count: int, processor: Any = app.work, first: int = 0, **entity: Any) -> None:
+        """Enqueue so many operations, numbered from `first`."""
+        entities = [{"seconds": 0.0, "journal": str(self.journal), **entity, "n": first + i} for i in range(count)]
+        self.queue.enqueue_batch(entities, processor)
+
+    def noted(self, event: str) -> Counter[int]:
+        """How often each operation has noted an event."""
+        return Counter(number for number, _ in self.notes(event))
+
+    def notes(self, event: str) -> list[tuple[int, int]]:
+        """The numbers of operations that noted an event, with the process in which they did."""
+        lines = self.journal.read_text().splitlines() if self.journal.exists() else []
+        words = [line.split() for line in lines]
+        return [(int(number), int(pid)) for kind, number, pid in words if kind == event]
+
+    def wait_for_notes(self, event: str, count: int) -> None:
+        """Wait until so many operations have noted an event."""
+        wait_until(lambda: len(self.notes(event)) >= count, f"{count} operations note {event!r}")
+
+    def waiting(self) -> list[dict[str, Any]]:
+        """The items in the lists."""
+        lists: Any = self.client.smembers(f"{self.prefix}registry")
+        return [json.loads(item) for each in lists for item in self.items(each)]
+
+    def items(self, key: bytes) -> list[bytes]:
+        """The items of one list."""
+        items: Any = self.client.lrange(key.decode(), 0, -1)
+        return list(items)
+
+    def in_flight(self) -> list[bytes]:
+        """The hashes of what is in flight."""
+        return list(self.client.scan_iter(match=f"{self.prefix}inflight:*", count=1000))
+
+    def close(self) -> None:
+        """Kill what still runs."""
+        self._stack.close()
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; a zombie does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def _children_of(pid: int) -> list[int]:
+    try:
+        tasks = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
+    except OSError:
+        return []
+    return [int(child) for text in tasks for child in text.split()]
+
+
+def _descendants_of(pid: int) -> Iterator[int]:
+    for child in _children_of(pid):
+        yield child
+        yield from _descendants_of(child)

@@ -1,0 +1,89 @@
+"""Signals to a worker's process, alone and supervised: it leaves in order, or at once, and loses nothing either way."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+
+from tests.supervision import app
+from tests.supervision.support import LONG_S, Bench, is_alive
+from tests.support.waiting import wait_until
+
+GRACE_S = 10.0
+
+
+@pytest.mark.parametrize("processes, number", [(1, signal.SIGTERM), (2, signal.SIGTERM), (1, signal.SIGINT)])
+def test_a_first_signal_under_load_finishes_what_runs_and_hands_back_the_rest(
+    bench: Bench, processes: int, number: signal.Signals
+) -> None:
+    count = 2000
+    bench.enqueue(count, seconds=0.005)
+    program = bench.start(processes=processes, concurrency=4, grace=GRACE_S)
+    bench.wait_for_notes("end", 100)
+    asked = time.monotonic()
+    program.send(number)
+    assert program.ends() == 0
+    assert time.monotonic() - asked < GRACE_S
+
+    waiting, started, ended = bench.waiting(), bench.noted("start"), bench.noted("end")
+    assert waiting, "the signal came too late to mean anything"
+    assert all(item.get("attempts", 0) == item.get("crashes", 0) == 0 for item in waiting)
+    assert started == ended
+    assert max(started.values()) == 1
+    assert set(ended) | {item["entity"]["n"] for item in waiting} == set(range(count))
+    assert len(ended) + len(waiting) == count
+    assert bench.in_flight() == []
+
+
+def test_what_outlives_the_grace_is_handed_back_without_an_attempt_spent(bench: Bench) -> None:
+    bench.enqueue(1, seconds=LONG_S)
+    bench.enqueue(1, app.spin, first=1)
+    program = bench.start(grace=0.2)
+    bench.wait_for_notes("start", 2)
+    program.send(signal.SIGTERM)
+    assert program.ends() == 0
+    assert [(item.get("attempts", 0), item.get("crashes", 0)) for item in bench.waiting()] == [(0, 0)] * 2
+    assert not any(is_alive(pid) for _, pid in bench.notes("start"))
+
+
+@pytest.mark.parametrize("processes, processor", [(1, app.work), (1, app.block), (2, app.work)])
+def test_a_second_signal_ends_it_at_once_and_the_operation_runs_again_elsewhere(
+    bench: Bench, processes: int, processor: object
+) -> None:
+    bench.enqueue(1, processor, seconds=3.0)
+    program = bench.start(processes=processes)
+    bench.wait_for_notes("start", 1)
+    program.send(signal.SIGTERM)
+    if processor is app.work:  # else the event loop is blocked, and says nothing
+        program.wait_for("worker drains")
+    program.send(signal.SIGINT)
+    assert program.ends() in {128 + signal.SIGINT, 128 + signal.SIGTERM}  # two that wait come in any order
+    wait_until(lambda: not any(is_alive(pid) for _, pid in bench.notes("start")), "no process is left")
+    assert bench.noted("end") == {}
+
+    bench.start()
+    bench.wait_for_notes("start", 2)
+
+
+def test_a_signal_before_the_worker_has_started_ends_it(bench: Bench) -> None:
+    program = bench.start(target="tests.supervision.slow_app:config")
+    program.wait_for("importing")
+    program.send(signal.SIGTERM)
+    assert program.ends() == 0
+    assert program.lines("worker started") == []
+
+
+def test_a_child_that_is_asked_twice_still_drains(bench: Bench) -> None:
+    """A service manager and the supervisor may both signal it."""
+    bench.enqueue(1, seconds=0.5)
+    program = bench.start(processes=2)
+    bench.wait_for_notes("start", 1)
+    ((_, pid),) = bench.notes("start")
+    for _ in range(3):
+        os.kill(pid, signal.SIGTERM)
+    program.send(signal.SIGTERM)
+    assert program.ends() == 0
+    assert bench.noted("end") == {0: 1}

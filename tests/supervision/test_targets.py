@@ -1,0 +1,81 @@
+"""What `module:object` may lead to, and what the settings do to it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from queue_system import InvalidInputError, QueueConfig, QueueWorker
+from queue_system.supervision import WorkerSettings
+from queue_system.supervision.targets import explain, load_worker
+from tests.supervision import app
+
+APP = "tests.supervision.app"
+
+
+async def load(**settings: Any) -> QueueWorker:
+    return await load_worker(WorkerSettings(**settings))
+
+
+@pytest.mark.parametrize("name", ["config", "make_config"])
+async def test_a_configuration_gets_a_worker_of_the_settings(name: str) -> None:
+    worker = await load(target=f"{APP}:{name}", concurrency=9, timeout=2.5, queues=("a", "b"))
+    assert worker.config is app.config
+    assert (worker.max_workers, worker.work_timeout, worker.queues) == (9, 2.5, ("a", "b"))
+    assert (await load(target=f"{APP}:{name}")).max_workers == QueueWorker(app.config).max_workers
+
+
+@pytest.mark.parametrize("name", ["worker", "make_worker"])
+async def test_a_worker_keeps_what_the_settings_leave_to_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "worker", QueueWorker(app.config, max_workers=3, work_timeout=7.0, queues=["some"]))
+    worker = await load(target=f"{APP}:{name}", concurrency=4)
+    assert worker is app.worker
+    assert (worker.max_workers, worker.work_timeout, worker.queues) == (4, 7.0, ("some",))
+
+
+async def test_without_a_target_url_and_prefix_make_the_configuration() -> None:
+    config = (await load(url="redis://localhost:1/3", prefix="mine:")).config
+    assert (config.redis_url, config.queue_prefix) == ("redis://localhost:1/3", "mine:")
+    assert (await load()).config.queue_prefix == QueueConfig().queue_prefix
+
+
+async def test_modules_of_the_current_folder_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "app_of_this_folder.py").write_text("class Made:\n    from tests.supervision.app import config\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", ["/nowhere", str(Path(__file__).parents[2])])
+    assert (await load(target="app_of_this_folder:Made.config")).config is app.config
+
+
+@pytest.mark.parametrize(
+    "target, problem",
+    [
+        ("no_such_app:config", "cannot be found: there is no module 'no_such_app' on sys.path"),
+        (f"{APP}.more:config", f"cannot be found: there is no module '{APP}.more' on sys.path"),
+        ("tests.supervision.needy_app:config", "cannot be imported: No module named 'a_module_that_is_missing'"),
+        (f"{APP}:absent", f"cannot be found: module '{APP}' has no attribute 'absent'"),
+        (f"{APP}:config.absent", "cannot be found: 'QueueConfig' object has no attribute 'absent'"),
+        (f"{APP}:number", "is or returns a int; a QueueConfig or a QueueWorker is needed"),
+        (f"{APP}:note", r"raised TypeError: note\(\) missing 2 required"),
+        (f"{APP}:fail", "raised LookupError: no settings for this host"),
+    ],
+)
+async def test_a_wrong_target_is_a_typed_error_that_says_what_is_wrong(target: str, problem: str) -> None:
+    with pytest.raises(InvalidInputError, match=f"^target: '{target}' {problem}") as caught:
+        await load(target=target)
+    assert ("Traceback" in explain(caught.value)) is ("imported" in problem or "raised" in problem)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"target": "app"}, {"target": ":config"}, {"target": "app:"}, {"processes": 0}, {"processes": True},
+        {"grace": -1.0}, {"grace": float("nan")}, {"max_operations": 0}, {"max_memory_mb": 0}, {"log_format": "xml"},
+        {"log_level": "LOUD"},
+    ],
+)  # fmt: skip
+def test_settings_that_make_no_sense_are_refused_by_name(settings: dict[str, Any]) -> None:
+    (field,) = settings
+    with pytest.raises(InvalidInputError, match=f"^{field}: "):
+        WorkerSettings(**settings)
