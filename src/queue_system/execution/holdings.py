@@ -31,7 +31,8 @@ class Holdings:
     """
 
     def __init__(self, settler: Settler, tally: Tally, sealing: Sealing | None = None) -> None:
-        self.incarnation = secrets.token_hex(8)
+        self._settler = settler
+        self.incarnation = self._new_incarnation()
         self.held: dict[int, Delivery] = {}
         self.buffer = Buffer()
         self.outbox = Outbox()
@@ -42,14 +43,13 @@ class Holdings:
         self._suspects: deque[Delivery] = deque()
         self._releasing: set[int] = set()
         self._queues: set[bytes] = set()
-        self._settler = settler
         self._max_item_bytes = settler.max_item_bytes
         self._tally = tally
         self._sealing = sealing
 
     def renew(self) -> None:
         """Drop everything and begin a new incarnation."""
-        self.incarnation = secrets.token_hex(8)
+        self.incarnation = self._new_incarnation()
         self.held.clear()
         self.buffer.drain()
         self.outbox.clear()
@@ -57,6 +57,9 @@ class Holdings:
         self.arriving = 0
         self._suspects.clear()
         self._releasing.clear()
+
+    def _new_incarnation(self) -> str:
+        return f"{secrets.token_hex(8)}@{self._settler.worker_name}"
 
     @property
     def isolating(self) -> bool:

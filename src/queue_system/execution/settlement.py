@@ -115,6 +115,7 @@ class Settler:
     def __init__(
         self, worker_name: str, result_ttl: float, max_item_bytes: int, sealing: Sealing | None = None
     ) -> None:
+        self.worker_name = worker_name
         self._worker = worker_name.encode()
         self._keeps_results, self._ttl_ms = _keeping(result_ttl)
         self.max_item_bytes = max_item_bytes

@@ -54,7 +54,7 @@ class WorkerProcess:
     @property
     def incarnation(self) -> str:
         """The incarnation with which it started."""
-        found = re.search(r"worker started incarnation=(\w+)", self.log)
+        found = re.search(r"worker started incarnation=(\S+)", self.log)
         if found is None:
             raise AssertionError(f"the worker has not started; its log:\n{self.log}")
         return found[1]

@@ -1,0 +1,152 @@
+"""Who may see the dashboard and who may change something: hosts, tokens, sessions, origins. Never talks to Redis."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import inspect
+import ipaddress
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, TypeAlias
+from urllib.parse import urlsplit
+
+from starlette.requests import HTTPConnection
+
+from queue_system.errors import InvalidInputError
+
+AuthHook: TypeAlias = Callable[[HTTPConnection], bool | Awaitable[bool]]
+"""Tells whether a request may be answered; it may be async."""
+
+COOKIE: Final = "queue_system_dashboard"
+SESSION_S: Final = 12 * 3600
+"""How long a login lasts."""
+
+_SHORTEST_TOKEN: Final = 16
+_LOOPBACK_NAME: Final = "localhost"
+_BEARER: Final = "bearer "
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether a host name or address leads to this machine only."""
+    if host.lower() == _LOOPBACK_NAME:
+        return True
+    try:
+        address = ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return address.is_loopback if mapped is None else mapped.is_loopback
+
+
+class Access:
+    """The rules for one dashboard.
+
+    Without a token and without a hook, only this machine is answered: the peer's address and the name in `Host` must be
+    loopback ones. With `allowed_hosts`, `Host` must be one of them, or a loopback name.
+
+    Raises InvalidInputError for a token that could be guessed.
+    """
+
+    def __init__(
+        self, token: str | None, auth: AuthHook | None, *, writable: bool, allowed_hosts: Sequence[str] | None
+    ) -> None:
+        if auth is not None and not callable(auth):
+            raise InvalidInputError("auth", f"a {type(auth).__name__} cannot be called")
+        self.writable = writable
+        self.has_login = token is not None
+        self.local_only = token is None and auth is None
+        self._auth = auth
+        self._hosts = None if allowed_hosts is None else frozenset(host.lower() for host in allowed_hosts)
+        self._digest = _digest(_check_token(token))
+        self._session_key = hmac.digest(self._digest, b"session", hashlib.sha256)
+
+    def answers_host(self, connection: HTTPConnection) -> bool:
+        """Tell whether the name under which we are asked is one of ours: another site's may lead here as well."""
+        host = _host_name(connection.headers.get("host", ""))
+        if is_loopback(host):
+            return bool(host)
+        if self.local_only:
+            return False
+        return self._hosts is None or host in self._hosts
+
+    async def admits(self, connection: HTTPConnection) -> bool:
+        """Tell whether a request may be answered: it carries the token or a session, or the hook says so."""
+        if self.local_only:
+            return connection.client is None or is_loopback(connection.client.host)
+        if self.has_login and (self._has_bearer(connection) or self.is_session(connection.cookies.get(COOKIE, ""))):
+            return True
+        if self._auth is None:
+            return False
+        answer = self._auth(connection)
+        return bool(await answer if inspect.isawaitable(answer) else answer)
+
+    def is_token(self, given: str) -> bool:
+        """Compare in constant time."""
+        return self.has_login and hmac.compare_digest(_digest(given), self._digest)
+
+    def new_session(self) -> str:
+        """Return the value of a cookie that stands for the token for `SESSION_S` seconds, and does not hold it."""
+        body = f"{int(time.time()) + SESSION_S}.{secrets.token_hex(16)}"
+        return f"{body}.{self._mac(body)}"
+
+    def is_session(self, cookie: str) -> bool:
+        """Tell whether a cookie came from `new_session`, and not too long ago."""
+        body, _, mac = cookie.rpartition(".")
+        if not hmac.compare_digest(self._mac(body).encode(), mac.encode(errors="replace")):
+            return False
+        return int(body.partition(".")[0]) > time.time()
+
+    def form_token(self, connection: HTTPConnection, visitor: str) -> str:
+        """Return what a form must carry to change something: it follows from what only we and this browser know."""
+        secret = connection.cookies.get(COOKIE) or visitor
+        if self.has_login and self._has_bearer(connection):
+            secret = connection.headers["authorization"]
+        return hmac.new(secret.encode(errors="replace"), b"form", hashlib.sha256).hexdigest()
+
+    def is_form_token(self, connection: HTTPConnection, given: str) -> bool:
+        """Compare in constant time; a browser that has no cookie of ours has no form of ours."""
+        if COOKIE not in connection.cookies and not self._has_bearer(connection):
+            return False
+        return hmac.compare_digest(self.form_token(connection, "").encode(), given.encode(errors="replace"))
+
+    def _has_bearer(self, connection: HTTPConnection) -> bool:
+        given = connection.headers.get("authorization", "")
+        return given[: len(_BEARER)].lower() == _BEARER and self.is_token(given[len(_BEARER) :].strip())
+
+    def _mac(self, body: str) -> str:
+        return hmac.new(self._session_key, body.encode(errors="replace"), hashlib.sha256).hexdigest()
+
+
+def is_same_origin(connection: HTTPConnection) -> bool:
+    """Tell whether a browser sent this from a page of ours; what shows no origin at all is not taken for one.
+
+    Our pages send no referrer, so that a browser gives a form's origin as `null`; `Sec-Fetch-Site` tells then.
+    """
+    site, origin = connection.headers.get("sec-fetch-site"), connection.headers.get("origin", "null")
+    if site is not None and site != "same-origin":
+        return False
+    if origin == "null":
+        return site is not None
+    return urlsplit(origin).netloc.lower() == connection.headers.get("host", "").lower()
+
+
+def _host_name(host: str) -> str:
+    """Return the name in a `Host` header, without its port; empty for what is none."""
+    try:
+        return (urlsplit(f"//{host}").hostname or "").lower()
+    except ValueError:
+        return ""
+
+
+def _check_token(token: object) -> str:
+    if token is None:
+        return ""
+    if not isinstance(token, str) or len(token) < _SHORTEST_TOKEN:
+        raise InvalidInputError("token", f"it could be guessed; use at least {_SHORTEST_TOKEN} characters")
+    return token
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode(errors="surrogatepass")).digest()

@@ -1,0 +1,90 @@
+"""Puts the dashboard together as an ASGI application. Never opens a port; `server` does."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.routing import Mount, Route
+
+from queue_system.config import QueueConfig
+from queue_system.dashboard.access import Access, AuthHook
+from queue_system.dashboard.letters import Letters
+from queue_system.dashboard.live import Live
+from queue_system.dashboard.login import Login
+from queue_system.dashboard.pages import Pages
+from queue_system.dashboard.rendering import Renderer
+from queue_system.dashboard.sampler import Sampler
+from queue_system.dashboard.shield import Admission, Shield
+from queue_system.errors import InvalidInputError, QueueSystemError
+
+
+def create_app(
+    config: QueueConfig,
+    *,
+    token: str | None = None,
+    auth: AuthHook | None = None,
+    writable: bool = False,
+    allowed_hosts: Sequence[str] | None = None,
+) -> Starlette:
+    """Return the dashboard as an application to run, or to mount under a path of another one.
+
+    Args:
+        config: whose queues are shown.
+        token: who shows it, as `Authorization: Bearer` or in the login form, is let in; at least 16 characters.
+        auth: called with each request (a `starlette.requests.HTTPConnection`); lets it in by returning True. May be
+            async. Without `token` and `auth`, only this machine is answered.
+        writable: whether dead letters may be retried and dropped. By default the dashboard only reads.
+        allowed_hosts: the names by which browsers reach it, loopback names aside. Name them where `auth` trusts an
+            address alone. None: every name with `token` or `auth`, else none.
+
+    Raises:
+        InvalidInputError: an argument is wrong.
+    """
+    if not isinstance(config, QueueConfig):
+        raise InvalidInputError("config", f"a {type(config).__name__} is no QueueConfig")
+    access = Access(token, auth, writable=writable, allowed_hosts=allowed_hosts)
+    renderer, sampler = Renderer(), Sampler(config)
+    pages = Pages(config, access, renderer, Live(renderer, sampler))
+    login = Login(pages)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        yield
+        await sampler.close()
+
+    app = Starlette(
+        routes=[
+            Route("/assets/{version}/{name}", pages.asset),
+            Route("/login", login.form),
+            Route("/login", login.enter, methods=["POST"]),
+            Mount("/", routes=_admitted(pages, login), middleware=[Middleware(Admission, access=access)]),
+        ],
+        middleware=[Middleware(Shield, access=access)],
+        exception_handlers={QueueSystemError: pages.failed, HTTPException: pages.missing},
+        lifespan=lifespan,
+    )
+    app.state.sampler = sampler
+    return app
+
+
+def _admitted(pages: Pages, login: Login) -> list[Route]:
+    """Return what only those may see whom the access rules admit."""
+    letters = Letters(pages)
+    return [
+        Route("/", pages.overview),
+        Route("/queues", pages.queues),
+        Route("/workers", pages.workers),
+        Route("/operations", pages.operation),
+        Route("/operations/text", pages.operation_text),
+        Route("/events", pages.events),
+        Route("/logout", login.leave, methods=["POST"]),
+        Route("/dead-letters", letters.page),
+        Route("/dead-letters/sure", letters.sure, methods=["GET", "POST"]),
+        Route("/dead-letters/change", letters.change, methods=["POST"]),
+        Route("/dead-letters/{source}/{letter_id}", letters.letter),
+        Route("/dead-letters/{source}/{letter_id}/text", letters.text),
+    ]

@@ -1,0 +1,64 @@
+"""Serves the dashboard on a port of its own. Never opens one to other machines without a rule who may come."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Sequence
+from typing import Any
+
+import uvicorn
+
+from queue_system.config import QueueConfig
+from queue_system.dashboard.access import AuthHook, is_loopback
+from queue_system.dashboard.app import create_app
+from queue_system.errors import InvalidInputError
+
+_GRACE_S = 3
+
+
+def serve(  # noqa: PLR0913 - those of `create_app`, and where to listen
+    config: QueueConfig,
+    host: str = "127.0.0.1",
+    port: int = 9180,
+    *,
+    token: str | None = None,
+    auth: AuthHook | None = None,
+    writable: bool = False,
+    allowed_hosts: Sequence[str] | None = None,
+) -> None:
+    """Serve the dashboard until SIGINT or SIGTERM. The arguments are those of `create_app`.
+
+    Raises:
+        InvalidInputError: `host` is reached from other machines, and neither `token` nor `auth` says who may come.
+        OSError: the port cannot be opened.
+    """
+    check_bind(host, token, auth)
+    app = create_app(config, token=token, auth=auth, writable=writable, allowed_hosts=allowed_hosts)
+    settings = uvicorn.Config(
+        app, access_log=False, log_level="warning", server_header=False,
+        timeout_graceful_shutdown=_GRACE_S,
+    )  # fmt: skip
+    with contextlib.suppress(KeyboardInterrupt), _listen(host, port) as listening:
+        _Server(settings).run([listening])
+
+
+def check_bind(host: str, token: str | None, auth: AuthHook | None) -> None:
+    """Raise InvalidInputError for a host that others reach, when there is no rule who may come."""
+    if token is None and auth is None and not is_loopback(host):
+        raise InvalidInputError(
+            "host", f"{host!r} is reached from other machines; give a token, or stay with 127.0.0.1"
+        )
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+
+
+class _Server(uvicorn.Server):
+    """A server that ends the streams of live figures first: they would keep it from ending."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        app: Any = self.config.app
+        await app.state.sampler.close()
+        await super().shutdown(sockets)

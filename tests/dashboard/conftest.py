@@ -1,0 +1,90 @@
+"""Fixtures of the dashboard's tests: a configuration, its manager, a bare client, and a real browser."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import redis
+from playwright.sync_api import sync_playwright
+
+from queue_system import QueueConfig, QueueManager
+from tests.support.logs import LineLogger
+from tests.support.servers import OwnServer
+from tests.support.waiting import DEADLINE_S
+
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+_VIOLATIONS = """
+window.violations = [];
+document.addEventListener("securitypolicyviolation", (event) => violations.push(event.violatedDirective));
+"""
+
+
+@pytest.fixture
+def config(server: OwnServer, prefix: str) -> QueueConfig:
+    """A configuration with keys of its own on the shared server."""
+    return QueueConfig(redis_url=server.url, queue_prefix=prefix, logger=LineLogger())
+
+
+@pytest.fixture
+def queue(config: QueueConfig) -> QueueManager:
+    """The manager of `config`."""
+    return QueueManager(config)
+
+
+@pytest.fixture
+def raw(server: OwnServer) -> Iterator[redis.Redis]:
+    """A bare client of the shared server."""
+    with contextlib.closing(server.client()) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """A headless Chromium. Without one the test is skipped, and with QUEUE_SYSTEM_REQUIRE_BROWSER=1 it fails.
+
+    Not of the session: Playwright keeps an event loop running in this thread, beside which no async test could run.
+    """
+    path = os.environ.get("QUEUE_SYSTEM_CHROMIUM") or next(filter(None, map(shutil.which, _BROWSERS)), None)
+    if path is None:
+        problem = "no Chromium is installed; on Debian: apt-get install chromium"
+        (pytest.fail if os.environ.get("QUEUE_SYSTEM_REQUIRE_BROWSER") else pytest.skip)(problem)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def tab(chromium: Any) -> Iterator[Callable[..., Any]]:
+    """Opens tabs, each in a profile of its own. A dialog, an error or a violation of the policy fails the test."""
+    opened = []
+
+    def open_tab(**settings: Any) -> Any:
+        context = chromium.new_context(**settings)
+        context.add_init_script(_VIOLATIONS)
+        page = context.new_page()
+        page.set_default_timeout(DEADLINE_S * 1000)
+        troubles: list[str] = []
+        page.troubles = troubles
+        page.on("dialog", lambda dialog: dismissed(dialog, troubles))
+        page.on("pageerror", lambda error: troubles.append(f"error: {error}"))
+        page.on("console", lambda line: troubles.append(f"console: {line.text}") if line.type == "error" else None)
+        opened.append(page)
+        return page
+
+    yield open_tab
+    for page in opened:
+        page.troubles += page.evaluate("window.violations")
+        page.context.close()
+    assert [trouble for page in opened for trouble in page.troubles] == []
+
+
+def dismissed(dialog: Any, troubles: list[str]) -> None:
+    """Note a dialog, and close it so that the page goes on."""
+    troubles.append(f"dialog: {dialog.message}")
+    dialog.dismiss()
