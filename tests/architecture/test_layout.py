@@ -54,6 +54,8 @@ FUNCTION_IMPORTS_ALLOWED: dict[str, str] = {
     "queue_system.supervision.observing -> queue_system.monitoring.probes.ProbeServer": "an optional extra",
     "queue_system.supervision.observing -> queue_system.monitoring.probes.create_app": "an optional extra",
     "queue_system.supervision.reload -> watchfiles": "an optional extra",
+    "queue_system.__main__ -> queue_system.cli.app.run": "an optional extra",
+    "queue_system.cli.dashboard -> queue_system.dashboard.serve": "an optional extra",
 }
 
 MODULE_LINES = 320

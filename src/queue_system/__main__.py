@@ -1,0 +1,21 @@
+"""Starts the command line, as `queue-system` and as `python -m queue_system`. Never needs the extra to say it lacks."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> int:
+    """Run the command line with the arguments of this process; return the exit code."""
+    try:
+        from queue_system.cli.app import run  # noqa: PLC0415 - an optional extra
+    except ModuleNotFoundError as missing:
+        if (missing.name or "").partition(".")[0] not in {"typer", "rich"}:
+            raise
+        sys.stderr.write(f"queue-system needs {missing.name}: pip install 'queue-system[cli]'\n")
+        return 1
+    return run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

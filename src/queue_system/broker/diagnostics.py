@@ -1,0 +1,100 @@
+"""Commands that look at the server, its users and its keys, for a diagnosis. Never touches what belongs to a queue."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from queue_system.broker.failures import typed
+from queue_system.broker.protocol import Argument, Command, Script, load_script, pack, plain
+from queue_system.broker.wire import ErrorReply
+from queue_system.errors import AccessDeniedError
+
+_TRY: Final = Script("try", "#!lua flags=no-writes\n" + load_script("try").source.decode())
+
+_TRIES: Final[Mapping[str, str]] = {line.partition(" ")[0]: line for line in (
+    "time", "wait 0 0", "waitaof 0 0 0", "get @operation:x", "set @operation:x v", "msetnx @operation:x v",
+    "del @operation:x", "exists @operation:x", "pexpire @change:x 1", "hget @dedup f", "hmget @dedup f",
+    "hset @dedup f v", "hdel @dedup f", "hlen @dedup", "hgetall @metrics", "hincrby @metrics f 1", "hkeys @workers",
+    "hexists @inflight:x f", "hscan @inflight:x 0", "llen @failures", "lindex @high:x 0", "lpush @high:x v",
+    "rpush @high:x v", "lpop @high:x", "rpop @high:x", "lrem @failures 0 v", "ltrim @failures 0 1",
+    "lrange @failures 0 1", "lset @failures 0 v", "sadd @registry v", "scard @registry", "sscan @registry 0",
+    "zadd @delayed 0 v", "zcard @delayed", "zrem @delayed v", "zscan @delayed 0", "zscore @ready:high v",
+    "zrange @ready:high 0 1", "zrevrange @waiters 0 1", "zrangebyscore @delayed 0 1", "zremrangebyrank @wake 0 1",
+    "zremrangebyscore @waiters 0 1", "bzpopmin @wake:x 0.01", "xadd @change:x * f v", "xread streams @change:x 0",
+    "xrevrange @change:x + -",
+)}  # fmt: skip
+"""Each command with the least arguments; `@` stands for the prefix."""
+_COUNTING: Final = "time llen zcard sscan hlen hexists hkeys hgetall"
+_BOTH: Final = (
+    f"{_COUNTING} wait waitaof get set msetnx del exists pexpire hget hset hdel hincrby lpush lpop rpop sadd zadd zrem"
+    " zscan zscore zrevrange zremrangebyscore xadd xread xrevrange"
+)
+ROLES: Final[Mapping[str, str]] = {
+    "viewer": f"{_COUNTING} lindex lrange",
+    "producer": _BOTH,
+    "worker": (
+        f"{_BOTH} lindex hmget hscan rpush lset lrem ltrim lrange scard zrange zrangebyscore zremrangebyrank bzpopmin"
+    ),
+}
+"""What each role of docs/acl must be able to run, beyond what every client needs."""
+
+
+def ping() -> Command[bool]:
+    """Ask for a sign of life."""
+    return plain(bool, "PING")
+
+
+def server_time() -> Command[float]:
+    """Read the server's clock, in Unix seconds."""
+    return plain(_parse_time, "TIME")
+
+
+def try_commands(prefix: str, names: Sequence[str]) -> Command[list[str]]:
+    """Learn which of some commands the user may not run. It takes Redis 7 or Valkey. Raises KeyError.
+
+    A command that a script may not call on this server counts as allowed.
+    """
+    words: list[Argument] = []
+    for name in names:
+        split = _TRIES[name].replace("@", prefix).split(" ")
+        words += [len(split), *split]
+    return Command("try", _TRY, 1 + len(words), pack((prefix, *words)), lambda replies: _denied(names, replies))
+
+
+def key_page(prefix: str, cursor: str) -> Command[tuple[str, list[str]]]:
+    """Read a page of the keys under a prefix. Reply: the next cursor, and the keys."""
+    return plain(_parse_keys, "SCAN", cursor, "MATCH", f"{prefix}*", "COUNT", 1000)
+
+
+def key_type(key: str) -> Command[str]:
+    """Read a key's type, `"none"` where there is none."""
+    return plain(bytes.decode, "TYPE", key)
+
+
+def key_length(kind: str, key: str) -> Command[int]:
+    """Read how many elements a key of type `"list"`, `"hash"`, `"set"` or `"zset"` has."""
+    return plain(int, {"list": "LLEN", "hash": "HLEN", "set": "SCARD", "zset": "ZCARD"}[kind], key)
+
+
+def number_of_keys() -> Command[int]:
+    """Read how many keys the database has."""
+    return plain(int, "DBSIZE")
+
+
+def delete_keys(keys: Sequence[str]) -> Command[int]:
+    """Delete the keys of a measurement. Reply: how many there were."""
+    return plain(int, "DEL", *keys)
+
+
+def _denied(names: Sequence[str], replies: Sequence[bytes]) -> list[str]:
+    errors = [typed(ErrorReply(reply.decode()), "") for reply in replies]
+    return [name for name, error in zip(names, errors, strict=True) if isinstance(error, AccessDeniedError)]
+
+
+def _parse_time(reply: Any) -> float:
+    return int(reply[0]) + int(reply[1]) / 1e6
+
+
+def _parse_keys(reply: Any) -> tuple[str, list[str]]:
+    return reply[0].decode(), [key.decode(errors="backslashreplace") for key in reply[1]]

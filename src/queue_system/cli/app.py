@@ -1,0 +1,83 @@
+"""The program: its commands, the options before them, how a wrong command line ends. Never connects to Redis."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Annotated, Final
+
+import typer
+
+from queue_system.cli import bench, dashboard, dead_letters, doctor, enqueue, operation, purge, status, worker
+from queue_system.cli.exits import ExitCode
+from queue_system.cli.output import Output
+from queue_system.cli.session import Debug, Prefix, Target, Url, read_place
+
+PROGRAM: Final = "queue-system"
+_USAGE_ERROR: Final[type[Exception]] = typer.BadParameter.__mro__[1]  # typer gives it no public name
+_EXIT_CODES: Final = (
+    "Exit codes: 0 done or yes; 1 no or failed; 2 wrong command line; 3 the server gives no answer; "
+    "4 the server refuses; 5 not in time; 130 interrupted."
+)
+
+app = typer.Typer(
+    name=PROGRAM,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"auto_envvar_prefix": "QUEUE_SYSTEM", "help_option_names": ["-h", "--help"]},
+    epilog=_EXIT_CODES,
+)
+
+
+def _show_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it
+    if wanted:
+        print(f"{PROGRAM} {version('queue-system')}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    context: typer.Context,
+    *,
+    url: Url = None,
+    prefix: Prefix = "queue:",
+    config: Target = None,
+    debug: Debug = False,
+    show_version: Annotated[  # noqa: ARG001 - its callback acts
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, allow_from_autoenv=False, help="Show the version."
+        ),
+    ] = False,
+) -> None:
+    """Run and watch a job queue on Redis.
+
+    Every option has an environment variable: `--help` of a command names it.
+    """
+    given = {"url": url, "prefix": prefix, "config": config, "debug": debug}
+    context.obj = read_place(context, given, Output(as_json=False))
+
+
+for group in (worker, enqueue, status, operation, dead_letters, purge, doctor, bench, dashboard):
+    group.add_to(app)
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the program with these arguments, or this process's; return its exit code."""
+    try:
+        code = app(arguments, prog_name=PROGRAM, standalone_mode=False)
+    except _USAGE_ERROR as error:
+        return _report(error)
+    except typer.Abort:
+        return ExitCode.INTERRUPTED
+    return code or ExitCode.DONE
+
+
+def _report(error: Exception) -> int:
+    """Tell on one line what is wrong with the command line, and where to look."""
+    context = getattr(error, "ctx", None)
+    message = error.format_message() if hasattr(error, "format_message") else str(error)
+    if not message or context is None:
+        return ExitCode.USAGE
+    Output(as_json=False).error(f"{' '.join(message.split()).rstrip('.')}; see '{context.command_path} --help'")
+    return ExitCode.USAGE

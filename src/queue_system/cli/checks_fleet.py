@@ -1,0 +1,88 @@
+"""The checks of `doctor` that concern workers: do they beat, is what dead ones held taken over. Never reclaims."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any, Final
+
+from queue_system.cli.checks import Examination, Level, Look, Result
+from queue_system.cli.text import count, span
+from queue_system.config import QueueConfig
+
+DEAD: Final = "dead:"
+_BEATS_PER_LEASE: Final = 4
+_PATIENCE: Final = 1.5  # beats
+_LONGEST_WATCH_S: Final = 10.0
+_LOOK_EVERY_S: Final = 0.2
+
+
+def workers(exam: Examination) -> Result:
+    """Watch the workers' counters until each has moved, for a beat and a half of the slowest at most."""
+    first, last = exam.first_look, exam.look()
+    living = {name: entry for name, entry in first.entries.items() if not name.startswith(DEAD)}
+    waiting = exam.status["total_items"]
+    if not living:
+        if not waiting:
+            return Result(Level.WARN, "no worker is registered; nothing waits", "start one: queue-system worker")
+        return Result(
+            Level.FAIL,
+            f"no worker is registered, but there is work: {count(waiting, 'waiting operation')}",
+            "start one: queue-system worker",
+        )
+    until = first.at + min(_LONGEST_WATCH_S, _PATIENCE * max(map(_lease_s, living.values())) / _BEATS_PER_LEASE)
+    while (silent := _silent(living, last)) and last.at < until:
+        time.sleep(_LOOK_EVERY_S)  # a counter in a hash offers no event to wait for
+        last = exam.look()
+    return _judge(exam.config, living, silent)
+
+
+def _silent(living: Mapping[str, bytes], last: Look) -> set[str]:
+    """Return the incarnations whose counter has not moved; one that left has."""
+    return {name for name, entry in living.items() if last.entries.get(name) == entry}
+
+
+def _judge(config: QueueConfig, living: Mapping[str, bytes], silent: set[str]) -> Result:
+    details: dict[str, Any] = {
+        "workers": [
+            {
+                "incarnation": name,
+                "lease_s": _lease_s(entry),
+                "holds": len(config.transport.run(config.commands.tokens(name))),
+                "beats": name not in silent,
+            }
+            for name, entry in sorted(living.items())
+        ]
+    }
+    held = sum(worker["holds"] for worker in details["workers"])
+    if not silent:
+        return Result(
+            Level.OK, f"{count(len(living), 'worker')}, all beating; {held} operations in hand", details=details
+        )
+    longest = span(max(_lease_s(living[name]) for name in silent))
+    advice = f"a dead one is reclaimed by another worker within 1.5 leases ({longest}); without another, start one"
+    shown = ", ".join(sorted(silent)[:3]) + (", …" if len(silent) > 3 else "")  # noqa: PLR2004
+    level = Level.WARN if len(silent) < len(living) else Level.FAIL
+    return Result(level, f"{len(silent)} of {count(len(living), 'worker')} did not beat: {shown}", advice, details)
+
+
+def stuck_leases(exam: Examination) -> Result:
+    """Tell whether an incarnation was declared dead and nobody takes over what it held."""
+    early = {name for name in exam.first_look.entries if name.startswith(DEAD)}
+    late = {name for name in exam.look().entries if name.startswith(DEAD)}
+    stuck = {}
+    for name in sorted(early & late):
+        stuck[name.removeprefix(DEAD)] = len(exam.run(exam.config.commands.tokens(name.removeprefix(DEAD))))
+    if not stuck:
+        return Result(Level.OK, "no reclaim hangs")
+    return Result(
+        Level.FAIL,
+        f"not taken over: {count(sum(stuck.values()), 'operation')} of {count(len(stuck), 'dead worker')}",
+        "any worker goes on with them: start one, or look into the log of those that run",
+        {"stuck": stuck},
+    )
+
+
+def _lease_s(entry: bytes) -> float:
+    _, _, lease_ms = entry.partition(b":")
+    return int(lease_ms) / 1000 if lease_ms.isdigit() else 0.0

@@ -1,0 +1,31 @@
+"""Names that only the server knows, for the shell's completion. Never starts a server, and never complains."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import Final
+
+import typer
+
+from queue_system.config import QueueConfig
+from queue_system.errors import QueueSystemError
+from queue_system.model.keys import split_queue
+
+_PATIENCE_S: Final = 1.0
+
+
+def queue_names(context: typer.Context, incomplete: str) -> list[str]:
+    """Return the names of queues that begin with what was typed; none without an address or an answer."""
+    typed = {**context.find_root().params, **{name: value for name, value in context.params.items() if value}}
+    url = typed.get("url") or os.environ.get("REDIS_URL")
+    if not url:
+        return []
+    with contextlib.suppress(QueueSystemError):
+        config = QueueConfig(
+            redis_url=url, queue_prefix=typed.get("prefix") or "queue:", connection_timeout=_PATIENCE_S
+        )
+        page = config.transport.run(config.commands.status("0"), retries=0)
+        queues = [split_queue(key.removeprefix(config.queue_prefix).encode()) for key in page.lists]
+        return sorted({queue[1] for queue in queues if queue is not None and queue[1].startswith(incomplete)})
+    return []

@@ -1,0 +1,45 @@
+"""`dashboard`: serves the web dashboard until Ctrl-C. Never opens it to other machines by itself."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from queue_system.cli.exits import ExitCode
+from queue_system.cli.options import names
+from queue_system.cli.session import Session, command
+from queue_system.errors import InvalidInputError
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command."""
+    command(app, "dashboard", has_json=False)(dashboard)
+
+
+def dashboard(
+    session: Session,
+    *,
+    host: Annotated[
+        str, typer.Option(metavar="HOST", help="Where it listens; beyond this machine it takes --token.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, metavar="PORT", help="At which port.")] = 9180,
+    token: Annotated[str | None, typer.Option(metavar="TOKEN", help="What a visitor must show.")] = None,
+    allowed_hosts: Annotated[
+        str | None, typer.Option(metavar="NAMES", help="The names under which it is visited, between commas.")
+    ] = None,
+    writable: Annotated[bool, typer.Option("--writable", help="Let visitors retry and drop dead letters.")] = False,
+) -> None:
+    """Serve the web dashboard until Ctrl-C; read-only unless --writable is given."""
+    try:
+        from queue_system.dashboard import serve  # noqa: PLC0415 - an optional extra
+    except ModuleNotFoundError as missing:
+        session.output.error(f"the dashboard needs {missing.name}: pip install 'queue-system[dashboard]'")
+        raise typer.Exit(ExitCode.NEGATIVE) from missing
+    visited = None if allowed_hosts is None else names(allowed_hosts)
+    try:
+        serve(session.config, host, port, token=token, writable=writable, allowed_hosts=visited)
+    except KeyboardInterrupt:
+        return  # the way to end it
+    except (OSError, SystemExit) as error:  # uvicorn tells what it is, and exits
+        raise InvalidInputError("port", f"nothing can be served at {host}:{port}; --port names another") from error

@@ -1,0 +1,183 @@
+"""`dead-letters`: what failed for good: list, show, retry, drop. Never runs an operation itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Annotated, Any, Final, TypeAlias
+
+import msgspec
+import typer
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from queue_system.cli.exits import ExitCode
+from queue_system.cli.options import Yes, duration
+from queue_system.cli.session import Session, command
+from queue_system.cli.text import count, moment, plain, pretty_json
+from queue_system.dead_letters import DeadLetter
+from queue_system.errors import InvalidInputError
+
+_PAGE: Final = 500
+_REASON: Final = 60
+
+
+class Source(StrEnum):
+    """The two lists of dead letters."""
+
+    FAILURES = "failures"
+    SYSTEM_ERRORS = "system_errors"
+
+
+From: TypeAlias = Annotated[
+    Source, typer.Option("--source", metavar="SOURCE", help="Which dead letters: failures or system_errors.")
+]
+Ids: TypeAlias = Annotated[
+    list[str] | None, typer.Argument(metavar="[LETTER_ID]...", help="Ids, as `list` shows them.")
+]
+All: TypeAlias = Annotated[bool, typer.Option("--all", help="All of the source.")]
+Age: TypeAlias = float | None
+
+
+def _option(help_text: str, **settings: Any) -> Any:
+    return typer.Option(rich_help_panel="Which", help=help_text, **settings)
+
+
+@dataclass(frozen=True, slots=True)
+class Which:
+    """The options that choose letters."""
+
+    queue: Annotated[str | None, _option("Of this queue, such as high:send_mail or send_mail.", metavar="NAME")] = None
+    processor: Annotated[
+        str | None, _option("Of this processor, such as shop.send_mail or send_mail.", metavar="NAME")
+    ] = None
+    error: Annotated[str | None, _option("With this in the error's type or text.", metavar="TEXT")] = None
+    min_age: Annotated[Age, _option("Failed at least so long ago.", parser=duration, metavar="TIME")] = None
+    max_age: Annotated[Age, _option("Failed at most so long ago.", parser=duration, metavar="TIME")] = None
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    group = typer.Typer(no_args_is_help=True)
+    app.add_typer(group, name="dead-letters", help="Look at what failed for good; run it again, or drop it.")
+    command(group, "list")(list_letters)
+    command(group, "show")(show)
+    command(group, "retry")(retry)
+    command(group, "drop")(drop)
+
+
+def list_letters(
+    session: Session,
+    which: Which,
+    *,
+    source: From = Source.FAILURES,
+    limit: Annotated[int, typer.Option(min=1, max=1000, metavar="N", help="How many at most.")] = 20,
+    cursor: Annotated[str, typer.Option(metavar="CURSOR", help="Go on where a list ended.")] = "",
+) -> None:
+    """List dead letters, the newest first."""
+    page = session.manager.list_dead_letters(source.value, **asdict(which), limit=limit, cursor=cursor)
+    document = {"letters": [_document(letter) for letter in page.letters], "cursor": page.cursor}
+    session.output.emit(document, _table(page.letters, page.cursor))
+
+
+def show(
+    session: Session,
+    letter_id: Annotated[str, typer.Argument(help="Its id, as `list` shows it.")],
+    *,
+    source: From = Source.FAILURES,
+) -> None:
+    """Show one dead letter with its entity. The exit code is 1 if there is none."""
+    cursor: str | None = ""
+    while cursor is not None:
+        page = session.manager.list_dead_letters(source.value, limit=_PAGE, cursor=cursor)
+        for letter in page.letters:
+            if letter.letter_id == letter_id:
+                session.output.emit({**_document(letter), "item": letter.item}, _letter(letter))
+                return
+        cursor = page.cursor or None
+    session.output.error(f"{source.value} holds no letter {letter_id!r}; it may have been retried, dropped or trimmed")
+    raise typer.Exit(ExitCode.NEGATIVE)
+
+
+def retry(
+    session: Session, which: Which, letter_ids: Ids = None, *, source: From = Source.FAILURES, all_letters: All = False
+) -> None:
+    """Put dead letters back into their queues, their attempts reset. Name ids, a filter, or --all."""
+    _check_named(letter_ids, which, all_letters=all_letters)
+    done = session.output.follow(
+        "retrying",
+        lambda: session.manager.retry_dead_letters(source.value, letter_ids=letter_ids or None, **asdict(which)),
+        lambda: _left(session, source),
+    )
+    session.output.emit({"retried": done}, plain(f"{count(done, 'operation')} will run again"))
+
+
+def drop(
+    session: Session,
+    which: Which,
+    letter_ids: Ids = None,
+    *,
+    source: From = Source.FAILURES,
+    all_letters: All = False,
+    yes: Yes = False,
+) -> None:
+    """Delete dead letters for good. Name ids, a filter, or --all."""
+    _check_named(letter_ids, which, all_letters=all_letters)
+    meant = "all letters" if all_letters else count(len(letter_ids), "letter") if letter_ids else "what matches"
+    session.output.confirm(f"Delete {meant} from {source.value}, which holds {_left(session, source):,}?", yes=yes)
+    done = session.output.follow(
+        "dropping",
+        lambda: session.manager.drop_dead_letters(source.value, letter_ids=letter_ids or None, **asdict(which)),
+        lambda: _left(session, source),
+    )
+    session.output.emit({"dropped": done}, plain(f"dropped {count(done, 'letter')}"))
+
+
+def _check_named(letter_ids: list[str] | None, which: Which, *, all_letters: bool) -> None:
+    """Let nobody retry or drop everything by leaving something out."""
+    if not (letter_ids or all_letters or any(value is not None for value in asdict(which).values())):
+        raise InvalidInputError("letters", "none are named; give ids, a filter such as --queue, or --all")
+
+
+def _left(session: Session, source: Source) -> int:
+    status = session.manager.get_queue_status()
+    return int(status[f"{session.config.queue_prefix}{source.value}"])
+
+
+def _document(letter: DeadLetter) -> dict[str, Any]:
+    document: dict[str, Any] = msgspec.to_builtins(letter)
+    del document["item"], document["raw"]
+    return document
+
+
+def _table(letters: Sequence[DeadLetter], cursor: str) -> RenderableType:
+    if not letters:
+        return Text("no letters", "dim")
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in ("id", "failed", "queue", "processor", "reason"):
+        table.add_column(name, overflow="fold", no_wrap=name in {"id", "failed"})
+    for letter in letters:
+        reason = plain(letter.reason)
+        reason.truncate(_REASON, overflow="ellipsis")
+        place = f"{letter.priority}:{letter.queue}" if letter.queue else "-"
+        table.add_row(
+            plain(letter.letter_id), moment(letter.failed_at), plain(place), plain(letter.processor or "-"), reason
+        )
+    return Group(table, plain(f"more: --cursor {cursor}", "dim")) if cursor else table
+
+
+def _letter(letter: DeadLetter) -> RenderableType:
+    table = Table.grid(padding=(0, 2))
+    table.add_row("letter", plain(letter.letter_id, "bold"))
+    for name in ("operation_id", "queue", "priority", "processor", "attempts", "error_type", "reason"):
+        if (value := getattr(letter, name)) is not None:
+            table.add_row(name.removesuffix("_id").replace("_", " "), plain(value))
+    table.add_row("failed", moment(letter.failed_at))
+    table.add_row("retryable", "yes" if letter.retryable else "no")
+    table.add_row(
+        "item", plain(letter.raw.decode(errors="replace")) if letter.item is None else pretty_json(letter.item)
+    )
+    return table

@@ -1,0 +1,96 @@
+"""`doctor`: examines server, workers and keys, with advice for each. Never changes anything."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from enum import StrEnum
+from typing import Annotated, Final
+
+import typer
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from queue_system.cli import checks_fleet, checks_keys, checks_server
+from queue_system.cli.checks import Check, Examination, Level, Result, examine
+from queue_system.cli.exits import ExitCode
+from queue_system.cli.session import Session, command
+from queue_system.cli.text import plain
+from queue_system.errors import AccessDeniedError
+
+CHECKS: Final[tuple[tuple[str, Check], ...]] = (
+    ("server", checks_server.server),
+    ("persistence", checks_server.persistence),
+    ("eviction", checks_server.eviction),
+    ("memory", checks_server.memory),
+    ("latency", checks_server.latency),
+    ("clock", checks_server.clock),
+    ("rights", checks_server.rights),
+    ("orphans", checks_keys.orphans),
+    ("dead letters", checks_keys.dead_letters),
+    ("workers", checks_fleet.workers),
+    ("stuck leases", checks_fleet.stuck_leases),
+)
+_STYLES: Final = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "bold red", Level.SKIP: "dim"}
+
+
+class Role(StrEnum):
+    """What a user of the server is for."""
+
+    PRODUCER = "producer"
+    WORKER = "worker"
+    VIEWER = "viewer"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command."""
+    command(app, "doctor")(doctor)
+
+
+def doctor(
+    session: Session,
+    role: Annotated[
+        Role | None, typer.Option(metavar="ROLE", help="What this user must be able to be: producer, worker or viewer.")
+    ] = None,
+) -> None:
+    """Examine server, workers and keys. The exit code is 1 if a check fails; warnings leave it 0."""
+    examination = Examination(session.config, None if role is None else role.value)
+    with contextlib.suppress(AccessDeniedError):
+        _ = examination.first_look  # as early as can be: the checks of workers compare with it
+    results: list[tuple[str, Result]] = []
+    with session.output.progress("examining", len(CHECKS)) as advance:
+        for result in examine(examination, CHECKS):
+            results.append(result)
+            advance(1)
+    levels = Counter(result.level for _, result in results)
+    document = {
+        "server": session.config.endpoint().address,
+        "prefix": session.config.queue_prefix,
+        "ok": not levels[Level.FAIL],
+        "checks": [
+            {
+                "name": name.replace(" ", "_"),
+                "level": result.level.value,
+                "sentence": result.sentence,
+                "advice": result.advice,
+                "details": dict(result.details),
+            }
+            for name, result in results
+        ],
+    }
+    session.output.emit(document, _view(results, levels))
+    if levels[Level.FAIL]:
+        raise typer.Exit(ExitCode.NEGATIVE)
+
+
+def _view(results: list[tuple[str, Result]], levels: Counter[Level]) -> RenderableType:
+    table = Table.grid(padding=(0, 2))
+    for name, result in results:
+        said = plain(result.sentence)
+        if result.advice:
+            said.append(f"\n→ {plain(result.advice)}", "italic")
+        table.add_row(Text(result.level.value, _STYLES[result.level]), name, said)
+    words = {Level.OK: "ok", Level.WARN: "to look at", Level.FAIL: "failed", Level.SKIP: "not looked at"}
+    summary = ", ".join(f"{levels[level]} {word}" for level, word in words.items() if levels[level])
+    return Group(table, Text(f"\n{len(results)} checks: {summary}"))

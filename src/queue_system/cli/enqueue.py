@@ -1,0 +1,66 @@
+"""`enqueue`: one operation from the command line. Never imports the processor."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from queue_system.cli.completion import queue_names
+from queue_system.cli.options import Priority, duration, json_value
+from queue_system.cli.session import Session, command
+from queue_system.cli.text import plain
+from queue_system.model.retry import QueueRetryConfig
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command."""
+    command(app, "enqueue")(enqueue)
+
+
+def enqueue(
+    session: Session,
+    processor: Annotated[str, typer.Argument(help="The function, such as package.module.function.")],
+    entity_json: Annotated[str, typer.Argument(help="Its input, a JSON document; - reads it from stdin.")],
+    *,
+    queue: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Default: named after the processor.", autocompletion=queue_names)
+    ] = None,
+    priority: Annotated[
+        Priority, typer.Option(metavar="NAME", help="Which list of the queue: high, normal or low.")
+    ] = Priority.NORMAL,
+    operation_id: Annotated[
+        str | None, typer.Option(metavar="ID", help="Default: a fresh one. A known one adds nothing.")
+    ] = None,
+    delay: Annotated[float, typer.Option(parser=duration, metavar="TIME", help="How long until it is due.")] = 0.0,
+    timeout: Annotated[
+        float | None, typer.Option(parser=duration, metavar="TIME", help="Limit of one attempt.")
+    ] = None,
+    max_attempts: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="How often it runs at most. Default: 5.")
+    ] = None,
+    deduplication_key: Annotated[
+        str | None, typer.Option(metavar="KEY", help="While one with this key lives, nothing is added.")
+    ] = None,
+    on_success: Annotated[str | None, typer.Option(metavar="NAME", help="The function called with the result.")] = None,
+    on_failure: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The function called after the last attempt failed.")
+    ] = None,
+) -> None:
+    """Enqueue one operation and print its id."""
+    entity = json_value(sys.stdin.read() if entity_json == "-" else entity_json)
+    answer = session.manager.enqueue(
+        entity,
+        processor,
+        queue_name=queue,
+        priority=priority.value,
+        operation_id=operation_id,
+        retry_config=None if max_attempts is None else QueueRetryConfig(max_attempts),
+        on_success=on_success,
+        on_failure=on_failure,
+        timeout=timeout,
+        deduplication_key=deduplication_key,
+        delay=delay,
+    )
+    session.output.emit(answer, plain(f"{answer['status']} {answer['operation_id']}"))

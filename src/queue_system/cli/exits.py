@@ -1,0 +1,64 @@
+"""The exit codes, and what a typed error says to an operator. Never prints."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Final
+
+from queue_system.errors import (
+    AccessDeniedError,
+    CircuitOpenError,
+    InvalidInputError,
+    QueueSystemError,
+    ServerError,
+    ServerUnreachableError,
+    UnconfirmedError,
+)
+
+
+class ExitCode(IntEnum):
+    """What the program's exit tells."""
+
+    DONE = 0
+    """It was done; the answer is yes."""
+    NEGATIVE = 1
+    """The answer is no: an operation failed or is unknown, a check failed, a question was declined."""
+    USAGE = 2
+    """The command line is wrong; nothing was changed."""
+    UNREACHABLE = 3
+    """The server gives no answer."""
+    REFUSED = 4
+    """The server answers, but refuses: access, memory, a foreign key, its age."""
+    LATE = 5
+    """What was waited for did not happen in time."""
+    INTERRUPTED = 130
+    """Ctrl-C, except where it is the way to end."""
+
+
+_WAYS_OUT: Final[tuple[tuple[type[QueueSystemError], str], ...]] = (
+    (ServerUnreachableError, "is it up? --url or QUEUE_SYSTEM_REDIS_URL names another server"),
+    (AccessDeniedError, "`queue-system doctor` tells what this user lacks"),
+)
+
+
+def exit_code(error: QueueSystemError) -> ExitCode:
+    """Return the exit code for an error."""
+    match error:
+        case InvalidInputError():
+            return ExitCode.USAGE
+        case ServerUnreachableError() | CircuitOpenError():
+            return ExitCode.UNREACHABLE
+        case UnconfirmedError() | TimeoutError():
+            return ExitCode.LATE
+        case ServerError():
+            return ExitCode.REFUSED
+        case _:
+            return ExitCode.NEGATIVE
+
+
+def describe(error: QueueSystemError) -> str:
+    """Return an error as one sentence and the way out."""
+    for kind, way_out in _WAYS_OUT:
+        if isinstance(error, kind):
+            return f"{error}; {way_out}"
+    return str(error)

@@ -1,0 +1,202 @@
+"""What every command shares: the options that name the server, the output, the way errors end. Never runs a command."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import logging
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, is_dataclass
+from functools import cached_property
+from typing import Annotated, Any, Final, TypeAlias, get_type_hints
+
+import typer
+
+from queue_system.cli.exits import describe, exit_code
+from queue_system.cli.output import Output
+from queue_system.config import QueueConfig
+from queue_system.errors import InvalidInputError, QueueSystemError
+from queue_system.manager import QueueManager
+from queue_system.supervision import WorkerSettings
+from queue_system.supervision.targets import load_worker
+
+_PANEL: Final = "Server"
+_KEYWORD: Final = inspect.Parameter.KEYWORD_ONLY
+
+AsJson: TypeAlias = Annotated[
+    bool, typer.Option("--json", envvar="QUEUE_SYSTEM_JSON", help="Print one JSON document instead of text.")
+]
+Url: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        envvar="QUEUE_SYSTEM_REDIS_URL",
+        rich_help_panel=_PANEL,
+        help="The server, such as redis://host:6379/0. Default: REDIS_URL, then an embedded one.",
+    ),
+]
+Prefix: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        metavar="TEXT", envvar="QUEUE_SYSTEM_PREFIX", rich_help_panel=_PANEL, help="What every key begins with."
+    ),
+]
+Target: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODULE:OBJECT",
+        envvar="QUEUE_SYSTEM_CONFIG",
+        rich_help_panel=_PANEL,
+        help="A QueueConfig of your code, where settings such as signing keys are needed.",
+    ),
+]
+Debug: TypeAlias = Annotated[
+    bool,
+    typer.Option("--debug", envvar="QUEUE_SYSTEM_DEBUG", rich_help_panel=_PANEL, help="Show tracebacks and the log."),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """The options that every command has, and the program before it: which server is meant, and how much is told."""
+
+    url: Url = None
+    prefix: Prefix = "queue:"
+    config: Target = None
+    debug: Debug = False
+
+
+@dataclass(frozen=True, slots=True)
+class Place(Shared):
+    """The same options, put together from before the command and after it."""
+
+    typed: frozenset[str] = frozenset()
+    """The options that were typed, not taken from the environment."""
+
+    @classmethod
+    def read(cls, context: typer.Context, given: Mapping[str, Any]) -> Place:
+        """Read the options, which may stand before the command and after it; what is typed beats the environment.
+
+        Raises:
+            InvalidInputError: they name two servers.
+        """
+        before = context.obj if isinstance(context.obj, Place) else cls()
+        here = frozenset(name for name in given if _is_typed(context, name))
+        typed = here | before.typed
+        values = {name: getattr(before, name) if name in before.typed - here else given[name] for name in given}
+        if elsewhere := typed & {"url", "prefix"}:
+            if "config" in typed:
+                raise InvalidInputError("config", f"it names server and prefix already; leave out --{min(elsewhere)}")
+            values["config"] = None
+        return cls(**values, typed=typed)
+
+
+class Session:
+    """One run of one command."""
+
+    def __init__(self, place: Place, output: Output) -> None:
+        self.place = place
+        self.output = output
+
+    @cached_property
+    def config(self) -> QueueConfig:
+        """The configuration that the options name. Raises InvalidInputError."""
+        if self.place.config is not None:
+            return asyncio.run(load_worker(WorkerSettings(target=self.place.config))).config
+        return QueueConfig(redis_url=self.place.url, queue_prefix=self.place.prefix)
+
+    @cached_property
+    def manager(self) -> QueueManager:
+        """A manager of that configuration."""
+        return QueueManager(self.config)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Turn typed errors into one line and an exit code; close what was opened."""
+        try:
+            yield
+        except QueueSystemError as error:
+            if self.place.debug:
+                raise
+            self.output.error(describe(error))
+            raise typer.Exit(exit_code(error)) from error
+        finally:
+            if "config" in vars(self):
+                self.config.transport.close()
+
+
+def command(group: typer.Typer, name: str, *, has_json: bool = True) -> Callable[[Callable[..., None]], Any]:
+    """Register a function of a session and options as a command; it gets the options of the server, and --json.
+
+    An argument whose type is a dataclass stands for one option for each of its fields.
+    """
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        group.command(name)(_with_session(function, has_json=has_json))
+        return function
+
+    return register
+
+
+def _with_session(function: Callable[..., None], *, has_json: bool) -> Callable[..., None]:
+    _session, *own = inspect.signature(function, eval_str=True).parameters.values()
+    bundles: dict[str, Any] = {each.name: each.annotation for each in own if is_dataclass(each.annotation)}
+    options = [
+        _keyword("context", typer.Context),
+        *(parameter.replace(kind=_KEYWORD) for parameter in own if parameter.name not in bundles),
+        *(option for bundle in bundles.values() for option in _options(bundle)),
+        *_options(Shared),
+        *([_keyword("as_json", AsJson, default=False)] if has_json else []),
+    ]
+
+    @functools.wraps(function)
+    def run(**given: Any) -> None:
+        context, output = given.pop("context"), Output(as_json=given.pop("as_json", False))
+        place = read_place(context, _take(Shared, given), output)
+        _route_log(debug=place.debug)
+        opened = Session(place, output)
+        with opened.running():
+            function(opened, **{name: bundle(**_take(bundle, given)) for name, bundle in bundles.items()}, **given)
+
+    run.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
+    run.__annotations__ = {option.name: option.annotation for option in options}
+    return run
+
+
+def _options(bundle: type) -> list[inspect.Parameter]:
+    hints = get_type_hints(bundle, include_extras=True)
+    return [_keyword(field.name, hints[field.name], field.default) for field in fields(bundle)]
+
+
+def _keyword(name: str, annotation: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
+    return inspect.Parameter(name, _KEYWORD, annotation=annotation, default=default)
+
+
+def _take(bundle: type, given: dict[str, Any]) -> dict[str, Any]:
+    return {field.name: given.pop(field.name) for field in fields(bundle)}
+
+
+def read_place(context: typer.Context, given: Mapping[str, Any], output: Output) -> Place:
+    """Do what `Place.read` does, and leave the program if the options name two servers."""
+    try:
+        return Place.read(context, given)
+    except InvalidInputError as error:
+        output.error(str(error))
+        raise typer.Exit(exit_code(error)) from error
+
+
+def _is_typed(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _route_log(*, debug: bool) -> None:
+    """Let errors be told once: by the command. With --debug, the log goes to stderr."""
+    log = logging.getLogger("queue_system")
+    if debug:
+        logging.basicConfig(stream=sys.stderr, level=logging.DEBUG)
+    elif not log.handlers:
+        log.addHandler(logging.NullHandler())

@@ -1,0 +1,172 @@
+"""`status`: how much waits, runs and has failed, once or as a live table. Never changes anything."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Annotated, Any, Final
+
+import typer
+from rich import box
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from queue_system.cli.exits import describe
+from queue_system.cli.options import duration
+from queue_system.cli.session import Session, command
+from queue_system.cli.text import moment, plain, span
+from queue_system.errors import ServerError
+from queue_system.model.keys import PRIORITIES
+from queue_system.monitoring.fleet import FleetFigures, read_fleet
+
+_RATED: Final = ("enqueued", "processed", "retried", "failed")
+_STYLES: Final = {"failures": "yellow", "system_errors": "bold red"}
+_LEAST_INTERVAL_S: Final = 0.1
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command."""
+    command(app, "status")(status)
+
+
+@dataclass(slots=True)
+class Board:
+    """What is shown: the fleet as last read, what happened since the time before, and trouble in reading."""
+
+    address: str
+    prefix: str
+    now: FleetFigures | None = None
+    rates: dict[str, float] | None = None
+    trouble: str = ""
+
+    def update(self, now: FleetFigures) -> None:
+        """Take a new reading."""
+        before, self.now, self.trouble = self.now, now, ""
+        if before is not None and now.at > before.at:
+            grown = {name: now.counters.get(name, 0) - before.counters.get(name, 0) for name in _RATED}
+            self.rates = {name: round(max(0, n) / (now.at - before.at), 1) for name, n in grown.items()}
+
+    def document(self) -> dict[str, Any]:
+        """Return the board as a JSON object."""
+        head: dict[str, Any] = {"server": self.address, "prefix": self.prefix}
+        if self.now is None or self.trouble:
+            return {**head, "error": self.trouble}
+        queues = [
+            {"queue": name, **depths, "waiting": sum(depths.values()), "oldest_age_s": age}
+            for name, (depths, age) in _by_name(self.now).items()
+        ]
+        more = {"complete": self.now.complete, "metrics": dict(sorted(self.now.counters.items())), "rates": self.rates}
+        return {**head, "time": self.now.at, "queues": queues, **_figures(self.now), **more}
+
+    def view(self) -> RenderableType:
+        """Return the board as tables."""
+        head = Text(" ").join([plain(self.address, "bold"), plain(self.prefix)])
+        parts: list[RenderableType] = [head]
+        if self.now is not None:
+            head.append(f"  {moment(self.now.at)}", "dim")
+            parts += [self._queues(self.now), self._totals(self.now)]
+            if not self.now.complete:
+                parts.append(Text(f"{len(self.now.queues):,} lists are shown; there are more", "yellow"))
+        if self.trouble:
+            parts.append(plain(self.trouble, "bold red"))
+        return Group(*parts)
+
+    def _queues(self, now: FleetFigures) -> RenderableType:
+        if not now.queues:
+            return Text("no queues yet", "dim")
+        table = Table(box=box.SIMPLE_HEAD)
+        table.add_column("queue", overflow="fold")
+        for name in (*PRIORITIES, "waiting", "oldest"):
+            table.add_column(name, justify="right")
+        for name, (depths, age) in _by_name(now).items():
+            numbers = [*depths.values(), sum(depths.values())]
+            waited = "" if age is None else span(age)
+            table.add_row(plain(name), *(Text(f"{n:,}", "" if n else "dim") for n in numbers), waited)
+        return table
+
+    def _totals(self, now: FleetFigures) -> RenderableType:
+        table = Table.grid("", "", "", "", "", padding=(0, 2))
+        for column in (1, 3, 4):
+            table.columns[column].justify = "right"
+        left = [
+            (name.replace("_", " "), Text(f"{n:,}", _STYLES.get(name, "") if n else ""))
+            for name, n in _figures(now).items()
+        ]
+        right = [(name, f"{now.counters.get(name, 0):,}", self._rate(name)) for name in _RATED]
+        for total, counted in zip_longest(left, right, fillvalue=()):
+            table.add_row(*total, *counted)
+        return table
+
+    def _rate(self, name: str) -> str:
+        return f"{self.rates[name]:,.1f}/s" if self.rates else ""
+
+
+def _by_name(figures: FleetFigures) -> dict[str, tuple[dict[str, int], float | None]]:
+    """Return the depths by priority and the greatest age of each queue, the deepest queue first."""
+    queues: dict[str, tuple[dict[str, int], float | None]] = {}
+    for queue in figures.queues:
+        depths, age = queues.setdefault(queue.name, (dict.fromkeys(PRIORITIES, 0), None))
+        depths[queue.priority] = queue.depth
+        ages = [known for known in (age, queue.oldest_age_s) if known is not None]
+        queues[queue.name] = (depths, max(ages, default=None))
+    return dict(sorted(queues.items(), key=lambda named: (-sum(named[1][0].values()), named[0])))
+
+
+def _figures(figures: FleetFigures) -> dict[str, int]:
+    return {
+        "waiting": sum(queue.depth for queue in figures.queues),
+        "delayed": figures.delayed,
+        "running": figures.running,
+        "workers": figures.workers,
+        **figures.dead_letters,
+    }
+
+
+def status(
+    session: Session,
+    *,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on until Ctrl-C.")] = False,
+    interval: Annotated[
+        float, typer.Option(parser=duration, metavar="TIME", help="With --watch: how often it looks.")
+    ] = 1.0,
+) -> None:
+    """Show how many operations wait, run and have failed. With --watch and --json, one line each time."""
+    config = session.config
+    board = Board(config.endpoint().address, config.queue_prefix)
+
+    def look() -> None:
+        board.update(read_fleet(config))
+
+    if not watch:
+        look()
+        session.output.emit(board.document(), board.view())
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # else the terminal would not be put in order again
+    try:
+        _watch(session, board, look, max(interval, _LEAST_INTERVAL_S))
+    except KeyboardInterrupt:
+        return  # the way to end it
+
+
+def _watch(session: Session, board: Board, look: Callable[[], None], interval_s: float) -> None:
+    """Look again and again; an outage is shown, and ends by itself."""
+    output = session.output
+    live = None if output.as_json or not output.out.is_terminal else Live(console=output.out, screen=True)
+    with live or output.out:
+        while True:
+            try:
+                look()
+            except ServerError as error:
+                board.trouble = describe(error)
+            if live is not None:
+                live.update(board.view(), refresh=True)
+            elif output.as_json:
+                output.line(board.document())
+            else:
+                output.out.print(board.view())
+            time.sleep(interval_s)

@@ -1,0 +1,46 @@
+"""Text from Redis on its way to a terminal: what could act there is made visible. Never prints."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+from rich.text import Text
+
+from queue_system.logs import printable
+
+
+def plain(value: object, style: str = "") -> Text:
+    """Return a value as text that a console shows literally: no markup, no escape sequence, no line break."""
+    return Text(printable(str(value)), style)
+
+
+def pretty_json(value: Any) -> Text:
+    """Return a JSON value over several lines, as `plain` does each."""
+    lines = json.dumps(value, indent=2, ensure_ascii=False).split("\n")
+    return Text("\n").join([plain(line) for line in lines])
+
+
+def moment(unix_s: float | None) -> str:
+    """Return a time in the local zone, or a dash."""
+    return "-" if unix_s is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(unix_s))
+
+
+def span(seconds: float) -> str:
+    """Return a length of time with one or two units, such as `3 min 20 s`."""
+    if seconds < 1:
+        return f"{seconds * 1e6:.3g} µs" if seconds < 0.001 else f"{seconds * 1e3:.3g} ms"  # noqa: PLR2004
+    if seconds < 60:  # noqa: PLR2004
+        return f"{seconds:.3g} s"
+    minutes, s = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    parts = [(days, "d"), (hours, "h"), (minutes, "min"), (s, "s")]
+    first = next(i for i, (n, _) in enumerate(parts) if n)
+    return " ".join(f"{n} {unit}" for n, unit in parts[first : first + 2] if n)
+
+
+def count(number: int, noun: str) -> str:
+    """Return `1 item`, `2 items`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,103 @@
+"""`worker`: processes operations until a signal ends it. Never returns a library call's result: its exit code tells."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from queue_system.cli.options import duration, names
+from queue_system.cli.session import Session, command
+from queue_system.errors import InvalidInputError
+from queue_system.supervision import WorkerSettings, run
+
+
+class LogFormat(StrEnum):
+    """The formats of `queue_system.logs`."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class LogLevel(StrEnum):
+    """The levels of the standard library's logging."""
+
+    DEBUG = "DEBUG"
+    INFO = "INFO"
+    WARNING = "WARNING"
+    ERROR = "ERROR"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to run the worker."""
+
+    queues: Annotated[
+        str | None, typer.Option(metavar="NAMES", help="The queues served, between commas. Default: all.")
+    ] = None
+    concurrency: Annotated[int | None, typer.Option(min=1, metavar="N", help="How many run at once in a process.")] = (
+        None
+    )
+    processes: Annotated[int, typer.Option(min=1, metavar="N", help="How many processes; they are supervised.")] = 1
+    timeout: Annotated[float | None, typer.Option(parser=duration, metavar="TIME", help="Limit of one attempt.")] = None
+    burst: Annotated[bool, typer.Option("--burst", help="Leave when nothing is left to do.")] = False
+    reload: Annotated[bool, typer.Option("--reload", help="Start anew when a .py file changes.")] = False
+    grace: Annotated[
+        float, typer.Option(parser=duration, metavar="TIME", help="How long running ones may go on at a stop.")
+    ] = 25.0
+    max_operations: Annotated[int | None, typer.Option(min=1, metavar="N", help="Replace a process after so many.")] = (
+        None
+    )
+    max_memory: Annotated[int | None, typer.Option(min=1, metavar="MIB", help="Replace a process that uses more.")] = (
+        None
+    )
+    http: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Serve probes and metrics, such as at 127.0.0.1:9200.")
+    ] = None
+    log_format: Annotated[
+        LogFormat,
+        typer.Option(envvar="QUEUE_SYSTEM_LOG_FORMAT", metavar="FORMAT", help="How log lines look: text or json."),
+    ] = LogFormat.TEXT
+    log_level: Annotated[
+        LogLevel,
+        typer.Option(
+            envvar="QUEUE_SYSTEM_LOG_LEVEL",
+            case_sensitive=False,
+            metavar="LEVEL",
+            help="The least level logged: debug, info, warning or error.",
+        ),
+    ] = LogLevel.INFO
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command."""
+    command(app, "worker", has_json=False)(worker)
+
+
+def worker(
+    session: Session,
+    options: Options,
+    target: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[MODULE:OBJECT]",
+            help="A QueueConfig, a QueueWorker, or what returns one. Default: processors are imported by name.",
+        ),
+    ] = None,
+) -> None:
+    """Process operations until SIGTERM or Ctrl-C, which let running ones end within --grace."""
+    place = session.place
+    if target is not None and (extra := place.typed & {"url", "prefix", "config"}):
+        raise InvalidInputError("target", f"it names server and prefix already; leave out --{min(extra)}")
+    chosen = asdict(options)
+    served, chosen["max_memory_mb"] = chosen.pop("queues"), chosen.pop("max_memory")
+    settings = WorkerSettings(
+        target=target or place.config,
+        url=place.url,
+        prefix=place.prefix,
+        queues=None if served is None else names(served),
+        **chosen,
+    )
+    raise typer.Exit(run(settings))

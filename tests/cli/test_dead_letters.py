@@ -1,0 +1,123 @@
+"""`dead-letters` on a real server: list, show, retry and drop, each only what was named."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import redis
+
+from queue_system import QueueConfig, QueueManager, QueueRetryConfig, QueueWorker
+from tests.cli.support import PROGRAM, RunCli, clean_environment
+from tests.cli.terminal import Terminal
+from tests.cli.test_text import MARKUP
+from tests.flow.support import running
+from tests.support.waiting import eventually
+
+ONCE = QueueRetryConfig(max_attempts=1)
+
+
+async def fail(config: QueueConfig, *entities: Any, queue_name: str = "work") -> None:
+    """Let operations fail for good; an entity is the text of its error as well."""
+
+    def work(entity: object) -> None:
+        raise ValueError(str(entity))
+
+    manager = QueueManager(config)
+    manager.enqueue_batch(list(entities), work, queue_name=queue_name, retry_config=ONCE)
+    before = manager.get_queue_status()[config.failures_queue]
+    async with running(QueueWorker(config, 1)):
+        await eventually(
+            lambda: manager.get_queue_status()[config.failures_queue] == before + len(entities), "all failed"
+        )
+
+
+def listed(cli: RunCli, *arguments: str) -> list[dict[str, Any]]:
+    letters: list[dict[str, Any]] = cli("dead-letters", "list", "--json", *arguments).document["letters"]
+    return letters
+
+
+async def test_list_pages_and_filters(cli: RunCli, config: QueueConfig) -> None:
+    await fail(config, "out of stock", "no address")
+    await fail(config, "out of stock", queue_name="other")
+    assert [letter["queue"] for letter in listed(cli)] == ["other", "work", "work"]
+    assert len(listed(cli, "--error", "stock")) == 2
+    assert len(listed(cli, "--error", "stock", "--queue", "other")) == 1
+    assert len(listed(cli, "--min-age", "1h")) == 0
+    assert len(listed(cli, "--max-age", "1h")) == 3
+    first = cli("dead-letters", "list", "--json", "--limit", "2").document
+    rest = cli("dead-letters", "list", "--json", "--limit", "2", "--cursor", first["cursor"]).document
+    assert len({letter["letter_id"] for letter in first["letters"] + rest["letters"]}) == 3
+    assert rest["cursor"] == ""
+    text = cli("dead-letters", "list", "--limit", "2").out
+    assert f"more: --cursor {first['cursor']}" in text
+    assert "no letters" in cli("dead-letters", "list", "--source", "system_errors").out
+
+
+async def test_show_tells_all_of_a_letter(cli: RunCli, config: QueueConfig) -> None:
+    await fail(config, {"to": "ada"})
+    (letter,) = listed(cli)
+    shown = cli("dead-letters", "show", letter["letter_id"], "--json").document
+    assert shown["item"]["entity"] == {"to": "ada"}
+    assert "ada" in cli("dead-letters", "show", letter["letter_id"]).out
+    missing = cli("dead-letters", "show", "0000")
+    assert (missing.code, missing.out) == (1, "")
+    assert "'0000'" in missing.err
+
+
+async def test_retry_puts_back_what_is_named(cli: RunCli, config: QueueConfig, queue: QueueManager) -> None:
+    await fail(config, 1, 2, 3)
+    letters = listed(cli)
+    answer = cli("dead-letters", "retry", letters[0]["letter_id"], "--json")
+    assert (answer.code, answer.document) == (0, {"retried": 1})
+    assert cli("dead-letters", "retry", "--queue", "nowhere").out == "0 operations will run again\n"
+    assert cli("dead-letters", "retry", "--all").out == "2 operations will run again\n"
+    record = queue.get_operation(letters[0]["operation_id"])
+    assert record is not None
+    assert (record.status, record.attempts) == ("queued", 0)
+
+
+async def test_drop_deletes_what_is_named_after_asking(cli: RunCli, config: QueueConfig) -> None:
+    await fail(config, 1, 2, 3)
+    asked = cli("dead-letters", "drop", "--all")
+    assert (asked.code, asked.out) == (2, "")
+    assert "Delete all letters from failures, which holds 3?" in asked.err
+    assert len(listed(cli)) == 3
+    letter = listed(cli)[0]["letter_id"]
+    assert cli("dead-letters", "drop", letter, "--yes", "--json").document == {"dropped": 1}
+    assert cli("dead-letters", "drop", "--all", "-y").out == "dropped 2 letters\n"
+
+
+@pytest.mark.parametrize("verb", ["retry", "drop"])
+async def test_nothing_named_is_not_everything(cli: RunCli, config: QueueConfig, verb: str) -> None:
+    await fail(config, 1)
+    answer = cli("dead-letters", verb, *(["--yes"] if verb == "drop" else []))
+    assert (answer.code, answer.out) == (2, "")
+    assert "--all" in answer.err
+    assert len(listed(cli)) == 1
+
+
+async def test_a_long_call_shows_how_far_it_is(config: QueueConfig, client: redis.Redis, place: dict[str, str]) -> None:
+    await fail(config, "again")
+    letters: Any = client.lrange(config.failures_queue, 0, 0)
+    item = json.loads(letters[0])
+    copies = [json.dumps({**item, "operation_id": f"copy-{n}"}) for n in range(20_000)]
+    client.lpush(config.failures_queue, *copies)
+    with Terminal([*PROGRAM, "dead-letters", "retry", "--all"], clean_environment(**place)) as terminal:
+        assert terminal.wait() == 0
+    assert b"retrying" in terminal.seen
+    assert b"/20001" in terminal.seen
+    assert b"20,001 operations will run again" in terminal.seen
+
+
+async def test_a_hostile_letter_is_shown_harmlessly(cli: RunCli, config: QueueConfig, client: redis.Redis) -> None:
+    await fail(config, {MARKUP: MARKUP})
+    client.lpush(config.failures_queue, b"\x1b[2J[red]no json\xff", json.dumps({"processor": MARKUP, "queue": MARKUP}))
+    letters = listed(cli)
+    assert len(letters) == 3
+    for arguments in (["list"], *(["show", letter["letter_id"]] for letter in letters)):
+        for extra in ([], ["--json"]):
+            answer = cli("dead-letters", *arguments, *extra)
+            assert answer.code == 0
+            assert answer.out.replace("\n", "").isprintable()

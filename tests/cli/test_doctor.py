@@ -1,0 +1,272 @@
+"""`doctor` on real servers in real trouble: each danger is found, told with a way out, and nothing changes."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from queue_system import QueueConfig, QueueManager, QueueRetryConfig, QueueWorker
+from queue_system.broker.diagnostics import ROLES, try_commands
+from tests.cli.support import Answer, RunCli
+from tests.faults.support.proxy import Proxy, Shape
+from tests.flow.support import key_space, running
+from tests.support.acl import AclServer, rules
+from tests.support.logs import LineLogger
+from tests.support.servers import OwnServer, StartServer
+from tests.support.waiting import eventually, wait_until
+
+ANYWHERE = {"ping", "info", "eval", "evalsha"}
+ITEM = b'normal:work\n{"operation_id":"%b","entity":1,"processor":"work","processor_module":"shop"}'
+
+
+class Patient:
+    """A server of the test's own, and how to examine it."""
+
+    def __init__(self, server: OwnServer, cli: RunCli) -> None:
+        self.server = server
+        self._cli = cli
+
+    def examine(self, *arguments: str) -> Answer:
+        return self._cli("doctor", "--url", self.server.url, "--prefix", "queue:", *arguments)
+
+    def checks(self) -> dict[str, dict[str, Any]]:
+        """Each check's result; the exit code agrees with them."""
+        answer = self.examine("--json")
+        checks = {check["name"]: check for check in answer.document["checks"]}
+        failed = [name for name, check in checks.items() if check["level"] == "fail"]
+        assert (answer.code, answer.document["ok"]) == ((1, False) if failed else (0, True))
+        assert all(check["sentence"] for check in checks.values())
+        assert all(check["advice"] for check in checks.values() if check["level"] != "ok")
+        return checks
+
+
+@pytest.fixture
+def patient(start_server: StartServer, cli: RunCli) -> Patient:
+    return Patient(start_server(), cli)
+
+
+@pytest.fixture
+def admin(patient: Patient) -> Iterator[redis.Redis]:
+    with patient.server.client() as client:
+        yield client
+
+
+@contextlib.contextmanager
+def configured(server: OwnServer, **settings: Any) -> Iterator[QueueConfig]:
+    config = QueueConfig(redis_url=server.url, logger=LineLogger(), **settings)
+    try:
+        yield config
+    finally:
+        config.transport.close()
+
+
+async def test_all_is_well_and_nothing_changes(patient: Patient, admin: redis.Redis) -> None:
+    with configured(patient.server, lease_seconds=1.0) as config:
+        QueueManager(config).enqueue({}, "shop.work", delay=60)
+        async with running(QueueWorker(config)):
+            await eventually(lambda: admin.exists("queue:swept"), "the fleet has swept")
+            before = key_space(admin, "queue:d")
+            checks = patient.checks()
+    assert {name: check["level"] for name, check in checks.items()} == dict.fromkeys(checks, "ok")
+    assert list(checks) == [
+        "server", "persistence", "eviction", "memory", "latency", "clock", "rights", "orphans", "dead_letters",
+        "workers", "stuck_leases",
+    ]  # fmt: skip
+    (worker,) = checks["workers"]["details"]["workers"]
+    assert (worker["lease_s"], worker["holds"], worker["beats"]) == (1.0, 0, True)
+    assert key_space(admin, "queue:d") == before
+
+
+def test_the_text_tells_what_the_document_tells(patient: Patient) -> None:
+    answer = patient.examine()
+    assert answer.code == 0
+    assert "append-only file, appendfsync always" in answer.out
+    assert "→ start one: queue-system worker" in answer.out
+    assert "11 checks: 10 ok, 1 to look at" in answer.out
+
+
+def test_an_evicting_server_without_persistence(start_server: StartServer, cli: RunCli) -> None:
+    server = start_server(maxmemory="100mb", maxmemory_policy="allkeys-lru", appendonly="no")
+    checks = Patient(server, cli).checks()
+    assert checks["eviction"]["level"] == checks["persistence"]["level"] == "fail"
+    assert "allkeys-lru" in checks["eviction"]["sentence"]
+    assert checks["persistence"]["advice"] == "set appendonly yes"
+
+
+def test_weaker_settings_are_warned_of(start_server: StartServer, cli: RunCli) -> None:
+    lazy = Patient(start_server(maxmemory_policy="volatile-lru", appendfsync="no"), cli).checks()
+    assert lazy["eviction"]["level"] == lazy["persistence"]["level"] == "warn"
+    snapshots = Patient(start_server(appendonly="no", save="3600 1"), cli).checks()
+    assert snapshots["persistence"]["level"] == "warn"
+    assert "snapshots only" in snapshots["persistence"]["sentence"]
+
+
+def test_a_server_that_cannot_write_its_data(start_server: StartServer, cli: RunCli) -> None:
+    server = start_server(tcp=True)
+    shutil.rmtree(server.folder)
+    with server.client() as client:
+        client.bgsave()
+        wait_until(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err", "the save fails")
+    persistence = Patient(server, cli).checks()["persistence"]
+    assert persistence["level"] == "fail"
+    assert "rdb_last_bgsave_status" in persistence["sentence"]
+
+
+def test_memory_that_runs_short(patient: Patient, admin: redis.Redis) -> None:
+    admin.setrange("ballast", 30_000_000, "x")  # beside it, what the examination itself takes is nothing
+    used = int(admin.info("memory")["used_memory"])
+    for share, level in ((0.2, "ok"), (0.87, "warn"), (0.98, "fail")):
+        admin.config_set("maxmemory", int(used / share))
+        assert patient.checks()["memory"]["level"] == level
+
+
+def test_a_slow_connection(start_server: StartServer, cli: RunCli) -> None:
+    with Proxy(start_server(tcp=True)) as proxy:
+        proxy.delay(Shape(delay_s=(0.006, 0.006)))
+        answer = cli("doctor", "--url", proxy.url, "--json")
+    (latency,) = [check for check in answer.document["checks"] if check["name"] == "latency"]
+    assert latency["level"] == "warn"
+    assert latency["details"]["p99_ms"] >= latency["details"]["p50_ms"] >= 5
+
+
+def test_no_server_is_no_diagnosis(patient: Patient) -> None:
+    patient.server.stop()
+    answer = patient.examine("--json")
+    assert (answer.code, answer.out) == (3, "")
+
+
+def test_nobody_works(patient: Patient) -> None:
+    assert patient.checks()["workers"]["level"] == "warn"
+    with configured(patient.server) as config:
+        QueueManager(config).enqueue({}, "shop.work")
+    workers = patient.checks()["workers"]
+    assert workers["level"] == "fail"
+    assert "1 waiting operation" in workers["sentence"]
+
+
+async def test_a_worker_that_does_not_beat(patient: Patient, admin: redis.Redis) -> None:
+    """One of several is a warning; the only one is a failure. Who beats and who does not is told by name."""
+    admin.hset("queue:workers", "ghost", "7:60000")
+    with configured(patient.server, lease_seconds=0.4) as config:
+        async with running(QueueWorker(config)):
+            admin.hset("queue:workers", "ghost", "7:1000")
+            workers = patient.checks()["workers"]
+            assert workers["level"] == "warn"
+            beats = {worker["incarnation"]: worker["beats"] for worker in workers["details"]["workers"]}
+            assert len(beats) == 2
+            assert beats.pop("ghost") is False
+            assert set(beats.values()) == {True}
+    admin.hset("queue:workers", "ghost", "7:400")
+    alone = patient.checks()["workers"]
+    assert alone["level"] == "fail"
+    assert "ghost" in alone["sentence"]
+
+
+def test_a_reclaim_that_hangs(patient: Patient, admin: redis.Redis) -> None:
+    admin.hset("queue:workers", "dead:ghost", "7:400")
+    admin.hset("queue:inflight:ghost", mapping={"5": ITEM % b"a", "6": ITEM % b"b", "#claim": "c"})
+    stuck = patient.checks()["stuck_leases"]
+    assert (stuck["level"], stuck["details"]) == ("fail", {"stuck": {"ghost": 2}})
+    assert stuck["sentence"] == "not taken over: 2 operations of 1 dead worker"
+
+
+async def test_orphans_are_found_and_the_advice_saves_them(patient: Patient, admin: redis.Redis) -> None:
+    """What the check says to do makes a worker run the operations."""
+    ran: list[object] = []
+    admin.hset("queue:inflight:ghost", mapping={"5": ITEM % b"held", "#claim": "c"})
+    admin.lpush("queue:low:work", (ITEM % b"unseen").partition(b"\n")[2])
+    admin.set("queue:delayed", "squatter")
+    admin.lpush("queue:bystander", "x")
+    orphans = patient.checks()["orphans"]
+    assert orphans["level"] == "fail"
+    assert orphans["details"] == {
+        "wrong_type": {"queue:delayed": "string"},
+        "unregistered": {"queue:low:work": 1},
+        "held_by_nobody": {"ghost": 1},
+    }
+    rename, *commands = orphans["advice"].split("; ")
+    assert rename == "RENAME those keys away"
+    admin.rename("queue:delayed", "away")
+    for command in commands:
+        admin.execute_command(*command.partition(" lets ")[0].split())
+    assert patient.checks()["orphans"]["level"] == "ok"
+    with configured(patient.server, lease_seconds=0.4) as config:
+        config.register_callback(ran.append, "work", "shop")
+        async with running(QueueWorker(config)):
+            await eventually(lambda: len(ran) == 2, "both operations ran")
+
+
+async def test_dead_letters_are_counted(patient: Patient) -> None:
+    with configured(patient.server, max_dead_letters=3) as config:
+        config.register_callback(lambda entity: 1 / 0, "work", "shop")
+        QueueManager(config).enqueue({}, "shop.work", retry_config=QueueRetryConfig(max_attempts=1))
+        QueueManager(config).enqueue({}, "os.system")
+        async with running(QueueWorker(config)):
+            status = QueueManager(config).get_queue_status
+            await eventually(lambda: status()["queue:failures"] and status()["queue:system_errors"], "both are there")
+    letters = patient.checks()["dead_letters"]
+    assert (letters["level"], letters["sentence"]) == ("warn", "1 failure, 1 system error")
+    assert letters["advice"] == "queue-system dead-letters list --source failures"
+
+
+@pytest.fixture(params=["valkey", "redis"])
+def guarded(request: pytest.FixtureRequest) -> Iterator[AclServer]:
+    """A server of each kind at hand with the users of docs/acl."""
+    found = shutil.which("redis-server")
+    if request.param == "redis" and found is None:
+        pytest.skip("redis-server is not installed")
+    old: dict[str, Any] = {"binary": Path(str(found)), "without": "+waitaof"} if request.param == "redis" else {}
+    with AclServer(**old) as server:
+        yield server
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_what_a_role_must_be_able_to_run_is_what_its_file_grants(role: str) -> None:
+    granted = {word.strip("()")[1:] for word in rules(role).split() if word.lstrip("(").startswith("+")}
+    assert set(ROLES[role].split()) == granted - ANYWHERE
+
+
+def test_each_role_is_recognised(guarded: AclServer, cli: RunCli) -> None:
+    for role in ROLES:
+        answer = cli("doctor", "--url", guarded.url_of(role), "--prefix", "queue:", "--role", role, "--json")
+        rights = next(check for check in answer.document["checks"] if check["name"] == "rights")
+        assert (answer.code, rights["level"]) == (0, "ok")
+        able = [name for name, lacks in rights["details"]["lacks"].items() if not lacks]
+        assert able == {"viewer": ["viewer"], "producer": ["producer"], "worker": list(ROLES)}[role]
+    answer = cli("doctor", "--url", guarded.url_of("viewer"), "--prefix", "queue:", "--role", "worker")
+    assert answer.code == 1
+    assert "as worker this user lacks" in answer.out
+    assert "User viewer has no permissions" in answer.out or "user executing" in answer.out or "NOPERM" in answer.out
+
+
+def test_every_missing_right_is_found_without_effect(guarded: AclServer) -> None:
+    """Each command of the worker, taken away from it alone, is the one that is told; nothing is written in trying.
+
+    Redis 7.0 lets no script call a command that may block.
+    """
+    names = ROLES["worker"].split()
+    config = QueueConfig(redis_url=guarded.url_of("worker"), logger=LineLogger())
+    with guarded.client() as admin:
+        for name in names:
+            if name in {"wait", "waitaof", "bzpopmin"} and "valkey_version" not in admin.info("server"):
+                continue
+            admin.execute_command("ACL", "SETUSER", "worker", f"-{name}")
+            assert config.transport.run(try_commands("queue:", names)) == [name]
+            admin.execute_command("ACL", "SETUSER", "worker", f"+{name}")
+        assert admin.dbsize() == 0
+    config.transport.close()
+
+
+def test_the_examination_is_patient_with_a_long_lease(patient: Patient, admin: redis.Redis) -> None:
+    """A worker that beats while it watches ends the watch at once."""
+    admin.hset("queue:workers", "w", "7:4000")
+    began = time.monotonic()
+    patient.checks()
+    assert time.monotonic() - began >= 1.5

@@ -1,0 +1,148 @@
+"""`enqueue`, `status`, `operation` and `purge` on a real server, and what their exit codes tell."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+import redis
+
+from queue_system import QueueConfig, QueueManager, QueueRetryConfig, QueueWorker
+from tests.cli.support import RunCli, RunProgram
+from tests.flow.support import running
+from tests.support.waiting import eventually
+
+
+def test_enqueue_prints_the_id(cli: RunCli, queue: QueueManager) -> None:
+    answer = cli("enqueue", "shop.send_mail", '{"to": "ada"}', "--operation-id", "m-1", "--priority", "high")
+    assert (answer.code, answer.out, answer.err) == (0, "queued m-1\n", "")
+    record = queue.get_operation("m-1")
+    assert record is not None
+    assert (record.status, record.queue, record.priority) == ("queued", "send_mail", "high")
+
+
+def test_enqueue_takes_all_its_options(cli: RunCli, queue: QueueManager, client: redis.Redis, prefix: str) -> None:
+    options = "--queue mails --delay 2h --timeout 500ms --max-attempts 2 --deduplication-key k --on-success shop.told"
+    answer = cli("enqueue", "shop.send_mail", "-", *options.split(), "--on-failure", "shop.told", "--json", stdin="[1]")
+    assert answer.document["status"] == "queued"
+    assert answer.document["has_callbacks"] is True
+    delayed: Any = client.zrange(f"{prefix}delayed", 0, 0, withscores=True)
+    ((member, due_ms),) = delayed
+    now: Any = client.time()
+    assert 7100 < due_ms / 1000 - now[0] < 7300
+    for part in (b"normal:mails", b'"entity":[1]', b'"timeout":0.5', b'"max_attempts":2', b'"on_success":"told"'):
+        assert part in member
+    again = cli("enqueue", "shop.send_mail", "1", "--deduplication-key", "k", "--json")
+    assert (again.code, again.document["status"]) == (0, "duplicate")
+
+
+@pytest.mark.parametrize(
+    "arguments, named",
+    [
+        (["shop.send_mail", "{broken"], "no JSON document"),
+        (["shop.send_mail", "NaN"], "entity"),
+        (["send mail", "{}"], "processor"),
+        (["shop.send_mail", "{}", "--delay", "soon"], "'soon' is no length of time"),
+        (["shop.send_mail", "{}", "--priority", "urgent"], "urgent"),
+        (["shop.send_mail", "{}", "--queue", "a b"], "queue_name"),
+    ],
+)
+def test_a_wrong_value_is_named_on_one_line(cli: RunCli, arguments: list[str], named: str) -> None:
+    answer = cli("enqueue", *arguments)
+    assert (answer.code, answer.out) == (2, "")
+    assert named in answer.err
+    assert len(answer.err.splitlines()) == 1
+    assert cli("status", "--json").document["queues"] == []
+
+
+def test_status_shows_queues_by_what_waits(cli: RunCli, queue: QueueManager, prefix: str) -> None:
+    queue.enqueue_batch([{}] * 1200, "shop.report", priority="low")
+    queue.enqueue({}, "shop.send_mail", priority="high")
+    queue.enqueue({}, "shop.send_mail", delay=60)
+    document = cli("status", "--json").document
+    assert document["prefix"] == prefix
+    assert [queue.pop("oldest_age_s") < 60 for queue in document["queues"]] == [True, True]
+    assert document["queues"] == [
+        {"queue": "report", "high": 0, "normal": 0, "low": 1200, "waiting": 1200},
+        {"queue": "send_mail", "high": 1, "normal": 0, "low": 0, "waiting": 1},
+    ]
+    figures = {
+        name: document[name] for name in ("waiting", "delayed", "running", "workers", "failures", "system_errors")
+    }
+    assert figures == {"waiting": 1201, "delayed": 1, "running": 0, "workers": 0, "failures": 0, "system_errors": 0}
+    assert (document["metrics"], document["rates"]) == ({"enqueued": 1202}, None)
+    text = cli("status").out
+    assert "1,200" in text
+    assert text.index("report") < text.index("send_mail")
+
+
+def test_operation_show(cli: RunCli, queue: QueueManager) -> None:
+    queue.enqueue({"to": "ada"}, "shop.send_mail", operation_id="m-1")
+    answer = cli("operation", "show", "m-1", "--json")
+    assert answer.code == 0
+    assert (answer.document["status"], answer.document["finished"]) == ("queued", False)
+    assert "normal:send_mail" in cli("operation", "show", "m-1").out
+    unknown = cli("operation", "show", "m-2")
+    assert (unknown.code, unknown.out) == (1, "")
+    assert "'m-2'" in unknown.err
+
+
+async def test_operation_wait_tells_the_outcome_by_its_exit_code(
+    cli: RunCli, queue: QueueManager, config: QueueConfig
+) -> None:
+    def work(entity: dict[str, bool]) -> list[int]:
+        if entity["fails"]:
+            raise ValueError("out of stock")
+        return [1, 2]
+
+    once = QueueRetryConfig(max_attempts=1)
+    for name, fails in (("good", False), ("bad", True)):
+        queue.enqueue({"fails": fails}, work, operation_id=name, retry_config=once)
+    late = cli("operation", "wait", "good", "--timeout", "10ms")
+    assert (late.code, late.out) == (5, "")
+    assert "'good' is queued" in late.err
+    async with running(QueueWorker(config)):
+        await queue.await_for("good")
+        await queue.await_for("bad")
+    good = cli("operation", "wait", "good", "--json")
+    assert (good.code, good.document["result"]) == (0, [1, 2])
+    bad = cli("operation", "wait", "bad")
+    assert bad.code == 1
+    assert "out of stock" in bad.out
+    assert "ValueError" in bad.out
+    assert cli("operation", "show", "bad").code == 0
+    assert cli("operation", "wait", "unknown").code == 1
+
+
+async def test_operation_wait_ends_with_the_operation(
+    program: RunProgram, queue: QueueManager, config: QueueConfig, client: redis.Redis, prefix: str
+) -> None:
+    """It does not wait until its time is over."""
+    queue.enqueue({}, lambda entity: "sent", operation_id="m-1")
+    waiting = asyncio.create_task(asyncio.to_thread(program, "operation", "wait", "m-1", "--timeout", "1h", "--json"))
+    await eventually(lambda: client.zcard(f"{prefix}waiters"), "the program waits")
+    async with running(QueueWorker(config)):
+        answer = await waiting
+    assert (answer.code, answer.document["result"], answer.err) == (0, "sent", "")
+
+
+def test_purge_removes_what_waits_in_the_named_queues_only(cli: RunCli, queue: QueueManager) -> None:
+    for name in ("mails", "reports", "other"):
+        for priority in ("high", "low"):
+            queue.enqueue({}, "shop.work", queue_name=name, priority=priority)
+    queue.enqueue({}, "shop.work", queue_name="mails", delay=60)
+    answer = cli("purge", "mails", "reports", "--priority", "high", "--yes", "--json")
+    assert answer.document == {"removed": {"high:mails": 1, "high:reports": 1}, "total": 2}
+    answer = cli("purge", "mails", "-y")
+    assert (answer.code, answer.out) == (0, "removed 2 operations from mails\n")
+    assert cli("status", "--json").document["waiting"] == 3
+
+
+def test_purge_never_acts_unasked(cli: RunCli, queue: QueueManager) -> None:
+    queue.enqueue({}, "shop.work")
+    answer = cli("purge", "work")
+    assert (answer.code, answer.out) == (2, "")
+    assert "--yes" in answer.err
+    assert cli("status", "--json").document["waiting"] == 1
+    assert cli("purge", "work", env={"QUEUE_SYSTEM_PURGE_YES": "1"}).code == 0
