@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TYPED := src tests $(wildcard examples benchmarks)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint types cover format bench bench-peers nemesis fuzz clean
+.PHONY: help install demo test lint types cover format docs bench bench-peers nemesis fuzz clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,10 @@ types: install ## Check types with mypy
 
 cover: install ## Run pytest and write the coverage report to htmlcov/
 	$(BIN)/python -m pytest --cov --cov-report=html
+
+docs: install ## Build the documentation site into build/site, every warning an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "build/site/index.html"
 
 format: install ## Format the code and apply ruff's safe fixes
 	$(BIN)/ruff check --fix-only .

@@ -14,8 +14,8 @@ import redis
 
 from queue_system import QueueConfig, QueueManager, QueueRetryConfig, QueueWorker
 from queue_system.broker.diagnostics import ROLES, try_commands
+from queue_system.testing.proxy import Proxy, Shape
 from tests.cli.support import Answer, RunCli
-from tests.faults.support.proxy import Proxy, Shape
 from tests.flow.support import key_space, running
 from tests.support.acl import AclServer, rules
 from tests.support.logs import LineLogger
@@ -128,7 +128,7 @@ def test_memory_that_runs_short(patient: Patient, admin: redis.Redis) -> None:
 
 
 def test_a_slow_connection(start_server: StartServer, cli: RunCli) -> None:
-    with Proxy(start_server(tcp=True)) as proxy:
+    with Proxy(start_server(tcp=True).url) as proxy:
         proxy.delay(Shape(delay_s=(0.006, 0.006)))
         answer = cli("doctor", "--url", proxy.url, "--json")
     (latency,) = [check for check in answer.document["checks"] if check["name"] == "latency"]

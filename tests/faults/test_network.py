@@ -18,11 +18,11 @@ from queue_system.broker.aio import AioTransport
 from queue_system.broker.commands import NewOperation
 from queue_system.broker.protocol import Command, pack
 from queue_system.errors import ServerUnreachableError
+from queue_system.testing.proxy import ANY, Proxy, What
 from tests.faults.conftest import Figures, OpenBench
 from tests.faults.support import processors
 from tests.faults.support.bench import Bench, wait_until
 from tests.faults.support.producer import Producer, managing
-from tests.faults.support.proxy import ANY, Proxy, What
 from tests.support.servers import StartServer
 
 SHARE = 0.1
@@ -75,7 +75,7 @@ def enqueue_in_batches(manager: QueueManager, count: int, size: int) -> list[dic
 def test_lost_replies_to_enqueues_lose_no_operation_and_add_none(bench: Bench, figures: Figures, full: bool) -> None:
     """Row N1. A call of 4,000 operations takes several requests, of which each may lose its reply."""
     count = 100_000 if full else 3_000
-    with Proxy(bench.server) as proxy, managing(proxy.url, bench.prefix, max_connection_retries=PATIENT) as manager:
+    with Proxy(bench.server.url) as proxy, managing(proxy.url, bench.prefix, max_connection_retries=PATIENT) as manager:
         proxy.lose("reply", "enqueue", SHARE)
         answers = enqueue_singly(manager, count // 2)
         answers += enqueue_in_batches(manager, count // 2, 10)
@@ -96,7 +96,7 @@ def test_lost_replies_to_enqueues_lose_no_operation_and_add_none(bench: Bench, f
 def test_lost_replies_to_claims_leave_no_ghosts_and_repeat_nothing(bench: Bench, figures: Figures, full: bool) -> None:
     """Row N2, under load and then idle, where the claim waits behind the wake-up marker."""
     count, singles = (100_000, 2_000) if full else (3_000, 100)
-    with Proxy(bench.server) as proxy:
+    with Proxy(bench.server.url) as proxy:
         proxy.lose("reply", "claim", SHARE)
         ids = bench.enqueue(count, processors.work, 0.004)
         workers = [bench.start_worker(url=proxy.url, slots=4, lease=LEASE_S) for _ in range(2)]
@@ -147,7 +147,7 @@ def test_lost_replies_to_settlements_settle_every_operation_exactly_once(
         [{"id": each, "seconds": "none"} for each in bad], processors.work, operation_id=bad, queue_name="bad",
         retry_config=QueueRetryConfig(2, [0.0]), on_failure=processors.on_failure,
     )  # fmt: skip
-    with Proxy(bench.server) as proxy:
+    with Proxy(bench.server.url) as proxy:
         proxy.lose("reply", "settle", SHARE)
         workers = [bench.start_worker(url=proxy.url, lease=LEASE_S) for _ in range(2)]
         bench.wait_drained(drain_s(full))
@@ -217,7 +217,7 @@ async def test_a_message_that_is_cut_at_any_byte_and_sent_again_acts_once(
 ) -> None:
     """Row N4: every byte of a reply; of a request each, or in the short form every seventh."""
     step = 1 if full or what == "reply" else 7
-    with Proxy(bench.server) as proxy, managing(proxy.url, bench.prefix) as manager:
+    with Proxy(bench.server.url) as proxy, managing(proxy.url, bench.prefix) as manager:
         with contextlib.closing(Life(manager.config)) as life:
             await life.begin()
             for cut in itertools.count(1):
@@ -239,7 +239,7 @@ def test_resets_and_cuts_at_random_moments_lose_nothing_and_repeat_nothing(
 ) -> None:
     """Row N4, with requests lost before they reach the server and replies cut at random bytes."""
     chance, storm_s = random.Random(4), 60.0 if full else 3.0
-    with Proxy(bench.server, seed=4) as proxy:
+    with Proxy(bench.server.url, seed=4) as proxy:
         workers = [bench.start_worker(url=proxy.url, lease=LEASE_S) for _ in range(2)]
         with Producer(proxy.url, bench.prefix, "work", pause_s=0.001, max_connection_retries=PATIENT) as producer:
             proxy.lose("request", ANY, 0.01, keep=None)

@@ -18,11 +18,11 @@ from queue_system import QueueConfig, QueueWorker
 from queue_system.broker.aio import AioTransport
 from queue_system.broker.protocol import Command, plain
 from queue_system.errors import AccessDeniedError
+from queue_system.testing.proxy import Proxy
 from tests.faults.conftest import Figures, OpenBench
 from tests.faults.support import processors
 from tests.faults.support.bench import Bench, wait_until
 from tests.faults.support.producer import Producer, managing
-from tests.faults.support.proxy import Proxy
 from tests.support.servers import OwnServer, StartServer
 from tests.support.waiting import eventually
 
@@ -238,7 +238,7 @@ def deny(bench: Bench, seconds: float) -> Denial:
     """Switch the user of a worker off for a while, with work waiting, and on again."""
     user = ("ACL", "SETUSER", "app")
     bench.client.execute_command(*user, "on", f">{SECRET}", "~*", "&*", "+@all")
-    with Proxy(bench.server) as proxy:
+    with Proxy(bench.server.url) as proxy:
         url = f"redis://app:{SECRET}@{proxy.address}/0"
         worker = bench.start_worker(url=url, lease=15.0)
         bench.wait_idle(1)

@@ -12,11 +12,11 @@ import pytest
 from queue_system.broker.commands import NewOperation
 from queue_system.broker.protocol import pack
 from queue_system.errors import ServerUnreachableError
+from queue_system.testing.proxy import Proxy, Shape
 from tests.faults.conftest import Figures
 from tests.faults.support import processors
 from tests.faults.support.bench import Bench, WorkerProcess, wait_until
 from tests.faults.support.producer import Producer, managing
-from tests.faults.support.proxy import Proxy, Shape
 
 NARROW_LEASE_S = 8.0
 """A beat takes as long as a reply may, so that none is under way for two beats."""
@@ -52,7 +52,7 @@ def test_a_hole_in_either_direction_ends_every_call_in_time_and_work_resumes_aft
         with contextlib.ExitStack() as producers:
             lanes = []
             for name in ("up", "down", "both"):
-                proxy = proxies.enter_context(Proxy(bench.server))
+                proxy = proxies.enter_context(Proxy(bench.server.url))
                 worker = bench.start_worker(url=proxy.url, queues=[name], lease=2 * hole_s)
                 producer = Producer(
                     proxy.url, bench.prefix, name, connection_timeout=timeout_s, max_connection_retries=retries
@@ -92,7 +92,7 @@ def test_a_hole_in_either_direction_ends_every_call_in_time_and_work_resumes_aft
 def test_a_settlement_that_arrives_late_changes_nothing(bench: Bench, figures: Figures) -> None:
     """Row N5: a hole held it while the same settlement, and then the next one, went another way."""
     with (
-        Proxy(bench.server) as proxy,
+        Proxy(bench.server.url) as proxy,
         managing(proxy.url, bench.prefix, connection_timeout=0.2) as held,
         managing(bench.server.url, bench.prefix) as free,
     ):
@@ -127,7 +127,7 @@ def test_idle_connections_that_are_half_open_are_noticed_and_their_work_runs_onc
 
     An operation that is due soon makes the idle worker block shorter than its 5 s, which the full form waits out.
     """
-    with Proxy(bench.server) as gone, Proxy(bench.server) as mute:
+    with Proxy(bench.server.url) as gone, Proxy(bench.server.url) as mute:
         proxies = {"gone": gone, "mute": mute}
         for name, proxy in proxies.items():
             bench.start_worker(url=proxy.url, queues=[name], lease=15.0)
@@ -176,7 +176,7 @@ SHAPES = {
 def test_a_reply_that_is_under_way_for_some_beats_makes_no_ghosts(bench: Bench, figures: Figures) -> None:
     """Row N7. About 9 kB at 10 kB per s, with a beat every 250 ms."""
     ids = bench.enqueue(40, processors.work, 0.01)
-    with Proxy(bench.server) as proxy:
+    with Proxy(bench.server.url) as proxy:
         proxy.delay(Shape(bytes_per_s=10_000.0))
         worker = bench.start_worker(url=proxy.url, slots=40, lease=1.0, ready=False)
         wait_until(lambda: bench.counter("processed") == len(ids) or GHOSTS in worker.log, 20.0, "they end, or fail")
@@ -192,7 +192,7 @@ def test_slow_and_narrow_networks_cost_no_lease_and_repeat_nothing(bench: Bench,
         ids: list[str] = []
         workers = [watching]
         for number, (shape, few, many) in enumerate(SHAPES.values()):
-            proxy = stack.enter_context(Proxy(bench.server, seed=number))
+            proxy = stack.enter_context(Proxy(bench.server.url, seed=number))
             proxy.delay(shape)
             queue = f"shape-{number}"
             ids += bench.enqueue(many if full else few, processors.work, 0.005, name=queue, queue_name=queue)

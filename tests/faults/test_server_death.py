@@ -19,10 +19,10 @@ import redis
 
 from queue_system import QueueConfig, QueueManager, QueueWorker
 from queue_system.errors import AccessDeniedError, CircuitOpenError, QueueSystemError, ServerUnreachableError
+from queue_system.testing.proxy import Proxy, What
 from tests.faults.conftest import Figures, OpenBench
 from tests.faults.support import processors
 from tests.faults.support.bench import Bench, wait_until
-from tests.faults.support.proxy import Proxy, What
 from tests.faults.support.servers import (
     BACK_AT_WORK_WITHIN_S,
     answer_to_ping,
@@ -229,7 +229,7 @@ class TextLost(Proxy):
 def test_a_connection_lost_between_a_forgotten_script_and_its_text_is_bridged_as_any_other(
     start_server: StartServer,
 ) -> None:
-    with TextLost(start_server()) as proxy:
+    with TextLost(start_server().url) as proxy:
         config = QueueConfig(redis_url=proxy.url)
         with contextlib.closing(config.transport):
             assert QueueManager(config).enqueue({"id": "x"}, processors.work)["status"] == "queued"

@@ -19,7 +19,7 @@ from queue_system import InvalidInputError, QueueConfig, QueueManager, QueueRetr
 from queue_system.broker.protocol import Command
 from queue_system.model.operation import Operation, encode_item, encode_tail
 from queue_system.model.record import encode_letter
-from tests.faults.support.proxy import Proxy
+from queue_system.testing.proxy import Proxy
 from tests.flow.support import Inbox, MakeConfig, letters, next_letter, read_record, running
 from tests.support.logs import LineLogger
 from tests.support.servers import OwnServer, StartServer
@@ -321,7 +321,7 @@ def test_lost_replies_lose_no_letter_double_none_and_miscount_none(
 ) -> None:
     ids = [f"{n:04}" for n in range(2000)]
     server = start_server(appendonly="no")
-    with Proxy(server) as proxy, server.client() as client:
+    with Proxy(server.url) as proxy, server.client() as client:
         config = make_config(redis_url=proxy.url, max_connection_retries=30)
         bury(config, client, *ids)
         proxy.lose("reply", verb, 0.5)

@@ -13,8 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal, Self, TypeVar
 
-from tests.faults.support.resp import Values, command_name
-from tests.support.servers import OwnServer
+import redis
+
+from queue_system.broker.connection import check_url
+from queue_system.testing.resp import Values, command_name
 
 T = TypeVar("T")
 What = Literal["request", "reply"]
@@ -53,12 +55,13 @@ _FREE = Shape()
 
 
 class Proxy:
-    """Stands for `server` at `url` until closed. Chance is seeded; every method may be called from any thread.
+    """Stands at `url` for the server at `server_url` while it is entered; any thread may call its methods.
 
-    `injected` counts the losses and resets, `seen` the requests that went through, by command.
+    `server_url` is a plain `redis://` or `unix://`. Chance is seeded. `injected` counts losses and resets, `seen`
+    requests that went through, by script (`enqueue`, `claim`, `settle`, ...) or command (`PING`).
     """
 
-    def __init__(self, server: OwnServer, seed: int = 1) -> None:
+    def __init__(self, server_url: str, seed: int = 1) -> None:
         self.chance = random.Random(seed)
         self.injected: Counter[str] = Counter()
         self.seen: Counter[str] = Counter()
@@ -68,14 +71,16 @@ class Proxy:
         self.shape = _FREE
         self.up, self.down = asyncio.Event(), asyncio.Event()
         """Whether bytes to the server, and from it, may pass."""
-        self._server = server
+        self._credentials = "".join(server_url.partition("://")[2].rpartition("@")[:2])
+        server = redis.ConnectionPool.from_url(check_url(server_url)).connection_kwargs
+        self._server_address = server.get("path") or (server.get("host", "localhost"), server.get("port", 6379))
         self._losses: dict[tuple[What, str], Loss] = {}
         self._links: dict[asyncio.Task[None], Link] = {}
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
-        self._listener.setblocking(False)
+        self._listener.settimeout(0)
         self._accepting: asyncio.Task[None] | None = None
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
+        self._thread = threading.Thread(target=self._loop.run_forever, name="queue-system-proxy", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -93,8 +98,8 @@ class Proxy:
 
     @property
     def url(self) -> str:
-        """The address as `QueueConfig(redis_url=...)` takes it."""
-        return f"redis://{self.address}/0"
+        """The address as `QueueConfig(redis_url=...)` takes it, with the server's credentials."""
+        return f"redis://{self._credentials}{self.address}/0"
 
     @property
     def address(self) -> str:
@@ -135,7 +140,9 @@ class Proxy:
 
         They learn nothing of it. Unless the server learns, it goes on serving them, and its replies vanish.
         """
-        return self._do(lambda: sum(link.half_open(server_learns) for link in self._links.values() if link.blocks))
+        return self._do(
+            lambda: sum(link.half_open(server_learns=server_learns) for link in self._links.values() if link.blocks)
+        )
 
     def kept(self, what: What, command: str, message: bytes) -> bytes | None:
         """Return what is left of a message if it is lost, else None. For links."""
@@ -151,11 +158,11 @@ class Proxy:
 
     async def connect(self) -> socket.socket:
         """Connect to the server. For links."""
-        path = self._server.socket_path
-        server = socket.socket(socket.AF_INET if path is None else socket.AF_UNIX)
-        server.setblocking(False)
+        address = self._server_address
+        server = socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET)
+        server.settimeout(0)
         try:
-            await self._loop.sock_connect(server, ("127.0.0.1", self._server.port) if path is None else str(path))
+            await self._loop.sock_connect(server, address)
         except BaseException:
             server.close()
             raise
@@ -178,7 +185,7 @@ class Proxy:
     async def _accept(self) -> None:
         while True:
             client, _ = await self._loop.sock_accept(self._listener)
-            client.setblocking(False)
+            client.settimeout(0)
             self.accepted += 1
             link = Link(self, client)
             task = self._loop.create_task(link.run())
@@ -249,7 +256,7 @@ class Link:
         self._ended.set()
         return True
 
-    def half_open(self, server_learns: bool) -> bool:
+    def half_open(self, *, server_learns: bool) -> bool:
         """Bring the client nothing any more; with `server_learns` end the other connection."""
         self._mute, self._cut_off = True, server_learns
         if server_learns and self._server is not None:
@@ -289,7 +296,8 @@ class Link:
                 passed: list[bytes] = []
                 for reply in values.feed(data):
                     name = self._expected.popleft() if self._expected else ""
-                    kept = proxy.kept("reply", name, reply)
+                    refused = reply.startswith(b"-NOSCRIPT")  # nothing was done yet: the call with the text follows
+                    kept = None if refused else proxy.kept("reply", name, reply)
                     passed.append(reply if kept is None else kept)
                     if kept is not None:
                         await self._send(self._client, b"".join(passed))

@@ -1,0 +1,106 @@
+"""Runs a worker until nothing is left to do. Never ends before, unless its time is up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from queue_system.broker.protocol import plain
+from queue_system.config import QueueConfig
+from queue_system.manager import QueueManager
+from queue_system.model.keys import split_queue
+from queue_system.worker import QueueWorker
+
+Delayed = Literal["leave", "wait", "skip"]
+
+_LOOK_EVERY_S = 0.005
+_NO_SIGN_OF_WORK = ("status_time", "total_items")
+
+
+async def run_until_idle(
+    target: QueueConfig | QueueWorker,
+    *,
+    delayed: Delayed = "leave",
+    timeout: float = 30.0,  # noqa: ASYNC109 - what is left is told when it is over
+) -> None:
+    """Run a worker until nothing that it serves is ready or running, callbacks included.
+
+    Args:
+        target: a worker, or a configuration for which one is made. It is started, and stopped at the end; one that
+            runs already is left running.
+        delayed: what becomes of retries and delayed operations that are not due yet. `"leave"`: they stay. `"wait"`:
+            they are waited for. `"skip"`: they are made due at once, in their order, so no test waits for a delay.
+        timeout: limit in s.
+
+    Raises:
+        TimeoutError: there is still work; the message says how much of what.
+        ServerError: the server is in trouble.
+    """
+    worker = QueueWorker(target) if isinstance(target, QueueConfig) else target
+    was_running = worker.running
+    await worker.start()
+    watch = _Watch(worker, delayed)
+    grace: float | None = None
+    try:
+        async with asyncio.timeout(timeout):
+            while not await watch.is_idle():  # noqa: ASYNC110 - another worker may end last: no event tells
+                await asyncio.sleep(_LOOK_EVERY_S)
+    except TimeoutError:
+        grace = 0.0
+        raise TimeoutError(f"not idle after {timeout:g} s; left are {watch.left}") from None
+    finally:
+        if not was_running:
+            await worker.stop(grace=grace)
+
+
+class _Watch:
+    """Looks at what a worker serves."""
+
+    def __init__(self, worker: QueueWorker, delayed: Delayed) -> None:
+        self._config, self._names, self._delayed = worker.config, worker.queues, delayed
+        self._manager = QueueManager(worker.config)
+        self.left: dict[str, int] = {}
+
+    async def is_idle(self) -> bool:
+        """Look once, and make due what is to be skipped. `left` then says what there was."""
+        keys = self._config.keys
+        before = await self._manager.aget_queue_status()
+        waiting = await self._read_delayed()
+        later = [member for member, due_ms in waiting.items() if due_ms > before["status_time"] * 1000]
+        ready = {key: count for key, count in before.items() if count and self._serves(key)}
+        running, due = before[f"{keys.prefix}running"], len(waiting) - len(later)
+        counted = {"running": running, "due": due, "delayed": len(later)}
+        self.left = {**ready, **{name: count for name, count in counted.items() if count}}
+        if later and self._delayed == "skip":
+            await self._make_due(later)
+        busy = ready or running or due or (later and self._delayed != "leave")
+        # An operation may have passed from one place to another between the two reads; then the figures have changed.
+        return not busy and _signs(before) == _signs(await self._manager.aget_queue_status())
+
+    def _serves(self, key: str) -> bool:
+        queue = split_queue(key.removeprefix(self._config.keys.prefix).encode())
+        return queue is not None and (not self._names or queue[1] in self._names)
+
+    async def _read_delayed(self) -> dict[bytes, float]:
+        """Return the delayed operations that are served, with the ms at which they are due."""
+        flat = await self._config.arun(plain(list[bytes], "ZRANGE", self._config.keys.delayed, 0, -1, "WITHSCORES"))
+        pairs = zip(flat[::2], flat[1::2], strict=True)
+        prefix = self._config.keys.prefix
+        return {
+            member: float(due_ms)
+            for member, due_ms in pairs
+            if self._serves(prefix + member.split(b"\n", 2)[1].decode(errors="replace"))
+        }
+
+    async def _make_due(self, members: list[bytes]) -> None:
+        """Let members of the delayed set be due, the first one first, and wake the worker."""
+        keys, run = self._config.keys, self._config.arun
+        scored = [argument for rank, member in enumerate(members) for argument in (rank, member)]
+        await run(plain(int, "ZADD", keys.delayed, "XX", *scored))
+        for name in self._names or (None,):
+            await run(plain(int, "ZADD", keys.wake(name), 0, "r"))
+
+
+def _signs(status: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in status.items() if name not in _NO_SIGN_OF_WORK}

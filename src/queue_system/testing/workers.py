@@ -1,0 +1,37 @@
+"""Ends a worker as `kill -9` would. Never hands back what it holds."""
+
+from __future__ import annotations
+
+import asyncio
+
+from queue_system.worker import QueueWorker
+
+
+async def kill_worker(worker: QueueWorker) -> None:
+    """End a worker in this process at once, in the middle of its operations; nothing is settled or handed back.
+
+    Its async processors are cancelled; a sync one runs on in its thread, and its result is dropped. What the worker
+    held stays booked on it in Redis. Its lease counts as run out, so the next worker takes its operations over when it
+    starts, and runs them again. Does nothing if the worker does not run.
+    """
+    stream = worker._stream  # noqa: SLF001 - a worker offers no way to end badly
+    if not worker.running or stream is None:
+        return
+    incarnation = stream.fetcher.incarnation
+    worker._running = False  # noqa: SLF001 - so that the cancelled tasks do not hand back
+    worker._stop_duties()  # noqa: SLF001
+    stream.fetcher.holdings.renew()  # from here on, verdicts belong to nobody and are dropped
+    ending = asyncio.ensure_future(worker._end_tasks(stream))  # noqa: SLF001
+    stream.fetcher.drop_connections()
+    await ending
+    await stream.fetcher.close()
+    stream.executor.close()
+    await _expire_lease(worker, incarnation)
+
+
+async def _expire_lease(worker: QueueWorker, incarnation: str) -> None:
+    """Mark an incarnation dead, as another worker does at the end of its lease; whoever runs next goes on."""
+    commands, run = worker.config.commands, worker.config.arun
+    while (entry := (await run(commands.incarnations())).get(incarnation)) is not None:
+        if await run(commands.mark(incarnation, entry)):  # else a beat came between the two
+            return
