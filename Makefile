@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+JOBS ?= 4  # tests at once; they wait more than they compute
 TYPED := src tests $(wildcard examples benchmarks)
 
 .DEFAULT_GOAL := help
@@ -33,7 +34,7 @@ demo: $(VENV)/.installed-demo ## Show the queue at work: index the standard libr
 	$(BIN)/python -m examples.stdlib_index
 
 test: lint types ## Run everything that must pass: ruff, mypy, pytest with coverage
-	$(BIN)/python -m pytest --cov
+	$(BIN)/python -m pytest --cov -n $(JOBS) --dist worksteal
 
 lint: install ## Check style and format with ruff
 	$(BIN)/ruff check .
@@ -43,7 +44,7 @@ types: install ## Check types with mypy
 	$(BIN)/mypy $(TYPED)
 
 cover: install ## Run pytest and write the coverage report to htmlcov/
-	$(BIN)/python -m pytest --cov --cov-report=html
+	$(BIN)/python -m pytest --cov -n $(JOBS) --dist worksteal --cov-report=html
 
 docs: install ## Build the documentation site into build/site, every warning an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

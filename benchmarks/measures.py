@@ -17,6 +17,7 @@ Figures = dict[str, float]
 _READY_WITHIN_S = 30.0
 _EMPTY_WITHIN_S = 300.0
 _SETTLE_S = 0.5
+_OBSERVED_JOBS = 300_000
 _LATENCY_JOBS = 300
 _LATENCY_GAP_MS = 5.0
 
@@ -93,10 +94,11 @@ def enqueue(bench: Bench, role: str, seconds: float) -> Figures | None:
     return {"rate": said["jobs"] / said["seconds"], "server_us": (after.cpu_s - before.cpu_s) / said["jobs"] * 1e6}
 
 
-def in_turn(bench: Bench, bare: Bench, wake: Bench, seconds: float) -> Figures | None:
+def in_turn(bench: Bench, bare: Bench, wake: Bench, observed: Bench, seconds: float) -> Figures | None:
     """Measure in turn with the floor, and return the ratios: a noisy moment slows both.
 
-    `send` and `batch` are rates against those of `bare`, `p50` and `p99` latencies against the p50 of `wake`.
+    `send` and `batch` are rates against those of `bare`, `p50` and `p99` latencies against the p50 of `wake`;
+    `observed` is the rate of a drain with metrics and logs on against that of one without.
     """
     figures: Figures = {}
     for role in ("send", "batch"):
@@ -105,7 +107,9 @@ def in_turn(bench: Bench, bare: Bench, wake: Bench, seconds: float) -> Figures |
             return None
         figures[role] = ours["rate"] / floor["rate"]
     woken, started = latency(wake), latency(bench)
-    return figures | {part: started[f"{part}_ms"] / woken["p50_ms"] for part in ("p50", "p99")}
+    figures |= {part: started[f"{part}_ms"] / woken["p50_ms"] for part in ("p50", "p99")}
+    without, on = (drain(each, _OBSERVED_JOBS, sync=False) for each in (bench, observed))
+    return figures | {"observed": on["rate"] / without["rate"]}
 
 
 def latency(bench: Bench) -> Figures:

@@ -118,7 +118,13 @@ def _comparison(suite: Suite) -> Iterator[str]:
 def _ratios(suite: Suite) -> Iterator[str]:
     if IN_TURN in suite:
         yield "\nMeasured in turn with the floor, as ratios:\n"
-        parts = (("`enqueue`", "send"), ("`enqueue_batch`", "batch"), ("latency p50", "p50"), ("latency p99", "p99"))
+        parts = (
+            ("`enqueue`", "send"),
+            ("`enqueue_batch`", "batch"),
+            ("latency p50", "p50"),
+            ("latency p99", "p99"),
+            ("drain, observed", "observed"),
+        )
         yield from _table(
             [words for words, _ in parts], [[_cell(suite, IN_TURN, ("", "ratios", part, 2)) for _, part in parts]]
         )

@@ -23,7 +23,7 @@ class Contestant:
     probe: int
     environment: str = OWN
     variant: str = ""
-    requirements: tuple[str, ...] = ("--editable", ".", "uvloop")
+    requirements: tuple[str, ...] = ("--editable", ".", "uvloop", "prometheus-client")
     lacks: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -47,6 +47,8 @@ FLOOR = (
 )
 
 OURS = Contestant("queue_system", "ours", 50_000)
+OURS_OBSERVED = Contestant("queue_system, observed", "ours", 50_000, variant="observed")
+"""With Prometheus metrics and JSON log lines of INFO on."""
 OURS_WITHOUT_UVLOOP = Contestant(
     "queue_system, no uvloop",
     "ours",

@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks import environments, measures
 from benchmarks.measures import Bench, Figures, attempt
 from benchmarks.results import Results
-from benchmarks.roster import FLOOR, OURS, Contestant
+from benchmarks.roster import FLOOR, OURS, OURS_OBSERVED, Contestant
 from benchmarks.servers import fresh_server, server_name
 
 IN_TURN = "queue_system, in turn with the floor"
@@ -53,8 +53,10 @@ def run_ratios(suite: str, server: str, effort: Effort, results: Results) -> Non
     tell(f"{IN_TURN}:")
     record = Record(OURS, 3 * effort.runs)
     with fresh_server(server) as own:
-        bench, bare, wake = (Bench(contestant, own, *effort.limits) for contestant in (OURS, FLOOR[0], FLOOR[-1]))
-        record.take("ratios", lambda: measures.in_turn(bench, bare, wake, effort.enqueue_s / 2))
+        ours, bare, wake, observed = (
+            Bench(contestant, own, *effort.limits) for contestant in (OURS, FLOOR[0], FLOOR[-1], OURS_OBSERVED)
+        )
+        record.take("ratios", lambda: measures.in_turn(ours, bare, wake, observed, effort.enqueue_s / 2))
     results.data["suites"][suite]["contestants"][IN_TURN] = record.entry
     results.save()
 

@@ -64,6 +64,8 @@ def _speed(ours: Suite, peers: Suite) -> Iterator[Target]:
     yield Target("`enqueue_batch`, per s", "≥ 170,000", batch, at_least(170_000), 0)
     variadic = ours.middle(IN_TURN, "ratios", "batch")
     yield Target("`enqueue_batch` against the variadic push", "≥ 0.15", variadic, at_least(0.15))
+    observed = ours.middle(IN_TURN, "ratios", "observed")
+    yield Target("drain with metrics and JSON logs on, against off", "≥ 0.95", observed, at_least(0.95))
     for part, bound in (("p50", 1.5), ("p99", 3.0)):
         value = ours.middle(IN_TURN, "ratios", part)
         yield Target(

@@ -24,10 +24,16 @@ def _config(order: Order) -> QueueConfig:
 
 
 def work(order: Order) -> None:
-    """Run a worker in uvloop's event loop, or with the variant "asyncio" in the standard one."""
+    """Run a worker in uvloop's event loop, with the variant "asyncio" in the standard one.
+
+    The variant "observed" writes JSON lines of INFO to stderr and feeds Prometheus metrics.
+    """
 
     async def main() -> None:
-        worker = QueueWorker(_config(order), max_workers=100)
+        config = _config(order)
+        if order.variant == "observed":
+            _observe(config)
+        worker = QueueWorker(config, max_workers=100)
         await worker.start()
         await asyncio.Event().wait()
 
@@ -35,6 +41,15 @@ def work(order: Order) -> None:
         asyncio.run(main())
     else:
         uvloop.run(main())
+
+
+def _observe(config: QueueConfig) -> None:
+    from queue_system import logs  # noqa: PLC0415 - the other variants are measured without
+    from queue_system.monitoring import prometheus  # noqa: PLC0415 - as above
+
+    logging.getLogger().handlers.clear()
+    logs.configure("json", "INFO")
+    prometheus.enable(config)
 
 
 @contextmanager
