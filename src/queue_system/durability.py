@@ -41,7 +41,7 @@ def confirmed(
         yield from _probe(config, durability)
     # A resent enqueue may write nothing, and then there would be nothing to wait for; the counter always writes.
     counted = config.commands.count_confirmed(len(operation_ids))
-    every = [*commands, counted, wait(int(within_s * 1000))]
+    every = [*(command.in_full() for command in commands), counted, wait(int(within_s * 1000))]
     answers: list[Any]
     *answers, _, reached = yield Group(every, together=True)
     if not reached:

@@ -124,8 +124,8 @@ class QueueWorker:
         self._fetching = loop.create_task(self._fetch(stream), name="queue-system-fetcher")
         self._duties = [
             Heartbeat(self.config, stream.fetcher, loop),
-            Reaper(self.config, lambda: stream.fetcher.incarnation, stream.fetcher.now_ms),
-            Sweeper(self.config, stream.fetcher.now_ms, self.queues),
+            Reaper(self.config, lambda: stream.fetcher.incarnation, stream.fetcher.now_ms, stream.fetcher.contact),
+            Sweeper(self.config, stream.fetcher.now_ms, self.queues, stream.fetcher.contact),
         ]
         for duty in self._duties:
             duty.start()

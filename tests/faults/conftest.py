@@ -62,7 +62,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         return
     target = os.environ.get("QUEUE_SYSTEM_FAULTS_TABLE")
     if target:
-        Path(target).write_text(f"{table}\n")
+        table.update(Path(target))
     if os.environ.get("QUEUE_SYSTEM_FAULTS") == "full":
         terminalreporter.section("figures of the fault tests")
         terminalreporter.write_line(str(table))

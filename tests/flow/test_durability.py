@@ -71,6 +71,22 @@ def test_fsync_returns_when_the_operation_is_on_disk(start_server: StartServer, 
     assert status["metrics"]["confirmed"] == 2505
 
 
+def test_what_is_waited_for_is_written_first_even_if_the_server_has_forgotten_the_script(
+    start_server: StartServer, open_queue: OpenQueue
+) -> None:
+    """As it has after a restart."""
+    server = start_server()
+    queue = open_queue(server)
+    queue.enqueue({}, work, durability="fsync")
+    with contextlib.closing(server.client()) as client, client.monitor() as monitor:
+        client.script_flush()
+        queue.enqueue({}, work, durability="fsync")
+        names = []
+        while "WAITAOF" not in names:
+            names.append(monitor.next_command()["command"].split()[0].upper())
+    assert "LPUSH" in names
+
+
 def test_the_default_of_the_configuration_holds_for_every_enqueue(
     start_server: StartServer, open_queue: OpenQueue
 ) -> None:

@@ -124,7 +124,7 @@ async def test_many_lives_leak_no_threads_tasks_or_connections(start_server: Sta
             await asyncio.sleep(0)  # sockets are closed with the next turn of the loop
             counts.append((threading.active_count(), connections(client)))
     config.transport.close()
-    assert counts[-1][1] <= counts[3][1]
+    assert counts[-1][1] <= counts[3][1] + 3, "one for each duty, if they happened to ask at the same time"
     assert max(count for count, _ in counts[6:]) <= max(count for count, _ in counts[:6]) + 1
 
 
@@ -204,7 +204,7 @@ async def test_stopping_while_starting_leaves_nothing_running() -> None:
     """The server accepts and never answers, so that start takes its time."""
     with silent_port() as port:
         worker = QueueWorker(
-            QueueConfig(redis_url=f"redis://127.0.0.1:{port}", logger=LineLogger(), connection_timeout=0.5)
+            QueueConfig(redis_url=f"redis://127.0.0.1:{port}", logger=LineLogger(), connection_timeout=0.1)
         )
         start = asyncio.create_task(worker.start())
         await eventually(lambda: worker.running, "start is under way")
@@ -224,7 +224,7 @@ async def test_a_cancelled_start_can_be_done_again() -> None:
     """After a start that was given up the worker does not claim to run."""
     with silent_port() as port:
         worker = QueueWorker(
-            QueueConfig(redis_url=f"redis://127.0.0.1:{port}", logger=LineLogger(), connection_timeout=5.0)
+            QueueConfig(redis_url=f"redis://127.0.0.1:{port}", logger=LineLogger(), connection_timeout=0.2)
         )
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(worker.start(), 0.05)

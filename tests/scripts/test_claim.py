@@ -55,6 +55,24 @@ def test_the_same_claim_id_gives_the_same_tokens_and_values(broker: Broker) -> N
     assert broker.snapshot() == before
 
 
+def test_a_claim_that_comes_after_a_later_one_takes_nothing(broker: Broker) -> None:
+    """It was held up on a lost connection, and its sender has long had its answer."""
+    broker.enqueue("normal:a", "1", "2", "3")
+    broker.claim(claim_id="c9")
+    broker.claim(claim_id="c10")
+    before = broker.snapshot()
+    assert list(broker.claim(claim_id="c9").values) == []
+    assert broker.snapshot() == before
+
+
+@pytest.mark.parametrize("last", [0, 7])
+def test_a_claim_without_values_tells_the_token_that_follows_the_last(broker: Broker, last: int) -> None:
+    """So its sender knows that every token up to that one was given out by an earlier claim."""
+    if last:
+        broker.client.set(broker.keys.prefix + "token", last)
+    assert broker.claim().first_token == last + 1
+
+
 def test_a_replay_shows_none_for_what_was_settled_and_the_callback_for_what_became_one(broker: Broker) -> None:
     broker.enqueue("normal:a", "1", "2", "3")
     first = broker.claim(3, claim_id="c1").first_token

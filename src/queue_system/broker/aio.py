@@ -20,6 +20,7 @@ class Request:
     """Commands that travel together, and the future of their replies if they have been sent."""
 
     commands: Sequence[Command[Any]]
+    patience: float
     replies: asyncio.Future[list[Any]] | None
 
 
@@ -32,25 +33,28 @@ class AioTransport:
 
     async def run(self, *commands: Command[Any], patience: float = 0.0) -> list[Any]:
         """Send commands together and return their parsed replies, as `send` and `receive` do."""
-        return await self.receive(self.send(commands), patience=patience)
+        return await self.receive(self.send(commands, patience=patience))
 
-    def send(self, commands: Sequence[Command[Any]]) -> Request:
-        """Send commands together at once, if there is a connection; `receive` must follow."""
+    def send(self, commands: Sequence[Command[Any]], *, patience: float = 0.0) -> Request:
+        """Send commands together at once, if there is a connection; `receive` must follow.
+
+        `patience` is how long, in s, the server may block.
+        """
         if self._wire is None or self._wire.is_closing:
             self._wire = None
-            return Request(commands, None)
-        return Request(commands, self._wire.send(_packed(commands), len(commands)))
+            return Request(commands, patience, None)
+        limit_s = self._endpoint().timeout + patience
+        return Request(commands, patience, self._wire.send(_packed(commands), len(commands), limit_s))
 
-    async def receive(self, request: Request, *, patience: float = 0.0) -> list[Any]:
-        """Return the parsed replies. `patience` is how long, in s, the server may block.
+    async def receive(self, request: Request) -> list[Any]:
+        """Return the parsed replies. As long as bytes pass, nothing is given up.
 
         Raises:
             QueueSystemError: typed; none, some or all of the commands were run. Sending them again is safe.
         """
         endpoint = self._endpoint()
         try:
-            async with asyncio.timeout(endpoint.timeout + patience):
-                replies = await self._exchange(endpoint, request)
+            replies = await self._exchange(endpoint, request)
         except (RedisError, OSError, TimeoutError) as error:
             self.close()
             raise typed(error, endpoint.address) from error
@@ -71,14 +75,15 @@ class AioTransport:
             wire.close()
 
     async def _exchange(self, endpoint: Endpoint, request: Request) -> list[Any]:
-        commands, waiting = request.commands, request.replies
+        commands, waiting, limit_s = request.commands, request.replies, endpoint.timeout + request.patience
         if waiting is None:
-            self._wire = await endpoint.connect_aio()
-            waiting = self._wire.send(_packed(commands), len(commands))
+            async with asyncio.timeout(endpoint.timeout):
+                self._wire = await endpoint.connect_aio()
+            waiting = self._wire.send(_packed(commands), len(commands), limit_s)
         replies = await waiting
         for i, reply in enumerate(replies):
             if isinstance(reply, ErrorReply) and str(reply).startswith("NOSCRIPT") and self._wire is not None:
-                (replies[i],) = await self._wire.send(commands[i].request(by_text=True), 1)
+                (replies[i],) = await self._wire.send(commands[i].request(by_text=True), 1, limit_s)
         return replies
 
 

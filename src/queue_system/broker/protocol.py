@@ -65,6 +65,10 @@ class Command(msgspec.Struct, Generic[T_co], frozen=True, gc=False):
             return self.body
         return b"*%d\r\n%b%b" % (self.count + 3, script.by_text if by_text else script.by_hash, self.body)
 
+    def in_full(self) -> Command[T_co]:
+        """Return the same with its script's text, so that no server asks for it and runs what follows first."""
+        return self if self.script is None else Command(self.name, None, 0, self.request(by_text=True), self.parse)
+
 
 class Group(msgspec.Struct, frozen=True, gc=False):
     """Commands that are run one after the other, each being sent while the server works on the one before.

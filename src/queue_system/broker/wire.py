@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import socket
 import struct
+import sys
+import termios
 from typing import Any, Final
 
 import hiredis
 
 _CHUNK: Final = 65536
+_LARGE: Final = 16384
 _INCOMPLETE: Final = False
 
 
@@ -82,6 +86,12 @@ class AioWire(asyncio.Protocol):
         self._replies: list[Any] = []
         self._expected = 0
         self._waiting: asyncio.Future[list[Any]] | None = None
+        self._limit_s = 0.0
+        self._passed_at = 0.0
+        self._unsent = 0
+        self._watch: asyncio.TimerHandle | None = None
+        self._watch_at = 0.0
+        self._loop = asyncio.get_running_loop()
         transport.set_protocol(self)
 
     @property
@@ -89,18 +99,23 @@ class AioWire(asyncio.Protocol):
         """Whether the connection is lost or dropped."""
         return self._transport.is_closing()
 
-    def send(self, request: bytes, count: int) -> asyncio.Future[list[Any]]:
+    def send(self, request: bytes, count: int, limit_s: float) -> asyncio.Future[list[Any]]:
         """Send requests packed one after the other; the future brings `count` replies, ErrorReply objects included.
 
-        It raises OSError when the connection is lost. One request at a time; after a cancellation the wire is unusable.
+        It raises OSError when the connection is lost, and TimeoutError when no byte passes for `limit_s`: what takes
+        long because it is large is not given up. One request at a time; after a cancellation the wire is unusable.
         """
         self._replies, self._expected = [], count
-        self._waiting = asyncio.get_running_loop().create_future()
+        self._waiting = self._loop.create_future()
         self._transport.write(request)
+        self._limit_s, self._passed_at = limit_s, self._loop.time()
+        self._unsent = self._outstanding() if len(request) > _LARGE else 0
+        self._watch_until(self._passed_at + limit_s)
         return self._waiting
 
     def close(self) -> None:
         """Drop the connection at once; in a forked child, its copy of a connection that the parent goes on using."""
+        self._end_watch()
         if os.getpid() == self._home:
             self._transport.abort()
         elif not self._transport.is_closing():
@@ -115,12 +130,44 @@ class AioWire(asyncio.Protocol):
         except ConnectionError as error:
             self._fail(error)
             return
-        if len(self._replies) == self._expected and self._waiting is not None and not self._waiting.done():
+        if len(self._replies) < self._expected:
+            self._passed_at = self._loop.time()
+        elif self._waiting is not None and not self._waiting.done():
             self._waiting.set_result(self._replies)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End a waiting exchange with an error."""
+        self._end_watch()
         self._fail(exc or ConnectionError("the server closed the connection"))
+
+    def _watch_until(self, deadline: float) -> None:
+        """Look at the silence at a time of the loop, or earlier; one timer serves many exchanges."""
+        if self._watch is None or deadline < self._watch_at:
+            self._end_watch()
+            self._watch, self._watch_at = self._loop.call_at(deadline, self._look), deadline
+
+    def _end_watch(self) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+
+    def _look(self) -> None:
+        """Fail an exchange whose limit has passed in silence."""
+        self._watch = None
+        if self._waiting is None or self._waiting.done():
+            return
+        if self._unsent and (unsent := self._outstanding()) < self._unsent:
+            self._unsent, self._passed_at = unsent, self._loop.time()
+        if self._loop.time() >= self._passed_at + self._limit_s:
+            self._fail(TimeoutError("the server did not answer in time"))
+        else:
+            self._watch_until(self._passed_at + self._limit_s)
+
+    def _outstanding(self) -> int:
+        """Count the bytes of a request that have not reached the server's host, as far as this one knows."""
+        descriptor = self._transport.get_extra_info("socket").fileno()
+        queued = fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4))
+        return self._transport.get_write_buffer_size() + int.from_bytes(queued, sys.byteorder)
 
     def _fail(self, error: Exception) -> None:
         if self._waiting is not None and not self._waiting.done():

@@ -55,6 +55,11 @@ class Executor:
         self._timer_at = float("inf")
         self._places: dict[Processor, Place] = {}
 
+    @property
+    def running(self) -> int:
+        """How many slots have a delivery."""
+        return sum(slot.delivery is not None for slot in self.slots)
+
     async def run(self, slot: Slot, processor: Processor, argument: Any, limit_s: float) -> Outcome:
         """Run a processor until `limit_s` after the slot's start, and tell how that ended."""
         slot.deadline = deadline = slot.started + limit_s

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import time
 from collections.abc import Collection, Sequence
 from typing import Any
 
 from queue_system.broker.aio import AioTransport
 from queue_system.broker.commands import MAX_ITEMS
+from queue_system.broker.contact import Contact
 from queue_system.broker.replies import Claimed, Pulse
 from queue_system.config import QueueConfig
 from queue_system.errors import QueueSystemError
@@ -17,6 +19,7 @@ from queue_system.execution.delivery import Delivery
 from queue_system.execution.executor import Executor
 from queue_system.execution.gate import Gate
 from queue_system.execution.holdings import Holdings
+from queue_system.execution.idle import IdleClaim
 from queue_system.execution.lookahead import LARGEST_TURN, RELEASE_AFTER_S, Lookahead, block_seconds
 from queue_system.execution.settlement import Batch, Settlement
 from queue_system.execution.tally import Tally
@@ -41,15 +44,15 @@ class Fetcher:
         self._executor, self._tally, self._names = executor, tally, list(names)
         self._lease_ms = int(config.lease_seconds * 1000)
         self._transport = AioTransport(config.endpoint)
-        self._idle_transport = AioTransport(config.endpoint)
         self._lookahead = Lookahead(len(executor.slots))
         self._claims, self._registered, self._drained = True, False, False
         self._next_due_ms = -1
         self._server_offset_ms = (time.time() - time.monotonic()) * 1000
         self._batch: Batch | None = None
         self._claim: Claim | None = None
-        self._idle: asyncio.Task[None] | None = None
-        self._trouble, self._idle_trouble = (Trouble(config.log, config.outage, tally.tell_counts) for _ in range(2))
+        self._idle = IdleClaim(config, self._names, tally.tell_counts, self.gate.changed.set)
+        self.contact = Contact()
+        self._trouble = Trouble(config.log, config.outage, tally.tell_counts, self.contact)
         self._serial = itertools.count(1)
 
     @property
@@ -66,6 +69,12 @@ class Fetcher:
     def held(self) -> Collection[int]:
         """The tokens known here."""
         return self.holdings.held
+
+    @property
+    def newest(self) -> float:
+        """The newest token that no claim under way may yet bring."""
+        claiming = self._claim is not None or self._idle.waits
+        return self.holdings.newest if claiming or self.holdings.arrived else math.inf
 
     def server_ms(self, monotonic: float) -> int:
         """Return the server's time at a moment of the monotonic clock, as far as this worker knows it."""
@@ -100,8 +109,7 @@ class Fetcher:
         self._registered, self.gate.valid_until = False, 0.0
         self._batch = self._claim = None
         self._drained = False
-        if self._idle is not None:
-            self._idle.cancel()  # it waits for work under a name that no longer counts
+        self._idle.cancel()  # it waits for work under a name that no longer counts
         for slot in self._executor.slots:
             self._executor.stop_slot(slot)
         self.gate.changed.set()
@@ -151,6 +159,10 @@ class Fetcher:
         if request is None:
             return
         replies = iter(await self._transport.receive(request))
+        if (took_s := time.monotonic() - sent) > self._config.connection_timeout and self._config.outage.ready():
+            self._config.log.warning(
+                "a turn took long: bytes pass slowly, or the event loop is blocked", seconds=took_s
+            )
         if registering:
             self._register(next(replies), incarnation, sent)
         if batch is not None:
@@ -176,12 +188,13 @@ class Fetcher:
     async def stop_claiming(self) -> None:
         """Claim and start no more, and end the claim that waits for work."""
         self._claims, self.gate.closed = False, True
-        await self._end_idle()
+        await self._idle.end()
 
     @property
     def unsettled(self) -> bool:
-        """Whether anything has yet to be handed back, settled or answered."""
-        return bool(self.holdings.buffer or self.holdings.outbox or self._batch or self._claim or self.holdings.arrived)
+        """Whether anything has yet to be handed back, settled or answered. Who is not registered awaits nothing."""
+        claiming = self._claim if self._registered else None
+        return bool(self.holdings.buffer or self.holdings.outbox or self._batch or claiming or self.holdings.arrived)
 
     def leave_blocking(self) -> bool:
         """Settle and release all that is booked on this incarnation, and sign off; tell whether that is done."""
@@ -198,22 +211,22 @@ class Fetcher:
 
     async def close(self) -> None:
         """End the claim that waits for work, and drop the connections."""
-        await self._end_idle()
+        await self._idle.end()
         self.drop_connections()
 
     def drop_connections(self) -> None:
         """Drop the connections."""
         self._transport.close()
-        self._idle_transport.close()
+        self._idle.drop_connection()
 
     def _choose(self) -> None:
         if self._batch is None:
             self._batch = self.holdings.outbox.take(LARGEST_TURN)
             if self._batch is not None:
                 self._lookahead.observe_runs(self._batch.durations())
-        if self._claim is None and self._idle is None and (wanted := self._wanted()):
+        if self._claim is None and not self._idle.waits and (wanted := self._wanted()):
             if self._drained and self._registered:
-                self._idle = asyncio.create_task(self._claim_when_woken(wanted))
+                self._claim_when_woken(self._new_claim(wanted))
             else:
                 self._claim = self._new_claim(wanted)
 
@@ -223,10 +236,7 @@ class Fetcher:
         if not self._claims or stale or behind or self.holdings.isolating:
             return 0
         waiting = len(self.holdings.buffer) + self.holdings.arriving
-        return self._lookahead.room(len(self._executor.slots) - self._running(), waiting)
-
-    def _running(self) -> int:
-        return sum(slot.delivery is not None for slot in self._executor.slots)
+        return self._lookahead.room(len(self._executor.slots) - self._executor.running, waiting)
 
     def _new_claim(self, wanted: int) -> Claim:
         return f"c{next(self._serial)}", wanted
@@ -286,35 +296,23 @@ class Fetcher:
         if self.holdings.take_in():
             self.gate.wake()
 
-    async def _claim_when_woken(self, wanted: int) -> None:
-        """Block on the wake-up marker and claim behind it, in one round trip."""
-        claim, incarnation = self._new_claim(wanted), self.incarnation
-        block = block_seconds(self._next_due_ms, self.now_ms())
-        try:
-            _, claimed = await self._idle_transport.run(
-                self._commands.wait_for_wake(self._names, block),
-                self._commands.claim(incarnation, *claim, self._names),
-                patience=block,
-            )
-            self._idle_trouble.over()
+    def _claim_when_woken(self, claim: Claim) -> None:
+        incarnation = self.incarnation
+
+        def answered(claimed: Claimed | None) -> None:
             self._claimed(claimed, incarnation)
             self._take_in()
-        except QueueSystemError as error:
+
+        def failed() -> None:
             self._drained = False
             if incarnation == self.incarnation:
                 self._claim = claim  # the main connection asks again, under the same id
                 self.gate.changed.set()
-            await self._idle_trouble.wait(error)
-        finally:
-            self._idle = None
-            self.gate.changed.set()
+
+        block_s = block_seconds(self._next_due_ms, self.now_ms())
+        self._idle.start(self._commands.claim(incarnation, *claim, self._names), block_s, answered, failed)
 
     def _longest_pause(self) -> float | None:
         if self.holdings.buffer:
             return RELEASE_AFTER_S / 2
-        return _NOTE_RUNNING_AFTER_S if self._running() else None
-
-    async def _end_idle(self) -> None:
-        if (idle := self._idle) is not None:
-            idle.cancel()
-            await asyncio.gather(idle, return_exceptions=True)
+        return _NOTE_RUNNING_AFTER_S if self._executor.running else None

@@ -40,6 +40,8 @@ class Holdings:
         """Answers that have yet to be taken in, while the server already works on the next turn."""
         self.arriving = 0
         """How many deliveries are among them."""
+        self.newest = 0
+        """The newest token that the server had given out, to whomever, when it answered the last claim taken in."""
         self._suspects: deque[Delivery] = deque()
         self._releasing: set[int] = set()
         self._queues: set[bytes] = set()
@@ -85,6 +87,7 @@ class Holdings:
         return bool(arrived)
 
     def _accept_all(self, claimed: Claimed) -> None:
+        self.newest = claimed.first_token + len(claimed.values) - 1
         for token, value in enumerate(claimed.values, claimed.first_token):
             if value is not None and token not in self._releasing:
                 self.accept(token, value, claimed.now_ms)
@@ -129,7 +132,8 @@ class Holdings:
             self.held.pop(token, None)
             self._releasing.discard(token)
             if code == _LOST:
-                self._tally.lease_lost(1)
+                if settlement.verb != "release":  # what was to be handed back is elsewhere already
+                    self._tally.lease_lost(1)
                 continue
             done.append(settlement)
             if settlement.follow_up:

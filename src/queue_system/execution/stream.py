@@ -41,10 +41,10 @@ class Stream:
     async def wind_down(self, grace_s: float) -> None:
         """Claim no more; let running operations end for `grace_s`, then cancel them; settle all that can be settled."""
         await self.fetcher.stop_claiming()
-        await self._until(lambda: not self._is_running(), grace_s)
+        await self._until(lambda: not self.executor.running, grace_s)
         for slot in self.executor.slots:
             self.executor.stop_slot(slot)
-        await self._until(lambda: not (self._is_running() or self.fetcher.unsettled), _STOP_WITHIN_S)
+        await self._until(lambda: not (self.executor.running or self.fetcher.unsettled), _STOP_WITHIN_S)
 
     async def close(self) -> None:
         """Drop the connections and sign off."""
@@ -73,9 +73,6 @@ class Stream:
             with contextlib.suppress(QueueSystemError):
                 if self.fetcher.leave_blocking():
                     break
-
-    def _is_running(self) -> bool:
-        return any(slot.delivery is not None for slot in self.executor.slots)
 
     async def _until(self, holds: Callable[[], bool], longest_s: float) -> None:
         deadline = time.monotonic() + longest_s

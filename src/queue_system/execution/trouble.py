@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from queue_system.errors import QueueSystemError
+from queue_system.broker.contact import Contact
+from queue_system.errors import AccessDeniedError, QueueSystemError
 from queue_system.metrics import LogThrottle, StructuredLogger
 from queue_system.resilience import backoff_delay
 
@@ -17,8 +18,11 @@ _MAX_STEPS = 8
 class Trouble:
     """The failures of one connection in a row."""
 
-    def __init__(self, log: StructuredLogger, throttle: LogThrottle, tell_counts: Callable[[], None]) -> None:
+    def __init__(
+        self, log: StructuredLogger, throttle: LogThrottle, tell_counts: Callable[[], None], contact: Contact
+    ) -> None:
         self._log = log
+        self._contact = contact
         self._failures = 0
         self._lines = 0
         self._throttle = throttle
@@ -27,17 +31,23 @@ class Trouble:
     def over(self) -> bool:
         """Learn that the server answered; tell whether the log says that it had not before."""
         told, failures = self._lines > 0, self._failures
+        if failures:
+            self._contact.answer()
         self._failures = self._lines = 0
         if told:  # else a connection that breaks again and again would flood the log with good news
             self._log.info("server answers again", failures=failures)
         return told
 
     async def wait(self, error: QueueSystemError) -> None:
-        """Log what the throttle lets through, and wait before the next try; the first comes at once."""
+        """Log what the throttle lets through, and wait before the next try; the first comes at once, unless denied."""
         self._failures += 1
         if self._throttle.ready():
             self._tell(error)
-        if self._failures > 1:
+        if isinstance(error, AccessDeniedError):
+            self._contact.deny()
+            for left_s in iter(self._contact.wait_s, 0.0):
+                await asyncio.sleep(left_s)
+        elif self._failures > 1:
             steps = min(self._failures - 2, _MAX_STEPS)
             await asyncio.sleep(min(_LONGEST_WAIT_S, backoff_delay(steps, _SHORTEST_WAIT_S, _LONGEST_WAIT_S)))
 

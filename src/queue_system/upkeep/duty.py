@@ -5,18 +5,25 @@ from __future__ import annotations
 import threading
 import time
 
+from queue_system.broker.contact import Contact
 from queue_system.errors import QueueSystemError
 from queue_system.metrics import LogThrottle, StructuredLogger
 
 
 class Duty:
-    """Base of the upkeep duties: `perform` once per `interval_s`, in a daemon thread of its own."""
+    """Base of the upkeep duties: `perform` once per `interval_s`, in a daemon thread of its own, unless denied access.
+
+    `contact` is what the worker's parts know together of the server.
+    """
 
     name = "duty"
 
-    def __init__(self, log: StructuredLogger, interval_s: float, throttle: LogThrottle) -> None:
+    def __init__(
+        self, log: StructuredLogger, interval_s: float, throttle: LogThrottle, contact: Contact | None = None
+    ) -> None:
         self.log = log
         self.interval_s = interval_s
+        self.contact = contact or Contact()
         self.stopped = threading.Event()
         self.round_began = time.monotonic()
         """When, on the monotonic clock, the present or last round began, or was waited for."""
@@ -55,14 +62,18 @@ class Duty:
             )
         return self.interval_s
 
+    def hold_s(self) -> float:
+        """Return how many s to hold a round back; by default, until another part of the worker has access again."""
+        return self.interval_s if self.contact.denied else 0.0
+
     def _work(self) -> None:
         wait_s = 0.0
         while not self.stopped.wait(wait_s):
             self.round_began = time.monotonic()
             try:
-                wait_s = self.perform()
+                wait_s = self.hold_s() or self.perform()
             except QueueSystemError as error:
                 wait_s = self.failed(error)
-            except Exception as error:
+            except BaseException as error:  # an exit, too: whoever raised it did not mean this thread
                 wait_s = self.interval_s
                 self.log.error("upkeep failed unexpectedly", duty=self.name, exc_info=error)

@@ -7,8 +7,9 @@ import time
 from collections.abc import Collection, Sequence
 from typing import Protocol
 
+from queue_system.broker.contact import Contact
 from queue_system.config import QueueConfig
-from queue_system.errors import QueueSystemError
+from queue_system.errors import AccessDeniedError, QueueSystemError
 from queue_system.upkeep.duty import Duty
 
 
@@ -22,6 +23,14 @@ class Holder(Protocol):
     @property
     def held(self) -> Collection[int]:
         """The tokens known here."""
+
+    @property
+    def newest(self) -> float:
+        """The newest token that no claim under way may yet bring."""
+
+    @property
+    def contact(self) -> Contact:
+        """What it knows of the server."""
 
     def confirm(self, sent: float) -> None:
         """Learn that a beat was answered."""
@@ -39,7 +48,7 @@ class Heartbeat(Duty):
     name = "heartbeat"
 
     def __init__(self, config: QueueConfig, holder: Holder, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(config.log, config.lease_seconds / 4, config.upkeep_outage)
+        super().__init__(config.log, config.lease_seconds / 4, config.upkeep_outage, holder.contact)
         self._config = config
         self._holder = holder
         self._loop = loop
@@ -55,6 +64,7 @@ class Heartbeat(Duty):
             return self.interval_s
         command = self._config.commands.beat("beat", incarnation, int(self._config.lease_seconds * 1000))
         pulse = self._config.transport.run(command, retries=2, wait=self.stopped.wait)
+        self.contact.answer()
         if not pulse.alive:
             self._tell(self._holder.lose, incarnation)
         else:
@@ -63,17 +73,27 @@ class Heartbeat(Duty):
                 self._reconcile(incarnation)
         return self.interval_s
 
+    def hold_s(self) -> float:
+        """Take part in the tries: the event loop may be blocked."""
+        return self.contact.wait_s()
+
     def failed(self, error: QueueSystemError) -> float:
         """Try again soon: the lease runs on."""
+        if isinstance(error, AccessDeniedError):
+            self.contact.deny()
         return min(0.5, super().failed(error) / 2)
 
     def _reconcile(self, incarnation: str) -> None:
-        """Release tokens that stay unknown from one beat to the next; a reply under way explains those of one beat."""
+        """Release tokens that stay unknown from one beat to the next, if no claim under way may bring them.
+
+        An answer under way explains those of one beat.
+        """
         try:
             booked = self._config.transport.run(self._config.commands.tokens(incarnation), retries=0)
         except QueueSystemError:
             return
-        unknown = set(booked).difference(self._holder.held)
+        newest = self._holder.newest
+        unknown = {token for token in booked if token <= newest}.difference(self._holder.held)
         if doomed := sorted(unknown & self._unknown):
             self._config.log.warning(
                 "tokens without a holder are released", incarnation=incarnation, tokens=len(doomed)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from queue_system.broker.commands import Move
+from queue_system.broker.contact import Contact
 from queue_system.config import QueueConfig
 from queue_system.errors import QueueSystemError, UndecodableItemError
 from queue_system.model.keys import split_queue
@@ -40,8 +41,14 @@ class Reaper(Duty):
 
     name = "reaper"
 
-    def __init__(self, config: QueueConfig, own: Callable[[], str], now_ms: Callable[[], int]) -> None:
-        super().__init__(config.log, config.lease_seconds / _LOOKS_PER_LEASE, config.upkeep_outage)
+    def __init__(
+        self,
+        config: QueueConfig,
+        own: Callable[[], str],
+        now_ms: Callable[[], int],
+        contact: Contact | None = None,
+    ) -> None:
+        super().__init__(config.log, config.lease_seconds / _LOOKS_PER_LEASE, config.upkeep_outage, contact)
         self._config = config
         self._own = own
         self._now_ms = now_ms

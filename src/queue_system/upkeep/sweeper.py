@@ -8,6 +8,7 @@ from functools import partial
 
 import msgspec
 
+from queue_system.broker.contact import Contact
 from queue_system.broker.server_check import findings, read_server
 from queue_system.config import QueueConfig
 from queue_system.upkeep.duty import Duty
@@ -22,8 +23,14 @@ class Sweeper(Duty):
 
     name = "sweeper"
 
-    def __init__(self, config: QueueConfig, now_ms: Callable[[], int], names: Sequence[str] = ()) -> None:
-        super().__init__(config.log, _INTERVAL_S, config.upkeep_outage)
+    def __init__(
+        self,
+        config: QueueConfig,
+        now_ms: Callable[[], int],
+        names: Sequence[str] = (),
+        contact: Contact | None = None,
+    ) -> None:
+        super().__init__(config.log, _INTERVAL_S, config.upkeep_outage, contact)
         self._config = config
         self._now_ms = now_ms
         self._unregistered = tuple(names)

@@ -9,6 +9,7 @@ import json
 import os
 import resource
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
@@ -34,9 +35,9 @@ Condition = Callable[..., object]
 def hooks(**wanted: Any) -> Iterator[None]:
     """Let worker processes that are started meanwhile carry these hooks.
 
-    `die_at`: a crash point. `heartbeat`: "errors" in every other beat, or "dies" at the third. `descriptors`: the limit
-    of open files. `copies`: how many workers in the process. `config`: settings beyond those of the bench. `uvloop`:
-    whether to run in the fastest event loop.
+    `die_at`: a crash point. `heartbeat`: "errors" or "exits" in every other beat, or "hangs" at the third.
+    `descriptors`: the limit of open files. `copies`: how many workers in the process. `config`: settings beyond those
+    of the bench. `uvloop`: whether to run in the fastest event loop.
     """
     os.environ[VARIABLE] = json.dumps(wanted)
     try:
@@ -68,7 +69,7 @@ def _death(condition: Condition) -> Condition:
 
 def _sends(script: str) -> Condition:
     mark = SCRIPTS[script].sha.encode()
-    return lambda result, wire, request, count: mark in request
+    return lambda result, wire, request, *more: mark in request
 
 
 def _runs(phase: str) -> Condition:
@@ -124,9 +125,11 @@ class _Arrhythmia:
         self._beats += 1
         if self._kind == "errors" and self._beats % 2 == 0:
             raise RuntimeError("an error inside the heartbeat")
-        if self._kind == "dies" and self._beats == 3:
-            note("pulse-ends", "-")
+        if self._kind == "exits" and self._beats % 2 == 0:
             raise SystemExit
+        if self._kind == "hangs" and self._beats == 3:
+            note("pulse-ends", "-")
+            threading.Event().wait()
 
 
 def _hook(method: str, moment: str, fault: Condition) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from queue_system.broker.replies import Claimed
 from queue_system.execution.delivery import Delivery
 from queue_system.execution.holdings import Holdings
 from queue_system.execution.settlement import Batch, Settler, Timing
@@ -97,6 +98,22 @@ def test_a_settlement_that_was_lost_counts_nothing_but_the_loss(stage: Stage) ->
     assert len(stage.holdings.buffer) == 0
     snapshot = stage.metrics.snapshot()
     assert (snapshot["processed"], snapshot["lease_lost"]) == (0, 1)
+
+
+def test_what_is_handed_back_too_late_is_no_lost_lease(stage: Stage) -> None:
+    stage.accept(1)
+    stage.holdings.release_waiting()
+    stage.settled(stage.batch(), b"l", 1_000)
+    assert not stage.holdings.held
+    assert stage.metrics.snapshot().get("lease_lost", 0) == 0
+
+
+@pytest.mark.parametrize("values", [(), (b"", b"")])
+def test_the_newest_token_is_known_once_an_answer_is_taken_in(stage: Stage, values: tuple[bytes, ...]) -> None:
+    stage.holdings.claimed(Claimed(1_000, -1, False, (), 7, values))
+    assert stage.holdings.newest == 0
+    stage.holdings.take_in()
+    assert stage.holdings.newest == 6 + len(values)
 
 
 def test_a_callback_comes_back_as_a_delivery_under_the_same_token(stage: Stage) -> None:

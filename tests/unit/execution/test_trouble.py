@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from queue_system.broker.contact import Contact
 from queue_system.errors import ServerUnreachableError
 from queue_system.execution.trouble import Trouble
 from queue_system.metrics import LogThrottle, StructuredLogger
@@ -12,7 +13,7 @@ from tests.support.logs import LineLogger
 async def test_a_connection_that_breaks_again_and_again_does_not_flood_the_log() -> None:
     clock, log, counted = ManualClock(), LineLogger(), []
     throttle = LogThrottle(1.0, clock)
-    trouble = Trouble(StructuredLogger(log), throttle, lambda: counted.append(1))
+    trouble = Trouble(StructuredLogger(log), throttle, lambda: counted.append(1), Contact(clock))
     seconds = 5
     for _ in range(seconds * 100):
         await trouble.wait(ServerUnreachableError("gone"))  # the first failure in a row waits for nothing
@@ -23,7 +24,7 @@ async def test_a_connection_that_breaks_again_and_again_does_not_flood_the_log()
 
 async def test_the_end_of_a_trouble_is_told_once_if_its_begin_was() -> None:
     log = LineLogger()
-    trouble = Trouble(StructuredLogger(log), LogThrottle(1.0, ManualClock()), lambda: None)
+    trouble = Trouble(StructuredLogger(log), LogThrottle(1.0, ManualClock()), lambda: None, Contact())
     assert not trouble.over()
     await trouble.wait(ServerUnreachableError("gone"))
     assert trouble.over()

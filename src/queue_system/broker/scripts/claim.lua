@@ -1,10 +1,12 @@
 -- Promotes what is due, then moves ready items in flight, by priority and in turn among queues, each under a fresh token.
 -- KEYS      1 prefix of every key
--- ARGV      1 incarnation · 2 claim id · 3 how many · 4 a value to take in flight instead of popping ("" for none)
+-- ARGV      1 incarnation · 2 claim id, ending in a growing number · 3 how many · 4 a value to take in flight instead of popping ("" for none)
 --           then the names of the queues served (none: all)
 -- Reply     {"lost"}, or {"claimed", server ms, ms of the next due item or -1, 1 if servable items remain,
---           keys dropped for their type, first token, value...}; a value is "high:NAME\n" + item; tokens are consecutive
--- Invariant the same claim id again gives the same values that are still in flight; an item is never outside both places.
+--           keys dropped for their type, first token, value...}; a value is "high:NAME\n" + item; tokens are consecutive;
+--           without values, the first token is the one that follows the last token given out
+-- Invariant the same claim id again gives the same values that are still in flight, an earlier one that comes late takes
+--           nothing; an item is never outside both places.
 local prefix, incarnation, claim_id, wanted, adopted = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -15,9 +17,11 @@ local PRIORITIES = {'high', 'normal', 'low'}
 if redis.call('HEXISTS', prefix .. 'workers', incarnation) == 0 then return {'lost'} end
 local previous = redis.call('HGET', inflight, '#claim')
 local last_token = tonumber(redis.call('GET', prefix .. 'token') or 0) or 0
-local values, wrong, first_token = {}, {}, 0
+local values, wrong, first_token = {}, {}, last_token + 1
 
 local function number(value) return string.format('%d', value) end -- exact below 2^53
+
+local function serial(id) return tonumber(string.match(id or '', '(%d+)$')) or 0 end
 
 local function size(command, key)
   local n = redis.pcall(command, key)
@@ -120,7 +124,7 @@ local more, due_ms = false, next_due_ms()
 local replayed_id, replayed_first, replayed_count = string.match(previous or '', '^(%S+) (%d+) (%d+)$')
 if replayed_id == claim_id then
   replay(tonumber(replayed_first), tonumber(replayed_count))
-else
+elseif serial(claim_id) >= serial(replayed_id) then -- else it was held up on a lost connection, and sent again long ago
   if adopted ~= '' then
     values[1] = adopted
   else

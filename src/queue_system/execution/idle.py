@@ -1,0 +1,76 @@
+"""The claim of a worker without work: it waits for the wake-up marker. Never books what it brings."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from queue_system.broker.aio import AioTransport
+from queue_system.broker.contact import Contact
+from queue_system.broker.protocol import Command
+from queue_system.broker.replies import Claimed
+from queue_system.config import QueueConfig
+from queue_system.errors import QueueSystemError
+from queue_system.execution.trouble import Trouble
+
+
+class IdleClaim:
+    """Blocks on the marker and claims behind it, in one round trip, on a connection of its own."""
+
+    def __init__(
+        self, config: QueueConfig, names: Sequence[str], tell_counts: Callable[[], None], ended: Callable[[], None]
+    ) -> None:
+        self._commands, self._names = config.commands, names
+        self._transport = AioTransport(config.endpoint)
+        self._trouble = Trouble(config.log, config.outage, tell_counts, Contact())
+        self._ended = ended
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def waits(self) -> bool:
+        """Whether it is under way."""
+        return self._task is not None
+
+    def start(
+        self,
+        claim: Command[Claimed | None],
+        block_s: float,
+        answered: Callable[[Claimed | None], None],
+        failed: Callable[[], None],
+    ) -> None:
+        """Wait for at most `block_s`, claim, and call one of both; after a failure the claim may have been run."""
+        self._task = asyncio.create_task(self._wait(claim, block_s, answered, failed))
+
+    def cancel(self) -> None:
+        """Give up; what it may have claimed has no holder."""
+        if self._task is not None:
+            self._task.cancel()
+
+    async def end(self) -> None:
+        """Give up, and wait until that is done."""
+        if (task := self._task) is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    def drop_connection(self) -> None:
+        """Drop the connection."""
+        self._transport.close()
+
+    async def _wait(
+        self,
+        claim: Command[Claimed | None],
+        block_s: float,
+        answered: Callable[[Claimed | None], None],
+        failed: Callable[[], None],
+    ) -> None:
+        wait = self._commands.wait_for_wake(self._names, block_s)
+        try:
+            _, claimed = await self._transport.run(wait, claim, patience=block_s)
+            self._trouble.over()
+            answered(claimed)
+        except QueueSystemError as error:
+            failed()
+            await self._trouble.wait(error)
+        finally:
+            self._task = None
+            self._ended()
