@@ -166,7 +166,9 @@ class AioWire(asyncio.Protocol):
     def _outstanding(self) -> int:
         """Count the bytes of a request that have not reached the server's host, as far as this one knows."""
         descriptor = self._transport.get_extra_info("socket").fileno()
-        queued = fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4))
+        queued = bytes(4)
+        with contextlib.suppress(OSError):  # a system that does not tell
+            queued = fcntl.ioctl(descriptor, termios.TIOCOUTQ, queued)
         return self._transport.get_write_buffer_size() + int.from_bytes(queued, sys.byteorder)
 
     def _fail(self, error: Exception) -> None:
