@@ -17,22 +17,6 @@ from tests.support.source import ROOT, SRC
 from tests.support.waiting import wait_until
 
 EXAMPLES = ROOT / "examples"
-WORKER = """
-import asyncio, contextlib, signal, sys
-from importlib import import_module
-from queue_system import QueueWorker
-
-async def main(module, name):
-    ended = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
-    worker = QueueWorker(getattr(import_module(module), name))
-    await worker.start()
-    await ended.wait()
-    await worker.stop()
-
-sys.path.insert(0, "")
-asyncio.run(main(*sys.argv[1].split(":")))
-"""
 
 
 @contextlib.contextmanager
@@ -62,7 +46,7 @@ def program(
 @contextlib.contextmanager
 def worker(target: str, cwd: Path, server: OwnServer, **variables: str) -> Iterator[subprocess.Popen[str]]:
     """A worker process of the configuration `module:name`."""
-    with program("-c", WORKER, target, cwd=cwd, server=server, variables=variables) as process:
+    with program("-m", "queue_system", "worker", target, cwd=cwd, server=server, variables=variables) as process:
         yield process
 
 
