@@ -353,6 +353,9 @@ class Model:
 
     def _put_back(self, value: bytes, *, head: bool) -> str:
         queue, _, item = value.decode().partition("\n")
+        record, final = self.records.get(id_of(item.encode()), (b"", False))
+        if record.startswith(b"running\t"):
+            self.records[id_of(item.encode())] = record.replace(b"running", b"queued", 1), final
         self.lists[queue].insert(0 if head else len(self.lists[queue]), item.encode())
         self.registry.add(queue)
         self._wake(queue)

@@ -42,6 +42,15 @@ def test_next_goes_to_the_head_and_later_to_the_tail(broker: Broker, first: int)
     assert broker.snapshot()["metrics"][b"reclaimed"] == b"2"
 
 
+def test_what_ran_where_its_worker_died_is_noted_as_queued(broker: Broker, first: int) -> None:
+    broker.client.set(broker.keys.operation("1"), b"running\t\t7\tnormal:a\t\t1\t5\t6\tw\n")
+    broker.client.set(broker.keys.operation("2"), b"succeeded\t\t7\tnormal:a\t\t1\t5\t6\tw\n")
+    for i, id_ in enumerate(("1", "2")):
+        assert move(broker, Move(token_of(first + i), value_of(Q, id_), "next", value_of(Q, id_)))[0] == 1
+    assert broker.client.get(broker.keys.operation("1")) == b"queued\t\t7\tnormal:a\t\t1\t5\t6\tw\n"
+    assert broker.client.get(broker.keys.operation("2")) == b"succeeded\t\t7\tnormal:a\t\t1\t5\t6\tw\n"
+
+
 def test_reject_writes_a_letter_the_record_and_puts_the_callback_next(broker: Broker, first: int) -> None:
     broker.client.hset(broker.keys.prefix + "dedup", "k", "1")
     callback = b"normal:a\n" + item_of("callback")

@@ -120,6 +120,18 @@ def test_release_puts_the_item_back_as_the_next_one_and_wakes_a_worker(broker: B
     assert ids_in(broker.claim(3).values) == ["1", "2", "3"]
 
 
+def test_what_was_noted_as_running_and_goes_back_is_noted_as_queued(broker: Broker) -> None:
+    token = held(broker, "1", "2")
+    record = record_of("running", Q, touched_ms=7, nonce="n", key="k")
+    for i, id_ in enumerate(("1", "2")):
+        assert broker.settle_one("running", token + i, id_, record) == b"d"
+    broker.run(broker.commands.look("1", 10_000))
+    assert broker.settle_one("release", token) == b"d"
+    assert broker.client.get(broker.keys.operation("1")) == record.replace(b"running", b"queued")
+    assert broker.client.xlen(broker.keys.change("1")) == 1
+    assert broker.client.get(broker.keys.operation("2")) == record
+
+
 def test_running_writes_a_record_and_settles_nothing(broker: Broker) -> None:
     token = held(broker, "1")
     record = record_of("running", Q)

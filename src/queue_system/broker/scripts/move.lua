@@ -4,7 +4,7 @@
 --           then for each item: token · value as read · "next", "later" or "reject" · new value or dead letter
 --           · id · record · record lifetime in ms · deduplication key · value of the callback item ("" for none)
 -- Reply     {items moved, tokens left}
--- Uses      put_back.lua bury.lua tell.lua
+-- Uses      tell.lua put_back.lua bury.lua
 -- Invariant an item moves once, and only as it was read; the incarnation's entry goes when nothing is left.
 local prefix, incarnation = KEYS[1], ARGV[1]
 local workers, inflight, dedup = prefix .. 'workers', prefix .. 'inflight:' .. incarnation, prefix .. 'dedup'

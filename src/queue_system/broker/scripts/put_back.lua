@@ -11,6 +11,16 @@ local function put_aside(token, value)
   redis.call('ZADD', KEYS[1] .. 'delayed', due_ms, token .. '\n' .. value)
 end
 
+-- Lets the record of an operation that was noted as running say so no longer.
+local function note_queued(item)
+  local id = string.match(item, '^{"operation_id":"([^"\\]+)"')
+  local key = KEYS[1] .. 'operation:' .. (id or '')
+  local record = id and redis.pcall('GET', key)
+  if type(record) ~= 'string' or string.sub(record, 1, 8) ~= 'running\t' then return end
+  redis.pcall('SET', key, 'queued' .. string.sub(record, 8))
+  tell(id)
+end
+
 -- Notes an item for `finish_put_back`; items of one list keep their order.
 local function put_back(push, token, value)
   local queue, item = string.match(value, '^([^\n]*)\n(.*)$')
@@ -21,6 +31,7 @@ local function put_back(push, token, value)
     returning[list] = {push = push, queue = queue, priority = priority, name = name, items = {}, tokens = {}}
     lists_in_order[#lists_in_order + 1] = returning[list]
   end
+  note_queued(item)
   table.insert(returning[list].items, item)
   table.insert(returning[list].tokens, token)
 end

@@ -5,7 +5,7 @@
 --           · "n" and the item's own nonce if its record was not told that the item became a letter, else ""
 -- Reply     a string with one letter for each: "d" done · "g" gone, or not near its place · "l" its operation lives, has
 --           succeeded, or lacks its deduplication key, which a live one holds
--- Uses      take.lua holder.lua put_back.lua tell.lua
+-- Uses      take.lua holder.lua tell.lua put_back.lua
 -- Invariant sent again it moves nothing more and gives the same answer; a live operation gets no second item.
 local prefix, lifetime_ms, nonce = KEYS[1], tonumber(ARGV[6]), ARGV[7]
 local records, dedup = prefix .. 'operation:', prefix .. 'dedup'

@@ -10,7 +10,7 @@
 --             running   token · id · record
 --           An id of "" writes no record: the delivery was a callback, its verdict stands already.
 -- Reply     a string with one letter for each delivery: "d" done · "l" lost; "lost" when the incarnation is unregistered
--- Uses      put_back.lua bury.lua tell.lua
+-- Uses      tell.lua put_back.lua bury.lua
 -- Invariant sent again with the same settlement id it changes nothing and gives the same answer.
 local prefix, incarnation, settlement_id, most_letters = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3])
 local time = redis.call('TIME')
