@@ -64,6 +64,9 @@ def test_every_script_says_its_keys_arguments_reply_and_invariant(name: str) -> 
 
 @pytest.mark.parametrize("name", ["move", "settle"])
 def test_a_script_that_names_a_fragment_is_preceded_by_it(name: str) -> None:
-    fragment = (resources.files("queue_system.broker") / "scripts" / "put_back.lua").read_bytes()
-    assert load_script(name).source.startswith(fragment)
+    folder = resources.files("queue_system.broker") / "scripts"
+    fragment, own = ((folder / f"{each}.lua").read_bytes() for each in ("put_back", name))
+    source = load_script(name).source
+    assert fragment in source
+    assert source.endswith(own)
     assert fragment not in load_script("claim").source
