@@ -263,7 +263,7 @@ def test_a_burst_reaches_every_idle_worker(bench: Bench, figures: Figures, full:
     with hooks(copies=copies):
         for started in [bench.start_worker(slots=1, lease=15.0, ready=False) for _ in range(processes)]:
             started.wait_ready()
-    wait_until(lambda: blocked(bench) == workers, 20.0, "all workers are idle")
+    bench.wait_idle(workers, 20.0)
     before = time.monotonic_ns()
     bench.enqueue(count, processors.work, 0.5)
     busy_s = wait_until(lambda: busy(bench) == workers, 10.0, "every worker is busy")
@@ -275,12 +275,6 @@ def test_a_burst_reaches_every_idle_worker(bench: Bench, figures: Figures, full:
     )  # fmt: skip
     assert bench.counter("processed") == count
     assert bench.journal.repeats() == 0
-
-
-def blocked(bench: Bench) -> int:
-    """Count the workers that wait for a wake-up."""
-    clients: list[dict[str, Any]] = bench.client.execute_command("CLIENT LIST")
-    return sum(client["cmd"] == "bzpopmin" and "b" in client["flags"] for client in clients)
 
 
 def busy(bench: Bench) -> int:

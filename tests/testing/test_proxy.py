@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import socket
+
 import pytest
 
 from queue_system import QueueConfig, QueueManager, ServerUnreachableError
@@ -31,3 +35,17 @@ def test_a_request_that_is_lost_reaches_nobody(start_server: StartServer) -> Non
             QueueManager(config).enqueue({"id": 1}, "mails.send_mail")
         assert captured_operations(config) == []
         config.transport.close()
+
+
+def test_a_connection_that_comes_while_it_ends_is_closed(start_server: StartServer) -> None:
+    """A socket that nobody closes is a warning, and so an error, in whatever test runs when it is collected."""
+    server = start_server()
+    for _ in range(50):
+        with Proxy(server.url) as proxy:
+            host, _, port = proxy.address.rpartition(":")
+            client = socket.create_connection((host, int(port)))
+        with client:
+            client.settimeout(5.0)
+            with contextlib.suppress(ConnectionResetError):
+                assert client.recv(1) == b""
+    gc.collect()

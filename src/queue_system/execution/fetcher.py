@@ -108,8 +108,7 @@ class Fetcher:
         self.holdings.renew()
         self._registered, self.gate.valid_until = False, 0.0
         self._batch = self._claim = None
-        self._drained = False
-        self._idle.cancel()  # it waits for work under a name that no longer counts
+        self._drained = False  # what waits for the wake-up goes on: dropped, it could take the marker along
         for slot in self._executor.slots:
             self._executor.stop_slot(slot)
         self.gate.changed.set()
@@ -224,11 +223,11 @@ class Fetcher:
             self._batch = self.holdings.outbox.take(LARGEST_TURN)
             if self._batch is not None:
                 self._lookahead.observe_runs(self._batch.durations())
-        if self._claim is None and not self._idle.waits and (wanted := self._wanted()):
-            if self._drained and self._registered:
-                self._claim_when_woken(self._new_claim(wanted))
-            else:
+        if self._claim is None and (wanted := self._wanted()):
+            if not (self._drained and self._registered):
                 self._claim = self._new_claim(wanted)
+            elif not self._idle.waits:
+                self._claim_when_woken(self._new_claim(wanted))
 
     def _wanted(self) -> int:
         stale = self._registered and not self.gate.is_open
@@ -300,8 +299,11 @@ class Fetcher:
         incarnation = self.incarnation
 
         def answered(claimed: Claimed | None) -> None:
-            self._claimed(claimed, incarnation)
-            self._take_in()
+            if incarnation == self.incarnation:
+                self._claimed(claimed, incarnation)
+                self._take_in()
+            else:
+                self._drained = False  # woken under a name that no longer counts: the main connection claims
 
         def failed() -> None:
             self._drained = False

@@ -41,11 +41,6 @@ class IdleClaim:
         """Wait for at most `block_s`, claim, and call one of both; after a failure the claim may have been run."""
         self._task = asyncio.create_task(self._wait(claim, block_s, answered, failed))
 
-    def cancel(self) -> None:
-        """Give up; what it may have claimed has no holder."""
-        if self._task is not None:
-            self._task.cancel()
-
     async def end(self) -> None:
         """Give up, and wait until that is done."""
         if (task := self._task) is not None:

@@ -78,13 +78,13 @@ class Proxy:
         self._links: dict[asyncio.Task[None], Link] = {}
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
         self._listener.settimeout(0)
-        self._accepting: asyncio.Task[None] | None = None
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="queue-system-proxy", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
         self._do(self._open)
+        self._do(lambda: self._loop.add_reader(self._listener, self._accept))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -179,23 +179,22 @@ class Proxy:
         self.shape = _FREE
         self.up.set()
         self.down.set()
-        if self._accepting is None:
-            self._accepting = self._loop.create_task(self._accept())
 
-    async def _accept(self) -> None:
-        while True:
-            client, _ = await self._loop.sock_accept(self._listener)
-            client.settimeout(0)
-            self.accepted += 1
-            link = Link(self, client)
-            task = self._loop.create_task(link.run())
-            self._links[task] = link
-            task.add_done_callback(self._links.pop)
+    def _accept(self) -> None:
+        # Not `sock_accept`: what it has accepted in the turn that cancels it is closed by nobody.
+        try:
+            client, _ = self._listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):  # the client has gone meanwhile
+            return
+        client.settimeout(0)
+        self.accepted += 1
+        link = Link(self, client)
+        task = self._loop.create_task(link.run())
+        self._links[task] = link
+        task.add_done_callback(self._links.pop)
 
     async def _end(self) -> None:
-        if self._accepting is not None:
-            self._accepting.cancel()
-            await asyncio.gather(self._accepting, return_exceptions=True)
+        self._loop.remove_reader(self._listener)
         for link in self._links.values():
             link.end()
         await asyncio.gather(*self._links)

@@ -168,14 +168,15 @@ class Bench:
         names: list[bytes] = self.client.execute_command("HKEYS", f"{self.prefix}workers")
         return {name.decode() for name in names}
 
-    def wait_idle(self, workers: int) -> None:
-        """Wait until so many workers block on their wake-up marker."""
+    def wait_idle(self, workers: int, within_s: float = 3.0) -> set[str]:
+        """Wait until so many workers block on their wake-up marker; return the ids of their connections."""
+        wait_until(lambda: len(self.blocked()) == workers, within_s, f"{workers} workers are idle")
+        return self.blocked()
 
-        def blocked() -> int:
-            clients: list[dict[str, str]] = self.client.execute_command("CLIENT LIST")
-            return sum(client["cmd"] == "bzpopmin" and "b" in client["flags"] for client in clients)
-
-        wait_until(lambda: blocked() == workers, 3.0, f"{workers} workers are idle")
+    def blocked(self) -> set[str]:
+        """Return the ids of the connections that block on a wake-up marker."""
+        clients: list[dict[str, str]] = self.client.execute_command("CLIENT LIST")
+        return {client["id"] for client in clients if client["cmd"] == "bzpopmin" and "b" in client["flags"]}
 
     def in_flight(self, incarnation: str) -> dict[int, str]:
         """Return what an incarnation holds: token to operation id."""
