@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from typing import Any
 
 from queue_system import QueueConfig, QueueManager
 from tests.faults.conftest import Figures, OpenBench
