@@ -74,7 +74,7 @@ def enqueue_in_batches(manager: QueueManager, count: int, size: int) -> list[dic
 
 def test_lost_replies_to_enqueues_lose_no_operation_and_add_none(bench: Bench, figures: Figures, full: bool) -> None:
     """Row N1. A call of 4,000 operations takes several requests, of which each may lose its reply."""
-    count = 100_000 if full else 2_000
+    count = 100_000 if full else 3_000
     with Proxy(bench.server.url) as proxy, managing(proxy.url, bench.prefix, max_connection_retries=PATIENT) as manager:
         proxy.lose("reply", "enqueue", SHARE)
         answers = enqueue_singly(manager, count // 2)
@@ -95,7 +95,7 @@ def test_lost_replies_to_enqueues_lose_no_operation_and_add_none(bench: Bench, f
 
 def test_lost_replies_to_claims_leave_no_ghosts_and_repeat_nothing(bench: Bench, figures: Figures, full: bool) -> None:
     """Row N2, under load and then idle, where the claim waits behind the wake-up marker."""
-    count, singles = (100_000, 2_000) if full else (2_000, 80)
+    count, singles = (100_000, 2_000) if full else (3_000, 100)
     with Proxy(bench.server.url) as proxy:
         proxy.lose("reply", "claim", SHARE)
         ids = bench.enqueue(count, processors.work, 0.004)
@@ -135,7 +135,7 @@ def test_lost_replies_to_settlements_settle_every_operation_exactly_once(
     start_server: StartServer, open_bench: OpenBench, figures: Figures, full: bool
 ) -> None:
     """Row N3. Nine of ten operations succeed; the others fail, are retried and are dead-lettered."""
-    count = 100_000 if full else 2_000
+    count = 100_000 if full else 3_000
     bench = open_bench(start_server(appendonly="no", notify_keyspace_events="Kg"))
     bench.client.config_set("client-output-buffer-limit", "pubsub 0 0 0")
     listener: Any = bench.client.pubsub()
@@ -238,7 +238,7 @@ def test_resets_and_cuts_at_random_moments_lose_nothing_and_repeat_nothing(
     bench: Bench, figures: Figures, full: bool
 ) -> None:
     """Row N4, with requests lost before they reach the server and replies cut at random bytes."""
-    chance, storm_s = random.Random(4), 60.0 if full else 2.0
+    chance, storm_s = random.Random(4), 60.0 if full else 3.0
     with Proxy(bench.server.url, seed=4) as proxy:
         workers = [bench.start_worker(url=proxy.url, lease=LEASE_S) for _ in range(2)]
         with Producer(proxy.url, bench.prefix, "work", pause_s=0.001, max_connection_retries=PATIENT) as producer:

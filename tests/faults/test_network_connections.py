@@ -40,7 +40,7 @@ def test_connections_killed_all_the_time_lose_nothing_and_do_not_pile_up(
     start_server: StartServer, open_bench: OpenBench, figures: Figures, full: bool
 ) -> None:
     """Row N8."""
-    storm_s = 60.0 if full else 2.0
+    storm_s = 60.0 if full else 3.0
     bench = open_bench(start_server())
     workers = [bench.start_worker(lease=LEASE_S) for _ in range(2)]
     most = kills = 0
@@ -195,7 +195,7 @@ def test_workers_that_are_refused_for_maxclients_try_seldom_and_come_back(
     start_server: StartServer, open_bench: OpenBench, figures: Figures, full: bool
 ) -> None:
     """Row N10. What runs meanwhile is settled afterwards, once."""
-    refused_s, names = 10.0 if full else 1.5, ("a", "b", "c")
+    refused_s, names = 10.0 if full else 2.0, ("a", "b", "c")
     bench = open_bench(start_server())
     ids = [each for name in names for each in bench.enqueue(5, processors.work, 1.0, name=name, queue_name=name)]
     for name in names:

@@ -178,7 +178,7 @@ def test_an_outage_costs_a_producer_at_most_one_log_line_per_second(
 def test_an_outage_costs_a_worker_at_most_one_log_line_per_second(
     start_server: StartServer, open_bench: OpenBench, figures: Figures, full: bool
 ) -> None:
-    outage_s = 600.0 if full else 3.0
+    outage_s = 600.0 if full else 5.0
     server = start_server()
     bench = open_bench(server)
     worker = bench.start_worker()

@@ -96,7 +96,7 @@ def test_poison_is_dead_lettered_after_four_deliveries_and_no_neighbour_with_it(
     supervisor.start()
     try:
         wait_until(
-            lambda: len(bench.journal.entries("failure")) == len(poisons), 30.0 * len(poisons),
+            lambda: len(bench.journal.entries("failure")) == len(poisons), 16.0 * len(poisons),
             f"on_failure of all poison\n{bench.logs()}",
         )  # fmt: skip
         bench.wait_drained(4.0)

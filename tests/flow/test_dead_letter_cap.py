@@ -12,22 +12,21 @@ from tests.flow.support import MakeConfig, letters, running
 from tests.support.waiting import eventually
 
 
+async def fail(entity: dict[str, Any]) -> None:
+    raise ValueError(f"number {entity['n']}")
+
+
 async def test_failures_beyond_the_cap_go_and_are_counted(make_config: MakeConfig) -> None:
     failures, cap = 500, 100
     config = make_config(max_dead_letters=cap)
-    queue, failed = QueueManager(config), []
-
-    async def fail(entity: dict[str, Any]) -> None:
-        failed.append(entity["n"])
-        raise ValueError(f"number {entity['n']}")
-
+    queue = QueueManager(config)
     queue.enqueue_batch([{"n": n} for n in range(failures)], fail, retry_config=QueueRetryConfig(max_attempts=1))
     async with running(QueueWorker(config, max_workers=1)):
         await eventually(lambda: config.get_metrics()["failed"] == failures, "all have failed", 30)
     counters = queue.get_queue_status()["metrics"]
     assert (counters["failed"], counters["dead_letters_dropped"]) == (failures, failures - cap)
     kept = await asyncio.to_thread(letters, config._ensure_redis_sync(), config.failures_queue)
-    assert [letter["entity"]["n"] for letter in kept] == failed[: -cap - 1 : -1]
+    assert [letter["entity"]["n"] for letter in kept] == list(range(failures - 1, failures - cap - 1, -1))
 
 
 async def test_unprocessable_items_beyond_the_cap_go_too(make_config: MakeConfig) -> None:
