@@ -76,14 +76,15 @@ class _Instruments:
     def settled(self, settlements: Sequence[Settlement]) -> None:
         """Count a turn's settlements, but no callbacks or releases. One plain loop: it runs for every operation."""
         turns: dict[bytes, _Turn] = {}
+        queue, turn = b"", _Turn([], [], [])
         for settlement in settlements:
             delivery, verb, timing = settlement.delivery, settlement.verb, settlement.timing
             operation = delivery.operation
             if operation.phase or verb == "release":
                 continue
-            turn = turns.get(delivery.queue)
-            if turn is None:
-                turn = turns[delivery.queue] = _Turn([], [], [])
+            if delivery.queue != queue:
+                queue = delivery.queue
+                turn = turns.setdefault(queue, _Turn([], [], []))
             turn.verbs.append(verb)
             if verb != "reject":  # which was not executed
                 turn.durations_s.append(timing.duration_s)
@@ -134,11 +135,16 @@ def _feed(histogram: Histogram, samples: list[float], units: float = 1.0) -> Non
     """
     if not samples:
         return
-    samples.sort()
-    if samples[0] < 0:  # a producer's clock is ahead
-        samples = [max(0.0, sample) for sample in samples]
+    least = min(samples)
+    if least < 0:  # a producer's clock is ahead
+        samples, least = [max(0.0, sample) for sample in samples], 0.0
     bounds, buckets = histogram._upper_bounds, histogram._buckets  # noqa: SLF001 - see above
     histogram._sum.inc(sum(samples) / units)  # noqa: SLF001
+    first = bisect_left(bounds, least / units)
+    if max(samples) / units <= bounds[first]:  # the usual case: one turn's samples are alike
+        buckets[first].inc(len(samples))
+        return
+    samples.sort()
     start = 0
     while start < len(samples):  # from one bucket that has samples to the next
         i = bisect_left(bounds, samples[start] / units)
