@@ -198,6 +198,21 @@ async def test_a_write_under_a_token_needs_it_too(config: QueueConfig, way_in: s
         assert (await client.post("/dead-letters/change", data=data, headers=OURS)).status_code == 303
 
 
+@pytest.mark.parametrize("proof", ["Basic YWRhOnB3", "Bearer a.proxys.jwt", f"Bearer {TOKEN}x"])
+@pytest.mark.parametrize("token", [None, TOKEN])
+async def test_a_write_passes_where_a_hook_reads_an_authorization_of_its_own(
+    config: QueueConfig, proof: str, token: str | None
+) -> None:
+    """A header that is not our token proves nothing to us: the browser gets a cookie, as any other does."""
+    app = create_app(config, token=token, auth=lambda asked: asked.headers.get("authorization") == proof, writable=True)
+    async with browsing(app, headers={"authorization": proof}) as client:
+        data = {**CHANGE, "form_token": form_token((await client.get("/dead-letters")).text)}
+        assert COOKIE in client.cookies
+        assert (await client.post("/dead-letters/change", data=data, headers=OURS)).status_code == 303
+        client.cookies.clear()
+        assert (await client.post("/dead-letters/change", data=data, headers=OURS)).status_code == 403
+
+
 CROSS = [
     {"origin": "https://evil.example.org"},
     {"origin": "https://evil.example.org", "sec-fetch-site": "cross-site"},

@@ -66,7 +66,7 @@ class Access:
         """Tell whether the name under which we are asked is one of ours: another site's may lead here as well."""
         host = _host_name(connection.headers.get("host", ""))
         if is_loopback(host):
-            return bool(host)
+            return True
         if self.local_only:
             return False
         return self._hosts is None or host in self._hosts
@@ -75,7 +75,7 @@ class Access:
         """Tell whether a request may be answered: it carries the token or a session, or the hook says so."""
         if self.local_only:
             return connection.client is None or is_loopback(connection.client.host)
-        if self.has_login and (self._has_bearer(connection) or self.is_session(connection.cookies.get(COOKIE, ""))):
+        if self.has_bearer(connection) or (self.has_login and self.is_session(connection.cookies.get(COOKIE, ""))):
             return True
         if self._auth is None:
             return False
@@ -101,17 +101,18 @@ class Access:
     def form_token(self, connection: HTTPConnection, visitor: str) -> str:
         """Return what a form must carry to change something: it follows from what only we and this browser know."""
         secret = connection.cookies.get(COOKIE) or visitor
-        if self.has_login and self._has_bearer(connection):
+        if self.has_bearer(connection):
             secret = connection.headers["authorization"]
         return hmac.new(secret.encode(errors="replace"), b"form", hashlib.sha256).hexdigest()
 
     def is_form_token(self, connection: HTTPConnection, given: str) -> bool:
         """Compare in constant time; a browser that has no cookie of ours has no form of ours."""
-        if COOKIE not in connection.cookies and not self._has_bearer(connection):
+        if COOKIE not in connection.cookies and not self.has_bearer(connection):
             return False
         return hmac.compare_digest(self.form_token(connection, "").encode(), given.encode(errors="replace"))
 
-    def _has_bearer(self, connection: HTTPConnection) -> bool:
+    def has_bearer(self, connection: HTTPConnection) -> bool:
+        """Tell whether a request carries our token, and not an `Authorization` that is a proxy's or the hook's."""
         given = connection.headers.get("authorization", "")
         return given[: len(_BEARER)].lower() == _BEARER and self.is_token(given[len(_BEARER) :].strip())
 

@@ -129,7 +129,7 @@ class Pages:
             },
         )
         response = HTMLResponse(html, status)
-        if COOKIE not in request.cookies and "authorization" not in request.headers:
+        if COOKIE not in request.cookies and not self.access.has_bearer(request):
             set_cookie(request, response, visitor)
         return response
 
