@@ -287,7 +287,7 @@ async def test_every_answer_carries_the_headers(config: QueueConfig, path: str) 
             } <= policy  # fmt: skip
             assert "unsafe" not in answer.headers["content-security-policy"]
             assert answer.headers["x-content-type-options"] == "nosniff"
-            assert answer.headers["referrer-policy"] == "no-referrer"
+            assert answer.headers["referrer-policy"] == "same-origin"
             assert answer.headers["cache-control"] == "no-store"
 
 

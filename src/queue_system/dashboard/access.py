@@ -123,7 +123,8 @@ class Access:
 def is_same_origin(connection: HTTPConnection) -> bool:
     """Tell whether a browser sent this from a page of ours; what shows no origin at all is not taken for one.
 
-    Our pages send no referrer, so that a browser gives a form's origin as `null`; `Sec-Fetch-Site` tells then.
+    An origin of `null` is anybody's: `Sec-Fetch-Site` must speak for it, which browsers leave out on plain HTTP but for
+    loopback. There the origin alone tells; the referrer policy of our pages lets browsers name it.
     """
     site, origin = connection.headers.get("sec-fetch-site"), connection.headers.get("origin", "null")
     if site is not None and site != "same-origin":
