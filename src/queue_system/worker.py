@@ -22,7 +22,7 @@ from queue_system.errors import (
 )
 from queue_system.execution.callbacks import callback_data, callback_reference
 from queue_system.execution.delivery import Delivery
-from queue_system.execution.executor import Slot
+from queue_system.execution.executor import NEVER, Slot
 from queue_system.execution.settlement import Settler, Timing
 from queue_system.execution.stream import Stream
 from queue_system.execution.tally import Tally
@@ -192,7 +192,7 @@ class QueueWorker:
         slot, gate, clean = stream.executor.slots[worker_id], stream.fetcher.gate, contextvars.copy_context()
         while True:
             delivery = await gate.take()
-            slot.delivery, slot.noted = delivery, 0.0
+            slot.delivery, slot.noted = delivery, NEVER
             try:
                 await self._handle(stream, slot, delivery)
             except Exception as error:

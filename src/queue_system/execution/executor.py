@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
+import math
 import os
 import threading
 import time
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from queue_system.execution.forks import blind, leave_if_forked
 from queue_system.execution.processes import ProcessPool
@@ -25,6 +26,10 @@ Place = Literal["loop", "thread"] | Reference
 """Where a processor runs; the reference is how a child process finds it."""
 
 
+NEVER: Final = -math.inf
+"""Before all times of the monotonic clock, which may begin with the host."""
+
+
 class Slot:
     """One of the places at which operations run; it owns the task that awaits them."""
 
@@ -38,7 +43,7 @@ class Slot:
         self.deadline = float("inf")
         self.expired = False
         self.stopped = False
-        self.noted = 0.0
+        self.noted = NEVER
 
 
 class Executor:

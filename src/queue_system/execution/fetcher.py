@@ -14,7 +14,6 @@ from queue_system.broker.commands import MAX_ITEMS
 from queue_system.broker.contact import Contact
 from queue_system.broker.replies import Claimed, Pulse
 from queue_system.config import QueueConfig
-from queue_system.errors import QueueSystemError
 from queue_system.execution.delivery import Delivery
 from queue_system.execution.executor import Executor
 from queue_system.execution.gate import Gate
@@ -46,14 +45,13 @@ class Fetcher:
         self._transport = AioTransport(config.endpoint)
         self._lookahead = Lookahead(len(executor.slots))
         self._claims, self._registered, self._drained = True, False, False
-        self._next_due_ms = -1
+        self._next_due_ms, self._serial = -1, itertools.count(1)
         self._server_offset_ms = (time.time() - time.monotonic()) * 1000
         self._batch: Batch | None = None
         self._claim: Claim | None = None
         self._idle = IdleClaim(config, self._names, tally.tell_counts, self.gate.changed.set)
         self.contact = Contact()
         self._trouble = Trouble(config.log, config.outage, tally.tell_counts, self.contact)
-        self._serial = itertools.count(1)
 
     @property
     def incarnation(self) -> str:
@@ -131,7 +129,7 @@ class Fetcher:
                 await self.turn()
                 if self._trouble.over():
                     self._tally.tell_counts()
-            except QueueSystemError as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is: who fetches no more holds his lease for ever
                 self._tally.outage()
                 await self._trouble.wait(error)
                 self.gate.changed.set()
@@ -276,6 +274,7 @@ class Fetcher:
 
     def _claimed(self, claimed: Claimed | None, incarnation: str) -> None:
         if incarnation != self.incarnation:
+            self._drained = False  # one that waited was woken under a name that no longer counts
             return
         self._claim = None
         if claimed is None:
@@ -292,18 +291,19 @@ class Fetcher:
         self.holdings.claimed(claimed)
 
     def _take_in(self) -> None:
-        if self.holdings.take_in():
-            self.gate.wake()
+        try:
+            if self.holdings.take_in():
+                self.gate.wake()
+        except Exception:
+            self._transport.close()  # replies still to come would be read as those of the next turn
+            raise
 
     def _claim_when_woken(self, claim: Claim) -> None:
         incarnation = self.incarnation
 
         def answered(claimed: Claimed | None) -> None:
-            if incarnation == self.incarnation:
-                self._claimed(claimed, incarnation)
-                self._take_in()
-            else:
-                self._drained = False  # woken under a name that no longer counts: the main connection claims
+            self._claimed(claimed, incarnation)
+            self._take_in()
 
         def failed() -> None:
             self._drained = False

@@ -10,7 +10,6 @@ from queue_system.broker.contact import Contact
 from queue_system.broker.protocol import Command
 from queue_system.broker.replies import Claimed
 from queue_system.config import QueueConfig
-from queue_system.errors import QueueSystemError
 from queue_system.execution.trouble import Trouble
 
 
@@ -63,7 +62,7 @@ class IdleClaim:
             _, claimed = await self._transport.run(wait, claim, patience=block_s)
             self._trouble.over()
             answered(claimed)
-        except QueueSystemError as error:
+        except Exception as error:  # noqa: BLE001 - as in the turns
             failed()
             await self._trouble.wait(error)
         finally:

@@ -11,7 +11,7 @@ from queue_system.broker.protocol import pack
 from queue_system.errors import UnserializableError
 from queue_system.execution.delivery import Delivery
 from queue_system.model.entity import encode_entity
-from queue_system.model.operation import PHASE_FAILURE, PHASE_SUCCESS, change_item
+from queue_system.model.operation import PHASE_FAILURE, PHASE_SUCCESS, Operation, change_item
 from queue_system.model.record import encode_error, encode_letter, encode_record
 from queue_system.model.sealing import Sealing, signed_value
 from queue_system.model.verdict import Complete, Fail, Reject, Release, Retry, Verdict
@@ -162,9 +162,7 @@ class Settler:
             if problem:
                 changes["result_error"] = problem
             follow_up = self._follow_up(delivery, changes)
-        keeps, ttl_ms = self._keeps_results, self._ttl_ms
-        if operation.result_ttl is not None:
-            keeps, ttl_ms = _keeping(operation.result_ttl)
+        keeps, ttl_ms = self._kept(operation)
         record = self._record(b"succeeded", delivery, timing, body if keeps else b"")
         packed = _pack_complete(delivery, record, follow_up)
         return Settlement(delivery, "complete", packed, ttl_ms, follow_up, timing)
@@ -207,13 +205,17 @@ class Settler:
             changes = {"phase": PHASE_FAILURE, "error": error, "error_type": error_type}
             follow_up = self._follow_up(delivery, changes)
         status = b"failed" if verb == "fail" else b"rejected"
-        keeps, ttl_ms = self._keeps_results, self._ttl_ms
-        if operation.result_ttl is not None:
-            keeps, ttl_ms = _keeping(operation.result_ttl)
+        keeps, ttl_ms = self._kept(operation)
         record = self._record(status, delivery, timing, encode_error(error, error_type) if keeps else b"")
         operation_id = delivery.operation_id if operation.processor else ""
         packed = pack((delivery.token, operation_id, record, operation.deduplication_key, follow_up, letter))
         return Settlement(delivery, verb, packed, ttl_ms, follow_up, timing)
+
+    def _kept(self, operation: Operation) -> tuple[bool, int]:
+        """Whether the operation's record keeps its result, and its lifetime in ms."""
+        if operation.result_ttl is not None:
+            return _keeping(operation.result_ttl)
+        return self._keeps_results, self._ttl_ms
 
     def _follow_up(self, delivery: Delivery, changes: dict[str, object]) -> bytes:
         changes = {"operation_id": delivery.operation_id, **changes}

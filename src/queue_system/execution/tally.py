@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from queue_system.execution.settlement import Settlement
 from queue_system.metrics import MetricsRecorder, SettlementObserver, StructuredLogger
@@ -32,8 +32,7 @@ class Tally:
             self._metrics.add_many("processed", processed)
             self._metrics.add_samples("avg_process_time", duration_s * 1000, processed)
         self._metrics.update_success_rate()
-        for observer in self._observers:
-            observer.settled(settlements)
+        self._tell(lambda observer: observer.settled(settlements))
 
     def _count(self, settlement: Settlement) -> None:
         if settlement.verb == "reject":
@@ -62,12 +61,19 @@ class Tally:
     def lease_lost(self, operations: int) -> None:
         """Count deliveries whose settlement came too late."""
         self._metrics.add_many("lease_lost", operations)
-        for observer in self._observers:
-            observer.lease_lost(operations)
+        self._tell(lambda observer: observer.lease_lost(operations))
 
     def outage(self) -> None:
         """Count a turn that the server did not answer; an outage has one line a second, and that tells of the error."""
         self._metrics.hold("errors")
+
+    def _tell(self, what: Callable[[SettlementObserver], None]) -> None:
+        """Tell all observers; that one of them fails changes nothing for the operations."""
+        for observer in self._observers:
+            try:
+                what(observer)
+            except Exception as error:  # noqa: BLE001 - it is a stranger's
+                self._log.error("an observer of settlements failed", observer=type(observer).__name__, exc_info=error)
 
     def tell_counts(self) -> None:
         """Write what was counted and not told yet."""

@@ -38,7 +38,7 @@ class Trouble:
             self._log.info("server answers again", failures=failures)
         return told
 
-    async def wait(self, error: QueueSystemError) -> None:
+    async def wait(self, error: Exception) -> None:
         """Log what the throttle lets through, and wait before the next try; the first comes at once, unless denied."""
         self._failures += 1
         if self._throttle.ready():
@@ -51,11 +51,14 @@ class Trouble:
             steps = min(self._failures - 2, _MAX_STEPS)
             await asyncio.sleep(min(_LONGEST_WAIT_S, backoff_delay(steps, _SHORTEST_WAIT_S, _LONGEST_WAIT_S)))
 
-    def _tell(self, error: QueueSystemError) -> None:
+    def _tell(self, error: Exception) -> None:
         """Write the error and what was counted meanwhile in turn, so that both together are one line a second."""
         self._lines += 1
         if self._lines % 2 == 0:
             self._tell_counts()
             return
-        kind = type(error).__name__
-        self._log.error("server trouble: trying again", error_type=kind, error=str(error), failures=self._failures)
+        fields = {"error_type": type(error).__name__, "error": str(error), "failures": self._failures}
+        if isinstance(error, QueueSystemError):
+            self._log.error("server trouble: trying again", **fields)
+        else:
+            self._log.error("unexpected trouble: trying again", **fields, exc_info=error)

@@ -74,8 +74,8 @@ class Heartbeat(Duty):
         return self.interval_s
 
     def hold_s(self) -> float:
-        """Take part in the tries: the event loop may be blocked."""
-        return self.contact.wait_s()
+        """Take part in the tries, since the event loop may be blocked; not while there is nothing to beat for."""
+        return self.interval_s if self._holder.registered is None else self.contact.wait_s()
 
     def failed(self, error: QueueSystemError) -> float:
         """Try again soon: the lease runs on."""
