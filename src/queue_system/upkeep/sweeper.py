@@ -6,11 +6,10 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
-import msgspec
-
 from queue_system.broker.contact import Contact
 from queue_system.broker.server_check import findings, read_server
 from queue_system.config import QueueConfig
+from queue_system.model.letter import read_note
 from queue_system.upkeep.duty import Duty
 
 _INTERVAL_S = 1.5
@@ -73,7 +72,7 @@ class Sweeper(Duty):
         dropped = 0
         while not self.stopped.is_set():
             letters = run(commands.letters(dead_letters, -_PAGE, -1))
-            expired = [letter for letter in letters if _failed_at(letter) < oldest_kept]
+            expired = [letter for letter in letters if _failed_before(letter, oldest_kept)]
             if not expired:
                 break
             dropped += run(commands.trim(dead_letters, expired))
@@ -84,8 +83,6 @@ class Sweeper(Duty):
         return dropped
 
 
-def _failed_at(letter: bytes) -> float:
-    try:
-        return float(msgspec.json.decode(letter)["failed_at"])
-    except (ValueError, TypeError, KeyError, OverflowError, RecursionError, msgspec.MsgspecError):
-        return float("inf")
+def _failed_before(letter: bytes, moment: float) -> bool:
+    when = read_note(letter).when
+    return when is not None and when < moment
