@@ -247,13 +247,18 @@ async def test_the_server_in_the_event_loop_ends_when_cancelled_and_leaves_the_s
 
 
 @pytest.mark.parametrize(
-    "address, error", [("9200", ValueError), (":9200", ValueError), ("localhost:http", ValueError), (None, OSError)]
-)
+    "address, error",
+    [
+        ("9200", ValueError), (":9200", ValueError), ("localhost:http", ValueError), ("127.0.0.1:99999", ValueError),
+        ("127.0.0.1:\N{SUPERSCRIPT TWO}", ValueError), (None, OSError),
+    ],
+)  # fmt: skip
 def test_an_address_that_cannot_be_had_is_refused(
     address: str | None, error: type[Exception], make_config: MakeConfig
 ) -> None:
     app = create_app(make_config(), None)
-    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(error):
+    told = "is no address" if address else "in use"
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(error, match=told):
         ProbeServer(app, address or f"127.0.0.1:{taken.getsockname()[1]}")
 
 

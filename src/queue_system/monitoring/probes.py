@@ -37,6 +37,7 @@ T = TypeVar("T")
 Health = Callable[[], Sequence[WorkerHealth]]
 _NO_STORE: Final = {"Cache-Control": "no-store"}
 _STOP_WITHIN_S: Final = 5.0
+_HIGHEST_PORT: Final = 65535
 
 
 class _Probes:
@@ -161,7 +162,7 @@ def _server(app: Starlette) -> _Server:
 
 def _listen(address: str) -> socket.socket:
     host, colon, port = address.rpartition(":")
-    if not colon or not host or not port.isdigit():
+    if not colon or not host or not port.isdecimal() or int(port) > _HIGHEST_PORT:
         raise ValueError(f"{address!r} is no address; use HOST:PORT, such as 127.0.0.1:9200")
     host = host.removeprefix("[").removesuffix("]")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
