@@ -23,8 +23,13 @@ def pretty_json(value: Any) -> Text:
 
 
 def moment(unix_s: float | None) -> str:
-    """Return a time in the local zone, or a dash."""
-    return "-" if unix_s is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(unix_s))
+    """Return a time in the local zone, its number where no calendar holds it, or a dash."""
+    if unix_s is None:
+        return "-"
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(unix_s))
+    except (ValueError, OverflowError, OSError):
+        return f"{unix_s:g}"
 
 
 def span(seconds: float) -> str:

@@ -76,7 +76,12 @@ class Note(msgspec.Struct):
     def when(self) -> float | None:
         """When it failed, in Unix seconds, if it tells."""
         at = self.failed_at
-        return float(at) if isinstance(at, int | float) and not isinstance(at, bool) else None
+        if not isinstance(at, int | float) or isinstance(at, bool):
+            return None
+        try:
+            return float(at)
+        except OverflowError:  # JSON's integers have no limit
+            return None
 
 
 _decode_note = msgspec.json.Decoder(Note).decode

@@ -91,6 +91,11 @@ def test_what_is_no_letter_of_ours_is_shown_and_not_retried(letter: bytes) -> No
     assert (read.raw, read.retryable) == (letter, False)
 
 
+def test_a_time_that_is_no_float_is_none() -> None:
+    letter = b'{"queue":"high:mails","processor":"p","failed_at":%b}' % (b"9" * 400)
+    assert read_letter(letter, "failures", None, MOST).failed_at is None
+
+
 @given(st.dictionaries(st.sampled_from(MEMBERS), json_values) | json_values)
 def test_any_json_is_read(value: Any) -> None:
     letter = json.dumps(value).encode()
