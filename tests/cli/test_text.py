@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import io
-import json
 
 import pytest
 from rich.console import Console
 
-from queue_system import QueueManager
-from queue_system.cli.text import count, plain, pretty_json, span
+from queue_system import QueueManager, QueueRetryConfig, QueueWorker
+from queue_system.cli.text import count, moment, plain, pretty_json, span
 from tests.cli.support import RunCli
 from tests.support.hostile_texts import CORPUS
 
@@ -35,12 +34,30 @@ def test_markup_and_emoji_are_shown_as_they_are() -> None:
 
 
 @pytest.mark.parametrize("text", [MARKUP, *CORPUS.values()])
-def test_a_hostile_operation_is_shown_harmlessly(cli: RunCli, queue: QueueManager, text: str) -> None:
+async def test_a_hostile_operation_is_shown_harmlessly(
+    cli: RunCli, queue: QueueManager, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
     """Every command that shows what somebody else has written escapes it, as text and as JSON."""
-    queue.config.registry.register(lambda entity: None, "work", "shop")
-    entity = text.encode("utf-8", "replace").decode()
-    queue.enqueue({"text": entity}, "shop.work", operation_id="hostile")
-    for arguments in (["operation", "show", "hostile"], ["status"]):
+    hostile = text.encode("utf-8", "replace").decode()
+
+    def fail(entity: object) -> None:
+        raise ValueError(text)
+
+    queue.config.registry.register(fail, "fail", "shop")
+    queue.config.registry.register(lambda entity: {hostile: [hostile]}, "work", "shop")
+    once = QueueRetryConfig(max_attempts=1)
+    queue.enqueue({}, "shop.fail", operation_id="failed", retry_config=once)
+    queue.enqueue({}, "shop.work", operation_id="succeeded")
+    host = hostile.replace("\n", "").replace("\t", "")  # in a record these two end the worker's name
+    monkeypatch.setattr("socket.gethostname", lambda: host)
+    worker = QueueWorker(queue.config)
+    await worker.start()
+    for operation_id in ("failed", "succeeded"):
+        record = await queue.await_for(operation_id, timeout=10)
+        assert record.status == operation_id
+        assert host in str(record.worker)
+    await worker.stop()
+    for arguments in (["operation", "show", "failed"], ["operation", "show", "succeeded"], ["status"]):
         for extra in ([], ["--json"]):
             answer = cli(*arguments, *extra)
             assert answer.code == 0
@@ -58,4 +75,9 @@ def test_lengths_of_time_and_counts_are_readable() -> None:
     told = [span(s) for s in (0.0005, 0.25, 3.25, 59.94, 60, 3661, 90_000)]
     assert told == ["500 µs", "250 ms", "3.25 s", "59.9 s", "1 min", "1 h 1 min", "1 d 1 h"]
     assert [count(n, "item") for n in (0, 1, 1200)] == ["0 items", "1 item", "1,200 items"]
-    assert json.loads(json.dumps(count(1, "item"))) == "1 item"
+
+
+@pytest.mark.parametrize("unix_s", [1e20, -1e20, 1e300, float("inf"), float("nan")])
+def test_a_time_that_no_calendar_holds_is_shown_as_its_number(unix_s: float) -> None:
+    assert moment(unix_s) == f"{unix_s:g}"
+    assert moment(None) == "-"
