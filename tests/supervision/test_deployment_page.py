@@ -1,4 +1,4 @@
-"""docs/deployment.md: its programs run, and its files say what the worker needs."""
+"""docs/deployment.md: its programs run; its files, and the pod of docs/monitoring.md, say what the worker needs."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ from tests.supervision.support import ROOT, Bench
 
 PAGE = (ROOT / "docs/deployment.md").read_text(encoding="utf-8")
 CONFIG = 'import os\nfrom queue_system import QueueConfig\nconfig = QueueConfig(queue_prefix=os.environ["PREFIX"])\n'
+MONITORING = (ROOT / "docs/monitoring.md").read_text(encoding="utf-8")
 LEAVES_WITHIN_S = WorkerSettings().grace + supervisor._MARGIN_S
 
 
-def blocks(language: str) -> list[str]:
+def blocks(language: str, page: str = PAGE) -> list[str]:
     """The page's code blocks in a language."""
-    return re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
+    return re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL)
 
 
 def test_the_programs_run_as_they_stand(bench: Bench, tmp_path: Path) -> None:
@@ -55,15 +56,23 @@ def test_the_unit_of_systemd_leaves_the_worker_its_grace() -> None:
     assert int(service["TimeoutStopSec"]) > LEAVES_WITHIN_S
 
 
-def test_the_manifest_leaves_the_worker_its_grace_and_probes_what_there_is() -> None:
-    spec: Any = yaml.safe_load(blocks("yaml")[0])["spec"]["template"]["spec"]
+@pytest.mark.parametrize(
+    "spec",
+    [yaml.safe_load(blocks("yaml")[0])["spec"]["template"]["spec"], yaml.safe_load(blocks("yaml", MONITORING)[0])],
+    ids=["deployment", "monitoring"],
+)
+def test_a_manifest_leaves_the_worker_its_grace_and_probes_what_there_is(spec: Any) -> None:
+    """Only a server that is away makes /readyz fail, so no probe that ends a container may ask for it."""
     assert spec["terminationGracePeriodSeconds"] > LEAVES_WITHIN_S
     (container,) = spec["containers"]
     routes = {route.path for route in create_app(app.config, list).routes}  # type: ignore[attr-defined]
-    probes = [container[f"{kind}Probe"]["httpGet"] for kind in ("startup", "liveness", "readiness")]
-    assert {probe["path"] for probe in probes} <= routes
+    startup, liveness, readiness = (
+        container[f"{kind}Probe"]["httpGet"] for kind in ("startup", "liveness", "readiness")
+    )
+    assert (startup["path"], liveness["path"], readiness["path"]) == ("/livez", "/livez", "/readyz")
+    assert {"/livez", "/readyz"} <= routes
     port = container["args"][container["args"].index("--http") + 1].rpartition(":")[2]
-    assert {probe["port"] for probe in probes} == {container["ports"][0]["name"]}
+    assert {probe["port"] for probe in (startup, liveness, readiness)} == {container["ports"][0]["name"]}
     assert int(port) == container["ports"][0]["containerPort"]
 
 
