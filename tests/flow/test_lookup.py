@@ -24,6 +24,10 @@ from tests.flow.support import Inbox, MakeConfig, running
 from tests.support.logs import LineLogger
 from tests.support.waiting import eventually
 
+LOOKS_AGAIN_S = 5.0
+"""After how long a waiter looks by itself, where `connection_timeout` does not end its reads before."""
+BLOCKING = {"connection_timeout": 60.0}
+
 gates: dict[str, asyncio.Event] = {}
 
 
@@ -96,39 +100,56 @@ async def test_a_name_that_leads_nowhere_is_a_system_error(config: QueueConfig, 
     assert (record.status, record.error_type) == ("system_error", "UnresolvableNameError")
 
 
-async def test_every_waiter_is_woken(config: QueueConfig, queue: QueueManager, gate: asyncio.Event) -> None:
+async def test_every_waiter_is_woken(make_config: MakeConfig, gate: asyncio.Event) -> None:
+    config = make_config(**BLOCKING)
+    queue = QueueManager(config)
     operation_id = queue.enqueue({"gate": "g"}, pass_gate)["operation_id"]
+    started = time.monotonic()
     async with running(QueueWorker(config)):
-        waiters = [asyncio.create_task(queue.await_for(operation_id, timeout=10)) for _ in range(20)]
-        waiters += [asyncio.create_task(asyncio.to_thread(queue.wait_for, operation_id, 10)) for _ in range(3)]
+        waiters = [asyncio.create_task(queue.await_for(operation_id, timeout=30)) for _ in range(20)]
+        waiters += [asyncio.create_task(asyncio.to_thread(queue.wait_for, operation_id, 30)) for _ in range(3)]
         await eventually(lambda: _status(queue, operation_id) == "running", "the operation is noted as running")
         gate.set()
         records = await asyncio.gather(*waiters)
+        assert time.monotonic() - started < LOOKS_AGAIN_S - 1, "they looked by themselves"
     assert [record.status for record in records] == ["succeeded"] * 23
 
 
-async def test_a_waiter_is_woken_and_does_not_poll(
-    make_config: MakeConfig, client: redis.Redis, gate: asyncio.Event, prefix: str
+async def test_a_waiter_does_not_poll(make_config: MakeConfig, client: redis.Redis, gate: asyncio.Event) -> None:
+    """While nothing changes and no worker runs, it sends nothing at all."""
+    queue = QueueManager(make_config(**BLOCKING))
+    operation_id = queue.enqueue({"gate": "g"}, pass_gate)["operation_id"]
+    waiter = asyncio.create_task(queue.await_for(operation_id, timeout=30))
+    await eventually(lambda: client.info("clients")["blocked_clients"], "the waiter blocks")
+    before = _calls(client, "xread"), _calls(client, "evalsha")
+    await asyncio.sleep(1.0)
+    assert (_calls(client, "xread"), _calls(client, "evalsha")) == before
+    assert not waiter.done()
+    queue.purge_queue("pass_gate")
+    with pytest.raises(UnknownOperationError):
+        await waiter
+
+
+async def test_a_waiter_is_woken_by_few_reads(
+    make_config: MakeConfig, client: redis.Redis, gate: asyncio.Event
 ) -> None:
-    config = make_config(connection_timeout=60.0)  # so that one blocking read lasts longer than the test
+    config = make_config(**BLOCKING)
     queue = QueueManager(config)
     operation_id = queue.enqueue({"gate": "g"}, pass_gate)["operation_id"]
     async with running(QueueWorker(config)):
         waiter = asyncio.create_task(queue.await_for(operation_id, timeout=30))
-        await eventually(lambda: _status(queue, operation_id) == "running", "the operation is noted as running")
-        await asyncio.sleep(0.1)  # the waiter blocks again after it was told of that
-        before = _reads(client)
-        gate.set()
         started = time.monotonic()
+        await eventually(lambda: _status(queue, operation_id) == "running", "the operation is noted as running")
+        before = _calls(client, "xread")
+        gate.set()
         await waiter
-        assert time.monotonic() - started < 4  # a blocking read alone would last 5 s
-        assert _reads(client) - before <= 2
-    assert client.zcard(f"{prefix}waiters") == 0 or client.zscore(f"{prefix}waiters", operation_id) is not None
+        assert time.monotonic() - started < LOOKS_AGAIN_S - 1, "it looked by itself"
+        assert _calls(client, "xread") - before <= 2  # the one that told of the start, and the one of the end
 
 
-def _reads(client: redis.Redis) -> int:
+def _calls(client: redis.Redis, command: str) -> int:
     stats: Any = client.info("commandstats")
-    return int(stats.get("cmdstat_xread", {"calls": 0})["calls"])
+    return int(stats.get(f"cmdstat_{command}", {"calls": 0})["calls"])
 
 
 async def test_waiting_ends_with_an_error_at_its_time_limit_and_the_operation_goes_on(
@@ -153,13 +174,16 @@ def test_nothing_known_is_none_to_a_look_and_an_error_to_a_wait(queue: QueueMana
         queue.wait_for("never-heard-of")
 
 
-async def test_a_purge_ends_the_wait(queue: QueueManager) -> None:
+async def test_a_purge_ends_the_wait(make_config: MakeConfig, client: redis.Redis, prefix: str) -> None:
+    queue = QueueManager(make_config(**BLOCKING))
     operation_id = queue.enqueue({}, echo)["operation_id"]
-    waiter = asyncio.create_task(queue.await_for(operation_id, timeout=10))
-    await asyncio.sleep(0.1)
+    started = time.monotonic()
+    waiter = asyncio.create_task(queue.await_for(operation_id, timeout=30))
+    await eventually(lambda: client.zcard(f"{prefix}waiters"), "the wait is noted")
     assert await queue.apurge_queue("echo") == 1
     with pytest.raises(UnknownOperationError):
         await waiter
+    assert time.monotonic() - started < LOOKS_AGAIN_S - 1, "it looked by itself"
 
 
 async def test_a_record_is_kept_as_long_as_the_operation_asks_for(
