@@ -38,8 +38,11 @@ From: TypeAlias = Annotated[
 Ids: TypeAlias = Annotated[
     list[str] | None, typer.Argument(metavar="[LETTER_ID]...", help="Ids, as `list` shows them.")
 ]
-All: TypeAlias = Annotated[bool, typer.Option("--all", help="All of the source.")]
 Age: TypeAlias = float | None
+
+
+def _all(verb: str) -> Any:
+    return typer.Option("--all", envvar=f"QUEUE_SYSTEM_DEAD_LETTERS_{verb}_ALL", help="All of the source.")
 
 
 def _option(help_text: str, **settings: Any) -> Any:
@@ -103,7 +106,12 @@ def show(
 
 
 def retry(
-    session: Session, which: Which, letter_ids: Ids = None, *, source: From = Source.FAILURES, all_letters: All = False
+    session: Session,
+    which: Which,
+    letter_ids: Ids = None,
+    *,
+    source: From = Source.FAILURES,
+    all_letters: Annotated[bool, _all("RETRY")] = False,
 ) -> None:
     """Put dead letters back into their queues, their attempts reset. Name ids, a filter, or --all."""
     _check_named(letter_ids, which, all_letters=all_letters)
@@ -121,7 +129,7 @@ def drop(
     letter_ids: Ids = None,
     *,
     source: From = Source.FAILURES,
-    all_letters: All = False,
+    all_letters: Annotated[bool, _all("DROP")] = False,
     yes: Yes = False,
 ) -> None:
     """Delete dead letters for good. Name ids, a filter, or --all."""
