@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -21,30 +23,29 @@ EXAMPLES = ROOT / "examples"
 
 @contextlib.contextmanager
 def program(
-    *arguments: str, cwd: Path, server: OwnServer, variables: Mapping[str, str] | None = None
-) -> Iterator[subprocess.Popen[str]]:
-    """A Python program whose queue is on `server`; ended by SIGTERM, and it must end in order."""
+    *arguments: str, cwd: Path, server: OwnServer, variables: Mapping[str, str] | None = None, code: int = 0
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A Python program whose queue is on `server`; ended by SIGTERM, it must leave with `code`."""
     environment = {**os.environ, "PYTHONPATH": str(SRC), "QUEUE_SYSTEM_REDIS_URL": server.url, **(variables or {})}
-    process = subprocess.Popen(
-        [sys.executable, *arguments],
-        cwd=cwd,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    try:
-        yield process
-        process.terminate()
-        process.wait(10)
-    finally:
-        process.kill()
-        output, _ = process.communicate()
-        print(output)  # noqa: T201 - pytest shows it when a test fails
+    with (
+        tempfile.TemporaryFile() as output,
+        subprocess.Popen(
+            [sys.executable, *arguments], cwd=cwd, env=environment, stdout=output, stderr=subprocess.STDOUT
+        ) as process,
+    ):
+        try:
+            yield process
+            process.terminate()
+            assert process.wait(10) == code
+        finally:
+            process.kill()
+            process.wait()
+            output.seek(0)
+            print(output.read().decode())  # noqa: T201 - pytest shows it when a test fails
 
 
 @contextlib.contextmanager
-def worker(target: str, cwd: Path, server: OwnServer, **variables: str) -> Iterator[subprocess.Popen[str]]:
+def worker(target: str, cwd: Path, server: OwnServer, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
     """A worker process of the configuration `module:name`."""
     with program("-m", "queue_system", "worker", target, cwd=cwd, server=server, variables=variables) as process:
         yield process
@@ -54,8 +55,11 @@ def worker(target: str, cwd: Path, server: OwnServer, **variables: str) -> Itera
 def serving(
     *arguments: str, port: int, cwd: Path, server: OwnServer, variables: Mapping[str, str] | None = None
 ) -> Iterator[httpx.Client]:
-    """A program that serves HTTP on a port of 127.0.0.1, and a client for it."""
-    with program(*arguments, cwd=cwd, server=server, variables=variables) as process:
+    """A program that serves HTTP on a port of 127.0.0.1, and a client for it.
+
+    Uvicorn raises the signal again once it has shut down; the servers of Flask and Django leave it to the system.
+    """
+    with program(*arguments, cwd=cwd, server=server, variables=variables, code=-signal.SIGTERM) as process:
         wait_until(lambda: process.poll() is not None or _listens(port), "the service listens")
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=15) as client:
             yield client
