@@ -203,6 +203,23 @@ async def test_orphans_are_found_and_the_advice_saves_them(patient: Patient, adm
             await eventually(lambda: len(ran) == 2, "both operations ran")
 
 
+def test_a_squatted_key_of_the_workers_is_found_and_ends_no_examination(patient: Patient, admin: redis.Redis) -> None:
+    admin.set("queue:workers", "squatter")
+    checks = patient.checks()
+    assert len(checks) == 11
+    assert checks["orphans"]["level"] == checks["workers"]["level"] == checks["stuck_leases"]["level"] == "fail"
+    assert checks["orphans"]["details"] == {"wrong_type": {"queue:workers": "string"}}
+    assert checks["orphans"]["advice"] == "RENAME those keys away"
+    admin.rename("queue:workers", "away")
+    assert patient.checks()["orphans"]["level"] == "ok"
+
+
+def test_a_lease_that_no_float_holds_ends_no_examination(patient: Patient, admin: redis.Redis) -> None:
+    admin.hset("queue:workers", "stranger", "1:" + "9" * 400)
+    workers = patient.checks()["workers"]
+    assert (workers["level"], [each["lease_s"] for each in workers["details"]["workers"]]) == ("fail", [0.0])
+
+
 async def test_dead_letters_are_counted(patient: Patient) -> None:
     with configured(patient.server, max_dead_letters=3) as config:
         config.register_callback(lambda entity: 1 / 0, "work", "shop")

@@ -6,6 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+DEAD: Final = "dead:"
+"""What the name of an incarnation begins with while others take over what it held."""
+
 _LONGEST_NUMBER: Final = 20  # digits of a 64-bit number
 
 
@@ -138,6 +141,12 @@ def parse_time(reply: Any) -> float:
 def parse_setting(reply: Any) -> dict[str, str]:
     """Read settings."""
     return {name.decode(): value.decode(errors="replace") for name, value in _pairs(reply)}
+
+
+def lease_s(entry: bytes, untold: float) -> float:
+    """Read the lease in an incarnation's entry, or return `untold` where the entry, which anybody writes, has none."""
+    lease_ms = entry.partition(b":")[2]
+    return int(lease_ms) / 1000 if _is_number(lease_ms) else untold
 
 
 def _is_number(text: bytes) -> bool:

@@ -6,11 +6,11 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final
 
+from queue_system.broker.replies import DEAD, lease_s
 from queue_system.cli.checks import Examination, Level, Look, Result
 from queue_system.cli.text import count, span
 from queue_system.config import QueueConfig
 
-DEAD: Final = "dead:"
 _BEATS_PER_LEASE: Final = 4
 _PATIENCE: Final = 1.5  # beats
 _LONGEST_WATCH_S: Final = 10.0
@@ -84,5 +84,4 @@ def stuck_leases(exam: Examination) -> Result:
 
 
 def _lease_s(entry: bytes) -> float:
-    _, _, lease_ms = entry.partition(b":")
-    return int(lease_ms) / 1000 if lease_ms.isdigit() else 0.0
+    return lease_s(entry, 0.0)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from queue_system.broker.diagnostics import key_length, key_page, key_type
+from queue_system.broker.replies import DEAD
 from queue_system.cli.checks import Examination, Level, Result
 from queue_system.cli.text import count
 from queue_system.model.keys import PRIORITIES, split_queue
@@ -40,6 +41,8 @@ def orphans(exam: Examination) -> Result:
         details["wrong_type"] = wrong
         problems.append("of a foreign type: " + ", ".join(f"{key} ({kind})" for key, kind in wrong.items()))
         advice.append("RENAME those keys away")
+        if exam.config.keys.workers in wrong:  # without it nobody can tell whose operations are lost
+            return Result(Level.FAIL, problems[0], advice[0], details)
     lists = [key for key, kind, _ in found if kind == "list" and split_queue(key.removeprefix(prefix).encode())]
     if unseen := {key: exam.run(key_length("list", key)) for key in lists if key not in exam.status}:
         details["unregistered"] = unseen
@@ -48,7 +51,7 @@ def orphans(exam: Examination) -> Result:
     if lost := _held_by_nobody(exam, [key for key, kind, _ in found if kind == "hash"]):
         details["held_by_nobody"] = lost
         problems.append(f"{count(sum(lost.values()), 'operation')} held by workers that are not registered")
-        fields = " ".join(f"dead:{name} 0:1000" for name in lost)
+        fields = " ".join(f"{DEAD}{name} 0:1000" for name in lost)
         advice.append(f"HSET {prefix}workers {fields} lets the workers take them over")
     if problems:
         return Result(Level.FAIL, "; ".join(problems), "; ".join(advice), details)
@@ -82,7 +85,7 @@ def _held_by_nobody(exam: Examination, hashes: Sequence[str]) -> dict[str, int]:
     start = exam.config.keys.inflight("")
     entries = exam.look().entries
     names = [key.removeprefix(start) for key in hashes if key.startswith(start)]
-    lost = [name for name in names if name not in entries and f"dead:{name}" not in entries]
+    lost = [name for name in names if name not in entries and f"{DEAD}{name}" not in entries]
     held = {name: len(exam.run(exam.config.commands.tokens(name))) for name in lost}
     return {name: tokens for name, tokens in held.items() if tokens}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
 from enum import StrEnum
 from typing import Annotated, Final
@@ -17,7 +16,7 @@ from queue_system.cli.checks import Check, Examination, Level, Result, examine
 from queue_system.cli.exits import ExitCode
 from queue_system.cli.session import Session, command
 from queue_system.cli.text import plain
-from queue_system.errors import AccessDeniedError
+from queue_system.errors import ServerError, ServerUnreachableError
 
 CHECKS: Final[tuple[tuple[str, Check], ...]] = (
     ("server", checks_server.server),
@@ -56,8 +55,12 @@ def doctor(
 ) -> None:
     """Examine server, workers and keys. The exit code is 1 if a check fails; warnings leave it 0."""
     examination = Examination(session.config, None if role is None else role.value)
-    with contextlib.suppress(AccessDeniedError):
+    try:
         _ = examination.first_look  # as early as can be: the checks of workers compare with it
+    except ServerUnreachableError:
+        raise
+    except ServerError:
+        pass  # the checks that need it tell why
     results: list[tuple[str, Result]] = []
     with session.output.progress("examining", len(CHECKS)) as advance:
         for result in examine(examination, CHECKS):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+from queue_system.broker.replies import DEAD, lease_s
 from queue_system.config import SERVER_BREAKER, QueueConfig
 from queue_system.errors import AccessDeniedError
 from queue_system.monitoring.fleet import FleetFigures, QueueFigures, read_fleet
@@ -18,9 +19,6 @@ __all__ = ["MOST_WORKERS", "NOTHING", "Figures", "QueueFigures", "WorkerFigures"
 
 MOST_WORKERS: Final = 200
 """Of how many workers the dashboard tells what each holds."""
-
-_DEAD: Final = "dead:"
-_LONGEST_NUMBER: Final = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +32,12 @@ class WorkerFigures:
     @property
     def dead(self) -> bool:
         """Whether it is being reclaimed."""
-        return self.incarnation.startswith(_DEAD)
+        return self.incarnation.startswith(DEAD)
 
     @property
     def name(self) -> str:
         """The random part of the incarnation."""
-        return self.incarnation.removeprefix(_DEAD).partition("@")[0]
+        return self.incarnation.removeprefix(DEAD).partition("@")[0]
 
     @property
     def place(self) -> str:
@@ -49,8 +47,7 @@ class WorkerFigures:
     @property
     def lease_s(self) -> float:
         """How long it may be silent; not finite where the entry does not tell."""
-        _, _, lease_ms = self.entry.partition(b":")
-        return int(lease_ms) / 1000 if lease_ms.isdigit() and len(lease_ms) <= _LONGEST_NUMBER else math.inf
+        return lease_s(self.entry, math.inf)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +94,11 @@ def _read_workers(config: QueueConfig, *, holdings: bool) -> tuple[WorkerFigures
         (entries,) = run((commands.incarnations(),))
     except AccessDeniedError:
         return None
-    names = sorted(entries, key=lambda name: (name.startswith(_DEAD), name.partition("@")[2], name))
+    names = sorted(entries, key=lambda name: (name.startswith(DEAD), name.partition("@")[2], name))
     holds: dict[str, int] = {}
     if holdings and names:
         looked = names[:MOST_WORKERS]
         with contextlib.suppress(AccessDeniedError):
-            tokens = run([commands.tokens(name.removeprefix(_DEAD)) for name in looked])
+            tokens = run([commands.tokens(name.removeprefix(DEAD)) for name in looked])
             holds = {name: len(held) for name, held in zip(looked, tokens, strict=True)}
     return tuple(WorkerFigures(name, entries[name], holds.get(name)) for name in names)

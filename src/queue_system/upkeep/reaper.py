@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from queue_system.broker.commands import Move
 from queue_system.broker.contact import Contact
+from queue_system.broker.replies import DEAD
 from queue_system.config import QueueConfig
 from queue_system.errors import QueueSystemError, UndecodableItemError
 from queue_system.model.keys import split_queue
@@ -24,7 +25,6 @@ _OWN_SILENCE = 0.6
 _WATCH_FIRST = 1.5
 _WATCH_LEASES = 10
 _CHUNK = 100
-_DEAD = "dead:"
 _POISON = "WorkerDied"
 
 
@@ -73,8 +73,8 @@ class Reaper(Duty):
         if not self._beats(entries.get(self._own(), b""), now, answered):
             self._seen.clear()  # reads are answered, but writes are not: everybody seems silent
         for incarnation, entry in entries.items():
-            if incarnation.startswith(_DEAD):
-                self._take_over(incarnation.removeprefix(_DEAD))
+            if incarnation.startswith(DEAD):
+                self._take_over(incarnation.removeprefix(DEAD))
             elif incarnation != self._own() and self._is_silent(incarnation, entry, now, answered):
                 if self._config.transport.run(self._config.commands.mark(incarnation, entry)):
                     self.log.warning("a worker died: its operations run again", incarnation=incarnation)
