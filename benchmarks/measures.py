@@ -97,8 +97,8 @@ def enqueue(bench: Bench, role: str, seconds: float) -> Figures | None:
 def in_turn(bench: Bench, bare: Bench, wake: Bench, observed: Bench, seconds: float) -> Figures | None:
     """Measure in turn with the floor, and return the ratios: a noisy moment slows both.
 
-    `send` and `batch` are rates against those of `bare`, `p50` and `p99` latencies against the p50 of `wake`;
-    `observed` is the rate of a drain with metrics and logs on against that of one without.
+    `send` and `batch` are rates against those of `bare`, `p50` and `p99` latencies against the p50 of `wake`, `tail` is
+    the p99 against its p99; `observed` is the rate of a drain with metrics and logs on against that of one without.
     """
     figures: Figures = {}
     for role in ("send", "batch"):
@@ -108,6 +108,7 @@ def in_turn(bench: Bench, bare: Bench, wake: Bench, observed: Bench, seconds: fl
         figures[role] = ours["rate"] / floor["rate"]
     woken, started = latency(wake), latency(bench)
     figures |= {part: started[f"{part}_ms"] / woken["p50_ms"] for part in ("p50", "p99")}
+    figures["tail"] = started["p99_ms"] / woken["p99_ms"]
     without, on = (drain(each, _OBSERVED_JOBS, sync=False) for each in (bench, observed))
     return figures | {"observed": on["rate"] / without["rate"]}
 

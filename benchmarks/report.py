@@ -123,6 +123,7 @@ def _ratios(suite: Suite) -> Iterator[str]:
             ("`enqueue_batch`", "batch"),
             ("latency p50", "p50"),
             ("latency p99", "p99"),
+            ("latency p99 against p99", "tail"),
             ("drain, observed", "observed"),
         )
         yield from _table(
