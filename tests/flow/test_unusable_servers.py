@@ -9,6 +9,7 @@ import socketserver
 import threading
 import traceback
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -26,7 +27,7 @@ from queue_system import (
 )
 from queue_system.upkeep.heartbeat import Heartbeat
 from tests.support.logs import LineLogger
-from tests.support.servers import StartServer
+from tests.support.servers import OwnServer, StartServer
 from tests.support.waiting import eventually
 
 SECRET = "hunter2"
@@ -276,6 +277,75 @@ def test_a_server_that_quotes_the_password_does_not_bring_it_into_a_message(serv
             QueueManager(config).enqueue({}, process)
         assert SECRET not in str(caught.value)
         assert SECRET not in repr(config.logger.lines)
+
+
+class Provider(redis.CredentialProvider):
+    """A credential provider of the user's that can be made to fail a few times."""
+
+    def __init__(self) -> None:
+        self.failures = 0
+        self.failed = 0
+
+    def get_credentials(self) -> tuple[str, str]:
+        if self.failures > 0:
+            self.failures -= 1
+            self.failed += 1
+            raise LookupError(f"no token; password={SECRET}")
+        return "default", SECRET
+
+
+@contextlib.contextmanager
+def provided(server: OwnServer, provider: Provider, **settings: Any) -> Iterator[QueueConfig]:
+    with contextlib.closing(
+        redis.Redis.from_url(f"unix://{server.socket_path}", credential_provider=provider)
+    ) as client:
+        config = QueueConfig(redis_client=client, logger=LineLogger(), **settings)
+        try:
+            yield config
+        finally:
+            config.transport.close()
+
+
+async def test_a_credential_provider_that_fails_is_a_typed_error_and_is_asked_again(start_server: StartServer) -> None:
+    provider = Provider()
+    with provided(start_server(requirepass=SECRET), provider, max_connection_retries=0) as config:
+        queue = QueueManager(config)
+        provider.failures = 2
+        with pytest.raises(ServerUnreachableError, match="no token") as caught:
+            queue.enqueue({}, process)
+        assert SECRET not in told(caught.value, config.logger)
+        with pytest.raises(ServerUnreachableError, match="no token") as caught:
+            await queue.aenqueue({}, process)
+        assert SECRET not in told(caught.value, config.logger)
+        queue.enqueue({}, process)
+        await queue.aenqueue({}, process)
+        assert queue.get_queue_status()["total_items"] == 2
+        await config.aclose()
+
+
+def has_processed(config: QueueConfig, count: int) -> bool:
+    return bool(config.get_metrics().get("processed", 0) == count)
+
+
+@pytest.mark.timeout(20)
+async def test_a_worker_outlives_a_credential_provider_that_fails(start_server: StartServer) -> None:
+    server = start_server(requirepass=SECRET)
+    provider = Provider()
+    provider.failures = 1
+    with provided(server, provider) as config, provided(server, Provider()) as other:
+        worker = QueueWorker(config)
+        await worker.start()
+        try:
+            QueueManager(other).enqueue({"n": 1}, process)
+            await eventually(partial(has_processed, config, 1), "the first is processed", 5.0)
+            provider.failures = 2
+            with contextlib.closing(server.client()) as client:
+                client.client_kill_filter(_type="normal", skipme=True)
+            QueueManager(other).enqueue({"n": 2}, process)
+            await eventually(partial(has_processed, config, 2), "the second is processed", 5.0)
+        finally:
+            await worker.stop()
+        assert provider.failed == 3
 
 
 def test_a_foreign_type_under_the_prefix_is_a_typed_error_and_nothing_is_written(

@@ -145,8 +145,14 @@ class Endpoint:
             return f"sentinel service {redact(str(service))}"
         return f"redis://{kwargs.get('host', 'localhost')}:{kwargs.get('port', 6379)}/{kwargs.get('db', 0) or 0}"
 
+    @property
+    def read_limit_s(self) -> float:
+        """After how long a silence, in s, each transport's connection gives up; what blocks must end before."""
+        own = self.pool.connection_kwargs.get("socket_timeout")
+        return min(own, self.timeout) if own else self.timeout
+
     def connect(self) -> SyncConnection:
-        """Open a blocking connection; raises what redis-py raises."""
+        """Open a blocking connection; raises what redis-py raises, an error of the user's code as ConnectionError."""
         if self.prepare is not None:
             self.prepare()
         kind = self.pool.connection_class
@@ -154,14 +160,26 @@ class Endpoint:
         if hasattr(self.pool, "service_name"):
             settings["connection_pool"] = self.pool
         connection: AbstractConnection = kind(**settings, retry=Retry(NoBackoff(), 0))
-        connection.connect()
+        try:
+            connection.connect()
+        except Exception as error:
+            connection.disconnect()  # redis-py does so after errors of its own only
+            if isinstance(error, redis.RedisError | OSError):
+                raise
+            raise _of_the_application(error) from error
         connected: Any = connection._sock  # noqa: SLF001 - redis-py gives no other way
         return SyncConnection(connection, SyncWire(connected))
 
     async def connect_aio(self) -> AioWire:
-        """Open an asyncio connection with the same settings; raises what redis-py raises."""
+        """Open an asyncio connection with the same settings; raises what `connect` raises."""
         connection = await in_daemon_thread(self._aio_connection) if self._blocks else self._aio_connection()
-        await connection.connect()
+        try:
+            await connection.connect()
+        except Exception as error:
+            await connection.disconnect(nowait=True)
+            if isinstance(error, redis.RedisError | OSError):
+                raise
+            raise _of_the_application(error) from error
         # From here on the wire owns the transport; redis-py must not close or miss it.
         writer, connection._writer, connection._reader = connection._writer, None, None  # noqa: SLF001
         return AioWire(writer)
@@ -194,6 +212,11 @@ class Endpoint:
         given["socket_connect_timeout"] = given.get("socket_connect_timeout") or self.timeout
         given["protocol"] = 2
         return given
+
+
+def _of_the_application(error: Exception) -> redis.ConnectionError:
+    """Return what stands for an error of the user's code, such as a credential provider: trying again may help."""
+    return redis.ConnectionError(f"the application's own code failed while connecting: {shown(error)}")
 
 
 def _parameters(kind: type) -> set[str]:

@@ -114,6 +114,12 @@ def test_limits_of_the_client_win_over_those_of_the_configuration() -> None:
     assert (settings["socket_timeout"], settings["socket_connect_timeout"]) == (1.5, 3.0)
 
 
+@pytest.mark.parametrize("own, limit_s", [(1.5, 1.5), (9, 3.0), (None, 3.0)])
+def test_what_blocks_must_end_before_the_shorter_of_both_limits(own: float | None, limit_s: float) -> None:
+    """The blocking connection gives up after the client's limit, the asyncio one after the configuration's."""
+    assert endpoint(redis.Redis(socket_timeout=own), 3.0).read_limit_s == limit_s
+
+
 @pytest.mark.parametrize(
     "client, kind",
     [
