@@ -19,7 +19,7 @@ from queue_system.steps import Steps
 _STATUS: Final = {"rejected": "system_error"}
 _FINAL: Final = frozenset({"succeeded", "failed", "system_error"})
 _WATCH_S: Final = 10.0
-_SHARE: Final = 0.5  # of connection_timeout: how long one blocking read lasts, so that the connection does not give up
+_SHARE: Final = 0.5  # of the connection's limit: how long one blocking read lasts, so that it does not give up
 
 
 class OperationRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,7 +41,8 @@ class OperationRecord(msgspec.Struct, frozen=True, kw_only=True):
     started_at: float | None = None
     """When the last execution began."""
     finished_at: float | None = None
-    updated_at: float
+    updated_at: float | None = None
+    """When the rest was last written, None of a delayed operation."""
     result: Any = None
     result_error: str | None = None
     """Why the result could not be kept, if it could not."""
@@ -97,7 +98,7 @@ def change_steps(
         left = ends - time.monotonic()
         if found is None or found != known or left <= 0:
             return found
-        wait_s = min(left, config.connection_timeout * _SHARE, _WATCH_S * _SHARE)
+        wait_s = min(left, config.endpoint().read_limit_s * _SHARE, _WATCH_S * _SHARE)
         yield config.commands.wait_for_change(operation_id, look.last_change, math.ceil(wait_s * 1000))
 
 
@@ -122,7 +123,7 @@ def _record_of(config: QueueConfig, operation_id: str, look: Look) -> OperationR
         due_at=_seconds(record.touched_ms if is_delayed else 0),
         started_at=_seconds(record.started_ms),
         finished_at=_seconds(record.touched_ms if status in _FINAL else 0),
-        updated_at=record.touched_ms / 1000,
+        updated_at=_seconds(0 if status == "delayed" else record.touched_ms),
         result=result if config.sealing is None else config.sealing.decrypt(result, "result"),
         result_error=_text(record.body.get("result_error")),
         error=_text(record.body.get("error")),

@@ -1,0 +1,49 @@
+"""Looking an operation up: no wait outlasts what the connection allows, and no time is told that is yet to come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import redis
+
+from queue_system import OperationRecord, QueueManager, WaitTimeoutError
+from tests.flow.support import MakeConfig
+from tests.support.servers import OwnServer
+
+
+def work(entity: object) -> None:
+    """Stand for a processor."""
+
+
+def limited_by_url(server: OwnServer) -> dict[str, Any]:
+    return {"redis_url": f"{server.url}{'&' if '?' in server.url else '?'}socket_timeout=0.3"}
+
+
+def limited_by_client(server: OwnServer) -> dict[str, Any]:
+    return {"redis_client": server.client(socket_timeout=0.3)}
+
+
+@pytest.mark.parametrize("limited", [limited_by_url, limited_by_client])
+def test_a_wait_ends_before_a_connection_with_a_shorter_limit_of_its_own(
+    server: OwnServer, make_config: MakeConfig, limited: Callable[[OwnServer], dict[str, Any]]
+) -> None:
+    config = make_config(connection_timeout=5.0, max_connection_retries=0, **limited(server))
+    queue = QueueManager(config)
+    operation_id = queue.enqueue({}, work)["operation_id"]
+    with pytest.raises(WaitTimeoutError):
+        queue.wait_for(operation_id, timeout=0.6)
+    assert config.circuit_state == "closed"
+
+
+def test_a_delayed_operation_has_no_time_of_its_last_change(queue: QueueManager, client: redis.Redis) -> None:
+    """Its record has room for one time, and that is when it is due."""
+    operation_id = queue.enqueue({}, work, delay=60)["operation_id"]
+    record = queue.get_operation(operation_id)
+    assert isinstance(record, OperationRecord)
+    seconds, _ = client.time()
+    assert record.status == "delayed"
+    assert record.due_at is not None
+    assert record.due_at > seconds
+    assert record.updated_at is None
