@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, Final
 
 from queue_system.broker.commands import wait_for_disk, wait_for_replica
 from queue_system.broker.protocol import Command, Group
+from queue_system.broker.wire import ErrorReply
 from queue_system.config import QueueConfig
 from queue_system.errors import (
     AccessDeniedError,
     CircuitOpenError,
     InvalidInputError,
     QueueSystemError,
+    ServerError,
     ServerUnreachableError,
     UnconfirmedError,
 )
@@ -23,7 +26,7 @@ _NEEDS: Final = {
     "fsync": "it takes Redis or Valkey 7.2 with appendonly yes",
     "replicated": "it takes a replica that is connected",
 }
-_SHARE: Final = 0.8  # of connection_timeout, so that the server gives up before the connection does
+_SHARE: Final = 0.8  # of the connection's limit, so that the server gives up before the connection does
 
 
 def confirmed(
@@ -33,25 +36,37 @@ def confirmed(
 
     Raises:
         InvalidInputError: the server cannot do that at all; nothing was written.
-        UnconfirmedError: it did not do so in time.
+        UnconfirmedError: it did not do so in time, or can no longer.
     """
-    wait = _WAITS[durability]
-    within_s = config.connection_timeout * _SHARE
+    within_s = config.endpoint().read_limit_s * _SHARE
     if durability not in config.confirmable:
         yield from _probe(config, durability)
     # A resent enqueue may write nothing, and then there would be nothing to wait for; the counter always writes.
     counted = config.commands.count_confirmed(len(operation_ids))
-    every = [*(command.in_full() for command in commands), counted, wait(int(within_s * 1000))]
+    wait = _WAITS[durability](int(within_s * 1000))
+    every = [*(command.in_full() for command in commands), counted, wait]
     answers: list[Any]
-    *answers, _, reached = yield Group(every, together=True)
+    try:
+        *answers, _, reached = yield Group(every, together=True)
+    except ServerError as error:
+        if not _is_answer_to(wait, error):
+            raise
+        config.confirmable.discard(durability)
+        raise UnconfirmedError(durability, operation_ids, within_s) from error
     if not reached:
         raise UnconfirmedError(durability, operation_ids, within_s)
     return answers
 
 
+def _is_answer_to(wait: Command[Any], error: ServerError) -> bool:
+    """Tell whether all but the wait was done: of several errors the first is raised, and a server names the command."""
+    reply = error.__cause__
+    return isinstance(reply, ErrorReply) and wait.name in re.findall(r"\w+", str(reply).upper())
+
+
 def _probe(config: QueueConfig, durability: str) -> Steps[None]:
     try:
-        reached = yield _WAITS[durability](int(config.connection_timeout * _SHARE * 1000))
+        reached = yield _WAITS[durability](int(config.endpoint().read_limit_s * _SHARE * 1000))
     except (ServerUnreachableError, AccessDeniedError, CircuitOpenError):
         raise
     except QueueSystemError as error:

@@ -87,6 +87,53 @@ def test_what_is_waited_for_is_written_first_even_if_the_server_has_forgotten_th
     assert "LPUSH" in names
 
 
+def test_the_server_gives_up_before_a_connection_with_a_shorter_limit_of_its_own(
+    start_server: StartServer, open_queue: OpenQueue
+) -> None:
+    server = start_server()
+    with contextlib.closing(server.client(socket_timeout=0.5)) as own:
+        queue = open_queue(server, redis_client=own)
+        with contextlib.closing(server.client()) as client, client.monitor() as monitor:
+            queue.enqueue({}, work, durability="fsync")
+            seen: list[str] = []
+            while sum(command.startswith("WAITAOF") for command in seen) < 2:
+                seen.append(monitor.next_command()["command"])
+    assert {command for command in seen if command.startswith("WAITAOF")} == {"WAITAOF 1 0 400"}
+
+
+def test_an_append_only_file_that_is_switched_off_later_is_noticed(
+    start_server: StartServer, open_queue: OpenQueue
+) -> None:
+    """The operation at which it shows is queued, so it is told of; the next is refused before anything is written."""
+    server = start_server()
+    queue = open_queue(server)
+    queue.enqueue({}, work, durability="fsync")
+    with contextlib.closing(server.client()) as client:
+        client.config_set("appendonly", "no")
+        with pytest.raises(UnconfirmedError) as caught:
+            queue.enqueue({}, work, operation_id="mine", durability="fsync")
+        assert caught.value.operation_ids == ("mine",)
+        with pytest.raises(InvalidInputError, match="'fsync' cannot be had"):
+            queue.enqueue({}, work, durability="fsync")
+        assert queue.get_queue_status()["total_items"] == 2
+        client.config_set("appendonly", "yes")
+        assert queue.enqueue({}, work, operation_id="mine", durability="fsync")["status"] == "duplicate"
+
+
+async def test_the_async_twin_notices_it_too(start_server: StartServer, open_queue: OpenQueue) -> None:
+    server = start_server()
+    queue = open_queue(server)
+    await queue.aenqueue({}, work, durability="fsync")
+    with contextlib.closing(server.client()) as client:
+        client.config_set("appendonly", "no")
+    with pytest.raises(UnconfirmedError):
+        await queue.aenqueue_batch([{}, {}], work, durability="fsync")
+    with pytest.raises(InvalidInputError, match="'fsync' cannot be had"):
+        await queue.aenqueue({}, work, durability="fsync")
+    assert queue.get_queue_status()["total_items"] == 3
+    await queue.config.aclose()
+
+
 def test_the_default_of_the_configuration_holds_for_every_enqueue(
     start_server: StartServer, open_queue: OpenQueue
 ) -> None:
