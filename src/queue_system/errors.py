@@ -11,6 +11,7 @@
     │   ├── ServerFullError            the server refuses writes: memory, disk or replicas
     │   ├── AccessDeniedError          wrong credentials or missing permission
     │   ├── WrongKeyTypeError          a key of ours holds a value of another type
+    │   ├── UnconfirmedError           what is queued was not confirmed to be durable; carries `operation_ids`
     │   └── UnsupportedServerError     the server is older than Redis 6.2
     ├── CircuitOpenError               a breaker rejects the call; carries `retry_after`
     ├── UnknownOperationError          nothing is known of an operation: never enqueued, purged, or its record expired
