@@ -10,7 +10,7 @@ from rich.console import Console
 from queue_system import QueueManager, QueueRetryConfig, QueueWorker
 from queue_system.cli.text import count, moment, plain, pretty_json, span
 from tests.cli.support import RunCli
-from tests.support.hostile_texts import CORPUS
+from tests.support.hostile_texts import CORPUS, FORGED
 
 MARKUP = "[red]\x1b[2J[link=https://example.org]x[/link] :smiley:"
 
@@ -59,9 +59,11 @@ async def test_a_hostile_operation_is_shown_harmlessly(
     await worker.stop()
     for arguments in (["operation", "show", "failed"], ["operation", "show", "succeeded"], ["status"]):
         for extra in ([], ["--json"]):
-            answer = cli(*arguments, *extra)
+            answer = cli(*arguments, *extra, env={"COLUMNS": "500"})
             assert answer.code == 0
-            assert answer.out.replace("\n", "").isprintable()
+            lines = answer.out.split("\n")
+            assert all(line.isprintable() for line in lines)
+            assert not any(line.strip().startswith(FORGED) for line in lines)
 
 
 def test_what_the_operator_typed_is_escaped_in_errors(cli: RunCli) -> None:
