@@ -19,7 +19,7 @@ from queue_system import InvalidInputError, QueueConfig, QueueManager, QueueRetr
 from queue_system.broker.protocol import Command
 from queue_system.model.operation import Operation, encode_item, encode_tail
 from queue_system.model.record import encode_letter
-from queue_system.testing.proxy import Proxy
+from queue_system.testing.proxy import Proxy, Shape
 from tests.flow.support import Inbox, MakeConfig, letters, next_letter, read_record, running
 from tests.support.logs import LineLogger
 from tests.support.servers import OwnServer, StartServer
@@ -69,9 +69,9 @@ def places(client: redis.Redis, config: QueueConfig) -> Counter[str]:
     )
 
 
-def start_operator(server: OwnServer, prefix: str) -> subprocess.Popen[bytes]:
+def start_operator(url: str, prefix: str) -> subprocess.Popen[bytes]:
     """Retry all failures in a process of its own."""
-    return subprocess.Popen([sys.executable, "-c", OPERATOR, server.url, prefix], stdout=subprocess.PIPE)
+    return subprocess.Popen([sys.executable, "-c", OPERATOR, url, prefix], stdout=subprocess.PIPE)
 
 
 async def test_what_failed_is_listed_retried_and_succeeds(
@@ -339,9 +339,13 @@ def test_an_operator_killed_half_way_leaves_each_letter_in_one_place(
 ) -> None:
     ids = [f"{n:04}" for n in range(8_000)]
     bury(config, client, *ids)
-    with start_operator(server, prefix) as operator:
+    known = {each["id"] for each in client.client_list()}
+    with Proxy(server.url) as proxy, start_operator(proxy.url, prefix) as operator:
+        proxy.delay(Shape(delay_s=(0.05, 0.05)))  # 8,000 letters are more than 40 requests, so they take over 4 s
         wait_until(lambda: client.llen(prefix + Q) > 500, "some are retried")
+        proxy.hold(down=True)  # and without a reply the operator sends no more
         operator.kill()
+    wait_until(lambda: {each["id"] for each in client.client_list()} <= known, "the server has seen its last request")
     moved = client.llen(prefix + Q)
     assert 500 < moved < 8_000
     assert places(client, config) == Counter(ids)
@@ -368,7 +372,7 @@ async def test_two_operators_retry_all_while_a_worker_buries_new_ones(
     found = [encode_letter(item, Q.encode(), "boom", "ValueError", 1.0) for item in items]
     client.lpush(config.failures_queue, *found)
     async with running(QueueWorker(config, max_workers=4)):
-        operators = [start_operator(server, prefix) for _ in range(2)]
+        operators = [start_operator(server.url, prefix) for _ in range(2)]
         for operator in operators:
             with operator:
                 out, _ = await asyncio.to_thread(operator.communicate)
