@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import urllib.request
+from pathlib import Path
 
 import pytest
 
@@ -102,6 +103,13 @@ def test_the_shell_completes_the_names_of_queues(place: dict[str, str], cli: Run
     assert run_program(**env, **place).out == "send_bill\nsend_mail\n"
     answer = run_program(**env, QUEUE_SYSTEM_REDIS_URL="redis://127.0.0.1:1/0")
     assert (answer.out.strip(), answer.err) == ("", "")
+
+
+def test_completion_starts_no_server(tmp_path: Path) -> None:
+    env = {"_QUEUE_SYSTEM_COMPLETE": "complete_bash", "COMP_CWORD": "2", "COMP_WORDS": "queue-system purge send"}
+    answer = run_program(**env, QUEUE_SYSTEM_REDIS_URL=f"embedded://{tmp_path}/data")
+    assert (answer.out.strip(), answer.err) == ("", "")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_script_for_completion_is_printed() -> None:

@@ -16,10 +16,13 @@ _PATIENCE_S: Final = 1.0
 
 
 def queue_names(context: typer.Context, incomplete: str) -> list[str]:
-    """Return the names of queues that begin with what was typed; none without an address or an answer."""
+    """Return the names of queues that begin with what was typed; none without an address or an answer.
+
+    An embedded server is not asked: to ask it is to start it.
+    """
     typed = {**context.find_root().params, **{name: value for name, value in context.params.items() if value}}
     url = typed.get("url") or os.environ.get("REDIS_URL")
-    if not url:
+    if not url or url.lower().startswith("embedded:"):
         return []
     with contextlib.suppress(QueueSystemError):
         config = QueueConfig(
