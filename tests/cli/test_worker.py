@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 from collections import Counter
@@ -52,6 +53,13 @@ def test_log_lines_are_json_on_stderr(program: RunProgram, queue: QueueManager, 
     lines = [line for line in answer.err.splitlines() if '"message"' in line]
     assert lines
     assert all(line.startswith("{") for line in answer.err.splitlines())
+
+
+def test_with_debug_each_line_is_logged_once_and_as_json(program: RunProgram, queue: QueueManager, runs: Path) -> None:
+    queue.enqueue({"n": 1}, WORK)
+    lines = program("--debug", "worker", TARGET, "--burst", "--log-format", "json").err.splitlines()
+    assert "worker started" in [json.loads(line)["message"] for line in lines]
+    assert len(set(lines)) == len(lines)
 
 
 def test_sigterm_under_load_loses_nothing_and_spends_no_attempt(

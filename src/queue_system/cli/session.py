@@ -6,7 +6,6 @@ import asyncio
 import functools
 import inspect
 import logging
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
@@ -15,6 +14,7 @@ from typing import Annotated, Any, Final, TypeAlias, get_type_hints
 
 import typer
 
+from queue_system import logs
 from queue_system.cli.exits import describe, exit_code
 from queue_system.cli.output import Output
 from queue_system.config import QueueConfig
@@ -197,6 +197,6 @@ def _route_log(*, debug: bool) -> None:
     """Let errors be told once: by the command. With --debug, the log goes to stderr."""
     log = logging.getLogger("queue_system")
     if debug:
-        logging.basicConfig(stream=sys.stderr, level=logging.DEBUG)
+        logs.configure(level="DEBUG")
     elif not log.handlers:
         log.addHandler(logging.NullHandler())
