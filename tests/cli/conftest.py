@@ -27,11 +27,12 @@ def place(server: OwnServer, prefix: str) -> dict[str, str]:
 def cli(place: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[RunCli]:
     """Runs the program in this process."""
 
-    def run_here(*arguments: str, stdin: str = "", env: Mapping[str, str] | None = None) -> Answer:
+    def run_here(*arguments: str, stdin: str | bytes = "", env: Mapping[str, str] | None = None) -> Answer:
+        typed = stdin.encode() if isinstance(stdin, str) else stdin
         with monkeypatch.context() as patch:
             for name, value in {"COLUMNS": "100", **place, **(env or {})}.items():
                 patch.setenv(name, value)
-            patch.setattr(sys, "stdin", io.StringIO(stdin))
+            patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(typed)))
             patch.setattr(sys, "path", list(sys.path))
             capsys.readouterr()
             code = run(list(arguments))

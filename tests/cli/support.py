@@ -36,7 +36,7 @@ class Answer:
 class RunCli(Protocol):
     """The `cli` fixture: the program in this process, on the test's server and prefix."""
 
-    def __call__(self, *arguments: str, stdin: str = "", env: Mapping[str, str] | None = None) -> Answer: ...
+    def __call__(self, *arguments: str, stdin: str | bytes = "", env: Mapping[str, str] | None = None) -> Answer: ...
 
 
 class RunProgram(Protocol):

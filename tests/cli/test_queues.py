@@ -56,6 +56,14 @@ def test_a_wrong_value_is_named_on_one_line(cli: RunCli, arguments: list[str], n
     assert cli("status", "--json").document["queues"] == []
 
 
+@pytest.mark.parametrize("document", [b'{"name": "\xff"}', b"[" * 100_000], ids=["bad-utf-8", "deep"])
+def test_a_document_that_cannot_be_read_is_told_on_one_line(cli: RunCli, document: bytes) -> None:
+    answer = cli("enqueue", "shop.send_mail", "-", stdin=document)
+    assert (answer.code, answer.out) == (2, "")
+    assert "no JSON document" in answer.err
+    assert len(answer.err.splitlines()) == 1
+
+
 def test_status_shows_queues_by_what_waits(cli: RunCli, queue: QueueManager, prefix: str) -> None:
     queue.enqueue_batch([{}] * 1200, "shop.report", priority="low")
     queue.enqueue({}, "shop.send_mail", priority="high")

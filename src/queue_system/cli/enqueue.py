@@ -49,7 +49,7 @@ def enqueue(
     ] = None,
 ) -> None:
     """Enqueue one operation and print its id."""
-    entity = json_value(sys.stdin.read() if entity_json == "-" else entity_json)
+    entity = json_value(sys.stdin.buffer.read() if entity_json == "-" else entity_json)
     answer = session.manager.enqueue(
         entity,
         processor,

@@ -29,11 +29,11 @@ def duration(text: str | float) -> float:
     return float(match[1]) * _UNITS[match[2] or ""]
 
 
-def json_value(text: str) -> Any:
+def json_value(text: str | bytes) -> Any:
     """Read a JSON document. Raises BadParameter."""
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise typer.BadParameter(f"it is no JSON document: {error}; quote it for the shell: '{{\"id\": 1}}'") from error
 
 
