@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
+import pytest
 import redis
 
 from queue_system import QueueConfig, QueueManager
@@ -38,6 +39,20 @@ async def change(client: httpx.AsyncClient, page: str, **members: Any) -> Elemen
     answer = await client.post("/dead-letters/change", data=data, headers=OURS)
     assert answer.status_code == 303
     return Elements((await client.get(answer.headers["location"])).text)
+
+
+@pytest.mark.parametrize("length", [270, 3970])
+async def test_a_password_is_hidden_where_its_address_is_cut(
+    config: QueueConfig, raw: redis.Redis, length: int
+) -> None:
+    """What is cut away still tells that it was a password."""
+    bury(raw, config, letter(1, failure_reason="y" * length + f" redis://ada:{'canary' * 10}@host/0"))
+    async with browsing(create_app(config)) as client:
+        page = (await client.get("/dead-letters")).text
+        one = next(a["href"] or "" for a in Elements(page).all("a") if "/failures/" in (a["href"] or ""))
+        for text in (page, Elements((await client.get(one)).text).text.partition(" Payload ")[0]):
+            assert "yyy" in text
+            assert "canary" not in text
 
 
 async def test_a_hundred_thousand_letters_are_paged_and_filtered(config: QueueConfig, raw: redis.Redis) -> None:
