@@ -299,7 +299,7 @@ def test_a_stream_tells_of_what_is_enqueued(config: QueueConfig, queue: QueueMan
 async def test_a_stream_ends_so_that_its_viewer_is_asked_again(
     config: QueueConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("queue_system.dashboard.live._LONGEST_STREAM", 1)
+    monkeypatch.setattr("queue_system.dashboard.live._LONGEST_STREAM_S", 0.0)
     async with browsing(create_app(config)) as client:
         answer = await client.get("/events", params={"view": "overview"})
     assert answer.text.count("data: ") == 1
