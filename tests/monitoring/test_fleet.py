@@ -137,6 +137,18 @@ def test_who_waits_too_long_is_told_so_and_the_next_question_waits_for_the_first
     assert (latest.get(), asked) == (7, [1])
 
 
+def test_a_thread_that_cannot_start_keeps_nobody_from_asking_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    latest = Latest(lambda: 7)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="new thread"):
+            latest.get()
+    assert latest.get() == 7
+
+
 def test_an_error_is_told_to_everybody_and_forgotten_with_its_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     outcomes: list[Any] = [ValueError("first"), 7]
 

@@ -125,8 +125,9 @@ class Latest(Generic[T_co]):
         with self._lock:
             asking = self._asking
             if asking is None and time.monotonic() - self._at >= FRESH_S:
-                asking = self._asking = threading.Event()
+                asking = threading.Event()
                 threading.Thread(target=self._work, args=(asking,), name="queue-system-monitor", daemon=True).start()
+                self._asking = asking  # not before: a thread that cannot start would be waited for ever after
         if asking is not None and not asking.wait(PATIENCE_S):
             raise ServerUnreachableError(f"the server gives no answer within {PATIENCE_S:g} s")
         with self._lock:
