@@ -112,7 +112,7 @@ def closed_port() -> Iterator[int]:
 
 @contextlib.contextmanager
 def configured(url: str, **settings: Any) -> Iterator[QueueConfig]:
-    config = QueueConfig(redis_url=url, logger=LineLogger(), connection_timeout=0.2, **settings)
+    config = QueueConfig(redis_url=url, logger=LineLogger(), **{"connection_timeout": 0.2, **settings})
     try:
         yield config
     finally:
@@ -248,6 +248,35 @@ def test_a_server_before_6_2_is_refused(serve: Serve, number: int) -> None:
         pytest.raises(UnsupportedServerError, match=r"6\.0\.16.*Redis 6\.2"),
     ):
         calls(config)[number]()
+
+
+async def test_a_server_before_6_2_is_refused_in_a_coroutine_too(serve: Serve) -> None:
+    port = serve(OldServer)
+    with configured(f"redis://127.0.0.1:{port}") as config:
+        manager = QueueManager(config)
+        for call in (partial(manager.aenqueue, {}, process), manager.aget_queue_status):
+            with pytest.raises(UnsupportedServerError, match=r"6\.0\.16.*Redis 6\.2"):
+                await call()
+        await config.aclose()
+
+
+@pytest.mark.parametrize("rule, count", [("+info", "calls"), ("-info", "rejected_calls")])
+async def test_a_coroutine_asks_for_the_version_once_even_where_it_may_not(
+    start_server: StartServer, rule: str, count: str
+) -> None:
+    server = start_server()
+    with (
+        contextlib.closing(server.client()) as client,
+        configured(f"unix://shop:{SECRET}@{server.socket_path}", connection_timeout=5.0) as config,
+    ):
+        client.acl_setuser("shop", enabled=True, nopass=True, keys=["*"], commands=["+@all", rule])
+        client.config_resetstat()
+        manager = QueueManager(config)
+        for _ in range(2):
+            await manager.aenqueue({}, process)
+            await config.aclose()
+        assert client.info("commandstats")["cmdstat_info"][count] == 1
+        assert manager.get_queue_status()["total_items"] == 2
 
 
 @pytest.mark.timeout(20)

@@ -8,9 +8,10 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Final, TypeVar
 
 from queue_system.broker.aio import AioTransport
-from queue_system.broker.connection import Endpoint
+from queue_system.broker.connection import VERSION_CHECK, Endpoint
 from queue_system.broker.protocol import Command
-from queue_system.errors import ServerUnreachableError
+from queue_system.broker.wire import ErrorReply
+from queue_system.errors import ServerError, ServerUnreachableError
 from queue_system.resilience.backoff import backoff_delay
 
 T = TypeVar("T")
@@ -26,6 +27,7 @@ class AioPool:
         self._endpoint = endpoint
         self._retries = retries
         self._loops: dict[asyncio.AbstractEventLoop, _Idle] = {}
+        self._checked = False
 
     async def run_many(self, commands: Sequence[Command[T]], *, together: bool = False) -> list[T]:
         """Run commands one after the other; on a lost connection send again, as SyncTransport does.
@@ -62,12 +64,22 @@ class AioPool:
         async with contextlib.nullcontext() if blocks else idle.turns:
             transport = idle.transports.pop() if idle.transports else AioTransport(self._endpoint)
             try:
+                if not self._checked:
+                    await self._check(transport)
                 return await transport.run(*commands)
             except ServerUnreachableError:
                 idle.close()  # the others lead to where this one did
                 raise
             finally:
                 idle.put(transport)
+
+    async def _check(self, transport: AioTransport) -> None:
+        try:
+            await transport.run(VERSION_CHECK)
+        except ServerError as error:
+            if not isinstance(error.__cause__, ErrorReply):  # an ACL may deny INFO
+                raise
+        self._checked = True
 
     async def _idle(self) -> _Idle:
         loop = asyncio.get_running_loop()

@@ -21,6 +21,8 @@ from redis.retry import Retry
 
 from queue_system.broker.embedded import data_dir_from_url
 from queue_system.broker.failures import redact
+from queue_system.broker.protocol import plain
+from queue_system.broker.replies import parse_info
 from queue_system.broker.wire import AioWire, SyncWire
 from queue_system.errors import InvalidInputError, UnsupportedServerError, shown
 from queue_system.resilience.threads import in_daemon_thread
@@ -242,3 +244,11 @@ def check_version(info: Mapping[str, str]) -> None:
         raise UnsupportedServerError(
             f"the server is version {version}; Redis 6.2 or Valkey 7.2 is the oldest supported"
         )
+
+
+def _check_info(reply: bytes) -> None:
+    check_version(parse_info(reply))
+
+
+VERSION_CHECK: Final = plain(_check_info, "INFO", "server")
+"""What each transport asks on its first connection; an ACL may deny it. Reading the reply raises as `check_version`."""

@@ -12,8 +12,7 @@ from typing import Any, TypeVar
 
 from redis.exceptions import RedisError
 
-from queue_system.broker.commands import server_info
-from queue_system.broker.connection import Endpoint, SyncConnection, check_version
+from queue_system.broker.connection import VERSION_CHECK, Endpoint, SyncConnection
 from queue_system.broker.failures import is_transient, typed
 from queue_system.broker.protocol import Command
 from queue_system.broker.wire import ErrorReply, SyncWire
@@ -22,7 +21,6 @@ from queue_system.resilience.backoff import backoff_delay
 T = TypeVar("T")
 
 _MAX_IDLE = 32
-_SERVER_INFO = server_info()
 
 
 class SyncTransport:
@@ -54,13 +52,16 @@ class SyncTransport:
         wait: Callable[[float], object] = time.sleep,
         together: bool = False,
     ) -> list[T]:
-        """Run commands one after the other, the next being sent while the server works on the one before.
+        """Run commands in their order, the next being sent while the server works on the one before.
+
+        A script that the server does not know is run after those behind it.
 
         With `together`, all are run on one connection: when it is lost, all are sent again, not only those without
         an answer.
 
         Raises:
-            QueueSystemError: typed, after at most `retries` resends; those before the failed command were run.
+            QueueSystemError: typed, after at most `retries` resends; those before the failed command were run, those
+                after it perhaps.
         """
         left = self._retries if retries is None else retries
         replies: list[Any] = []
@@ -138,10 +139,10 @@ class SyncTransport:
     def _connect(self) -> SyncConnection:
         connection = self._endpoint().connect()
         if not self._checked:
-            connection.wire.send(_SERVER_INFO.request())
+            connection.wire.send(VERSION_CHECK.request())
             reply = connection.wire.receive()
             if isinstance(reply, bytes):  # an ACL may deny INFO
-                check_version(_SERVER_INFO.parse(reply))
+                VERSION_CHECK.parse(reply)
             self._checked = True
         return connection
 
