@@ -71,10 +71,13 @@ class Command(msgspec.Struct, Generic[T_co], frozen=True, gc=False):
 
 
 class Group(msgspec.Struct, frozen=True, gc=False):
-    """Commands that are run one after the other, each being sent while the server works on the one before.
+    """Commands that are run in this order: those before one that fails were run, those after it perhaps.
 
-    With `together`, all are run on one connection: when it is lost, all are sent again, not only those without an
-    answer.
+    A thread sends each while the server works on the one before, a coroutine once that one is answered. So in a thread a
+    script that the server does not know is run after those behind it.
+
+    With `together`, all are run on one connection, to which a coroutine sends them at once: when it is lost, all are
+    sent again, not only those without an answer.
     """
 
     commands: Sequence[Command[Any]]
