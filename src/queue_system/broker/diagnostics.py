@@ -40,16 +40,6 @@ ROLES: Final[Mapping[str, str]] = {
 """What each role of docs/acl must be able to run, beyond what every client needs."""
 
 
-def ping() -> Command[bool]:
-    """Ask for a sign of life."""
-    return plain(bool, "PING")
-
-
-def server_time() -> Command[float]:
-    """Read the server's clock, in Unix seconds."""
-    return plain(_parse_time, "TIME")
-
-
 def try_commands(prefix: str, names: Sequence[str]) -> Command[list[str]]:
     """Learn which of some commands the user may not run. It takes Redis 7 or Valkey. Raises KeyError.
 
@@ -90,10 +80,6 @@ def delete_keys(keys: Sequence[str]) -> Command[int]:
 def _denied(names: Sequence[str], replies: Sequence[bytes]) -> list[str]:
     errors = [typed(ErrorReply(reply.decode()), "") for reply in replies]
     return [name for name, error in zip(names, errors, strict=True) if isinstance(error, AccessDeniedError)]
-
-
-def _parse_time(reply: Any) -> float:
-    return int(reply[0]) + int(reply[1]) / 1e6
 
 
 def _parse_keys(reply: Any) -> tuple[str, list[str]]:

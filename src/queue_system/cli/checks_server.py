@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from statistics import quantiles
 from typing import Final
 
-from queue_system.broker.diagnostics import ROLES, ping, server_time, try_commands
+from queue_system.broker.commands import ping, server_time
+from queue_system.broker.diagnostics import ROLES, try_commands
 from queue_system.cli.checks import Examination, Level, Result
 from queue_system.cli.text import span
 from queue_system.errors import AccessDeniedError, ServerError, ServerUnreachableError
