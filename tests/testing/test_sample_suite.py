@@ -20,6 +20,7 @@ import pytest
 import redis
 
 from queue_system.testing import captured_operations
+from queue_system.testing.proxy import Proxy
 
 
 def test_server(queue_server_url):
@@ -33,6 +34,17 @@ def test_apart(turn, queue_config, queue_manager, queue_server_url):
         assert client.dbsize() == 0
     queue_manager.enqueue({"turn": turn}, "mails.send_mail")
     assert [operation.entity for operation in captured_operations(queue_config)] == [{"turn": turn}]
+
+
+class TestYours:
+    @pytest.fixture
+    def queue_server_url(self, queue_server_url):
+        with Proxy(queue_server_url) as proxy:
+            yield proxy.url.replace("redis://", "valkey://")
+
+    def test_scheme(self, queue_config, queue_manager, queue_server_url):
+        assert queue_server_url.startswith("valkey://")
+        queue_manager.enqueue({}, "mails.send_mail")
 """
 
 
@@ -72,6 +84,12 @@ def test_the_suite_of_the_page_passes(output: str) -> None:
 def test_each_test_has_its_own_prefix_and_leaves_no_key(output: str) -> None:
     """What a test enqueued is not there for the next one, nor on the server."""
     assert len(re.findall(r"::test_apart\[\d\] PASSED", output)) == 3, output
+
+
+def test_a_server_of_yours_may_have_a_scheme_that_only_we_know(output: str) -> None:
+    """What lies under the test's prefix is deleted there, too."""
+    assert "::test_scheme PASSED" in output, output
+    assert "::test_scheme ERROR" not in output, output
 
 
 def test_the_private_server_is_gone_after_the_run(output: str) -> None:

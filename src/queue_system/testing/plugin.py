@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import pytest
 import redis
 
+from queue_system.broker.connection import check_url
 from queue_system.config import QueueConfig
 from queue_system.manager import QueueManager
 from queue_system.testing.proxy import Proxy
@@ -32,7 +33,8 @@ def queue_prefix(queue_server_url: str) -> Iterator[str]:
     """A key prefix that no other test has. What lies under it is deleted after the test."""
     prefix = f"test-{secrets.token_hex(6)}:"
     yield prefix
-    with contextlib.closing(redis.Redis.from_url(queue_server_url)) as client:
+    server = redis.Redis.from_url(check_url(queue_server_url), protocol=2)  # a Proxy, if it is one, speaks no other
+    with contextlib.closing(server) as client:
         if keys := list(client.scan_iter(match=f"{prefix}*", count=1000)):
             client.unlink(*keys)
 
