@@ -21,7 +21,7 @@ from queue_system.monitoring.health import WorkerHealth, health_of, longest_beat
 from queue_system.monitoring.probes import ProbeServer, create_app, serve
 from tests.monitoring.conftest import MakeConfig
 from tests.monitoring.support import Probe, of, probing, running
-from tests.support.servers import OwnServer, StartServer
+from tests.support.servers import OwnServer, StartServer, free_port
 from tests.support.waiting import eventually, wait_until
 
 ENDPOINTS = ("/livez", "/readyz", "/status.json")
@@ -260,12 +260,6 @@ def test_an_address_that_cannot_be_had_is_refused(
     told = "is no address" if address else "in use"
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(error, match=told):
         ProbeServer(app, address or f"127.0.0.1:{taken.getsockname()[1]}")
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def accepts(port: int) -> bool:

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.supervision.support import Bench
+from tests.support.servers import free_port
 from tests.support.waiting import DEADLINE_S, wait_until
 
 
@@ -46,12 +47,6 @@ class Manager:
     def close(self) -> None:
         """Hear nothing more."""
         self._socket.close()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def get(port: int, path: str) -> tuple[int, Any]:

@@ -47,7 +47,7 @@ class OwnServer:
         # Not pytest's tmp_path: a Unix socket's path is limited to about 100 bytes.
         self.folder = Path(tempfile.mkdtemp(prefix="qs-", dir="/tmp"))
         self.socket_path = None if tcp else self.folder / "s"
-        self.port = _free_port() if tcp else 0
+        self.port = free_port() if tcp else 0
 
     def __enter__(self) -> Self:
         try:
@@ -159,7 +159,8 @@ class StartServer(Protocol):
     def __call__(self, *, binary: Path | None = None, tcp: bool = False, **options: str) -> OwnServer: ...
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody uses now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -14,9 +14,11 @@ from pathlib import Path
 
 import httpx
 
-from tests.support.servers import OwnServer
+from tests.support.servers import OwnServer, free_port
 from tests.support.source import ROOT, SRC
 from tests.support.waiting import wait_until
+
+__all__ = ["EXAMPLES", "free_port", "program", "serving", "worker"]
 
 EXAMPLES = ROOT / "examples"
 
@@ -63,14 +65,6 @@ def serving(
         wait_until(lambda: process.poll() is not None or _listens(port), "the service listens")
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=15) as client:
             yield client
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _listens(port: int) -> bool:
