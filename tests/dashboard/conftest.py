@@ -54,7 +54,8 @@ def chromium() -> Iterator[Any]:
         problem = "no Chromium is installed; on Debian: apt-get install chromium"
         (pytest.fail if os.environ.get("QUEUE_SYSTEM_REQUIRE_BROWSER") else pytest.skip)(problem)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        arguments = ["--no-sandbox", "--host-resolver-rules=MAP *.example.org 127.0.0.1"]
+        browser = playwright.chromium.launch(executable_path=path, args=arguments)
         yield browser
         browser.close()
 

@@ -212,6 +212,25 @@ def test_a_browser_signs_in_and_out(config: QueueConfig, tab: OpenTab) -> None:
         assert page.url == f"{address}/login"
 
 
+def test_a_browser_on_another_machine_signs_in_and_out_over_plain_http(config: QueueConfig, tab: OpenTab) -> None:
+    """There it sends no Sec-Fetch-Site: its forms pass by the origin that it names."""
+    with served(create_app(config, token=TOKEN, writable=True)) as address:
+        ours = address.replace("127.0.0.1", "queues.example.org")
+        page = tab()
+        page.goto(f"{ours}/login")
+        assert not page.evaluate("isSecureContext")
+        page.fill("#token", TOKEN)
+        page.keyboard.press("Enter")
+        page.wait_for_url(f"{ours}/")
+        page.click("text=Sign out")
+        page.wait_for_url(f"{ours}/login")
+    ignored = (
+        "console: The Cross-Origin-Opener-Policy header has been ignored, because the URL's origin was untrustworthy"
+    )
+    assert [trouble for trouble in page.troubles if not trouble.startswith(ignored)] == []
+    page.troubles.clear()
+
+
 def test_a_phone_needs_no_sideways_scrolling(address: str, tab: OpenTab, config: QueueConfig, raw: redis.Redis) -> None:
     """Neither with long names, nor with texts that have no place to break."""
     long = "x" * 128
