@@ -25,9 +25,14 @@ EXAMPLES = ROOT / "examples"
 
 @contextlib.contextmanager
 def program(
-    *arguments: str, cwd: Path, server: OwnServer, variables: Mapping[str, str] | None = None, code: int = 0
+    *arguments: str,
+    cwd: Path,
+    server: OwnServer,
+    variables: Mapping[str, str] | None = None,
+    code: int = 0,
+    says: str = "",
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A Python program whose queue is on `server`; ended by SIGTERM, it must leave with `code`."""
+    """A Python program whose queue is on `server`; ended by SIGTERM, it must leave with `code` and have said `says`."""
     environment = {**os.environ, "PYTHONPATH": str(SRC), "QUEUE_SYSTEM_REDIS_URL": server.url, **(variables or {})}
     with (
         tempfile.TemporaryFile() as output,
@@ -39,6 +44,8 @@ def program(
             yield process
             process.terminate()
             assert process.wait(10) == code
+            output.seek(0)
+            assert says in output.read().decode()
         finally:
             process.kill()
             process.wait()
@@ -61,7 +68,8 @@ def serving(
 
     Uvicorn raises the signal again once it has shut down; the servers of Flask and Django leave it to the system.
     """
-    with program(*arguments, cwd=cwd, server=server, variables=variables, code=-signal.SIGTERM) as process:
+    ended = "Application shutdown complete" if "uvicorn" in arguments else ""
+    with program(*arguments, cwd=cwd, server=server, variables=variables, code=-signal.SIGTERM, says=ended) as process:
         wait_until(lambda: process.poll() is not None or _listens(port), "the service listens")
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=15) as client:
             yield client
