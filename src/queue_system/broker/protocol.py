@@ -73,8 +73,8 @@ class Command(msgspec.Struct, Generic[T_co], frozen=True, gc=False):
 class Group(msgspec.Struct, frozen=True, gc=False):
     """Commands that are run in this order: those before one that fails were run, those after it perhaps.
 
-    A thread sends each while the server works on the one before, a coroutine once that one is answered. So in a thread a
-    script that the server does not know is run after those behind it.
+    A thread sends each while the server works on the one before, a coroutine once that one is answered. In a thread, a
+    script that the server does not know is therefore run after those behind it.
 
     With `together`, all are run on one connection, to which a coroutine sends them at once: when it is lost, all are
     sent again, not only those without an answer.
