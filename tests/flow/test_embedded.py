@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -17,7 +18,10 @@ from typing import Any, Self
 import pytest
 import redis
 
+import queue_system.config
+from queue_system import QueueConfig, QueueManager, QueueWorker
 from queue_system.broker.embedded import (
+    EmbeddedServer,
     connectable_path,
     data_dir_from_url,
     ensure_server,
@@ -407,3 +411,30 @@ def test_without_the_wheel_a_server_on_path_serves_and_without_that_the_error_sa
         find_server_binary()
     (tmp_path / "redis-server").symlink_to(binary)
     assert find_server_binary() == tmp_path / "redis-server"
+
+
+@pytest.mark.parametrize("first", ["aenqueue", "start"])
+async def test_no_event_loop_waits_until_the_server_has_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: str
+) -> None:
+    """It may have a large file to load."""
+    started_by = set[threading.Thread]()
+
+    def ensure(data_dir: Path) -> EmbeddedServer:
+        started_by.add(threading.current_thread())
+        return ensure_server(data_dir)
+
+    monkeypatch.setattr(queue_system.config, "ensure_server", ensure)
+    config = QueueConfig(redis_url=f"embedded://{tmp_path}/data")
+    if first == "aenqueue":
+        queue = QueueManager(config)
+        await queue.aenqueue({}, "shop.work")
+        await queue.aclose()
+    else:
+        worker = QueueWorker(config)
+        await worker.start()
+        await worker.stop()
+    config.transport.close()
+    release(tmp_path / "data")
+    assert started_by
+    assert threading.current_thread() not in started_by

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import redis
 
-from queue_system import OperationRecord, QueueManager, WaitTimeoutError
+from queue_system import OperationRecord, QueueConfig, QueueManager, WaitTimeoutError
+from queue_system.upkeep.reaper import Reaper
 from tests.flow.support import MakeConfig
 from tests.support.servers import OwnServer
 
@@ -47,3 +49,20 @@ def test_a_delayed_operation_has_no_time_of_its_last_change(queue: QueueManager,
     assert record.due_at is not None
     assert record.due_at > seconds
     assert record.updated_at is None
+
+
+@pytest.mark.parametrize("result_ttl, longest_ms, error", [(7.0, 7_000, True), (0.0, 60_000, False)])
+def test_the_record_of_poison_lives_as_long_as_its_operation_asked(
+    config: QueueConfig, client: redis.Redis, result_ttl: float, longest_ms: int, error: bool
+) -> None:
+    """As with every other end; a worker that is alive takes over from one that is not."""
+    commands, run = config.commands, config.transport.run
+    item = {"operation_id": "poison", "entity": {}, "processor": "work", "crashes": 3, "result_ttl": result_ttl}
+    run(commands.beat("register", "gone", 15_000))
+    run(commands.claim("gone", "c1", 1, adopt=b"normal:jobs\n" + json.dumps(item).encode()))
+    assert run(commands.mark("gone", run(commands.incarnations())["gone"]))
+    Reaper(config, lambda: "own", lambda: 1_700_000_000_000).perform()
+    record = QueueManager(config).get_operation("poison")
+    assert record is not None
+    assert (record.status, record.error is not None) == ("system_error", error)
+    assert 0 < client.pttl(config.keys.operation("poison")) <= longest_ms

@@ -13,6 +13,7 @@ from queue_system.broker.protocol import Command
 from queue_system.broker.wire import ErrorReply
 from queue_system.errors import ServerError, ServerUnreachableError
 from queue_system.resilience.backoff import backoff_delay
+from queue_system.resilience.threads import in_daemon_thread
 
 T = TypeVar("T")
 
@@ -83,6 +84,8 @@ class AioPool:
 
     async def _idle(self) -> _Idle:
         loop = asyncio.get_running_loop()
+        if loop not in self._loops:
+            await in_daemon_thread(self._endpoint)  # which may have to start a server
         idle = self._loops.get(loop)
         if idle is None:
             for ended in [known for known in list(self._loops) if known.is_closed()]:

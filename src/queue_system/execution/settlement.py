@@ -12,13 +12,11 @@ from queue_system.errors import UnserializableError
 from queue_system.execution.delivery import Delivery
 from queue_system.model.entity import encode_entity
 from queue_system.model.operation import PHASE_FAILURE, PHASE_SUCCESS, Operation, change_item
-from queue_system.model.record import encode_error, encode_letter, encode_record
+from queue_system.model.record import encode_error, encode_letter, encode_record, keeping
 from queue_system.model.sealing import Sealing, signed_value
 from queue_system.model.verdict import Complete, Fail, Reject, Release, Retry, Verdict
 
 _ARITY: Final = {"complete": 5, "fail": 6, "reject": 6, "retry": 5, "release": 1, "running": 3}
-_TOMBSTONE_MS: Final = 60_000
-_LONGEST_S: Final = 1e9
 _MAX_ERROR: Final = 8192
 _encode = msgspec.json.Encoder().encode
 
@@ -117,7 +115,7 @@ class Settler:
     ) -> None:
         self.worker_name = worker_name
         self._worker = worker_name.encode()
-        self._keeps_results, self._ttl_ms = _keeping(result_ttl)
+        self._keeps_results, self._ttl_ms = keeping(result_ttl)
         self.max_item_bytes = max_item_bytes
         self._sealing = sealing
 
@@ -214,7 +212,7 @@ class Settler:
     def _kept(self, operation: Operation) -> tuple[bool, int]:
         """Whether the operation's record keeps its result, and its lifetime in ms."""
         if operation.result_ttl is not None:
-            return _keeping(operation.result_ttl)
+            return keeping(operation.result_ttl)
         return self._keeps_results, self._ttl_ms
 
     def _follow_up(self, delivery: Delivery, changes: dict[str, object]) -> bytes:
@@ -227,11 +225,6 @@ class Settler:
         attempts = operation.attempts + (status != b"rejected")
         times_ms = (timing.ended_ms, int(operation.timestamp * 1000), timing.started_ms)
         return encode_record(status, operation, delivery.queue, attempts, times_ms, self._worker, body)
-
-
-def _keeping(result_ttl: float) -> tuple[bool, int]:
-    """Whether a record keeps its result, and its lifetime in ms; a foreign item may ask for anything."""
-    return result_ttl > 0, int(min(max(result_ttl, 0), _LONGEST_S) * 1000) or _TOMBSTONE_MS
 
 
 def _pack_complete(delivery: Delivery, record: bytes, follow_up: bytes) -> bytes:

@@ -17,6 +17,13 @@ from queue_system.model.operation import Operation, change_item, decode_item
 
 _encoder = msgspec.json.Encoder()
 _LONGEST_NUMBER: Final = 20
+_TOMBSTONE_MS: Final = 60_000
+_LONGEST_S: Final = 1e9
+
+
+def keeping(result_ttl: float) -> tuple[bool, int]:
+    """Whether a record keeps its result, and its lifetime in ms; a foreign item may ask for anything."""
+    return result_ttl > 0, int(min(max(result_ttl, 0), _LONGEST_S) * 1000) or _TOMBSTONE_MS
 
 
 def encode_record(  # noqa: PLR0913, PLR0917 - a record has that many fields

@@ -14,7 +14,7 @@ from queue_system.config import QueueConfig
 from queue_system.errors import QueueSystemError, UndecodableItemError
 from queue_system.model.keys import split_queue
 from queue_system.model.operation import PHASE_FAILURE, Operation, change_item, check_size, decode_item
-from queue_system.model.record import encode_error, encode_letter, encode_record
+from queue_system.model.record import encode_error, encode_letter, encode_record, keeping
 from queue_system.model.sealing import signed_value
 from queue_system.upkeep.duty import Duty
 
@@ -58,7 +58,6 @@ class Reaper(Duty):
         self._last_look = 0.0
         self._watch_s = _WATCH_FIRST * config.lease_seconds
         self._decided_until = time.monotonic() + self._watch_s
-        self._ttl_ms = int(config.result_ttl * 1000) or 60_000
 
     def perform(self) -> float:
         """Look once, and take over what is due."""
@@ -160,16 +159,16 @@ class Reaper(Duty):
             letter = self._sealing.sign_letter(queue, letter)
         if operation.phase:
             return Move(token, value, "reject", letter)
-        record = encode_record(
-            b"rejected", operation, queue, operation.attempts,
-            (now_ms, int(operation.timestamp * 1000), 0), body=encode_error(reason, _POISON),
-        )  # fmt: skip
+        own_ttl = operation.result_ttl
+        keeps, ttl_ms = keeping(self._config.result_ttl if own_ttl is None else own_ttl)
+        times_ms, body = (now_ms, int(operation.timestamp * 1000), 0), encode_error(reason, _POISON) if keeps else b""
+        record = encode_record(b"rejected", operation, queue, operation.attempts, times_ms, body=body)
         follow_up = b""
         if operation.on_failure is not None:
             changes: dict[str, object] = {"phase": PHASE_FAILURE, "error": reason, "error_type": _POISON}
             follow_up = signed_value(self._sealing, queue, change_item(item, changes, drop=("crashes",)))
         return Move(
-            token, value, "reject", letter, operation.operation_id, record, self._ttl_ms,
+            token, value, "reject", letter, operation.operation_id, record, ttl_ms,
             operation.deduplication_key, follow_up,
         )  # fmt: skip
 
