@@ -36,8 +36,8 @@ How each figure is taken:
 - **drain**: N jobs are enqueued before one worker process starts, N so large that the run takes some seconds; the
   worker itself counts its jobs and takes the time from the first to the last. The processor is a no-op.
 - **enqueue** and **batch enqueue**: one producer process, for two seconds, one job per call or 1,000 per call.
-- **latency**: a second process enqueues 300 jobs, one every 5 ms, to an idle worker; from before the call of enqueue
-  to the processor's start, both on the machine's monotonic clock.
+- **latency**: a second process enqueues 1,000 jobs (300 before 2026-11-25), one every 5 ms, to an idle
+  worker; from before the call of enqueue to the processor's start, both on the machine's monotonic clock.
 - **server CPU** and **commands executed**: the server's own counts (INFO) before and after the drain, per job.
   **Commands sent** by the worker are counted by MONITOR in a smaller drain of its own.
 - **recovery**: two workers, one long job, and a trickle of others, 20 per second; the worker that runs the long one is
