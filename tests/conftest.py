@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,12 @@ import pytest
 
 from tests.support.acl import FRESH_PREFIX, AclServer
 from tests.support.servers import OwnServer, StartServer
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C reach what tests start, also in the background of a shell that ignores it there."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
