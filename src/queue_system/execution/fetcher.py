@@ -104,9 +104,8 @@ class Fetcher:
             "lease lost: other workers run these operations again", incarnation=incarnation, operations=lost
         )
         self.holdings.renew()
-        self._registered, self.gate.valid_until = False, 0.0
-        self._batch = self._claim = None
-        self._drained = False  # what waits for the wake-up goes on: dropped, it could take the marker along
+        self._registered, self._drained, self.gate.valid_until = False, False, 0.0
+        self._batch = self._claim = None  # the idle claim goes on: dropped, it could take the wake-up along
         for slot in self._executor.slots:
             self._executor.stop_slot(slot)
         self.gate.changed.set()
@@ -245,6 +244,7 @@ class Fetcher:
         if oldest is not None:
             self._lookahead.observe_wait(now - oldest)
             if now - oldest > RELEASE_AFTER_S:
+                self._take_in()  # what came later goes back behind it
                 self.holdings.release_waiting()
         if self.holdings.isolate():
             self.gate.wake()
