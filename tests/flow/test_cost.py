@@ -46,10 +46,7 @@ class Counter:
 async def test_a_drained_operation_costs_few_calls_here_and_few_commands_there(
     server: OwnServer, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for limit in (
-        "_NOTE_RUNNING_AFTER_S",
-        "RELEASE_AFTER_S",
-    ):  # slowness costs, and depends on the machine
+    for limit in ("_NOTE_RUNNING_AFTER_S", "RELEASE_AFTER_S"):  # slowness costs, and depends on the machine
         monkeypatch.setattr(fetcher, limit, 60.0)
     config = QueueConfig(redis_url=server.url, queue_prefix=prefix)
     drained = asyncio.Event()

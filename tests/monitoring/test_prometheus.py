@@ -153,6 +153,18 @@ def test_what_is_handed_back_unstarted_is_not_counted() -> None:
     assert "handed-back" not in str(scrape())
 
 
+def test_what_came_from_no_queue_is_counted_too() -> None:
+    """As an item does that a foreign client made due without a queue."""
+
+    def rejected() -> float:
+        labels = frozenset({"queue": "other", "outcome": "system_error"}.items())
+        return scrape().get(("queue_system_operations_total", labels), 0.0)
+
+    before, delivery = rejected(), Delivery("w", 1, b"", b"", Operation(processor=""), 0.0)
+    prometheus._instruments().settled([Settlement(delivery, "reject", b"")])
+    assert rejected() == before + 1
+
+
 def test_workers_of_a_process_are_added_up_and_the_latest_loop_is_shown() -> None:
     workers = [
         WorkerHealth(1, slots=5, busy=2, loop_lag_s=0.5, consuming=True, circuits={"redis": "open", "bank": "closed"}),

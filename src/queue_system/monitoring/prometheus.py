@@ -76,7 +76,8 @@ class _Instruments:
     def settled(self, settlements: Sequence[Settlement]) -> None:
         """Count a turn's settlements, but no callbacks or releases. One plain loop: it runs for every operation."""
         turns: dict[bytes, _Turn] = {}
-        queue, turn = b"", _Turn([], [], [])
+        queue: bytes | None = None
+        turn = _Turn([], [], [])
         for settlement in settlements:
             delivery, verb, timing = settlement.delivery, settlement.verb, settlement.timing
             operation = delivery.operation
