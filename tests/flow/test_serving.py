@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from queue_system import QueueConfig, QueueManager, QueueWorker
+from queue_system.execution import fetcher
 from tests.flow.support import Inbox, MakeConfig, running
 from tests.support.waiting import eventually
 
@@ -177,6 +178,16 @@ async def test_a_high_operation_waits_behind_at_most_20_ms_of_work_claimed_ahead
             queue.enqueue({"started_low": started_low}, high, priority="high")
             waited_behind.append(await asyncio.wait_for(overtaken.get(), 5))
     assert max(waited_behind) <= window_s * slots / run_s + slots, waited_behind
+
+
+async def test_what_is_handed_back_is_overtaken_by_nothing(
+    queue: QueueManager, config: QueueConfig, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that hands back at every occasion claims while it does, and what it claims came later."""
+    monkeypatch.setattr(fetcher, "RELEASE_AFTER_S", 0.0005)
+    queue.enqueue_batch([{"n": n} for n in range(3000)], inbox.put)
+    async with running(QueueWorker(config, max_workers=1)):
+        assert [entity["n"] for entity in await inbox.take(3000)] == list(range(3000))
 
 
 async def test_what_a_busy_worker_claimed_runs_first_after_its_release(

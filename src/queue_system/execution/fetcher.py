@@ -243,8 +243,8 @@ class Fetcher:
         oldest = self.holdings.buffer.oldest_claimed()
         if oldest is not None:
             self._lookahead.observe_wait(now - oldest)
-            if now - oldest > RELEASE_AFTER_S:
-                self._take_in()  # what came later goes back behind it
+            coming = self._claim is not None or self.holdings.arriving  # it would overtake what goes back now
+            if now - oldest > RELEASE_AFTER_S and not coming:
                 self.holdings.release_waiting()
         if self.holdings.isolate():
             self.gate.wake()
