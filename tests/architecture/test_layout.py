@@ -58,7 +58,7 @@ FUNCTION_IMPORTS_ALLOWED: dict[str, str] = {
     "queue_system.cli.dashboard -> queue_system.dashboard.serve": "an optional extra",
 }
 
-MODULE_LINES = 320
+MODULE_LINES = 400
 FUNCTION_LINES = 45
 FORBIDDEN_MODULES = {"pickle", "cPickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle"}
 FORBIDDEN_CALLS = {"eval", "exec"}
@@ -136,7 +136,7 @@ def test_imports_form_no_cycle() -> None:
 
 
 def test_modules_and_functions_keep_their_size() -> None:
-    """A module has at most 320 lines, a function at most 45 without its docstring."""
+    """A module has at most 400 lines, a function at most 45 without its docstring."""
     too_long = []
     for module in MODULES.values():
         lines = len(module.text.splitlines())
