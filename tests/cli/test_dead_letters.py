@@ -55,6 +55,21 @@ async def test_list_pages_and_filters(cli: RunCli, config: QueueConfig) -> None:
     assert "no letters" in cli("dead-letters", "list", "--source", "system_errors").out
 
 
+def test_showing_a_letter_costs_what_is_shown(cli: RunCli, config: QueueConfig, client: redis.Redis) -> None:
+    """Indented as a whole, this one would be 135 MB. As JSON it is whole, and little longer than it was."""
+    entity = [1] * 150_000
+    for _ in range(450):
+        entity = [entity]  # type: ignore[list-item]
+    client.lpush(config.failures_queue, json.dumps({"operation_id": "deep", "entity": entity}))
+    (letter,) = listed(cli)
+    text = cli("dead-letters", "show", letter["letter_id"])
+    assert (text.code, len(text.out) < 100_000) == (0, True)
+    assert "--json prints the whole" in text.out
+    whole = cli("dead-letters", "show", letter["letter_id"], "--json")
+    assert len(whole.out) < 1_000_000
+    assert whole.document["item"]["entity"] == entity
+
+
 async def test_show_tells_all_of_a_letter(cli: RunCli, config: QueueConfig) -> None:
     await fail(config, {"to": "ada"})
     (letter,) = listed(cli)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from typing import Any
@@ -120,6 +121,20 @@ async def test_a_payload_of_a_megabyte_is_cut_and_can_be_downloaded(config: Queu
     assert whole.headers["content-type"] == "text/plain; charset=utf-8"
     assert whole.headers["content-disposition"].startswith("attachment")
     assert whole.content == json.dumps(letter(1, entity=entity)).encode()
+
+
+async def test_a_payload_that_is_deep_and_large_costs_what_is_shown(config: QueueConfig, raw: redis.Redis) -> None:
+    """Indented as a whole, it would be 450 MB; a page shows its beginning at once, and the loop serves others."""
+    deep = b'{"operation_id": "op-deep", "entity": ' + b"[" * 450 + b"1," * 500_000 + b"1" + b"]" * 450 + b"}"
+    bury(raw, config, deep, letter(1, processor="p" * 500_000, error_type="e" * 500_000, operation_id="i" * 500_000))
+    async with browsing(create_app(config)) as client, asyncio.timeout(10):
+        listed = await client.get("/dead-letters")
+        assert len(listed.text) < 20_000
+        addresses = {a["href"] or "" for a in Elements(listed.text).all("a") if "/failures/" in (a["href"] or "")}
+        pages = await asyncio.gather(*(client.get(address) for address in sorted(addresses) * 3))
+        assert {page.status_code for page in pages} == {200}
+        assert max(len(page.text) for page in pages) < 2 * MOST_SHOWN + 8192
+        assert any("[…]" in page.text for page in pages)
 
 
 async def test_hostile_letters_stay_texts(config: QueueConfig, raw: redis.Redis) -> None:

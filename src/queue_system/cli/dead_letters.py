@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Annotated, Any, Final, TypeAlias
 
-import msgspec
 import typer
 from rich import box
 from rich.console import Group, RenderableType
@@ -17,11 +16,11 @@ from rich.text import Text
 from queue_system.cli.exits import ExitCode
 from queue_system.cli.options import Yes, duration
 from queue_system.cli.session import Session, command
-from queue_system.cli.text import count, moment, plain, pretty_json
-from queue_system.dead_letters import DeadLetter
+from queue_system.cli.text import beginning, count, moment, plain, pretty_json
+from queue_system.dead_letters import DeadLetter, Selection, list_steps
 from queue_system.errors import InvalidInputError
+from queue_system.steps import run_steps
 
-_PAGE: Final = 500
 _REASON: Final = 60
 
 
@@ -93,14 +92,11 @@ def show(
     source: From = Source.FAILURES,
 ) -> None:
     """Show one dead letter with its entity. The exit code is 1 if there is none."""
-    cursor: str | None = ""
-    while cursor is not None:
-        page = session.manager.list_dead_letters(source.value, limit=_PAGE, cursor=cursor)
-        for letter in page.letters:
-            if letter.letter_id == letter_id:
-                session.output.emit({**_document(letter), "item": letter.item}, _letter(letter))
-                return
-        cursor = page.cursor or None
+    wanted = Selection(letter_ids=(letter_id,))
+    page = run_steps(list_steps(session.config, source.value, wanted, 1), session.config.run)
+    for letter in page.letters:
+        session.output.emit({**_document(letter), "item": letter.item}, _letter(letter))
+        return
     session.output.error(f"{source.value} holds no letter {letter_id!r}; it may have been retried, dropped or trimmed")
     raise typer.Exit(ExitCode.NEGATIVE)
 
@@ -156,9 +152,7 @@ def _left(session: Session, source: Source) -> int:
 
 
 def _document(letter: DeadLetter) -> dict[str, Any]:
-    document: dict[str, Any] = msgspec.to_builtins(letter)
-    del document["item"], document["raw"]
-    return document
+    return {name: getattr(letter, name) for name in letter.__struct_fields__ if name not in {"item", "raw"}}
 
 
 def _table(letters: Sequence[DeadLetter], cursor: str) -> RenderableType:
@@ -168,7 +162,7 @@ def _table(letters: Sequence[DeadLetter], cursor: str) -> RenderableType:
     for name in ("id", "failed", "queue", "processor", "reason"):
         table.add_column(name, overflow="fold", no_wrap=name in {"id", "failed"})
     for letter in letters:
-        reason = plain(letter.reason)
+        reason = plain(letter.reason[: 2 * _REASON])
         reason.truncate(_REASON, overflow="ellipsis")
         place = f"{letter.priority}:{letter.queue}" if letter.queue else "-"
         table.add_row(
@@ -182,10 +176,10 @@ def _letter(letter: DeadLetter) -> RenderableType:
     table.add_row("letter", plain(letter.letter_id, "bold"))
     for name in ("operation_id", "queue", "priority", "processor", "attempts", "error_type", "reason"):
         if (value := getattr(letter, name)) is not None:
-            table.add_row(name.removesuffix("_id").replace("_", " "), plain(value))
+            table.add_row(name.removesuffix("_id").replace("_", " "), beginning(str(value)))
     table.add_row("failed", moment(letter.failed_at))
     table.add_row("retryable", "yes" if letter.retryable else "no")
     table.add_row(
-        "item", plain(letter.raw.decode(errors="replace")) if letter.item is None else pretty_json(letter.item)
+        "item", beginning(letter.raw.decode(errors="replace")) if letter.item is None else pretty_json(letter.item)
     )
     return table

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final
 
-import msgspec
 import typer
 from rich.console import RenderableType
 from rich.table import Table
@@ -12,7 +11,7 @@ from rich.table import Table
 from queue_system.cli.exits import ExitCode
 from queue_system.cli.options import duration
 from queue_system.cli.session import Session, command
-from queue_system.cli.text import moment, plain, pretty_json
+from queue_system.cli.text import beginning, moment, plain, pretty_json
 from queue_system.errors import UnknownOperationError
 from queue_system.logs import printable
 from queue_system.lookup import OperationRecord
@@ -55,8 +54,7 @@ def wait(
 
 
 def _document(record: OperationRecord) -> dict[str, Any]:
-    document: dict[str, Any] = msgspec.to_builtins(record)
-    return {**document, "finished": record.finished}
+    return {**{name: getattr(record, name) for name in record.__struct_fields__}, "finished": record.finished}
 
 
 def _view(record: OperationRecord) -> RenderableType:
@@ -70,7 +68,7 @@ def _view(record: OperationRecord) -> RenderableType:
             table.add_row(name.removesuffix("_at"), moment(value))
     for name in _TEXTS:
         if value := getattr(record, name):
-            table.add_row(name.replace("_", " "), plain(value))
+            table.add_row(name.replace("_", " "), beginning(value))
     if record.status == "succeeded" and not record.result_error:
         table.add_row("result", pretty_json(record.result))
     return table

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressC
 
 from queue_system.cli.exits import ExitCode
 from queue_system.cli.text import plain
+from queue_system.model.preview import document as pieces
 
 T = TypeVar("T")
 Advance = Callable[[int], None]
@@ -36,7 +37,7 @@ class Output:
     def emit(self, document: Any, view: RenderableType) -> None:
         """Print the answer: the document with --json, else the view of it."""
         if self.as_json:
-            print(json.dumps(document, indent=2))
+            sys.stdout.writelines((*pieces(document), "\n"))
         else:
             self.out.print(view)
 

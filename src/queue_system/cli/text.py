@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import time
-from typing import Any
+from typing import Any, Final
 
 from rich.text import Text
 
 from queue_system.logs import printable
+from queue_system.model.preview import preview
+
+MOST_SHOWN: Final = 32 * 1024
+"""How many characters of an entity, a result or an error are shown; --json prints the whole."""
+
+
+_CUT: Final = Text("… this is not all of it; --json prints the whole", "dim")
 
 
 def plain(value: object, style: str = "") -> Text:
@@ -17,9 +23,15 @@ def plain(value: object, style: str = "") -> Text:
 
 
 def pretty_json(value: Any) -> Text:
-    """Return a JSON value over several lines, as `plain` does each."""
-    lines = json.dumps(value, indent=2, ensure_ascii=False).split("\n")
-    return Text("\n").join([plain(line) for line in lines])
+    """Return the beginning of a JSON value over several lines, as `plain` does each."""
+    text, cut = preview(value, MOST_SHOWN)
+    lines = [plain(line) for line in text.split("\n")]
+    return Text("\n").join([*lines, _CUT] if cut else lines)
+
+
+def beginning(text: str) -> Text:
+    """Return the beginning of a text that may be very long, as `plain` does."""
+    return plain(text) if len(text) <= MOST_SHOWN else plain(text[:MOST_SHOWN]) + Text("\n") + _CUT
 
 
 def moment(unix_s: float | None) -> str:

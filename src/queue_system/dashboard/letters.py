@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -12,9 +13,10 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from queue_system.dashboard.pages import Pages, download
-from queue_system.dashboard.rendering import MOST_SHOWN, pretty
-from queue_system.dead_letters import DeadLetter, Selection, list_steps
-from queue_system.steps import run_steps_async
+from queue_system.dashboard.rendering import MOST_SHOWN
+from queue_system.dead_letters import DeadLetter, DeadLetterPage, Selection, list_steps
+from queue_system.model.preview import preview
+from queue_system.steps import run_steps
 
 SOURCES: Final = ("failures", "system_errors")
 PAGE: Final = 25
@@ -87,27 +89,25 @@ class Letters:
     async def page(self, request: Request) -> Response:
         """List letters, the newest first, page by page."""
         wanted = Filter.of(request.query_params)
-        found = await self._manager.alist_dead_letters(
-            **wanted.arguments, limit=PAGE, cursor=request.query_params.get("cursor", "")
-        )
+        cursor = request.query_params.get("cursor", "")
+        found = await self._pages.aside(partial(self._read, wanted, cursor))
         values = {
             "filter": wanted,
             "ages": AGES,
             "letters": found.letters,
             "next_cursor": found.cursor,
-            "cursor": request.query_params.get("cursor", ""),
+            "cursor": cursor,
             "note": _note(request.query_params),
         }
         return await self._pages.show(request, "letters", values)
 
     async def letter(self, request: Request) -> Response:
         """Show one letter with its payload."""
-        letter = await self._find(request)
-        text = letter.raw.decode(errors="backslashreplace") if letter.item is None else pretty(letter.item, letter.raw)
+        letter, payload, cut = await self._pages.aside(partial(self._find_shown, request))
         values = {
             "letter": letter,
-            "payload": text[:MOST_SHOWN],
-            "cut": len(text) > MOST_SHOWN,
+            "payload": payload,
+            "cut": cut,
             "size": len(letter.raw),
             "start": request.query_params.get("from", ""),
         }
@@ -115,7 +115,8 @@ class Letters:
 
     async def text(self, request: Request) -> Response:
         """Let the whole letter be downloaded, byte for byte."""
-        return download((await self._find(request)).raw, "dead-letter.txt")
+        letter = await self._pages.aside(partial(self._find, request))
+        return download(letter.raw, "dead-letter.txt")
 
     async def sure(self, request: Request) -> Response:
         """Ask before letters are dropped, or more of them changed than a page shows. Changes nothing itself."""
@@ -150,13 +151,28 @@ class Letters:
             return await self._manager.aretry_dead_letters(**arguments)
         return await self._manager.adrop_dead_letters(**arguments)
 
-    async def _find(self, request: Request) -> DeadLetter:
+    def _read(self, wanted: Filter, cursor: str) -> DeadLetterPage:
+        """Read a page of letters. Blocks: each letter, however large, is decoded."""
+        chosen = wanted.arguments
+        source, config = chosen.pop("source"), self._manager.config
+        return run_steps(list_steps(config, source, Selection(**chosen), PAGE, cursor), config.run)
+
+    def _find_shown(self, request: Request) -> tuple[DeadLetter, str, bool]:
+        """Find a letter, and write what is shown of its payload. Blocks."""
+        letter = self._find(request)
+        if letter.item is not None:
+            return letter, *preview(letter.item, MOST_SHOWN)
+        text = letter.raw[: 4 * MOST_SHOWN].decode(errors="backslashreplace")
+        return letter, text[:MOST_SHOWN], len(text) > MOST_SHOWN
+
+    def _find(self, request: Request) -> DeadLetter:
+        """Find the letter that an address names. Blocks."""
         source, letter_id = request.path_params["source"], request.path_params["letter_id"]
         if source not in SOURCES:
             raise HTTPException(404)
         config, start = self._manager.config, request.query_params.get("from", "")
         work = list_steps(config, source, Selection(letter_ids=(letter_id,)), 1, start)
-        found = await run_steps_async(work, config.arun)
+        found = run_steps(work, config.run)
         if not found.letters:
             raise HTTPException(404)
         return found.letters[0]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Final, TypeVar
 from urllib.parse import parse_qs
 
 from starlette.exceptions import HTTPException
@@ -15,14 +17,19 @@ from queue_system.broker.failures import redact
 from queue_system.config import QueueConfig
 from queue_system.dashboard.access import COOKIE, SESSION_S, Access
 from queue_system.dashboard.live import MOST_QUEUES, VIEWS, Live
-from queue_system.dashboard.rendering import MOST_SHOWN, Renderer, pretty
+from queue_system.dashboard.rendering import MOST_SHOWN, Renderer, safe_reason
 from queue_system.dashboard.sampler import Snapshot
 from queue_system.errors import AccessDeniedError, CircuitOpenError, InvalidInputError, QueueSystemError, ServerError
 from queue_system.lookup import OperationRecord
 from queue_system.manager import QueueManager
+from queue_system.model.preview import document, preview
+from queue_system.resilience.threads import in_daemon_thread
 
 _LONGEST_SEARCH: Final = 256
 _MOST_FIELDS: Final = 2000
+_MOST_ASIDES: Final = 4  # threads at once
+
+T = TypeVar("T")
 
 
 class Pages:
@@ -33,6 +40,7 @@ class Pages:
         self.access = access
         self._renderer = renderer
         self._live = live
+        self._asides = asyncio.Semaphore(_MOST_ASIDES)
 
     async def overview(self, request: Request) -> Response:
         """Show the fleet at a glance."""
@@ -68,8 +76,7 @@ class Pages:
                 problem = "" if record else "Nothing is known of it: never enqueued, purged, or ended too long ago."
         values = {"operation_id": operation_id, "record": record, "problem": problem, "result": "", "cut": False}
         if record is not None:
-            text = _result_text(record)
-            values |= {"result": text[:MOST_SHOWN], "cut": len(text) > MOST_SHOWN}
+            values["result"], values["cut"] = await self.aside(partial(_result, record))
         return await self.show(request, "operation", values, status=200 if record or not operation_id else 404)
 
     async def operation_text(self, request: Request) -> Response:
@@ -78,7 +85,7 @@ class Pages:
         record = await self.manager.aget_operation(operation_id)
         if record is None:
             raise HTTPException(404)
-        return download(_result_text(record).encode(errors="backslashreplace"), "result.txt")
+        return download(await self.aside(partial(_whole_result, record)), "result.txt")
 
     async def events(self, request: Request) -> Response:
         """Stream the live parts of one page, as server-sent events."""
@@ -95,6 +102,11 @@ class Pages:
             raise HTTPException(404)
         content, kind = found
         return Response(content, media_type=kind, headers={"cache-control": "public, max-age=31536000, immutable"})
+
+    async def aside(self, work: Callable[[], T]) -> T:
+        """Do in a thread what takes as long as what it looks at is large: the event loop may be an application's."""
+        async with self._asides:
+            return await in_daemon_thread(work)
 
     async def show(
         self,
@@ -183,7 +195,16 @@ def download(content: bytes, name: str) -> Response:
     )
 
 
-def _result_text(record: OperationRecord) -> str:
+def _result(record: OperationRecord) -> tuple[str, bool]:
+    """Return what is shown of a result or an error, and whether that is not the whole of it."""
     if record.error is not None:
-        return redact(record.error)
-    return "" if record.result is None else pretty(record.result)
+        text = safe_reason(record.error)
+        return text[:MOST_SHOWN], len(text) > MOST_SHOWN
+    return ("", False) if record.result is None else preview(record.result, MOST_SHOWN)
+
+
+def _whole_result(record: OperationRecord) -> bytes:
+    if record.error is not None:
+        return redact(record.error).encode(errors="backslashreplace")
+    text = "" if record.result is None else "".join(document(record.result, ensure_ascii=False))
+    return text.encode(errors="backslashreplace")

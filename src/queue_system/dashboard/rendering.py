@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -21,6 +20,9 @@ MOST_SHOWN: Final = 16 * 1024
 
 SPARK_WIDTH: Final = 120
 SPARK_HEIGHT: Final = 40
+
+LONGEST_NAME: Final = 256
+"""How many characters of a name are shown."""
 
 _UNITS: Final = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
 _DASH: Final = "\N{EN DASH}"
@@ -89,12 +91,14 @@ def ago(seconds: float | None, now: float) -> str:
     return _DASH if seconds is None else f"{duration(max(0.0, now - seconds))} ago"
 
 
-def pretty(value: Any, otherwise: bytes = b"") -> str:
-    """Write a JSON value over several lines; one that is too deep or has too many digits stays as it came."""
-    try:
-        return json.dumps(value, indent=2, ensure_ascii=False, default=str)
-    except (ValueError, RecursionError):
-        return otherwise.decode(errors="backslashreplace")
+def short(text: str, most: int = LONGEST_NAME) -> str:
+    """Return a text, or its beginning and a mark: what a foreign program wrote may be of any length."""
+    return text if len(text) <= most else f"{text[:most]}…"
+
+
+def safe_reason(text: str) -> str:
+    """Return as much of an error as may be shown, its passwords replaced, also one that is cut."""
+    return redact(text[: 2 * MOST_SHOWN])
 
 
 def spark(values: Sequence[float]) -> str:
@@ -132,7 +136,7 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         "number": number, "compact": compact, "rate": rate, "duration": duration, "moment": moment, "ago": ago,
-        "redact": redact, "breakable": breakable, "spark": spark, "spark_area": spark_area,
+        "redact": safe_reason, "short": short, "breakable": breakable, "spark": spark, "spark_area": spark_area,
     }  # fmt: skip
     environment.globals |= {"spark_width": SPARK_WIDTH, "spark_height": SPARK_HEIGHT}
     return environment
