@@ -7,7 +7,7 @@ JOBS ?= 2  # tests at once; more make the fault tests, which have time limits, c
 TYPED := src tests $(wildcard examples benchmarks)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint types cover format docs bench bench-peers nemesis fuzz clean
+.PHONY: help install demo test test-pythons lint types cover format docs bench bench-peers nemesis fuzz clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ demo: $(VENV)/.installed-demo ## Show the queue at work: index the standard libr
 
 test: lint types ## Run everything that must pass: ruff, mypy, pytest with coverage
 	$(BIN)/python -m pytest --cov -n $(JOBS) --dist worksteal
+
+test-pythons: install ## Run the tests that need no processes under every other CPython from 3.12 on that is found
+	@bash tests/other_pythons.sh
 
 lint: install ## Check style and format with ruff
 	$(BIN)/ruff check .

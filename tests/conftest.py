@@ -6,7 +6,8 @@ import contextlib
 import os
 import signal
 import uuid
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,49 @@ import pytest
 from tests.support.acl import FRESH_PREFIX, AclServer
 from tests.support.servers import OwnServer, StartServer
 
+NO_SKIPS = bool(os.environ.get("QUEUE_SYSTEM_NO_SKIPS"))
+FULL_FORM = os.environ.get("QUEUE_SYSTEM_FAULTS") == "full"
 
-def pytest_configure() -> None:
+
+def pytest_configure(config: pytest.Config) -> None:
     """Let Ctrl-C reach what tests start, also in the background of a shell that ignores it there."""
+    config.addinivalue_line("markers", "full_form: too long for `make test`; `make faults` runs it")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave to `make faults` what is too long for `make test`."""
+    if FULL_FORM:
+        return
+    left = [item for item in items if item.get_closest_marker("full_form")]
+    if left:
+        items[:] = [item for item in items if item not in left]
+        config.hook.pytest_deselected(items=left)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Fail what is skipped where nothing may be: with QUEUE_SYSTEM_NO_SKIPS=1, as in CI."""
+    report = yield
+    if NO_SKIPS and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, which QUEUE_SYSTEM_NO_SKIPS forbids: {_reason(report)}"
+    return report
+
+
+def _reason(report: pytest.TestReport) -> str:
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    return reason.removeprefix("Skipped: ")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Say in one last line what was skipped, and how to have it."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    skipped = Counter(_reason(report) for report in reporter.getreports("skipped")) if reporter else Counter[str]()
+    if reporter and skipped:
+        reasons = "; ".join(f"{count} since {reason}" for reason, count in skipped.most_common())
+        reporter.write_line(f"skipped {skipped.total()}: {reasons}", yellow=True)
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ def main() -> int:
     except ModuleNotFoundError as missing:
         if (missing.name or "").partition(".")[0] not in {"typer", "rich"}:
             raise
-        sys.stderr.write(f"queue-system needs {missing.name}: pip install 'queue-system[cli]'\n")
+        sys.stderr.write(f"queue-system needs {missing.name}: pip install 'redis-queue-system[cli]'\n")
         return 1
     return run()
 

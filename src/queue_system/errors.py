@@ -16,6 +16,8 @@
     ├── CircuitOpenError               a breaker rejects the call; carries `retry_after`
     ├── UnknownOperationError          nothing is known of an operation: never enqueued, purged, or its record expired
     ├── WaitTimeoutError               an operation did not end in time               (also TimeoutError)
+    ├── OperationFailedError           asked for its result, an operation has failed; carries its `error_type`
+    ├── ResultUnavailableError         asked for its result, an operation has none: not finished, or not kept
     ├── ProcessDiedError               the child process of a processor died; carries its exit code
     ├── UnresolvableNameError          a name from Redis leads to no permitted callable
     └── UndecodableItemError           bytes from Redis are not an item
@@ -130,6 +132,36 @@ class UnknownOperationError(QueueSystemError, LookupError):
 
 class WaitTimeoutError(QueueSystemError, TimeoutError):
     """An operation did not end within the time that was given to the wait. It goes on."""
+
+
+class OperationFailedError(QueueSystemError):
+    """The operation whose result was asked for has failed for good.
+
+    `status` is `"failed"` or `"system_error"`; `error_type` and `error` tell of its last exception, as far as known.
+    """
+
+    def __init__(self, operation_id: str, status: str, error_type: str | None, error: str | None) -> None:
+        reason = ": ".join(part for part in (error_type, error) if part) or "the reason is not known"
+        super().__init__(f"operation {operation_id} ended as {status}: {reason}")
+        self.operation_id = operation_id
+        self.status = status
+        self.error_type = error_type
+        self.error = error
+
+    def __reduce__(self) -> tuple[type[OperationFailedError], tuple[str, str, str | None, str | None]]:
+        return type(self), (self.operation_id, self.status, self.error_type, self.error)
+
+
+class ResultUnavailableError(QueueSystemError):
+    """The operation whose result was asked for has none to give: it is not finished, or its result was not kept."""
+
+    def __init__(self, operation_id: str, problem: str) -> None:
+        super().__init__(f"operation {operation_id} has no result to give: {problem}")
+        self.operation_id = operation_id
+        self.problem = problem
+
+    def __reduce__(self) -> tuple[type[ResultUnavailableError], tuple[str, str]]:
+        return type(self), (self.operation_id, self.problem)
 
 
 class ProcessDiedError(QueueSystemError):

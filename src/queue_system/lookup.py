@@ -10,7 +10,7 @@ import msgspec
 
 from queue_system.broker.replies import Look
 from queue_system.config import QueueConfig
-from queue_system.errors import UnknownOperationError, WaitTimeoutError
+from queue_system.errors import OperationFailedError, ResultUnavailableError, UnknownOperationError, WaitTimeoutError
 from queue_system.model.arguments import check_lifetime
 from queue_system.model.keys import check_identifier
 from queue_system.model.record import decode_record
@@ -55,6 +55,22 @@ class OperationRecord(msgspec.Struct, frozen=True, kw_only=True):
     def finished(self) -> bool:
         """Whether nothing more will come but callbacks."""
         return self.status in _FINAL
+
+    def result_or_raise(self) -> Any:
+        """Return what the processor returned, as JSON gave it back.
+
+        Raises OperationFailedError where the operation failed for good, and ResultUnavailableError where it is not
+        finished (wait for it: `wait_for`), or its result could not be kept. A result that was not asked to be kept
+        (`result_ttl=0`) is None.
+        """
+        if not self.finished:
+            problem = f"it is {self.status}, not finished; wait_for(operation_id) waits until it is"
+            raise ResultUnavailableError(self.operation_id, problem)
+        if self.status != "succeeded":
+            raise OperationFailedError(self.operation_id, self.status, self.error_type, self.error)
+        if self.result_error is not None:
+            raise ResultUnavailableError(self.operation_id, self.result_error)
+        return self.result
 
 
 def operation_steps(config: QueueConfig, operation_id: str) -> Steps[OperationRecord | None]:

@@ -12,7 +12,7 @@ T = TypeVar("T")
 def run(main: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine as `asyncio.run` does, in uvloop's event loop where it is installed.
 
-    `pip install 'queue-system[uvloop]'` brings it; docs/benchmarks.md shows what it gains.
+    `pip install 'redis-queue-system[uvloop]'` brings it; docs/benchmarks.md shows what it gains.
     """
     with asyncio.Runner(loop_factory=_fastest()) as runner:
         return runner.run(main)

@@ -19,7 +19,7 @@ try:
     from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode, TracerProvider
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 except ImportError as missing:
-    raise ImportError("traces need OpenTelemetry: pip install 'queue-system[otel]'") from missing
+    raise ImportError("traces need OpenTelemetry: pip install 'redis-queue-system[otel]'") from missing
 
 from queue_system.broker.connection import Endpoint
 from queue_system.config import QueueConfig

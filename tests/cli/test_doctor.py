@@ -19,7 +19,7 @@ from tests.cli.support import Answer, RunCli
 from tests.flow.support import key_space, running
 from tests.support.acl import AclServer, rules
 from tests.support.logs import LineLogger
-from tests.support.servers import OwnServer, StartServer
+from tests.support.servers import NO_REDIS, OwnServer, StartServer
 from tests.support.waiting import eventually, wait_until
 
 ANYWHERE = {"ping", "info", "eval", "evalsha"}
@@ -238,7 +238,7 @@ def guarded(request: pytest.FixtureRequest) -> Iterator[AclServer]:
     """A server of each kind at hand with the users of docs/acl."""
     found = shutil.which("redis-server")
     if request.param == "redis" and found is None:
-        pytest.skip("redis-server is not installed")
+        pytest.skip(NO_REDIS)
     old: dict[str, Any] = {"binary": Path(str(found)), "without": "+waitaof"} if request.param == "redis" else {}
     with AclServer(**old) as server:
         yield server

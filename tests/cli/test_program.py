@@ -77,7 +77,7 @@ def test_without_the_extra_it_says_what_to_install() -> None:
         code = f"import sys; sys.modules[{missing!r}] = None\nfrom queue_system.__main__ import main; sys.exit(main())"
         done = python(code)
         assert done.returncode == 1
-        assert done.stderr == f"queue-system needs {missing}: pip install 'queue-system[cli]'\n"
+        assert done.stderr == f"queue-system needs {missing}: pip install 'redis-queue-system[cli]'\n"
 
 
 def test_neither_the_core_nor_the_program_imports_what_it_may_not_need() -> None:

@@ -351,7 +351,7 @@ def test_a_missing_library_is_named_with_the_extra_that_brings_it() -> None:
     program = "import sys; sys.modules['jinja2'] = None; import queue_system.dashboard"
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
-    assert "the dashboard needs jinja2: pip install 'queue-system[dashboard]'" in done.stderr
+    assert "the dashboard needs jinja2: pip install 'redis-queue-system[dashboard]'" in done.stderr
 
 
 def test_a_port_that_is_taken_is_told(config: QueueConfig) -> None:

@@ -16,6 +16,7 @@ import redis
 
 from queue_system import (
     AccessDeniedError,
+    InvalidInputError,
     QueueConfig,
     QueueManager,
     QueueRetryConfig,
@@ -31,6 +32,7 @@ from queue_system.upkeep.sweeper import Sweeper
 from tests.flow.support import Inbox, key_space, letters, running
 from tests.support.acl import ROLES, AclServer, rules
 from tests.support.logs import LineLogger
+from tests.support.servers import NO_REDIS
 from tests.support.waiting import eventually
 
 MONTH_S = 30 * 86_400
@@ -61,7 +63,7 @@ def guarded(request: pytest.FixtureRequest) -> Iterator[AclServer]:
     """A server of each kind at hand with the users of docs/acl."""
     found = shutil.which("redis-server")
     if request.param == "redis" and found is None:
-        pytest.skip("redis-server is not installed")
+        pytest.skip(NO_REDIS)
     old: dict[str, Any] = {"binary": Path(str(found)), "without": "+waitaof"}
     with AclServer(enable_debug_command="yes", **(old if request.param == "redis" else {})) as server:
         yield server
@@ -149,10 +151,14 @@ def test_a_producer_enqueues_purges_and_reads_the_status(as_role: AsRole, admin:
     assert refused(admin) == []
 
 
-def test_a_producer_waits_for_the_disk(as_role: AsRole, admin: redis.Redis) -> None:
-    if "valkey_version" not in admin.info("server"):
-        pytest.skip("WAITAOF came with 7.2")
-    assert QueueManager(as_role("producer")).enqueue({}, work, durability="fsync")["status"] == "queued"
+def test_a_producer_waits_for_the_disk_or_is_told_that_the_server_cannot(as_role: AsRole, admin: redis.Redis) -> None:
+    queue = QueueManager(as_role("producer"))
+    version = tuple(map(int, admin.info("server")["redis_version"].split(".")))
+    if version >= (7, 2):
+        assert queue.enqueue({}, work, durability="fsync")["status"] == "queued"
+    else:
+        with pytest.raises(InvalidInputError, match=r"durability: .*7\.2"):
+            queue.enqueue({}, work, durability="fsync")
     assert refused(admin) == []
 
 

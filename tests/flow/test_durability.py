@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import pickle
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -153,15 +152,12 @@ def test_fsync_without_an_append_only_file_is_refused_before_anything_is_written
     assert queue.get_queue_status()["total_items"] == 0
 
 
-@pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not installed")
 def test_fsync_on_a_server_without_that_command_is_refused_before_anything_is_written(
-    start_server: StartServer, open_queue: OpenQueue
+    start_server: StartServer, open_queue: OpenQueue, tmp_path: Path
 ) -> None:
-    server = start_server(binary=Path(shutil.which("redis-server") or ""))
-    with contextlib.closing(server.client()) as client:
-        if knows_waitaof(client):
-            pytest.skip("this redis-server knows WAITAOF")
-    queue = open_queue(server)
+    settings = tmp_path / "without-waitaof.conf"
+    settings.write_text('rename-command WAITAOF ""\n')
+    queue = open_queue(start_server(include=str(settings)))
     with pytest.raises(InvalidInputError, match=r"durability: .*7\.2"):
         queue.enqueue({}, work, durability="fsync")
     assert queue.get_queue_status()["total_items"] == 0

@@ -397,7 +397,10 @@ print(sorted(name for name in sys.modules.keys() - loaded if "telemetry" in name
 def test_without_the_extra_the_error_says_how_to_get_it() -> None:
     program = "import sys; sys.modules['opentelemetry'] = None; import queue_system; import queue_system.tracing"
     ended = outcome(program)
-    assert ended.stderr.splitlines()[-1] == "ImportError: traces need OpenTelemetry: pip install 'queue-system[otel]'"
+    assert (
+        ended.stderr.splitlines()[-1]
+        == "ImportError: traces need OpenTelemetry: pip install 'redis-queue-system[otel]'"
+    )
 
 
 def outcome(program: str) -> subprocess.CompletedProcess[str]:

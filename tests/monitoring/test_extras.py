@@ -43,9 +43,13 @@ def run_without(module: str, program: str) -> str:
 @pytest.mark.parametrize(
     "module, program, told",
     [
-        ("starlette", "import queue_system.monitoring.probes", "pip install 'queue-system[web]'"),
-        ("prometheus_client", "import queue_system.monitoring.prometheus", "pip install 'queue-system[prometheus]'"),
-        ("prometheus_client", METRICS, "501 metrics need: pip install 'queue-system[prometheus]'"),
+        ("starlette", "import queue_system.monitoring.probes", "pip install 'redis-queue-system[web]'"),
+        (
+            "prometheus_client",
+            "import queue_system.monitoring.prometheus",
+            "pip install 'redis-queue-system[prometheus]'",
+        ),
+        ("prometheus_client", METRICS, "501 metrics need: pip install 'redis-queue-system[prometheus]'"),
         (
             "starlette",
             HEALTH,

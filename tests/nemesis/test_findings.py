@@ -12,10 +12,9 @@ from tests.nemesis.checker import check
 from tests.nemesis.producers import Order
 
 
-def test_what_a_claim_under_way_will_bring_is_not_released_as_unknown(tmp_path: Path, full: bool) -> None:
+@pytest.mark.full_form
+def test_what_a_claim_under_way_will_bring_is_not_released_as_unknown(tmp_path: Path) -> None:
     """The reply of a claim stays lost for two beats while a settlement waits with it; then both are sent again."""
-    if not full:
-        pytest.skip("in the full form only: QUEUE_SYSTEM_FAULTS=full")
     with Arena(tmp_path, lease_s=4.0, slots=4) as arena:
         arena.start_workers(1)
         arena.send([Order(("first",), seconds=0.2)])

@@ -52,10 +52,9 @@ def test_a_broken_protocol_is_noticed(plays: dict[str, Future[list[Event]]], fig
     assert BREAKS[mutant] in broken
 
 
+@pytest.mark.full_form
 @pytest.mark.parametrize("mutant", sorted(mutants.MUTANTS))
-def test_the_same_faults_break_no_promise_of_the_true_protocol(tmp_path: Path, full: bool, mutant: str) -> None:
-    if not full:
-        pytest.skip("in the full form only: QUEUE_SYSTEM_FAULTS=full")
+def test_the_same_faults_break_no_promise_of_the_true_protocol(tmp_path: Path, mutant: str) -> None:
     violations = check(runs.SCHEDULES[mutant](tmp_path, ""))
     assert not violations, "\n".join(str(violation) for violation in violations)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.scripts.support import Broker, W
-from tests.support.servers import OwnServer, server_binary
+from tests.support.servers import NO_REDIS, OwnServer, server_binary
 
 REDIS = Path("/usr/bin/redis-server")
 
@@ -20,7 +20,7 @@ def binary(request: pytest.FixtureRequest) -> Path:
     if request.param == "valkey":
         return server_binary()
     if not REDIS.exists():
-        pytest.skip(f"{REDIS} is not installed")
+        pytest.skip(NO_REDIS)
     return REDIS
 
 

@@ -266,5 +266,6 @@ import queue_system.web
     )
     assert ended.stdout.strip() == "[]"
     assert (
-        ended.stderr.splitlines()[-1] == "ImportError: web applications need Starlette: pip install 'queue-system[web]'"
+        ended.stderr.splitlines()[-1]
+        == "ImportError: web applications need Starlette: pip install 'redis-queue-system[web]'"
     )

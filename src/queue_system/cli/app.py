@@ -31,7 +31,7 @@ app = typer.Typer(
 
 def _show_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it
     if wanted:
-        print(f"{PROGRAM} {version('queue-system')}")
+        print(f"{PROGRAM} {version('redis-queue-system')}")
         raise typer.Exit
 
 

@@ -34,7 +34,7 @@ def dashboard(
     try:
         from queue_system.dashboard import serve  # noqa: PLC0415 - an optional extra
     except ModuleNotFoundError as missing:
-        session.output.error(f"the dashboard needs {missing.name}: pip install 'queue-system[dashboard]'")
+        session.output.error(f"the dashboard needs {missing.name}: pip install 'redis-queue-system[dashboard]'")
         raise typer.Exit(ExitCode.NEGATIVE) from missing
     visited = None if allowed_hosts is None else names(allowed_hosts)
     try:

@@ -7,7 +7,7 @@ try:
     import starlette as _starlette  # noqa: F401
     import uvicorn as _uvicorn  # noqa: F401
 except ModuleNotFoundError as error:
-    problem = f"the dashboard needs {error.name}: pip install 'queue-system[dashboard]'"
+    problem = f"the dashboard needs {error.name}: pip install 'redis-queue-system[dashboard]'"
     raise ModuleNotFoundError(problem, name=error.name) from error
 
 from queue_system.dashboard.access import AuthHook

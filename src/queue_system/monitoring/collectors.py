@@ -100,6 +100,6 @@ class HealthCollector(Collector):
 
 def _version() -> str:
     try:
-        return metadata.version("queue-system")
+        return metadata.version("redis-queue-system")
     except metadata.PackageNotFoundError:  # it is run from its source
         return "unknown"

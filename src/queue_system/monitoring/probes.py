@@ -24,7 +24,7 @@ try:
     from starlette.responses import JSONResponse, PlainTextResponse, Response
     from starlette.routing import Route
 except ImportError as error:
-    raise ImportError("probes need Starlette and uvicorn: pip install 'queue-system[web]'") from error
+    raise ImportError("probes need Starlette and uvicorn: pip install 'redis-queue-system[web]'") from error
 
 try:
     from queue_system.monitoring import collectors, prometheus
@@ -67,7 +67,7 @@ class _Probes:
     async def metrics(self, _: Request) -> Response:
         """Return all metrics in Prometheus's text format."""
         if not _has_metrics:
-            return PlainTextResponse("metrics need: pip install 'queue-system[prometheus]'\n", 501)
+            return PlainTextResponse("metrics need: pip install 'redis-queue-system[prometheus]'\n", 501)
         found: list[Any] = [collectors.HealthCollector(self._health)]
         if self._tells_fleet:
             found.append(collectors.FleetCollector(self._fleet.get))

@@ -33,7 +33,7 @@ try:
     from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
     from prometheus_client.registry import Collector
 except ImportError as error:
-    raise ImportError("metrics need prometheus-client: pip install 'queue-system[prometheus]'") from error
+    raise ImportError("metrics need prometheus-client: pip install 'redis-queue-system[prometheus]'") from error
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 _FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"

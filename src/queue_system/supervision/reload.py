@@ -24,7 +24,7 @@ class SourceWatch:
         try:
             import watchfiles  # noqa: PLC0415 - an optional extra
         except ImportError:
-            raise InvalidInputError("reload", "watchfiles is needed: pip install 'queue-system[cli]'") from None
+            raise InvalidInputError("reload", "watchfiles is needed: pip install 'redis-queue-system[cli]'") from None
         self._stopped, self._watching = threading.Event(), threading.Event()
 
         def watch() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 try:
     import starlette  # noqa: F401 - asked here, so that its absence is told in one place
 except ImportError as missing:
-    raise ImportError("web applications need Starlette: pip install 'queue-system[web]'") from missing
+    raise ImportError("web applications need Starlette: pip install 'redis-queue-system[web]'") from missing
 
 from queue_system.web.errors import answer_error, exception_handlers
 from queue_system.web.events import operation_events, operation_json, operation_stream

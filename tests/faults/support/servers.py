@@ -17,7 +17,7 @@ from redis.retry import Retry
 
 from tests.faults.support.bench import Bench, WorkerProcess, wait_until
 from tests.faults.support.producer import Producer
-from tests.support.servers import OwnServer
+from tests.support.servers import NO_REDIS, OwnServer
 
 REDIS = Path("/usr/bin/redis-server")
 BACK_AT_WORK_WITHIN_S = 5.0
@@ -26,9 +26,7 @@ _LIVE = {"queued", "delayed", "running"}
 _DEAD = {"failed", "rejected"}
 
 _VALKEY = pytest.param(None, id="valkey")
-_REDIS = pytest.param(
-    REDIS, id="redis", marks=pytest.mark.skipif(not REDIS.exists(), reason=f"{REDIS} is not installed")
-)
+_REDIS = pytest.param(REDIS, id="redis", marks=pytest.mark.skipif(not REDIS.exists(), reason=NO_REDIS))
 on_each_server_in_full = pytest.mark.parametrize(
     "binary", [_VALKEY, _REDIS] if os.environ.get("QUEUE_SYSTEM_FAULTS") == "full" else [_VALKEY]
 )

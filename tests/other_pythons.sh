@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Runs the fast layers of the tests under every CPython >= 3.12 on this machine but that of .venv.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+version_of() { "$1" -c 'import platform, sys; print(platform.python_implementation(), *sys.version_info[:2])' 2>/dev/null; }
+
+own=$(version_of .venv/bin/python)
+declare -A found=()
+for python in $(compgen -c | grep -Ex 'python3\.[0-9]+' | sort -u) ~/.pyenv/versions/*/bin/python3 /opt/python/*/bin/python3; do
+    version=$(version_of "$python") || continue # a shim of a version that is not installed
+    [[ $version =~ ^CPython\ 3\ 1[2-9]$ && $version != "$own" ]] && found[$version]=$python
+done
+if [[ ${#found[@]} -eq 0 ]]; then
+    echo "no other CPython from 3.12 on was found: nothing to run"
+    exit 0
+fi
+for version in "${!found[@]}"; do
+    venv=build/venv-${version// /-}
+    echo "+ fast layers under $version (${found[$version]})"
+    if [[ ! -e $venv/.installed || pyproject.toml -nt $venv/.installed ]]; then
+        "${found[$version]}" -m venv --clear "$venv"
+        "$venv/bin/python" -m pip install --quiet 'pip>=25.1'
+        "$venv/bin/python" -m pip install --quiet --editable . --group dev
+        touch "$venv/.installed"
+    fi
+    "$venv/bin/python" -m pytest tests/unit tests/scripts tests/flow -n 2 --dist worksteal -q
+done
