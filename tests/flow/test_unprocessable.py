@@ -93,6 +93,23 @@ async def test_a_foreign_member_that_makes_no_sense_never_stops_a_worker(
 
 
 @pytest.mark.parametrize(
+    "member", [b'"attempts":-9000000000000000000', b'"crashes":-9000000000000000000', b'"delays":[-5]', b'"due":-9e18']
+)
+async def test_an_absurd_number_is_a_system_error_and_the_operation_never_starts(
+    queue: QueueManager, config: QueueConfig, client: redis.Redis, inbox: Inbox, member: bytes
+) -> None:
+    """Counts below zero would let it be retried, or kill workers, without end."""
+    config.register_callback(inbox.put, "take", "shop")
+    push(client, config, b'{"operation_id":"odd","processor":"take","processor_module":"shop",%b}' % member)
+    async with running(QueueWorker(config)):
+        letter = await next_letter(client, config.system_errors_queue)
+        await check_worker_goes_on(queue, inbox)
+    assert letter["error_type"] == "UndecodableItemError"
+    assert member.partition(b":")[0].decode().strip('"') in letter["failure_reason"]
+    assert inbox.empty
+
+
+@pytest.mark.parametrize(
     "processor, reason",
     [
         ("no.such.function", "cannot be found"),

@@ -5,48 +5,57 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
 from queue_system.errors import InvalidInputError, UndecodableItemError
 from queue_system.model.depth import MAX_DEPTH, SHALLOW_BYTES, has_many_parts, nesting
 from queue_system.model.keys import check_identifier
-from queue_system.model.retry import QueueRetryConfig
+from queue_system.model.retry import LONGEST_S, MAX_ATTEMPTS_LIMIT, QueueRetryConfig
 
 _USUAL_ID: Final = 64
-_LONGEST_S: Final = 1e11
-_LARGEST: Final = 2**63
+_LATEST: Final = 1e11
 _COUNTS_BYTES: Final = 256
 _ERROR_BYTES: Final = 65_536
 _CALLBACK: Final = b'"phase":"on_'
 PHASE_SUCCESS: Final = "on_success"
 PHASE_FAILURE: Final = "on_failure"
 
+Count = Annotated[int, msgspec.Meta(ge=0, le=10**9)]
+Executions = Annotated[int, msgspec.Meta(ge=1, le=MAX_ATTEMPTS_LIMIT)]
+Moment = Annotated[float, msgspec.Meta(ge=0, lt=_LATEST)]
+Wait = Annotated[float, msgspec.Meta(ge=0, le=LONGEST_S)]
+Waits = Annotated[list[Wait], msgspec.Meta(min_length=1, max_length=MAX_ATTEMPTS_LIMIT)]
+Limit = Annotated[float, msgspec.Meta(gt=0, le=LONGEST_S)]
+
 
 class Operation(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
-    """One unit of work, as its item carries it. Times are Unix seconds; an absent member means its default."""
+    """One unit of work, as its item carries it. Times are Unix seconds; an absent member means its default.
+
+    The decoder refuses a number out of its range: anybody may have written the item.
+    """
 
     operation_id: str = ""
     entity: Any = None
     processor: str
     processor_module: str | None = None
-    timestamp: float = 0.0
-    attempts: int = 0
-    max_attempts: int = 5
-    delays: list[float] | None = None
-    timeout: float | None = None
-    retry_timeout: float | None = None
-    result_ttl: float | None = None
-    first_attempt_time: float | None = None
-    due: float | None = None
+    timestamp: Moment = 0.0
+    attempts: Count = 0
+    max_attempts: Executions = 5
+    delays: Waits | None = None
+    timeout: Limit | None = None
+    retry_timeout: Limit | None = None
+    result_ttl: Wait | None = None
+    first_attempt_time: Moment | None = None
+    due: Moment | None = None
     on_success: str | None = None
     on_success_module: str | None = None
     on_failure: str | None = None
     on_failure_module: str | None = None
     deduplication_key: str = ""
     nonce: str = ""
-    crashes: int = 0
+    crashes: Count = 0
     phase: str = ""
     result: Any = None
     result_error: str | None = None
@@ -99,10 +108,6 @@ def decode_item(item: bytes, max_item_bytes: int = sys.maxsize) -> Operation:
     is_plain = operation_id.isalnum() and len(operation_id) <= _USUAL_ID
     if not is_plain or operation.deduplication_key or operation.nonce:
         _check_identifiers(operation)
-    if not -_LONGEST_S < operation.timestamp < _LONGEST_S:
-        raise UndecodableItemError(f"timestamp: {operation.timestamp} is no time")
-    if not (-_LARGEST <= operation.attempts <= _LARGEST and -_LARGEST <= operation.crashes <= _LARGEST):
-        raise UndecodableItemError("attempts, crashes: a count has too many digits")
     return operation
 
 

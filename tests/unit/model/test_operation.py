@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from queue_system.errors import InvalidInputError, UndecodableItemError
+from queue_system.errors import UndecodableItemError
 from queue_system.model.entity import decode_entity, encode_entity
 from queue_system.model.operation import (
     Operation,
@@ -168,11 +168,38 @@ def test_the_item_of_a_callback_may_hold_a_result_and_an_error_as_well() -> None
         check_size(callback + b" " * 70_000, 1000)
 
 
-def test_the_retry_settings_of_an_item_are_checked_when_they_are_used() -> None:
-    operation = decode_item(b'{"processor":"p","max_attempts":3,"delays":[1,2],"retry_timeout":9}')
-    assert operation.retry_config == QueueRetryConfig(3, [1, 2], 9)
-    with pytest.raises(InvalidInputError, match="max_attempts"):
-        _ = decode_item(b'{"processor":"p","max_attempts":0}').retry_config
+ABSURD = [
+    ("crashes", b"-1"), ("crashes", b"-9000000000000000000"), ("crashes", b"1000000001"),
+    ("attempts", b"-1"), ("attempts", b"-9000000000000000000"), ("attempts", b"9223372036854775807"),
+    ("max_attempts", b"0"), ("max_attempts", b"-5"), ("max_attempts", b"10001"),
+    ("delays", b"[]"), ("delays", b"[-1]"), ("delays", b"[0,1e300]"), ("delays", b"[%b0]" % (b"0," * 10_000)),
+    ("timeout", b"0"), ("timeout", b"-1"), ("timeout", b"1e300"),
+    ("retry_timeout", b"0"), ("retry_timeout", b"-0.1"), ("retry_timeout", b"1e10"),
+    ("result_ttl", b"-1"), ("result_ttl", b"1e300"),
+    ("first_attempt_time", b"-1"), ("first_attempt_time", b"1e308"),
+    ("timestamp", b"-1"), ("timestamp", b"100000000000"), ("due", b"-9e18"), ("due", b"1e11"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name, value", ABSURD)
+def test_a_number_out_of_its_range_makes_an_item_undecodable_and_is_named(name: str, value: bytes) -> None:
+    with pytest.raises(UndecodableItemError, match=name):
+        decode_item(b'{"processor":"p","%b":%b}' % (name.encode(), value))
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        b'"crashes":0,"attempts":0,"max_attempts":1,"delays":[0],"result_ttl":0,"timestamp":0,"due":0',
+        b'"crashes":1000000000,"attempts":1000000000,"max_attempts":10000,"delays":[1000000000],"timeout":1000000000',
+        b'"retry_timeout":1000000000,"result_ttl":1000000000,"timestamp":99999999999,"first_attempt_time":1.5',
+        b'"delays":null,"timeout":null,"retry_timeout":null,"result_ttl":null,"first_attempt_time":null,"due":null',
+    ],
+)
+def test_the_ends_of_every_range_belong_to_it(members: bytes) -> None:
+    """They are those that an enqueue accepts."""
+    operation = decode_item(b'{"processor":"p",%b}' % members)
+    assert isinstance(operation.retry_config, QueueRetryConfig)
 
 
 @given(st.binary(max_size=100))
