@@ -29,6 +29,7 @@ import signal
 from collections.abc import Sequence
 
 _LONGEST_SHOWN = 80
+_LONGEST_TEXT = 8192
 
 
 def shown(value: object) -> str:
@@ -38,6 +39,14 @@ def shown(value: object) -> str:
     except Exception:  # noqa: BLE001 - such as a number of 5,000 digits
         return f"a {type(value).__name__} that cannot be shown"
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
+
+
+def cut_text(text: str) -> str:
+    """Return an error's text as logs, records and dead letters keep it: bounded, and without lone surrogates."""
+    kept = text[:_LONGEST_TEXT].encode(errors="backslashreplace").decode()
+    if len(text) <= _LONGEST_TEXT and len(kept) <= _LONGEST_TEXT:
+        return kept
+    return f"{kept[:_LONGEST_TEXT]}… ({len(text)} characters)"
 
 
 class QueueSystemError(Exception):

@@ -12,6 +12,7 @@ import time
 from functools import partial
 from typing import Any, Final, Literal
 
+from queue_system.errors import cut_text
 from queue_system.execution.forks import blind, leave_if_forked
 from queue_system.execution.processes import ProcessPool
 from queue_system.execution.threads import ThreadPool
@@ -173,8 +174,8 @@ def _find_place(processor: Processor) -> Place:
 
 
 def describe_error(error: BaseException) -> str:
-    """Return an error's text, whatever its `__str__` does; its type's name when it has none."""
+    """Return an error's text, cut, whatever its `__str__` does; its type's name when it has none."""
     try:
-        return str(error) or type(error).__name__
+        return cut_text(str(error) or type(error).__name__)
     except BaseException:  # noqa: BLE001 - a hostile __str__
         return f"{type(error).__name__} (its text cannot be read)"

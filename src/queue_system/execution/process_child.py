@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from queue_system.errors import UnresolvableNameError, UnserializableError
+from queue_system.errors import UnresolvableNameError, UnserializableError, cut_text
 from queue_system.execution.children import Child
 from queue_system.execution.executor import describe_error
 from queue_system.execution.processes import BEGINS, LAST_WORDS_S, Answer, Request
@@ -57,12 +57,11 @@ class Servant:
         except BaseException as error:
             if self._leaving:
                 raise
-            text = describe_error(error).encode("utf-8", "backslashreplace").decode()
-            return Answer(error=text, error_type=type(error).__name__)
+            return Answer(error=describe_error(error), error_type=cut_text(type(error).__name__))
         try:
             return Answer(result=encode_entity(result, field="result").decode())
         except UnserializableError as error:
-            return Answer(result_error=str(error))
+            return Answer(result_error=cut_text(str(error)))
 
     def _listen(self) -> None:
         with self._channel.makefile("rb") as lines:

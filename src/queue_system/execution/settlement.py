@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from queue_system.broker.protocol import pack
-from queue_system.errors import UnserializableError
+from queue_system.errors import UnserializableError, cut_text
 from queue_system.execution.delivery import Delivery
 from queue_system.model.entity import encode_entity
 from queue_system.model.operation import PHASE_FAILURE, PHASE_SUCCESS, Operation, change_item
@@ -17,7 +17,6 @@ from queue_system.model.sealing import Sealing, signed_value
 from queue_system.model.verdict import Complete, Fail, Reject, Release, Retry, Verdict
 
 _ARITY: Final = {"complete": 5, "fail": 6, "reject": 6, "retry": 5, "release": 1, "running": 3}
-_MAX_ERROR: Final = 8192
 _encode = msgspec.json.Encoder().encode
 
 
@@ -125,11 +124,11 @@ class Settler:
             return self._complete(delivery, verdict, timing)
         match verdict:
             case Retry(delay, error, error_type):
-                return self._retry(delivery, delay, encode_error(_cut(error), error_type), timing)
+                return self._retry(delivery, delay, encode_error(cut_text(error), cut_text(error_type)), timing)
             case Fail(error, error_type):
-                return self._dead_letter("fail", delivery, _cut(error), error_type, timing)
+                return self._dead_letter("fail", delivery, cut_text(error), cut_text(error_type), timing)
             case Reject(error, error_type):
-                return self._dead_letter("reject", delivery, _cut(error), error_type, timing)
+                return self._dead_letter("reject", delivery, cut_text(error), cut_text(error_type), timing)
             case Release():
                 return Settlement(delivery, "release", pack((delivery.token,)))
 
@@ -154,6 +153,7 @@ class Settler:
         body = b'{"result":%b}' % encoded
         follow_up = b""
         if problem:
+            problem = cut_text(problem)
             body = _encode({"result": None, "result_error": problem})
         if operation.on_success is not None:
             changes: dict[str, object] = {"phase": PHASE_SUCCESS, "result": msgspec.Raw(encoded)}
@@ -235,8 +235,3 @@ def _pack_complete(delivery: Delivery, record: bytes, follow_up: bytes) -> bytes
         len(token), token, len(operation_id), operation_id, len(record), record,
         len(dedup_key), dedup_key, len(follow_up), follow_up,
     )  # fmt: skip
-
-
-def _cut(error: str) -> str:
-    error = error.encode(errors="backslashreplace").decode()  # lone surrogates have no place in JSON
-    return error if len(error) <= _MAX_ERROR else f"{error[:_MAX_ERROR]}… ({len(error)} characters)"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from queue_system.errors import cut_text
 from queue_system.execution.settlement import Settlement
 from queue_system.metrics import MetricsRecorder, SettlementObserver, StructuredLogger
 from queue_system.model.verdict import Fail, Reject, Retry
@@ -46,16 +47,17 @@ class Tally:
 
     def judged(self, operation_id: str, processor: str, verdict: Retry | Fail | Reject, *, timed_out: bool) -> None:
         """Log what became of an execution that went wrong, and count the error."""
-        fields = {"operation_id": operation_id, "processor": processor, "error": verdict.error}
+        fields = {"operation_id": operation_id, "processor": processor, "error": cut_text(verdict.error)}
+        error_type = cut_text(verdict.error_type)
         self._metrics.update("errors")
         if timed_out:
             self._metrics.update("timeouts")
         match verdict:
-            case Retry(delay, _, error_type):
+            case Retry(delay):
                 self._log.warning("operation runs again", **fields, error_type=error_type, delay_s=round(delay, 3))
-            case Fail(_, error_type):
+            case Fail():
                 self._log.error("operation failed", **fields, error_type=error_type)
-            case Reject(_, error_type):
+            case Reject():
                 self._log.error("operation rejected", **fields, error_type=error_type)
 
     def lease_lost(self, operations: int) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from queue_system.errors import UnserializableError
+from queue_system.errors import UnserializableError, cut_text
 from queue_system.model.depth import MAX_DEPTH, SHALLOW_BYTES, has_many_parts, nesting
 
 Serializer = Callable[[Any], Any]
@@ -23,6 +23,8 @@ _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder()
 _canonical_encoder = msgspec.json.Encoder(order="deterministic")
 _MAX_DEPTH = 200
+_LONGEST_NAME = 80
+_LONGEST_PATH = 400
 _MAX_BITS = 14_000  # about 4,200 digits, which Python reads back
 _TEXTUAL = (uuid.UUID, decimal.Decimal)
 
@@ -85,14 +87,32 @@ def _plain(value: Any, path: str, serializer: Serializer | None, parents: tuple[
     if isinstance(value, Mapping):
         return _members(value, path, serializer, inside)
     if isinstance(value, list | tuple):
-        return [_plain(v, f"{path}[{i}]", serializer, inside) for i, v in enumerate(value)]
+        return [_plain(v, _inside(path, f"[{i}]"), serializer, inside) for i, v in enumerate(value)]
     try:
         converted = _convert(value)
     except Exception as error:
-        raise UnserializableError(path, f"a {type(value).__qualname__} cannot be converted: {error}") from error
+        raise UnserializableError(
+            path, f"a {type(value).__qualname__} cannot be converted: {_described(error)}"
+        ) from error
     if converted is _UNKNOWN:
         converted = _serialized(serializer, value, path)
     return _plain(converted, path, serializer, inside)
+
+
+def _inside(path: str, step: str) -> str:
+    """Return the path to a member. It costs no more, and says no more, however long the names on the way are."""
+    if len(step) > _LONGEST_NAME:
+        step = f"{step[:_LONGEST_NAME]}…"
+    if len(path) > _LONGEST_PATH:
+        path = f"{path[:_LONGEST_NAME]}…{path[_LONGEST_NAME - _LONGEST_PATH :]}"
+    return path + step
+
+
+def _described(error: Exception) -> str:
+    try:
+        return cut_text(str(error))
+    except Exception:  # noqa: BLE001 - a hostile __str__
+        return "its text cannot be read"
 
 
 def _scalar(value: Any, path: str) -> Any:
@@ -116,8 +136,8 @@ def _members(
     for key, member in value.items():
         name = _member(key, path)
         if name in members:
-            raise UnserializableError(path, f"two of its members would be named {name!a}")
-        members[name] = _plain(member, f"{path}.{name}", serializer, inside)
+            raise UnserializableError(path, f"two of its members would be named {name[:_LONGEST_NAME]!a}")
+        members[name] = _plain(member, _inside(path, f".{name}"), serializer, inside)
     return members
 
 
@@ -158,7 +178,9 @@ def _serialized(serializer: Serializer | None, value: Any, path: str) -> Any:
     try:
         converted = serializer(value)
     except Exception as error:
-        raise UnserializableError(path, f"custom_serializer raised {type(error).__name__}: {error}") from error
+        raise UnserializableError(
+            path, f"custom_serializer raised {type(error).__name__}: {_described(error)}"
+        ) from error
     if type(converted) is type(value):
         raise UnserializableError(path, f"custom_serializer gave back a {kind} again")
     return converted
@@ -176,7 +198,7 @@ def _member(key: Any, path: str) -> str:
     if isinstance(key, enum.Enum):
         key = key.value
     if isinstance(key, str):
-        return _text(key, f"{path}.{key!a}")
+        return _text(key, f"{path}.{key[:_LONGEST_NAME]!a}")
     if isinstance(key, int) and not isinstance(key, bool):
         return str(key)
     if isinstance(key, dt.date | dt.time | uuid.UUID):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any, Final
@@ -12,6 +11,7 @@ import msgspec
 from queue_system.errors import InvalidInputError, UndecodableItemError
 from queue_system.model.depth import MAX_DEPTH, SHALLOW_BYTES, has_many_parts, nesting
 from queue_system.model.keys import check_identifier
+from queue_system.model.pause import collections_paused
 from queue_system.model.retry import LONGEST_S, MAX_ATTEMPTS_LIMIT, QueueRetryConfig
 
 _USUAL_ID: Final = 64
@@ -124,13 +124,8 @@ def check_size(item: bytes, max_item_bytes: int) -> None:
 
 def _decode_many(item: bytes) -> Operation:
     """Decode many arrays and objects without collections of garbage, which would walk them again and again."""
-    collects = gc.isenabled()
-    gc.disable()
-    try:
+    with collections_paused():
         return _decoder.decode(item)
-    finally:
-        if collects:
-            gc.enable()
 
 
 def _check_text(item: bytes) -> None:

@@ -11,7 +11,7 @@ from queue_system.broker.commands import Move
 from queue_system.broker.contact import Contact
 from queue_system.broker.replies import DEAD
 from queue_system.config import QueueConfig
-from queue_system.errors import QueueSystemError, UndecodableItemError
+from queue_system.errors import QueueSystemError, UndecodableItemError, cut_text
 from queue_system.model.keys import split_queue
 from queue_system.model.operation import PHASE_FAILURE, Operation, change_item, check_size, decode_item
 from queue_system.model.record import encode_error, encode_letter, encode_record, keeping
@@ -140,7 +140,7 @@ class Reaper(Duty):
                 item = self._sealing.verify(queue, item)
             operation = decode_item(item, most)
         except UndecodableItemError as error:
-            letter = encode_letter(item, queue, str(error), type(error).__name__, now, max_item_bytes=most)
+            letter = encode_letter(item, queue, cut_text(str(error)), type(error).__name__, now, max_item_bytes=most)
             return Move(token, value, "reject", letter)
         crashes = operation.crashes + 1
         if crashes >= MAX_CRASHES:

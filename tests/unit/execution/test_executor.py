@@ -294,4 +294,5 @@ async def test_stopping_a_slot_that_runs_nothing_changes_nothing(stage: Stage) -
 def test_an_error_is_described_by_its_text_or_its_type() -> None:
     assert describe_error(ValueError("no")) == "no"
     assert describe_error(ValueError()) == "ValueError"
+    assert len(describe_error(ValueError("\udcff" * 1_000_000))) < 9_000
     assert describe_error(Hostile(ValueError())) == "Hostile (its text cannot be read)"

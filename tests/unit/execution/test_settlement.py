@@ -190,6 +190,27 @@ def test_a_very_long_error_is_cut() -> None:
     assert letter["failure_reason"].endswith("(100000 characters)")
 
 
+LONG_NAME = "E" * 100_000
+LONG_NAMED = type(LONG_NAME, (ValueError,), {})
+
+
+@pytest.mark.parametrize(
+    "result",
+    [{"k" * 400_000: "\ud800"}, {"k" * 400_000: {"l" * 400_000: math.nan}}, {"\ud800" * 400_000: 1}, [LONG_NAMED()]],
+    ids=["text below a long name", "number below long names", "long name", "value of a long-named type"],
+)
+def test_why_a_result_was_lost_is_cut(result: Any) -> None:
+    delivery = make_delivery(on_success="f")
+    _, _, record, _, follow_up = unpack(settle(Complete(result), delivery).packed)
+    assert 0 < len(json.loads(record.partition(b"\n")[2])["result_error"]) < 9_000
+    assert len(follow_up) < 10_000
+
+
+@pytest.mark.parametrize("verdict", [Fail("e", LONG_NAME), Reject("e", LONG_NAME), Retry(1, "e", LONG_NAME)])
+def test_a_very_long_type_of_an_error_is_cut(verdict: Verdict) -> None:
+    assert len(settle(verdict, make_delivery(on_failure="f")).packed) < 40_000
+
+
 def test_a_release_and_a_running_note_name_the_token() -> None:
     assert unpack(settle(Release(), make_delivery(9)).packed) == [b"9"]
     note = make_settler().running(make_delivery(9), 1_000, 2_000)

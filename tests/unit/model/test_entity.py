@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import decimal
 import enum
+import functools
 import json
 import math
 import uuid
@@ -190,6 +191,23 @@ def test_what_json_cannot_carry_is_refused_with_its_path(value: Any, path: str) 
         encode_entity(value)
     assert caught.value.field == path
     assert str(caught.value).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"k" * 100_000: math.nan},
+        {"k" * 100_000: {"l" * 100_000: [math.nan]}},
+        {"\ud800" * 100_000: 1},
+        {"k" * 50_000: {"é" * 50_000: ["x"], "x": [[[object()] * 3] * 3]}},
+        functools.reduce(lambda inner, _: {"k" * 300: inner}, range(150), object()),
+    ],
+)
+def test_a_path_is_cut_where_names_are_long_or_many(value: Any) -> None:
+    with pytest.raises(UnserializableError) as caught:
+        encode_entity(value)
+    assert len(str(caught.value)) < 2_000
+    assert caught.value.field.startswith("entity")
 
 
 def test_a_cycle_is_refused_with_its_path() -> None:
