@@ -56,6 +56,9 @@ class Options:
     http: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="Serve probes and metrics, such as at 127.0.0.1:9200.")
     ] = None
+    allowed_hosts: Annotated[
+        str | None, typer.Option(metavar="NAMES", help="With --http: the public names under which it is asked.")
+    ] = None
     log_format: Annotated[
         LogFormat,
         typer.Option(envvar="QUEUE_SYSTEM_LOG_FORMAT", metavar="FORMAT", help="How log lines look: text or json."),
@@ -98,6 +101,7 @@ def worker(
         url=place.url,
         prefix=place.prefix,
         queues=None if served is None else names(served),
+        allowed_hosts=names(chosen.pop("allowed_hosts") or ""),
         **chosen,
     )
     raise typer.Exit(run(settings))

@@ -23,6 +23,9 @@ try:
     from starlette.requests import Request
     from starlette.responses import JSONResponse, PlainTextResponse, Response
     from starlette.routing import Route
+
+    from queue_system.monitoring.connections import BriefProtocol
+    from queue_system.monitoring.guard import Guard
 except ImportError as error:
     raise ImportError("probes need Starlette and uvicorn: pip install 'redis-queue-system[web]'") from error
 
@@ -151,11 +154,11 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _server(app: Starlette) -> _Server:
+def _server(app: Starlette, allowed_hosts: Sequence[str]) -> _Server:
     return _Server(
         uvicorn.Config(
-            app, log_config=None, access_log=False, lifespan="off", ws="none", server_header=False,
-            limit_concurrency=100, timeout_graceful_shutdown=1,
+            Guard(app, allowed_hosts), http=BriefProtocol, log_config=None, access_log=False, lifespan="off", ws="none",
+            server_header=False, proxy_headers=False, timeout_graceful_shutdown=1,
         )
     )  # fmt: skip
 
@@ -169,9 +172,16 @@ def _listen(address: str) -> socket.socket:
     return socket.create_server((host, int(port)), family=family, backlog=128)
 
 
-async def serve(app: Starlette, address: str) -> None:
-    """Serve an app at `"HOST:PORT"` until cancelled. Raises OSError when the address cannot be had."""
-    server = _server(app)
+async def serve(app: Starlette, address: str, allowed_hosts: Sequence[str] = ()) -> None:
+    """Serve an app at `"HOST:PORT"` until cancelled.
+
+    It is answered under addresses and names of a private network, and under `allowed_hosts`: others, which a page of
+    another site may have led here, are refused. `*.example.org` stands for all names below that.
+
+    Raises:
+        OSError: the address cannot be had.
+    """
+    server = _server(app, allowed_hosts)
     serving = asyncio.create_task(server.serve(sockets=[_listen(address)]))
     try:
         await asyncio.shield(serving)
@@ -183,10 +193,13 @@ async def serve(app: Starlette, address: str) -> None:
 class ProbeServer:
     """Serves an app from a thread with its own event loop, so that it answers while a processor blocks another."""
 
-    def __init__(self, app: Starlette, address: str) -> None:
-        """Listen at `"HOST:PORT"`; port 0 is a free one. Raises OSError when the address cannot be had."""
+    def __init__(self, app: Starlette, address: str, allowed_hosts: Sequence[str] = ()) -> None:
+        """Listen at `"HOST:PORT"`; port 0 is a free one. What `allowed_hosts` are, `serve` says.
+
+        Raises OSError when the address cannot be had.
+        """
         self._socket = _listen(address)
-        self._server = _server(app)
+        self._server = _server(app, allowed_hosts)
         self.port: int = self._socket.getsockname()[1]
         """The port that it listens at."""
         self._thread = threading.Thread(target=self._serve, name="queue-system-probes", daemon=True)

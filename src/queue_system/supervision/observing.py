@@ -29,8 +29,10 @@ def share_counts() -> Callable[[int], None]:
 
 
 @contextlib.contextmanager
-def answering(config: QueueConfig, health: Callable[[], Sequence[WorkerHealth]], address: str) -> Iterator[None]:
-    """Answer probes at `"HOST:PORT"` inside a `with`.
+def answering(
+    config: QueueConfig, health: Callable[[], Sequence[WorkerHealth]], address: str, allowed_hosts: Sequence[str]
+) -> Iterator[None]:
+    """Answer probes at `"HOST:PORT"` inside a `with`, under names of a private network and `allowed_hosts`.
 
     Raises:
         InvalidInputError: the address cannot be had, or the libraries are not installed.
@@ -38,7 +40,7 @@ def answering(config: QueueConfig, health: Callable[[], Sequence[WorkerHealth]],
     try:
         from queue_system.monitoring.probes import ProbeServer, create_app  # noqa: PLC0415 - an optional extra
 
-        server = ProbeServer(create_app(config, health), address)
+        server = ProbeServer(create_app(config, health), address, allowed_hosts)
     except (ImportError, OSError, ValueError) as error:
         raise InvalidInputError("http", str(error)) from None
     server.start()

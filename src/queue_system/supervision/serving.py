@@ -74,7 +74,7 @@ class Serving:
         if address is None or self._tell is not None:  # a supervisor answers for all its children
             yield
             return
-        with answering(worker.config, lambda: [health_of(worker)], address):
+        with answering(worker.config, lambda: [health_of(worker)], address, self._settings.allowed_hosts):
             yield
 
     async def _first_reason(self, worker: QueueWorker) -> int:

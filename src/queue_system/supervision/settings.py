@@ -46,6 +46,8 @@ class WorkerSettings:
     """Above how many MiB of resident memory a process is replaced, once it has settled an attempt."""
     http: str | None = None
     """`"HOST:PORT"` at which probes and metrics are served."""
+    allowed_hosts: tuple[str, ...] = ()
+    """The names under which they are asked, besides addresses and names of a private network."""
     log_format: str = "text"
     """`"text"` or `"json"`."""
     log_level: str = "INFO"

@@ -209,12 +209,13 @@ class Supervisor:
 
     @contextlib.contextmanager
     def _observed(self) -> Iterator[None]:
-        if self._settings.http is None:
+        address, allowed = self._settings.http, self._settings.allowed_hosts
+        if address is None:
             yield
             return
         self._forget = share_counts()
         config = asyncio.run(load_worker(self._settings)).config
-        with answering(config, lambda: [place.health() for place in self._places], self._settings.http):
+        with answering(config, lambda: [place.health() for place in self._places], address, allowed):
             yield
 
     @contextlib.contextmanager
