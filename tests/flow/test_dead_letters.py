@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import redis
@@ -63,6 +64,22 @@ def test_a_letter_without_a_time_is_kept_and_keeps_no_other(config: QueueConfig,
     assert Sweeper(config, now_ms).trim() == 2
     left: Any = client.lrange(config.failures_queue, 0, -1)
     assert left[1:] == foreign[::-1]
+
+
+def test_many_letters_without_a_time_at_the_old_end_keep_no_other(config: QueueConfig, client: redis.Redis) -> None:
+    client.rpush(config.failures_queue, *[b"garbage %d" % n for n in range(250)])
+    push_letters(client, config.failures_queue, 30 * DAY_S, 20 * DAY_S, 0)
+    assert Sweeper(config, now_ms).trim() == 2
+    assert client.llen(config.failures_queue) == 251
+
+
+def test_workers_that_trim_at_the_same_time_drop_each_old_letter_once(config: QueueConfig, client: redis.Redis) -> None:
+    push_letters(client, config.failures_queue, *[30 * DAY_S + n for n in range(2000)], 1.0)
+    with ThreadPoolExecutor(4) as pool:
+        dropped = list(pool.map(lambda _: Sweeper(config, now_ms).trim(), range(4)))
+    assert sum(dropped) == 2000
+    assert ids(client, config.failures_queue) == ["1"]
+    assert QueueManager(config).get_queue_status()["metrics"]["dead_letters_dropped"] == 2000
 
 
 def test_a_round_of_the_sweeper_trims_when_it_is_due(config: QueueConfig, client: redis.Redis) -> None:

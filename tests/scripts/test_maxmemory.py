@@ -114,7 +114,7 @@ def test_purge_trim_sweep_and_status_pass(full: Broker) -> None:
     full.client.lpush(full.keys.queue("low", "foreign"), item_of("f"))
     fill(full)
     assert full.run(full.commands.purge(Q)) == 8
-    assert full.run(full.commands.trim("failures", [b"letter"])) == 1
+    assert full.run(full.commands.trim("failures", [(0, b"letter")])) == 1
     assert full.run(full.commands.sweep("0", 0)) == ("0", 1)
     assert full.run(full.commands.status("0")).lists[full.keys.queue("low", "foreign")] == 1
 

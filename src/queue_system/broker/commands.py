@@ -49,6 +49,7 @@ SCRIPTS: Final[dict[str, Script]] = {
         "sweep",
         "purge",
         "status",
+        "aged",
         "trim",
         "look",
         "oldest",
@@ -197,9 +198,14 @@ class Commands:
         """Read the item that each list serves next, of a large one its end only. None: the list is empty."""
         return self._script("oldest", identity, *lists)
 
-    def trim(self, dead_letters: str, letters: Sequence[bytes]) -> Command[int]:
-        """Drop the given letters from `failures` or `system_errors`."""
-        return self._script("trim", int, dead_letters, *letters)
+    def aged(self, dead_letters: str, passed: int) -> Command[list[bytes]]:
+        """Read some of the oldest letters, the oldest first, behind those passed over; of a large one the end."""
+        return self._script("aged", identity, dead_letters, passed)
+
+    def trim(self, dead_letters: str, letters: Iterable[tuple[int, bytes]]) -> Command[int]:
+        """Drop letters from the old end of `failures` or `system_errors`: each with how many older ones are kept."""
+        flat = [argument for letter in letters for argument in letter]
+        return self._script("trim", int, dead_letters, *flat)
 
     def drop(self, place: Place, letters: Sequence[bytes]) -> Command[bytes]:
         """Drop dead letters. Reply: b"d" done or b"g" gone, for each."""

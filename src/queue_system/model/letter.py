@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import re
 from typing import Any, Final
 
 import msgspec
@@ -84,6 +85,9 @@ class Note(msgspec.Struct):
             return None
 
 
+LARGE_END: Final = 4096
+"""Of so many bytes is the end that the script `aged` gives of a large letter."""
+_FAILED_AT: Final = re.compile(rb'.*"failed_at":([0-9]{1,12}(?:\.[0-9]{1,9})?),', re.DOTALL)
 _decode_note = msgspec.json.Decoder(Note).decode
 
 
@@ -113,6 +117,14 @@ def read_note(letter: bytes) -> Note:
         return _decode_note(letter)
     except (ValueError, RecursionError, msgspec.MsgspecError):
         return Note()
+
+
+def read_time(letter: bytes) -> float | None:
+    """Return when a letter failed, in Unix seconds, if it tells; of a large letter the end is enough."""
+    if (when := read_note(letter).when) is not None:
+        return when
+    found = _FAILED_AT.match(letter) if len(letter) == LARGE_END else None
+    return float(found[1]) if found else None
 
 
 def read_letter(letter: bytes, source: str, sealing: Sealing | None, max_item_bytes: int) -> DeadLetter:

@@ -9,12 +9,12 @@ from functools import partial
 from queue_system.broker.contact import Contact
 from queue_system.broker.server_check import findings, read_server
 from queue_system.config import QueueConfig
-from queue_system.model.letter import read_note
+from queue_system.model.letter import read_time
 from queue_system.upkeep.duty import Duty
 
 _INTERVAL_S = 1.5
 _TRIM_EVERY_S = 60.0
-_PAGE = 100
+_MOST_PASSED = 1000
 
 
 class Sweeper(Duty):
@@ -69,20 +69,23 @@ class Sweeper(Duty):
     def _trim(self, dead_letters: str) -> int:
         commands, run = self._config.commands, self._config.transport.run
         oldest_kept = self._now_ms() / 1000 - self._config.backup_ttl
-        dropped = 0
-        while not self.stopped.is_set():
-            letters = run(commands.letters(dead_letters, -_PAGE, -1))
-            expired = [letter for letter in letters if _failed_before(letter, oldest_kept)]
-            if not expired:
+        dropped = kept = 0
+        while kept < _MOST_PASSED and not self.stopped.is_set():
+            letters = run(commands.aged(dead_letters, kept))
+            expired, young = [], not letters
+            for letter in letters:
+                when = read_time(letter)
+                if when is not None and when < oldest_kept:
+                    expired.append((kept, letter))
+                else:  # one that tells no time is nobody's to drop
+                    kept += 1
+                    young = young or when is not None
+            gone = run(commands.trim(dead_letters, expired)) if expired else 0
+            dropped += gone
+            if young or (expired and not gone):  # another worker has dropped them, and goes on
                 break
-            dropped += run(commands.trim(dead_letters, expired))
         if dropped:
             self.log.warning(
                 "dead letters dropped", list=dead_letters, dropped=dropped, backup_ttl_s=self._config.backup_ttl
             )
         return dropped
-
-
-def _failed_before(letter: bytes, moment: float) -> bool:
-    when = read_note(letter).when
-    return when is not None and when < moment

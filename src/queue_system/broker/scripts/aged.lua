@@ -1,0 +1,14 @@
+-- Reads the oldest dead letters, so that their age can be told.
+-- KEYS      1 prefix of every key
+-- ARGV      1 "failures" or "system_errors" · 2 how many of the oldest to pass over
+-- Reply     up to 100 letters, the oldest first, of one larger than 64 KiB the last 4 KiB
+-- Uses      part.lua
+-- Invariant it writes nothing, and stops behind the letter with which it has read 8 MiB.
+local list, passed, letters, bytes = KEYS[1] .. ARGV[1], tonumber(ARGV[2]), {}, 0
+while #letters < 100 and bytes < 8388608 do
+  local letter = redis.call('LINDEX', list, -passed - #letters - 1)
+  if not letter then break end
+  bytes = bytes + #letter
+  letters[#letters + 1] = part(letter)
+end
+return letters
