@@ -16,6 +16,10 @@ def status_steps(config: QueueConfig) -> Steps[dict[str, Any]]:
     while page.cursor != "0":
         page = yield commands.status(page.cursor)
         lists.update(page.lists)
+    resting = [
+        {"queue": rest.queue, "worker": rest.worker, "until": rest.until_ms / 1000, "reason": rest.reason}
+        for rest in first.resting
+    ]
     return {
         **dict(sorted(lists.items())),
         keys.failures: first.failures,
@@ -24,5 +28,6 @@ def status_steps(config: QueueConfig) -> Steps[dict[str, Any]]:
         f"{keys.prefix}running": first.running,
         "total_items": sum(lists.values()),
         "metrics": first.counters or {},
+        **({"resting": resting} if resting else {}),
         "status_time": first.now_ms / 1000,
     }

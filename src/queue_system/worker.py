@@ -27,7 +27,7 @@ from queue_system.execution.settlement import Settler, Timing
 from queue_system.execution.stream import Stream
 from queue_system.execution.tally import Tally
 from queue_system.model.arguments import check_list
-from queue_system.model.keys import check_queue_name
+from queue_system.model.keys import check_queue_name, queue_name
 from queue_system.model.operation import Operation
 from queue_system.model.registry import Processor
 from queue_system.model.verdict import Complete, Outcome, Raised, Reject, Release, Unprocessable, judge
@@ -82,6 +82,7 @@ class QueueWorker:
             f"{socket.gethostname()}:{os.getpid()}", config.result_ttl, config.max_item_bytes, config.sealing
         )
         self._tally = Tally(config.metrics, config.log, config.observers)
+        self._rests = self._tally.new_rests()
         self._stream: Stream | None = None
         self._fetching: asyncio.Task[None] | None = None
         self._duties: list[Duty] = []
@@ -177,7 +178,7 @@ class QueueWorker:
             raise
 
     def _open_stream(self, slots: int) -> Stream:
-        return Stream.open(self.config, slots, self._settler, self._tally, self.queues)
+        return Stream.open(self.config, slots, self._settler, self._tally, self.queues, self._rests)
 
     def _start_slot(self, stream: Stream, worker_id: int) -> None:
         context = contextvars.copy_context()
@@ -221,9 +222,13 @@ class QueueWorker:
         outcome: Outcome
         try:
             processor, argument, limit_s = self._resolve(operation, started_ms)
-        except (UndecodableItemError, UnresolvableNameError) as error:
+        except UndecodableItemError as error:
             outcome = Unprocessable(str(error), type(error).__name__)
+        except UnresolvableNameError as error:
+            outcome = fetcher.unresolved(delivery, error)
         else:
+            if self._rests.queues:
+                self._rests.resolved(queue_name(delivery.queue))
             outcome = await stream.executor.run(slot, processor, argument, limit_s)
         ended = time.monotonic()
         ended_ms = fetcher.server_ms(ended)

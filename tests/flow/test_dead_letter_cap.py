@@ -6,9 +6,11 @@ import asyncio
 from typing import Any
 
 import pytest
+import redis
 
 from queue_system import InvalidInputError, QueueConfig, QueueManager, QueueRetryConfig, QueueWorker
 from tests.flow.support import MakeConfig, letters, running
+from tests.support.logs import LineLogger
 from tests.support.waiting import eventually
 
 
@@ -29,15 +31,19 @@ async def test_failures_beyond_the_cap_go_and_are_counted(make_config: MakeConfi
     assert [letter["entity"]["n"] for letter in kept] == list(range(failures - 1, failures - cap - 1, -1))
 
 
-async def test_unprocessable_items_beyond_the_cap_go_too(make_config: MakeConfig) -> None:
-    config = make_config(max_dead_letters=3)
+async def test_unprocessable_items_beyond_the_cap_go_too(make_config: MakeConfig, client: redis.Redis) -> None:
+    """These are bytes that are no item; one whose processor another worker may know pushes nothing out."""
+    log = LineLogger()
+    config = make_config(max_dead_letters=3, logger=log)
     queue = QueueManager(config)
-    queue.enqueue_batch([{}] * 10, "nowhere.to_be_found")
+    client.sadd(config.get_registry_key(), config.get_queue_key("raw"))
+    client.lpush(config.get_queue_key("raw"), *[b"no item"] * 10)
     async with running(QueueWorker(config)):
         await eventually(lambda: config.get_metrics()["system_errors"] == 10, "all are rejected", 10)
     status = queue.get_queue_status()
     assert status[config.system_errors_queue] == 3
-    assert status["metrics"]["dead_letters_dropped"] == 7
+    assert status["metrics"]["dead_letters_dropped"] == config.get_metrics()["dead_letters_dropped"] == 7
+    assert log.of("dead letters dropped: there are as many as max_dead_letters; retry or drop some")
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, "many", True])

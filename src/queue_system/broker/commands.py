@@ -55,6 +55,7 @@ SCRIPTS: Final[dict[str, Script]] = {
         "oldest",
         "retry",
         "drop",
+        "rest",
     )
 }
 MAX_ITEMS: Final = 1000
@@ -148,7 +149,10 @@ class Commands:
     def claim(
         self, incarnation: str, claim_id: str, wanted: int, names: Sequence[str] = (), *, adopt: bytes = b""
     ) -> Command[Claimed | None]:
-        """Move up to `wanted` items in flight, or the one given as `adopt`. None: the incarnation is unregistered."""
+        """Move up to `wanted` items in flight, or the one given as `adopt`. None: the incarnation is unregistered.
+
+        `names` are those served, all if there are none, or those left out, each behind a "!".
+        """
         return self._script("claim", parse_claim, incarnation, claim_id, wanted, adopt, *names)
 
     def settle(self, incarnation: str, settlement_id: str, packed: bytes, count: int) -> Command[bytes]:
@@ -156,6 +160,11 @@ class Commands:
         return self._script(
             "settle", identity, incarnation, settlement_id, self._max_dead_letters, packed=packed, count=count
         )
+
+    def rest(self, worker: str, notes: Sequence[tuple[str, int, str]]) -> Command[int]:
+        """Note queues that a worker leaves alone: name, for how many ms (0: no longer), why. Reply: how many."""
+        flat = [argument for note in notes for argument in note]
+        return self._script("rest", int, worker, *flat)
 
     def beat(self, mode: str, incarnation: str, lease_ms: int) -> Command[Pulse]:
         """Register (`"register"`), beat (`"beat"`) or sign off (`"leave"`)."""

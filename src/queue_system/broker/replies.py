@@ -22,6 +22,8 @@ class Claimed:
     wrong_keys: tuple[bytes, ...]
     first_token: int
     values: Sequence[bytes | None]
+    left_behind: bool = False
+    """Whether nothing is left but what the claim was to leave out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,16 @@ class Pulse:
     alive: bool
     tokens: int
     incarnations: int
+
+
+@dataclass(frozen=True, slots=True)
+class Resting:
+    """A queue that a worker leaves alone, until which ms of the server's time, and why."""
+
+    queue: str
+    worker: str
+    until_ms: int
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +58,7 @@ class StatusPage:
     now_ms: int = 0
     counters: dict[str, int] | None = None
     workers: int = 0
+    resting: Sequence[Resting] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +90,7 @@ def parse_claim(reply: Any) -> Claimed | None:
     if len(reply) == 1:
         return None
     _, now_ms, next_due_ms, more, wrong, first_token = reply[:6]
-    return Claimed(now_ms, next_due_ms, bool(more), tuple(wrong), first_token, reply[6:])
+    return Claimed(now_ms, next_due_ms, more == 1, tuple(wrong), first_token, reply[6:], more == 2)  # noqa: PLR2004
 
 
 def parse_pulse(reply: Any) -> Pulse:
@@ -97,9 +110,18 @@ def parse_status(reply: Any) -> StatusPage:
     cursor, _, *once = reply
     if not once:
         return StatusPage(cursor.decode(), lists)
-    failures, system_errors, delayed, running, now_ms, flat, workers = once
+    failures, system_errors, delayed, running, now_ms, flat, workers, notes = once
     counters = {name.decode(errors="replace"): int(value) for name, value in _pairs(flat) if _is_number(value)}
-    return StatusPage(cursor.decode(), lists, failures, system_errors, delayed, running, now_ms, counters, workers)
+    return StatusPage(
+        cursor.decode(), lists, failures, system_errors, delayed, running, now_ms, counters, workers,
+        [_read_resting(note, until) for note, until in _pairs(notes)],
+    )  # fmt: skip
+
+
+def _read_resting(note: bytes, until: bytes) -> Resting:
+    queue, _, rest = note.decode(errors="replace").partition("\t")
+    worker, _, reason = rest.partition("\t")
+    return Resting(queue, worker, int(float(until)), reason)
 
 
 def parse_look(reply: Any) -> Look:

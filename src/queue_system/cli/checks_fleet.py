@@ -83,5 +83,29 @@ def stuck_leases(exam: Examination) -> Result:
     )
 
 
+def unknown_processors(exam: Examination) -> Result:
+    """Tell which queues workers leave alone, because they cannot resolve what these hold."""
+    rests: dict[str, list[str]] = {}
+    reasons: dict[str, str] = {}
+    for rest in exam.status.get("resting", ()):
+        rests.setdefault(rest["queue"], []).append(rest["worker"])
+        reasons.setdefault(rest["queue"], rest["reason"])
+    if not rests:
+        return Result(Level.OK, "no worker leaves a queue alone")
+    living = sum(not name.startswith(DEAD) for name in exam.look().entries)
+    by_all = [name for name, workers in rests.items() if len(workers) >= living]
+    sentences = [
+        f"{name} is left alone by {len(workers)} of {count(living, 'worker')}: {reasons[name]}"
+        for name, workers in sorted(rests.items())
+    ]
+    return Result(
+        Level.FAIL if by_all else Level.WARN,
+        "; ".join(sentences),
+        "give these workers the code or the dependency that they lack and restart them,"
+        " or let each name the queues that it serves (queues=...)",
+        {"resting": {name: sorted(workers) for name, workers in rests.items()}},
+    )
+
+
 def _lease_s(entry: bytes) -> float:
     return lease_s(entry, 0.0)

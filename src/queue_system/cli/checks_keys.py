@@ -24,6 +24,7 @@ _TYPES: Final[Mapping[str, str]] = {
     "failures": "list",
     "system_errors": "list",
     "metrics": "hash",
+    "resting": "zset",
 }
 _TYPES_OF_MANY: Final[Mapping[str, str]] = {"inflight": "hash", "wake": "zset", "change": "stream"}
 _UNTYPED: Final = "operation:"
@@ -98,7 +99,10 @@ def dead_letters(exam: Examination) -> Result:
     details = {**counts, "max_dead_letters": most, "dropped": dropped}
     sentence = f"{count(counts['failures'], 'failure')}, {count(counts['system_errors'], 'system error')}"
     if max(counts.values()) > _NEARLY_FULL * most:
-        advice = "retry or drop them; beyond max_dead_letters the oldest goes"
+        advice = (
+            "retry or drop them; beyond max_dead_letters the oldest goes,"
+            " and what no worker can resolve stays in its queue"
+        )
         return Result(Level.FAIL, f"{sentence}, of {most:,} that are kept; {dropped:,} were dropped", advice, details)
     if any(counts.values()):
         source = "failures" if counts["failures"] else "system_errors"

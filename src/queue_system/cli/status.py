@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from typing import Annotated, Any, Final
 
@@ -19,10 +19,10 @@ from rich.text import Text
 from queue_system.cli.exits import describe
 from queue_system.cli.options import duration
 from queue_system.cli.session import Session, command
-from queue_system.cli.text import moment, plain, span
+from queue_system.cli.text import count, moment, plain, span
 from queue_system.errors import ServerError
 from queue_system.model.keys import PRIORITIES
-from queue_system.monitoring.fleet import FleetFigures, read_fleet
+from queue_system.monitoring.fleet import FleetFigures, read_fleet, rests_of
 
 _RATED: Final = ("enqueued", "processed", "retried", "failed")
 _STYLES: Final = {"failures": "yellow", "system_errors": "bold red"}
@@ -60,7 +60,12 @@ class Board:
             {"queue": name, **depths, "waiting": sum(depths.values()), "oldest_age_s": age}
             for name, (depths, age) in _by_name(self.now).items()
         ]
-        more = {"complete": self.now.complete, "metrics": dict(sorted(self.now.counters.items())), "rates": self.rates}
+        more = {
+            "resting": {name: [asdict(rest) for rest in rests] for name, rests in rests_of(self.now).items()},
+            "complete": self.now.complete,
+            "metrics": dict(sorted(self.now.counters.items())),
+            "rates": self.rates,
+        }
         return {**head, "time": self.now.at, "queues": queues, **_figures(self.now), **more}
 
     def view(self) -> RenderableType:
@@ -70,6 +75,10 @@ class Board:
         if self.now is not None:
             head.append(f"  {moment(self.now.at)}", "dim")
             parts += [self._queues(self.now), self._totals(self.now)]
+            parts += [
+                plain(f"{name}: left alone by {count(len(rests), 'worker')}: {rests[0].reason}", "yellow")
+                for name, rests in rests_of(self.now).items()
+            ]
             if not self.now.complete:
                 parts.append(Text(f"{len(self.now.queues):,} lists are shown; there are more", "yellow"))
         if self.trouble:

@@ -10,12 +10,14 @@ from typing import Any, Final
 from queue_system.dashboard.figures import NOTHING, QueueFigures
 from queue_system.dashboard.rendering import Renderer
 from queue_system.dashboard.sampler import Sampler, Snapshot
+from queue_system.monitoring.fleet import rests_of
 
 VIEWS: Final = ("overview", "queues", "workers", "none")
 """The pages that have a part of their own that is alive; every page shows the state of the connection."""
 
 MOST_QUEUES: Final = 200
 _BUSIEST: Final = 8
+_MOST_RESTING: Final = 5
 _LONGEST_STREAM_S: Final = 3600.0
 
 
@@ -66,6 +68,7 @@ def _values(snapshot: Snapshot, root: str) -> dict[str, Any]:
         "snapshot": snapshot,
         "figures": figures,
         "fleet": figures.fleet,
+        "resting": dict(list(rests_of(figures.fleet).items())[:_MOST_RESTING]),
         "queues": queues[:MOST_QUEUES],
         "more_queues": max(0, len(queues) - MOST_QUEUES),
         "busiest": queues[:_BUSIEST],

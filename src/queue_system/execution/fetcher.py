@@ -14,19 +14,24 @@ from queue_system.broker.commands import MAX_ITEMS
 from queue_system.broker.contact import Contact
 from queue_system.broker.replies import Claimed, Pulse
 from queue_system.config import QueueConfig
+from queue_system.errors import UnresolvableNameError
 from queue_system.execution.delivery import Delivery
 from queue_system.execution.executor import Executor
 from queue_system.execution.gate import Gate
 from queue_system.execution.holdings import Holdings
 from queue_system.execution.idle import IdleClaim
 from queue_system.execution.lookahead import LARGEST_TURN, RELEASE_AFTER_S, Lookahead, block_seconds
+from queue_system.execution.rests import RestNote
 from queue_system.execution.settlement import Batch, Settlement
 from queue_system.execution.tally import Tally
 from queue_system.execution.trouble import Trouble
+from queue_system.model.keys import queue_name
+from queue_system.model.verdict import Unprocessable
 
 _NOTE_RUNNING_AFTER_S = 0.1
 _NOTE_AGAIN_S = 1800.0
 _FRESH, _GATHER_S = 0.7, 0.002
+_LOOK_EVERY_S = 0.2
 
 Claim = tuple[str, int]  # its id, and how much it asks for; sent again, it is the same claim
 
@@ -49,7 +54,9 @@ class Fetcher:
         self._server_offset_ms = (time.time() - time.monotonic()) * 1000
         self._batch: Batch | None = None
         self._claim: Claim | None = None
-        self._idle = IdleClaim(config, self._names, tally.tell_counts, self.gate.changed.set)
+        self._look_at = 0.0
+        self._notes: list[RestNote] = []
+        self._idle = IdleClaim(config, tally.tell_counts, self.gate.changed.set)
         self.contact = Contact()
         self._trouble = Trouble(config.log, config.outage, tally.tell_counts, self.contact)
 
@@ -148,7 +155,10 @@ class Fetcher:
         if batch is not None:
             commands.append(self._commands.settle(incarnation, f"s{batch.serial}", batch.packed, batch.count))
         if claim is not None:
-            commands.append(self._commands.claim(incarnation, *claim, self._names))
+            commands.append(self._commands.claim(incarnation, *claim, self._served() or self._names))
+        if self._notes or self.holdings.rests.notes:
+            self._notes = self._notes or self.holdings.rests.take_notes()
+            commands.append(self._commands.rest(self._worker_name, self._notes))
         sent = time.monotonic()
         request = self._transport.send(commands) if commands else None
         self._take_in()  # what the last turn brought, while the server works on this one
@@ -165,7 +175,18 @@ class Fetcher:
             self._settled(batch, next(replies), incarnation)
         if claim is not None:
             self._claimed(next(replies), incarnation)
+        self._notes = []
         self.gate.changed.set()
+
+    def unresolved(self, delivery: Delivery, error: UnresolvableNameError) -> Unprocessable:
+        """Judge an operation that names what this worker does not know; hand back others of a queue that now rests."""
+        rests, name = self.holdings.rests, queue_name(delivery.queue)
+        operation = delivery.operation
+        module = f"{operation.processor_module}." if operation.processor_module else ""
+        wait_s, must_wait = rests.missed(name, f"{module}{operation.processor}: {error}")
+        if self.holdings.buffer and (resting := rests.resting()):
+            self.holdings.release_queues(resting)
+        return Unprocessable(str(error), type(error).__name__, wait_s, must_wait)
 
     async def claim_one(self, adopt: bytes = b"") -> Delivery | None:
         """Register and claim a single delivery, outside the stream of turns. Raises ServerError."""
@@ -221,25 +242,40 @@ class Fetcher:
             if self._batch is not None:
                 self._lookahead.observe_runs(self._batch.durations())
         if self._claim is None and (wanted := self._wanted()):
-            if not (self._drained and self._registered):
+            if not (self._drained and self._registered) or 0 < self._look_at <= time.monotonic():
                 self._claim = self._new_claim(wanted)
-            elif not self._idle.waits:
+            elif not (self._idle.waits or self._look_at):
                 self._claim_when_woken(self._new_claim(wanted))
 
     def _wanted(self) -> int:
         stale = self._registered and not self.gate.is_open
         behind = len(self.holdings.outbox) >= LARGEST_TURN  # what is claimed now could not be settled in time
-        if not self._claims or stale or behind or self.holdings.isolating:
+        if not self._claims or stale or behind or self.holdings.isolating or self._served() is None:
             return 0
         waiting = len(self.holdings.buffer) + self.holdings.arriving
         return self._lookahead.room(len(self._executor.slots) - self._executor.running, waiting)
 
+    def _served(self) -> list[str] | None:
+        """Return the queues that a claim names; None when all that this worker serves are left alone."""
+        resting = self.holdings.rests.resting()
+        if not resting:
+            return self._names
+        if not self._names:
+            return [f"!{name}" for name in resting]
+        return [name for name in self._names if name not in resting] or None
+
     def _new_claim(self, wanted: int) -> Claim:
         return f"c{next(self._serial)}", wanted
 
+    @property
+    def _worker_name(self) -> str:
+        return self.incarnation.partition("@")[2]
+
     def _tend(self) -> None:
-        """Hand back what waits too long, let a suspect start, and note what runs long."""
+        """Hand back what waits too long or is of a queue at rest, let a suspect start, and note what runs long."""
         now = time.monotonic()
+        if self.holdings.buffer and (resting := self.holdings.rests.resting()):
+            self.holdings.release_queues(resting)
         oldest = self.holdings.buffer.oldest_claimed()
         if oldest is not None:
             self._lookahead.observe_wait(now - oldest)
@@ -283,6 +319,7 @@ class Fetcher:
         self._server_offset_ms = claimed.now_ms - time.monotonic() * 1000
         self._next_due_ms = claimed.next_due_ms
         self._drained = not claimed.more
+        self._look_at = time.monotonic() + _LOOK_EVERY_S if claimed.left_behind else 0.0
         if claimed.more and self.gate.starved:
             self._lookahead.observe_starving()
         self.gate.starved = False
@@ -311,10 +348,14 @@ class Fetcher:
                 self._claim = claim  # the main connection asks again, under the same id
                 self.gate.changed.set()
 
-        block_s = block_seconds(self._next_due_ms, self.now_ms())
-        self._idle.start(self._commands.claim(incarnation, *claim, self._names), block_s, answered, failed)
+        block_s = block_seconds(self._next_due_ms, self.now_ms(), self.holdings.rests.left_s())
+        names = self._served() or self._names
+        command = self._commands.claim(incarnation, *claim, names)
+        self._idle.start(names if self._names else (), command, block_s, answered, failed)
 
     def _longest_pause(self) -> float | None:
         if self.holdings.buffer:
             return RELEASE_AFTER_S / 2
-        return _NOTE_RUNNING_AFTER_S if self._executor.running else None
+        if self._executor.running:
+            return _NOTE_RUNNING_AFTER_S
+        return _LOOK_EVERY_S if self.holdings.rests.queues else None

@@ -5,21 +5,23 @@ from __future__ import annotations
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
 from queue_system.broker.replies import Claimed
 from queue_system.errors import UndecodableItemError
 from queue_system.execution.delivery import Buffer, Delivery
+from queue_system.execution.rests import Rests
 from queue_system.execution.settlement import Batch, Outbox, Settlement, Settler, Timing
 from queue_system.execution.tally import Tally
-from queue_system.model.keys import split_queue
+from queue_system.model.keys import queue_name, split_queue
 from queue_system.model.operation import Operation, check_size, decode_item
 from queue_system.model.sealing import Sealing
 from queue_system.model.verdict import Reject, Release
 
 _SUSPECT_FROM = 2
-_LOST = ord("l")
+_LOST, _KEPT = b"lk"
+_WENT = b"o"
 _NAMELESS = Operation(processor="")
 
 
@@ -30,8 +32,11 @@ class Holdings:
     else is in flight here, so that poison is told from its neighbours.
     """
 
-    def __init__(self, settler: Settler, tally: Tally, sealing: Sealing | None = None) -> None:
+    def __init__(
+        self, settler: Settler, tally: Tally, sealing: Sealing | None = None, rests: Rests | None = None
+    ) -> None:
         self._settler = settler
+        self.rests = rests or tally.new_rests()
         self.incarnation = self._new_incarnation()
         self.held: dict[int, Delivery] = {}
         self.buffer = Buffer()
@@ -135,15 +140,28 @@ class Holdings:
                 if settlement.verb != "release":  # what was to be handed back is elsewhere already
                     self._tally.lease_lost(1)
                 continue
+            if code == _KEPT:
+                self.rests.refused(queue_name(settlement.delivery.queue))
+                continue
             done.append(settlement)
             if settlement.follow_up:
                 self.accept(token, settlement.follow_up, now_ms)
         self._tally.settled(done)
+        if _WENT in codes:
+            self._tally.letters_went(codes.count(_WENT))
 
     def release_waiting(self) -> None:
         """Hand back all that waits for a slot, in such an order that it is next in its list."""
         self._release([*self._suspects, *self.buffer.drain()])
         self._suspects.clear()
+
+    def release_queues(self, names: Collection[str]) -> None:
+        """Hand back what waits for a slot and is of these queues; the rest goes on waiting."""
+        waiting = self.buffer.drain()
+        self._release([delivery for delivery in waiting if queue_name(delivery.queue) in names])
+        for delivery in waiting:
+            if queue_name(delivery.queue) not in names:
+                self.buffer.put(delivery)
 
     def release_unknown(self, incarnation: str, tokens: Sequence[int]) -> None:
         """Hand back tokens that the server books on this incarnation and nobody here knows; none is started later.

@@ -16,10 +16,8 @@ from queue_system.execution.trouble import Trouble
 class IdleClaim:
     """Blocks on the marker and claims behind it, in one round trip, on a connection of its own."""
 
-    def __init__(
-        self, config: QueueConfig, names: Sequence[str], tell_counts: Callable[[], None], ended: Callable[[], None]
-    ) -> None:
-        self._commands, self._names = config.commands, names
+    def __init__(self, config: QueueConfig, tell_counts: Callable[[], None], ended: Callable[[], None]) -> None:
+        self._commands = config.commands
         self._transport = AioTransport(config.endpoint)
         self._trouble = Trouble(config.log, config.outage, tell_counts, Contact())
         self._ended = ended
@@ -32,13 +30,18 @@ class IdleClaim:
 
     def start(
         self,
+        names: Sequence[str],
         claim: Command[Claimed | None],
         block_s: float,
         answered: Callable[[Claimed | None], None],
         failed: Callable[[], None],
     ) -> None:
-        """Wait for at most `block_s`, claim, and call one of both; after a failure the claim may have been run."""
-        self._task = asyncio.create_task(self._wait(claim, block_s, answered, failed))
+        """Wait for work in queues, all if none is named, for at most `block_s`; claim, and call one of both.
+
+        After a failure the claim may have been run.
+        """
+        wait = self._commands.wait_for_wake(names, block_s)
+        self._task = asyncio.create_task(self._wait(wait, claim, block_s, answered, failed))
 
     async def end(self) -> None:
         """Give up, and wait until that is done."""
@@ -52,12 +55,12 @@ class IdleClaim:
 
     async def _wait(
         self,
+        wait: Command[bool],
         claim: Command[Claimed | None],
         block_s: float,
         answered: Callable[[Claimed | None], None],
         failed: Callable[[], None],
     ) -> None:
-        wait = self._commands.wait_for_wake(self._names, block_s)
         try:
             _, claimed = await self._transport.run(wait, claim, patience=block_s)
             self._trouble.over()

@@ -65,9 +65,14 @@ class Lookahead:
             self._allowance *= max(0.25, 0.8 * WINDOW_S / waited_s)
 
 
-def block_seconds(next_due_ms: int, now_ms: int) -> float:
-    """Return how long an idle worker blocks: until the next item is due, for at most 5 s. -1 means that none is."""
+def block_seconds(next_due_ms: int, now_ms: int, rest_s: float | None = None) -> float:
+    """Return how long an idle worker blocks: until the next item is due, for at most 5 s. -1 means that none is.
+
+    Nor does it block for longer than until the rest of a queue ends.
+    """
     longest = _LONGEST_BLOCK_S * random.uniform(0.9, 1.0)
+    if rest_s is not None:
+        longest = min(longest, rest_s)
     if next_due_ms >= 0:
         longest = min(longest, (next_due_ms - now_ms) / 1000)
     return max(longest, _SHORTEST_BLOCK_S)

@@ -16,7 +16,9 @@ from queue_system.model.record import encode_error, encode_letter, encode_record
 from queue_system.model.sealing import Sealing, signed_value
 from queue_system.model.verdict import Complete, Fail, Reject, Release, Retry, Verdict
 
-_ARITY: Final = {"complete": 5, "fail": 6, "reject": 6, "retry": 5, "release": 1, "running": 3}
+_ARITY: Final = {
+    "complete": 5, "fail": 6, "reject": 6, "decline": 7, "retry": 5, "release": 1, "aside": 2, "running": 3,
+}  # fmt: skip
 _encode = msgspec.json.Encoder().encode
 
 
@@ -40,6 +42,8 @@ class Settlement(msgspec.Struct, frozen=True, gc=False):
     ttl_ms: int = 0
     follow_up: bytes = b""
     timing: Timing = _NO_TIMING
+    form: str = ""
+    """How the script names the verdict, where it has another form of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +74,7 @@ class Outbox:
     def put(self, settlement: Settlement) -> None:
         """Add a settlement."""
         self._size += 1
-        key = (settlement.verb, settlement.ttl_ms)
+        key = (settlement.form or settlement.verb, settlement.ttl_ms)
         group = self._groups.get(key)
         if group is None:
             self._groups[key] = [settlement]
@@ -127,10 +131,13 @@ class Settler:
                 return self._retry(delivery, delay, encode_error(cut_text(error), cut_text(error_type)), timing)
             case Fail(error, error_type):
                 return self._dead_letter("fail", delivery, cut_text(error), cut_text(error_type), timing)
-            case Reject(error, error_type):
-                return self._dead_letter("reject", delivery, cut_text(error), cut_text(error_type), timing)
-            case Release():
+            case Reject(error, error_type, wait):
+                settlement = self._dead_letter("reject", delivery, cut_text(error), cut_text(error_type), timing)
+                return settlement if not wait else _declined(settlement, wait)
+            case Release(0.0):
                 return Settlement(delivery, "release", pack((delivery.token,)))
+            case Release(wait):
+                return Settlement(delivery, "release", pack((delivery.token, int(wait * 1000))), form="aside")
 
     def running(self, delivery: Delivery, started_ms: int, now_ms: int) -> Settlement:
         """Return the note that an operation runs; it settles nothing."""
@@ -235,3 +242,9 @@ def _pack_complete(delivery: Delivery, record: bytes, follow_up: bytes) -> bytes
         len(token), token, len(operation_id), operation_id, len(record), record,
         len(dedup_key), dedup_key, len(follow_up), follow_up,
     )  # fmt: skip
+
+
+def _declined(settlement: Settlement, wait_s: float) -> Settlement:
+    """Let a rejected item wait instead, if the dead letters are full."""
+    packed = settlement.packed + pack((int(wait_s * 1000),))
+    return msgspec.structs.replace(settlement, packed=packed, form="decline")

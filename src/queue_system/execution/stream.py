@@ -14,6 +14,7 @@ from queue_system.execution.executor import Executor
 from queue_system.execution.fetcher import Fetcher
 from queue_system.execution.forks import guard, release
 from queue_system.execution.holdings import Holdings
+from queue_system.execution.rests import Rests
 from queue_system.execution.settlement import Settler
 from queue_system.execution.tally import Tally
 from queue_system.resilience import in_daemon_thread
@@ -31,10 +32,12 @@ class Stream:
     fetcher: Fetcher
 
     @classmethod
-    def open(cls, config: QueueConfig, slots: int, settler: Settler, tally: Tally, names: Sequence[str]) -> Stream:
+    def open(
+        cls, config: QueueConfig, slots: int, settler: Settler, tally: Tally, names: Sequence[str], rests: Rests
+    ) -> Stream:
         """Put the halves together, for the running event loop."""
         executor = Executor(slots, asyncio.get_running_loop())
-        stream = cls(executor, Fetcher(config, executor, Holdings(settler, tally, config.sealing), tally, names))
+        stream = cls(executor, Fetcher(config, executor, Holdings(settler, tally, config.sealing, rests), tally, names))
         guard(stream)
         return stream
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from queue_system.clock import SYSTEM_CLOCK
 from queue_system.errors import cut_text
+from queue_system.execution.rests import Rests
 from queue_system.execution.settlement import Settlement
-from queue_system.metrics import MetricsRecorder, SettlementObserver, StructuredLogger
+from queue_system.metrics import LogThrottle, MetricsRecorder, SettlementObserver, StructuredLogger
 from queue_system.model.verdict import Fail, Reject, Retry
 
 
@@ -19,6 +21,11 @@ class Tally:
         self._metrics = metrics
         self._log = log
         self._observers = observers
+        self._told_of_letters = LogThrottle(60.0, SYSTEM_CLOCK)
+
+    def new_rests(self) -> Rests:
+        """Return what judges which queues a worker leaves alone."""
+        return Rests(self._log, self._metrics)
 
     def settled(self, settlements: Sequence[Settlement]) -> None:
         """Count settlements that the server accepted."""
@@ -64,6 +71,14 @@ class Tally:
         """Count deliveries whose settlement came too late."""
         self._metrics.add_many("lease_lost", operations)
         self._tell(lambda observer: observer.lease_lost(operations))
+
+    def letters_went(self, letters: int) -> None:
+        """Count dead letters that pushed out older ones; a line a minute tells of it."""
+        self._metrics.add_many("dead_letters_dropped", letters)
+        if self._told_of_letters.ready():
+            self._log.warning(
+                "dead letters dropped: there are as many as max_dead_letters; retry or drop some", dropped=letters
+            )
 
     def outage(self) -> None:
         """Count a turn that the server did not answer; an outage has one line a second, and that tells of the error."""

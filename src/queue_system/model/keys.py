@@ -77,6 +77,11 @@ def split_queue(queue: bytes) -> tuple[str, str] | None:
     return (match[1].decode(), match[2].decode()) if match else None
 
 
+def queue_name(queue: bytes) -> str:
+    """Return the name in `b"high:NAME"`."""
+    return queue.partition(b":")[2].decode(errors="replace")
+
+
 @dataclass(frozen=True, slots=True)
 class Keys:
     """The keys under one prefix. Each is described in docs/redis-keys.md."""
@@ -117,6 +122,11 @@ class Keys:
     def workers(self) -> str:
         """The hash of registered incarnations."""
         return f"{self.prefix}workers"
+
+    @property
+    def resting(self) -> str:
+        """The sorted set of the queues that workers leave alone."""
+        return f"{self.prefix}resting"
 
     @property
     def metrics(self) -> str:

@@ -32,10 +32,16 @@ class Interrupted(msgspec.Struct, frozen=True, gc=False):
 
 
 class Unprocessable(msgspec.Struct, frozen=True, gc=False):
-    """Nothing could be executed: the item or a name in it is at fault."""
+    """Nothing could be executed: the item or a name in it is at fault, or this worker, which lacks what is named.
+
+    With a `wait` in s, another worker may know better: it waits so long where it `must_wait`, or finds no room among
+    the system errors.
+    """
 
     error: str
     error_type: str
+    wait: float = 0.0
+    must_wait: bool = False
 
 
 Outcome = Succeeded | Raised | Interrupted | Unprocessable
@@ -64,14 +70,17 @@ class Fail(msgspec.Struct, frozen=True, gc=False):
 
 
 class Reject(msgspec.Struct, frozen=True, gc=False):
-    """The operation goes to the system errors."""
+    """The operation goes to the system errors; with a `wait` in s, it waits so long instead while they are full."""
 
     error: str
     error_type: str
+    wait: float = 0.0
 
 
 class Release(msgspec.Struct, frozen=True, gc=False):
-    """The operation goes back to the head of its list; no attempt is spent."""
+    """The operation goes back to the head of its list, after `wait` s to its tail; no attempt is spent."""
+
+    wait: float = 0.0
 
 
 Verdict = Complete | Retry | Fail | Reject | Release
@@ -84,8 +93,8 @@ def judge(operation: Operation, outcome: Outcome, started: float, now: float) ->
     match outcome:
         case Interrupted():
             return Release()
-        case Unprocessable(error, error_type):
-            return Reject(error, error_type)
+        case Unprocessable(error, error_type, wait, must_wait):
+            return Release(wait) if must_wait else Reject(error, error_type, wait)
         case Raised(error, error_type):
             return _after_error(operation, error, error_type, started, now)
 

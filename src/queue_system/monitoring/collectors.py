@@ -10,7 +10,7 @@ from importlib import metadata
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from queue_system.monitoring.fleet import FleetFigures
+from queue_system.monitoring.fleet import FleetFigures, rests_of
 from queue_system.monitoring.health import WorkerHealth
 
 
@@ -46,7 +46,14 @@ def _queues(figures: FleetFigures) -> Iterable[Metric]:
         depth.add_metric([queue.name, queue.priority], queue.depth)
         if queue.oldest_age_s is not None or not queue.depth:
             age.add_metric([queue.name, queue.priority], queue.oldest_age_s or 0.0)
-    return depth, age
+    resting = GaugeMetricFamily(
+        "queue_system_queue_resting_workers",
+        "Workers that leave the queue alone because they cannot resolve what it holds.",
+        labels=["queue"],
+    )
+    for name, rests in rests_of(figures).items():
+        resting.add_metric([name], len(rests))
+    return depth, age, resting
 
 
 def _totals(figures: FleetFigures) -> Iterable[Metric]:

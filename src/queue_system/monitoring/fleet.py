@@ -12,6 +12,7 @@ from typing import Final, Generic, TypeVar, cast
 
 import msgspec
 
+from queue_system.broker.replies import Resting
 from queue_system.config import QueueConfig
 from queue_system.errors import ServerUnreachableError
 from queue_system.model.keys import split_queue
@@ -51,6 +52,8 @@ class FleetFigures:
     workers: int
     dead_letters: dict[str, int]
     counters: dict[str, int]
+    resting: Sequence[Resting] = ()
+    """The queues that workers leave alone, because they cannot resolve what these hold."""
 
 
 class _Times(msgspec.Struct):
@@ -84,6 +87,7 @@ def read_fleet(config: QueueConfig) -> FleetFigures:
         workers=first.workers,
         dead_letters={"failures": first.failures, "system_errors": first.system_errors},
         counters=first.counters or {},
+        resting=tuple(first.resting),
     )
 
 
@@ -104,6 +108,14 @@ def _age_s(item: bytes | None, now: float) -> float | None:
         times = _Times(found.get(b"timestamp", 0.0), found.get(b"due"))
     since = times.due or times.timestamp
     return round(max(0.0, now - since), 3) if since > 0 else None
+
+
+def rests_of(figures: FleetFigures) -> dict[str, list[Resting]]:
+    """Return who leaves which queue alone, by queue."""
+    rests: dict[str, list[Resting]] = {}
+    for rest in figures.resting:
+        rests.setdefault(rest.queue, []).append(rest)
+    return rests
 
 
 class Latest(Generic[T_co]):

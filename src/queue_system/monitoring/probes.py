@@ -118,6 +118,7 @@ def _shown(figures: FleetFigures) -> dict[str, Any]:
         "running": figures.running,
         "workers": figures.workers,
         "dead_letters": figures.dead_letters,
+        "resting": [asdict(rest) for rest in figures.resting],
         "metrics": figures.counters,
     }
 

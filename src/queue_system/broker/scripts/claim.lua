@@ -1,8 +1,8 @@
 -- Promotes what is due, then moves ready items in flight, by priority and in turn among queues, each under a fresh token.
 -- KEYS      1 prefix of every key
 -- ARGV      1 incarnation · 2 claim id, ending in a growing number · 3 how many · 4 a value to take in flight instead of popping ("" for none)
---           then the names of the queues served (none: all)
--- Reply     {"lost"}, or {"claimed", server ms, ms of the next due item or -1, 1 if servable items remain,
+--           then the names of the queues served (none: all), or of those left out, each behind a "!"
+-- Reply     {"lost"}, or {"claimed", server ms, ms of the next due item or -1, 1 if servable items remain, 2 if only left-out ones do,
 --           keys dropped for their type, first token, value...}; a value is "high:NAME\n" + item; tokens are consecutive;
 --           without values, the first token is the one that follows the last token given out
 -- Invariant the same claim id again gives the same values that are still in flight, an earlier one that comes late takes
@@ -90,13 +90,22 @@ local function take(priority, name, share)
   return true
 end
 
+local left_out, left_behind, serves_some = {}, false, false
+for i = 5, #ARGV do
+  local name = string.match(ARGV[i], '^!(.+)$')
+  if name then left_out[name] = true else serves_some = true end
+end
+
 local function serve_all(priority)
-  local index = prefix .. 'ready:' .. priority
+  local index, passed = prefix .. 'ready:' .. priority, 0
   local queues, steps = size('ZCARD', index), 300
   while #values < wanted and queues > 0 and steps > 0 do
-    local name = redis.call('ZRANGE', index, 0, 0)[1]
+    local name = redis.call('ZRANGE', index, passed, passed)[1]
     if not name then break end
-    if not take(priority, name, math.ceil((wanted - #values) / queues)) then queues = queues - 1 end
+    if left_out[name] then
+      passed, queues = passed + 1, queues - 1
+      left_behind = left_behind or size('LLEN', prefix .. priority .. ':' .. name) > 0
+    elseif not take(priority, name, math.ceil((wanted - #values) / queues)) then queues = queues - 1 end
     steps = steps - 1
   end
   return queues > 0
@@ -132,7 +141,7 @@ elseif serial(claim_id) >= serial(replayed_id) then -- else it was held up on a 
       promote(math.max(100, wanted))
       due_ms = next_due_ms()
     end
-    local serve = #ARGV > 4 and serve_some or serve_all
+    local serve = serves_some and serve_some or serve_all
     for _, priority in ipairs(PRIORITIES) do more = serve(priority) or more end
   end
   if #values > 0 then
@@ -149,9 +158,9 @@ elseif serial(claim_id) >= serial(replayed_id) then -- else it was held up on a 
       fields = {}
     end
   end
-  if more and #ARGV == 4 then redis.pcall('ZADD', wake, 0, 'r') end
+  if (more or left_behind) and not serves_some then redis.pcall('ZADD', wake, 0, 'r') end
 end
 
-local reply = {'claimed', now_ms, due_ms or -1, more and 1 or 0, wrong, first_token}
+local reply = {'claimed', now_ms, due_ms or -1, more and 1 or left_behind and 2 or 0, wrong, first_token}
 for i = 1, #values do reply[i + 6] = values[i] end
 return reply

@@ -5,9 +5,9 @@
 -- Invariant an item whose list cannot take it waits a second in the delayed set, so it is never lost.
 local returning, lists_in_order = {}, {}
 
-local function put_aside(token, value)
+local function put_aside(token, value, wait_ms)
   local time = redis.call('TIME')
-  local due_ms = time[1] * 1000 + math.floor(time[2] / 1000) + 1000
+  local due_ms = time[1] * 1000 + math.floor(time[2] / 1000) + (tonumber(wait_ms) or 1000)
   redis.call('ZADD', KEYS[1] .. 'delayed', due_ms, token .. '\n' .. value)
 end
 

@@ -6,17 +6,20 @@
 --             fail      the same · dead letter for `failures`
 --             reject    the same · dead letter for `system_errors`
 --             retry     token · id · record · value of the changed item · delay in ms
+--             decline   as reject, then for how many ms the item waits instead while that list is full
 --             release   token
+--             aside     token · for how many ms the item waits
 --             running   token · id · record
 --           An id of "" writes no record: the delivery was a callback, its verdict stands already.
--- Reply     a string with one letter for each delivery: "d" done · "l" lost; "lost" when the incarnation is unregistered
+-- Reply     a string with one letter for each delivery: "d" done · "o" done, and the oldest letter went · "l" lost
+--           · "k" kept, the letters being full; "lost" when the incarnation is unregistered
 -- Uses      tell.lua put_back.lua bury.lua
 -- Invariant sent again with the same settlement id it changes nothing and gives the same answer.
 local prefix, incarnation, settlement_id, most_letters = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3])
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local inflight, delayed, dedup = prefix .. 'inflight:' .. incarnation, prefix .. 'delayed', prefix .. 'dedup'
-local ARITY = {complete = 5, fail = 6, reject = 6, retry = 5, release = 1, running = 3}
+local ARITY = {complete = 5, fail = 6, reject = 6, decline = 7, retry = 5, release = 1, aside = 2, running = 3}
 
 if redis.call('HEXISTS', prefix .. 'workers', incarnation) == 0 then return 'lost' end
 local previous = redis.call('HGET', inflight, '#settle')
@@ -58,15 +61,26 @@ function verbs.complete(i, ttl_ms)
 end
 function verbs.fail(i, ttl_ms)
   if not take(ARGV[i], ARGV[i + 4]) then return false end
-  bury('failures', ARGV[i + 5], most_letters)
+  local went = bury('failures', ARGV[i + 5], most_letters)
   finish(i, ttl_ms, 'failed')
-  return true
+  return went and 'o' or true
 end
 function verbs.reject(i, ttl_ms)
   if not take(ARGV[i], ARGV[i + 4]) then return false end
-  bury('system_errors', ARGV[i + 5], most_letters)
+  local went = bury('system_errors', ARGV[i + 5], most_letters)
   finish(i, ttl_ms, 'rejected')
   count('system_errors')
+  return went and 'o' or true
+end
+function verbs.decline(i, ttl_ms)
+  if redis.call('LLEN', prefix .. 'system_errors') < most_letters then return verbs.reject(i, ttl_ms) end
+  return verbs.aside(i, ttl_ms, ARGV[i + 6]) and 'k'
+end
+function verbs.aside(i, _, wait_ms)
+  local value = redis.call('HGET', inflight, ARGV[i])
+  if not value then return false end
+  redis.call('HDEL', inflight, ARGV[i])
+  put_aside(ARGV[i], value, wait_ms or ARGV[i + 1])
   return true
 end
 function verbs.retry(i)
@@ -107,7 +121,8 @@ while position <= #ARGV do
   local apply, arity = verbs[verb], ARITY[verb]
   position = position + 3
   for _ = 1, group do
-    codes[#codes + 1] = not late and apply(position, ttl_ms) and 'd' or 'l'
+    local done = not late and apply(position, ttl_ms)
+    codes[#codes + 1] = type(done) == 'string' and done or done and 'd' or 'l'
     position = position + arity
   end
 end

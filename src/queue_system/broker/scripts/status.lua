@@ -2,7 +2,7 @@
 -- KEYS      1 prefix of every key
 -- ARGV      1 cursor ("0" to begin)
 -- Reply     {next cursor, {list, length...}, then on the first page: failures, system errors, delayed, running, server ms,
---           {counter, value...}, live workers}
+--           {counter, value...}, live workers, {note of a queue that a worker leaves alone, until which ms...}}
 -- Invariant it writes nothing; a key of the wrong type counts as empty.
 local prefix, cursor = KEYS[1], ARGV[1]
 local time = redis.call('TIME')
@@ -32,5 +32,7 @@ for _, worker in ipairs(workers.err and {} or workers) do
   end
 end
 local counters = redis.pcall('HGETALL', prefix .. 'metrics')
+local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+local resting = redis.pcall('ZRANGEBYSCORE', prefix .. 'resting', now_ms - 10000, '+inf', 'WITHSCORES', 'LIMIT', 0, 200)
 return {page[1], lists, size('LLEN', prefix .. 'failures'), size('LLEN', prefix .. 'system_errors'),
-  size('ZCARD', prefix .. 'delayed'), running, time[1] * 1000 + math.floor(time[2] / 1000), counters.err and {} or counters, live}
+  size('ZCARD', prefix .. 'delayed'), running, now_ms, counters.err and {} or counters, live, resting.err and {} or resting}

@@ -1,0 +1,137 @@
+"""Which queues a worker leaves alone for a while, because it cannot resolve what they hold. Never talks to Redis."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from queue_system.metrics import MetricsRecorder, StructuredLogger
+
+FEW: Final = 5
+"""How many unresolvable operations of a queue go to the system errors at once; so many in a row begin a rest."""
+SHORTEST_S: Final = 1.0
+LONGEST_S: Final = 30.0
+REGAIN_S: Final = 60.0
+"""Every so often one more may go there."""
+_MOST_QUEUES: Final = 1000
+_LONGEST_REASON: Final = 200
+_TELL_AGAIN_S: Final = 60.0
+
+
+RestNote: TypeAlias = tuple[str, int, str]
+"""What others may know: a queue, for how many ms this worker leaves it alone (0: no longer), and why."""
+
+
+@dataclass(slots=True)
+class _Misses:
+    """What could not be resolved of one queue; times are monotonic."""
+
+    reason: str
+    since: float
+    """When `spare` was last reckoned."""
+    in_a_row: int = 0
+    spare: float = FEW
+    waited: int = 0
+    """How many were made to wait."""
+    rest_s: float = 0.0
+    until: float = 0.0
+    told: float = float("-inf")
+
+
+class Rests:
+    """Judges what this worker cannot resolve, and which queues it leaves alone. Used by one event loop."""
+
+    def __init__(
+        self, log: StructuredLogger, metrics: MetricsRecorder, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.queues: dict[str, _Misses] = {}
+        """Empty as long as everything could be resolved of late."""
+        self._log = log
+        self._metrics = metrics
+        self._now = now
+        self.notes: dict[str, RestNote] = {}
+        """What others have yet to be told, by queue."""
+
+    def missed(self, queue: str, reason: str) -> tuple[float, bool]:
+        """Learn that an operation cannot be resolved. Return how long it should wait, and whether it has to.
+
+        One that need not wait goes to the system errors: it is among the few of its queue that may.
+        """
+        now, misses = self._now(), self.queues.get(queue)
+        if misses is None:
+            if len(self.queues) >= _MOST_QUEUES:
+                del self.queues[min(self.queues, key=lambda name: self.queues[name].since)]
+            misses = self.queues[queue] = _Misses(_short(reason), now)
+        _regain(misses, now)
+        misses.in_a_row += 1
+        if misses.in_a_row >= FEW:
+            self._begin(queue, misses, now)
+        wait_s = max(misses.rest_s, min(LONGEST_S, SHORTEST_S * 2.0 ** (misses.waited // FEW)))
+        if misses.spare >= 1:
+            misses.spare -= 1
+            return wait_s, False
+        misses.waited = min(misses.waited + 1, FEW * 10)
+        return wait_s, True
+
+    def refused(self, queue: str) -> None:
+        """Learn that the system errors are full, so that an operation had to wait: its queue rests at once."""
+        now = self._now()
+        misses = self.queues.setdefault(queue, _Misses("system_errors is full", now))
+        if misses.until <= now:
+            self._begin(queue, misses, now)
+
+    def resolved(self, queue: str) -> None:
+        """Learn that an operation of a queue among `queues` was resolved: a rest of it ends."""
+        misses = self.queues.get(queue)
+        if misses is None:
+            return
+        misses.in_a_row = 0
+        if misses.rest_s:
+            misses.rest_s = misses.until = 0.0
+            self.notes[queue] = (queue, 0, misses.reason)
+            self._log.info("the queue is served again", queue=queue)
+        _regain(misses, self._now())
+        if misses.spare >= FEW:
+            del self.queues[queue]
+
+    def resting(self) -> list[str]:
+        """Return the queues that are left alone now."""
+        if not self.queues:
+            return []
+        now = self._now()
+        return [queue for queue, misses in self.queues.items() if misses.until > now]
+
+    def left_s(self) -> float | None:
+        """Return in how many s the first rest ends; None when there is none."""
+        now = self._now()
+        return min((misses.until - now for misses in self.queues.values() if misses.until > now), default=None)
+
+    def take_notes(self) -> list[RestNote]:
+        """Return what others should be told, and count it as told."""
+        notes, self.notes = list(self.notes.values()), {}
+        return notes
+
+    def _begin(self, queue: str, misses: _Misses, now: float) -> None:
+        misses.in_a_row = 0
+        misses.rest_s = min(LONGEST_S, max(SHORTEST_S, 2 * misses.rest_s))
+        misses.until = now + misses.rest_s
+        self.notes[queue] = (queue, int(misses.rest_s * 1000), misses.reason)
+        self._metrics.update("queue_rests")
+        if now - misses.told >= _TELL_AGAIN_S and misses.rest_s == SHORTEST_S:
+            misses.told = now
+            self._log.warning(
+                "the queue is left alone: this worker cannot resolve what it holds; those that can go on",
+                queue=queue, reason=misses.reason, rest_s=misses.rest_s, longest_rest_s=LONGEST_S,
+            )  # fmt: skip
+
+
+def _regain(misses: _Misses, now: float) -> None:
+    misses.spare = min(float(FEW), misses.spare + (now - misses.since) / REGAIN_S)
+    misses.since = now
+
+
+def _short(reason: str) -> str:
+    text = " ".join(reason.encode(errors="backslashreplace").decode().split())
+    return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]}…"
