@@ -128,7 +128,8 @@ class QueueManager:
         """Return the length of every registered list and of the dead letters, and figures of the whole fleet.
 
         The members: each list's key, `queue:failures`, `queue:system_errors`, `queue:delayed`, `queue:running`,
-        `total_items` (the sum of the registered lists), `metrics` (the fleet's counters), `status_time` (Unix seconds).
+        `total_items` (the sum of the registered lists), `metrics` (the fleet's counters), `status_time` (Unix seconds),
+        and if there are any, `resting`: which worker leaves which queue alone, `until` when and for what `reason`.
         """
         return status_steps(self.config)
 

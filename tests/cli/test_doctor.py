@@ -287,3 +287,16 @@ def test_the_examination_is_patient_with_a_long_lease(patient: Patient, admin: r
     began = time.monotonic()
     patient.checks()
     assert time.monotonic() - began >= 1.5
+
+
+async def test_a_queue_that_workers_leave_alone_is_told_with_the_processor_that_they_lack(patient: Patient) -> None:
+    with configured(patient.server, lease_seconds=1.0) as config:
+        queue = QueueManager(config)
+        queue.enqueue_batch([{}] * 40, "shop.lacking.charge")
+        async with running(QueueWorker(config)):
+            await eventually(lambda: "resting" in queue.get_queue_status(), "the queue is left alone", 20)
+            found = patient.checks()["workers"]
+    assert found["level"] == "fail"  # nobody else serves it
+    assert "queue charge is left alone by 1 of 1 worker: shop.lacking.charge" in found["sentence"]
+    assert "restart them" in found["advice"]
+    assert list(found["details"]["resting"]) == ["charge"]

@@ -154,3 +154,16 @@ def test_purge_never_acts_unasked(cli: RunCli, queue: QueueManager) -> None:
     assert "--yes" in answer.err
     assert cli("status", "--json").document["waiting"] == 1
     assert cli("purge", "work", env={"QUEUE_SYSTEM_PURGE_YES": "1"}).code == 0
+
+
+async def test_status_tells_which_queue_workers_leave_alone_and_why(
+    cli: RunCli, queue: QueueManager, config: QueueConfig
+) -> None:
+    queue.enqueue_batch([{}] * 40, "shop.lacking.charge")
+    async with running(QueueWorker(config)):
+        await eventually(lambda: "resting" in queue.get_queue_status(), "the queue is left alone", 20)
+        shown = cli("status").out
+        document = cli("status", "--json").document
+    assert "charge: left alone by 1 worker: shop.lacking.charge" in " ".join(shown.split())
+    (rest,) = document["resting"]["charge"]
+    assert rest["queue"] == "charge"

@@ -49,6 +49,14 @@ async def test_the_overview_shows_the_fleet(config: QueueConfig, queue: QueueMan
     assert "redis closed" in page.text
 
 
+async def test_every_page_tells_of_a_queue_that_workers_leave_alone(config: QueueConfig) -> None:
+    config.transport.run(config.commands.rest("host:1", [("charge", 30_000, "shop.lacking.charge: <b>no module</b>")]))
+    async with browsing(create_app(config)) as client:
+        pages = [Elements((await client.get(path)).text).text for path in ("/", "/queues", "/dead-letters")]
+    assert all("Queue charge is left alone by 1 worker." in page for page in pages)
+    assert all("shop.lacking.charge: <b>no module</b>" in page for page in pages)
+
+
 async def test_queues_are_listed_and_found_by_name(config: QueueConfig, queue: QueueManager) -> None:
     for name, n in (("mails", 2), ("exports", 30)):
         queue.enqueue_batch([{}] * n, "shop.send", queue_name=name)

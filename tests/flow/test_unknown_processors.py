@@ -6,9 +6,12 @@ import asyncio
 from typing import Any
 
 import redis
+from prometheus_client import CollectorRegistry, generate_latest
 
 from queue_system import QueueConfig, QueueManager, QueueWorker
 from queue_system.execution.rests import FEW
+from queue_system.monitoring.collectors import FleetCollector
+from queue_system.monitoring.fleet import read_fleet
 from tests.flow.support import Inbox, MakeConfig, letters, running
 from tests.support.logs import LineLogger
 from tests.support.waiting import eventually
@@ -45,8 +48,19 @@ async def test_a_single_worker_rejects_a_few_and_leaves_the_backlog_where_it_is(
     after = queue.get_queue_status()
     assert after[config.get_queue_key("charge")] + after[config.keys.delayed] == BACKLOG - rejected(queue)
     assert config.get_metrics()["queue_rests"] >= 2
+    assert [rest.queue for rest in read_fleet(config).resting] == ["charge"]
+    exposed = generate_latest(_Registered(FleetCollector(lambda: read_fleet(config)))).decode()
+    assert 'queue_system_queue_resting_workers{queue="charge"} 1.0' in exposed
     (line,) = log.of(RESTS)
     assert (line["queue"], line["rest_s"]) == ("charge", 1.0)
+
+
+class _Registered(CollectorRegistry):
+    """A registry with one collector."""
+
+    def __init__(self, collector: FleetCollector) -> None:
+        super().__init__()
+        self.register(collector)
 
 
 def config_worker(status: dict[str, Any]) -> str:

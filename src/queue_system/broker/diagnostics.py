@@ -20,7 +20,7 @@ _TRIES: Final[Mapping[str, str]] = {line.partition(" ")[0]: line for line in (
     "rpush @high:x v", "lpop @high:x", "rpop @high:x", "lrem @failures 0 v", "ltrim @failures 0 1",
     "lrange @failures 0 1", "lset @failures 0 v", "sadd @registry v", "scard @registry", "sscan @registry 0",
     "zadd @delayed 0 v", "zcard @delayed", "zrem @delayed v", "zscan @delayed 0", "zscore @ready:high v",
-    "zrange @ready:high 0 1", "zrevrange @waiters 0 1", "zrangebyscore @delayed 0 1", "zremrangebyrank @wake 0 1",
+    "zrange @ready:high 0 1", "zrevrange @waiters 0 1", "zrangebyscore @resting 0 1", "zremrangebyrank @wake 0 1",
     "zremrangebyscore @waiters 0 1", "bzpopmin @wake:x 0.01", "xadd @change:x * f v", "xread streams @change:x 0",
     "xrevrange @change:x + -",
 )}  # fmt: skip
@@ -28,14 +28,12 @@ _TRIES: Final[Mapping[str, str]] = {line.partition(" ")[0]: line for line in (
 _COUNTING: Final = "time llen zcard sscan hlen hexists hkeys hgetall"
 _BOTH: Final = (
     f"{_COUNTING} wait waitaof get set msetnx del exists pexpire hget hset hdel hincrby lpush lpop rpop sadd zadd zrem"
-    " zscan zscore zrevrange zremrangebyscore xadd xread xrevrange"
+    " zscan zscore zrangebyscore zrevrange zremrangebyscore xadd xread xrevrange"
 )
 ROLES: Final[Mapping[str, str]] = {
-    "viewer": f"{_COUNTING} lindex lrange",
+    "viewer": f"{_COUNTING} lindex lrange zrangebyscore",
     "producer": _BOTH,
-    "worker": (
-        f"{_BOTH} lindex hmget hscan rpush lset lrem ltrim lrange scard zrange zrangebyscore zremrangebyrank bzpopmin"
-    ),
+    "worker": (f"{_BOTH} lindex hmget hscan rpush lset lrem ltrim lrange scard zrange zremrangebyrank bzpopmin"),
 }
 """What each role of docs/acl must be able to run, beyond what every client needs."""
 

@@ -34,7 +34,8 @@ def workers(exam: Examination) -> Result:
     while (silent := _silent(living, last)) and last.at < until:
         time.sleep(_LOOK_EVERY_S)  # a counter in a hash offers no event to wait for
         last = exam.look()
-    return _judge(exam.config, living, silent)
+    result = _judge(exam.config, living, silent)
+    return result if silent else _left_alone(exam, len(living), result)
 
 
 def _silent(living: Mapping[str, bytes], last: Look) -> set[str]:
@@ -83,27 +84,25 @@ def stuck_leases(exam: Examination) -> Result:
     )
 
 
-def unknown_processors(exam: Examination) -> Result:
-    """Tell which queues workers leave alone, because they cannot resolve what these hold."""
+def _left_alone(exam: Examination, living: int, result: Result) -> Result:
+    """Tell which queues beating workers leave alone, because they cannot resolve what these hold."""
     rests: dict[str, list[str]] = {}
     reasons: dict[str, str] = {}
     for rest in exam.status.get("resting", ()):
         rests.setdefault(rest["queue"], []).append(rest["worker"])
         reasons.setdefault(rest["queue"], rest["reason"])
     if not rests:
-        return Result(Level.OK, "no worker leaves a queue alone")
-    living = sum(not name.startswith(DEAD) for name in exam.look().entries)
-    by_all = [name for name, workers in rests.items() if len(workers) >= living]
+        return result
     sentences = [
-        f"{name} is left alone by {len(workers)} of {count(living, 'worker')}: {reasons[name]}"
-        for name, workers in sorted(rests.items())
+        f"queue {name} is left alone by {len(by)} of {count(living, 'worker')}: {reasons[name]}"
+        for name, by in sorted(rests.items())
     ]
     return Result(
-        Level.FAIL if by_all else Level.WARN,
-        "; ".join(sentences),
-        "give these workers the code or the dependency that they lack and restart them,"
+        Level.FAIL if any(len(by) >= living for by in rests.values()) else Level.WARN,
+        "; ".join([result.sentence, *sentences]),
+        "give those workers the code or the dependency that they lack and restart them,"
         " or let each name the queues that it serves (queues=...)",
-        {"resting": {name: sorted(workers) for name, workers in rests.items()}},
+        {**result.details, "resting": {name: sorted(by) for name, by in rests.items()}},
     )
 
 

@@ -30,7 +30,6 @@ CHECKS: Final[tuple[tuple[str, Check], ...]] = (
     ("dead letters", checks_keys.dead_letters),
     ("workers", checks_fleet.workers),
     ("stuck leases", checks_fleet.stuck_leases),
-    ("unknown processors", checks_fleet.unknown_processors),
 )
 _STYLES: Final = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "bold red", Level.SKIP: "dim"}
 
