@@ -65,6 +65,7 @@ class _Registered(CollectorRegistry):
 
 def config_worker(status: dict[str, Any]) -> str:
     """The only worker that a status tells of."""
+    worker: str
     (worker,) = {note["worker"] for note in status["resting"]}
     assert ":" in worker
     return worker

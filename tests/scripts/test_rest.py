@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from queue_system.broker.replies import Resting
@@ -79,7 +81,8 @@ def test_what_waits_aside_comes_back_as_it_was_when_due(broker: Broker) -> None:
     assert broker.settle_one("aside", token, 60_000) == b"d"
     assert broker.settle_one("aside", token, 60_000) == b"l"
     assert (broker.inflight(), broker.census()) == ({}, {"1": 1})
-    assert broker.client.zrange(broker.keys.delayed, 0, -1, withscores=True)[0][1] >= now_ms + 60_000
+    waiting: Any = broker.client.zrange(broker.keys.delayed, 0, -1, withscores=True)
+    assert waiting[0][1] >= now_ms + 60_000
     assert broker.client.get(broker.keys.operation("1")) == before
     broker.make_due()
     assert broker.claim().values == [value_of("normal:a", "1")]

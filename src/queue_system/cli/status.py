@@ -61,11 +61,12 @@ class Board:
             for name, (depths, age) in _by_name(self.now).items()
         ]
         more = {
-            "resting": {name: [asdict(rest) for rest in rests] for name, rests in rests_of(self.now).items()},
             "complete": self.now.complete,
             "metrics": dict(sorted(self.now.counters.items())),
             "rates": self.rates,
         }
+        if rests := rests_of(self.now):
+            more["resting"] = {name: [asdict(rest) for rest in by] for name, by in rests.items()}
         return {**head, "time": self.now.at, "queues": queues, **_figures(self.now), **more}
 
     def view(self) -> RenderableType:
