@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -110,18 +111,19 @@ def parse_status(reply: Any) -> StatusPage:
     cursor, _, *once = reply
     if not once:
         return StatusPage(cursor.decode(), lists)
-    failures, system_errors, delayed, running, now_ms, flat, workers, notes = once
+    failures, system_errors, delayed, running, now_ms, flat, workers, *notes = once
     counters = {name.decode(errors="replace"): int(value) for name, value in _pairs(flat) if _is_number(value)}
     return StatusPage(
         cursor.decode(), lists, failures, system_errors, delayed, running, now_ms, counters, workers,
-        [_read_resting(note, until) for note, until in _pairs(notes)],
+        [_read_resting(note, until) for note, until in _pairs(notes[0] if notes else ())],
     )  # fmt: skip
 
 
 def _read_resting(note: bytes, until: bytes) -> Resting:
     queue, _, rest = note.decode(errors="replace").partition("\t")
     worker, _, reason = rest.partition("\t")
-    return Resting(queue, worker, int(float(until)), reason)
+    until_ms = float(until)
+    return Resting(queue, worker, int(until_ms) if math.isfinite(until_ms) else 0, reason)
 
 
 def parse_look(reply: Any) -> Look:

@@ -22,6 +22,13 @@ def test_any_names_of_lists_and_counters_can_be_read(
     assert set(page.lists) == {name.decode(errors="replace") for name, _ in lists}
 
 
+@given(st.lists(st.tuples(names, st.floats(allow_nan=False).map(lambda score: str(score).encode()))))
+def test_any_notes_of_queues_that_are_left_alone_can_be_read(notes: list[tuple[bytes, bytes]]) -> None:
+    flat = [part for pair in notes for part in pair]
+    page = COMMANDS.status("0").parse([b"0", [], 1, 2, 3, 4, 5, [], 6, flat])
+    assert len(page.resting) == len(notes)
+
+
 @given(st.lists(st.tuples(names, names)))
 def test_any_entries_of_workers_can_be_read(entries: list[tuple[bytes, bytes]]) -> None:
     COMMANDS.incarnations().parse([part for pair in entries for part in pair])
