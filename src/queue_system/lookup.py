@@ -35,6 +35,8 @@ class OperationRecord(msgspec.Struct, frozen=True, kw_only=True):
     priority: str
     attempts: int
     """Executions so far, one under way included."""
+    crashes: int = 0
+    """How often its worker has died while it was in flight, since an execution of it last ended."""
     enqueued_at: float | None = None
     due_at: float | None = None
     """When a delayed operation is due."""
@@ -135,6 +137,7 @@ def _record_of(config: QueueConfig, operation_id: str, look: Look) -> OperationR
         queue=queue,
         priority=priority,
         attempts=record.attempts,
+        crashes=_count(record.body.get("crashes")),
         enqueued_at=_seconds(record.touched_ms if fresh else record.queued_ms),
         due_at=_seconds(record.touched_ms if is_delayed else 0),
         started_at=_seconds(record.started_ms),
@@ -150,6 +153,10 @@ def _record_of(config: QueueConfig, operation_id: str, look: Look) -> OperationR
 
 def _seconds(milliseconds: int) -> float | None:
     return milliseconds / 1000 if milliseconds else None
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) and value > 0 else 0
 
 
 def _text(value: object) -> str | None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import inspect
 import os
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from queue_system.config import BREAKER, QueueConfig, breaker_name
@@ -126,7 +128,13 @@ class QueueWorker:
         self._fetching = loop.create_task(self._fetch(stream), name="queue-system-fetcher")
         self._duties = [
             Heartbeat(self.config, stream.fetcher, loop),
-            Reaper(self.config, lambda: stream.fetcher.incarnation, stream.fetcher.now_ms, stream.fetcher.contact),
+            Reaper(
+                self.config,
+                lambda: stream.fetcher.incarnation,
+                stream.fetcher.now_ms,
+                stream.fetcher.contact,
+                partial(_soon, loop, self._tally.taken_over),
+            ),
             Sweeper(self.config, stream.fetcher.now_ms, self.queues, stream.fetcher.contact),
         ]
         for duty in self._duties:
@@ -308,6 +316,12 @@ class QueueWorker:
         finally:
             heartbeat.stop()
             await stream.close()
+
+
+def _soon(loop: asyncio.AbstractEventLoop, function: Callable[..., object], *arguments: object) -> None:
+    """Call a function in an event loop from another thread; not at all once the loop is closed."""
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(function, *arguments)
 
 
 def _is_number(value: Any, kind: Any) -> bool:

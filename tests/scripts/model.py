@@ -44,6 +44,7 @@ class Model:
     registry: set[str] = field(default_factory=set)
     delayed: set[bytes] = field(default_factory=set)
     workers: dict[str, bytes] = field(default_factory=dict)
+    incarnations: dict[bytes, bytes] = field(default_factory=dict)
     inflight: dict[str, dict[bytes, bytes]] = field(default_factory=lambda: defaultdict(dict))
     records: dict[str, tuple[bytes, bool]] = field(default_factory=dict)
     """Timeless records, and whether they expire."""
@@ -69,6 +70,7 @@ class Model:
         keys["registry"] = {f"{self.prefix}{queue}".encode() for queue in self.registry}
         keys["delayed"] = self.delayed
         keys["workers"] = {name.encode(): entry for name, entry in self.workers.items()}
+        keys["incarnations"] = self.incarnations
         keys["dedup"] = {key.encode(): id_.encode() for key, id_ in self.dedup.items()}
         keys["metrics"] = {name.encode(): b"%d" % n for name, n in self.metrics.items() if n}
         keys["token"] = b"%d" % self.token if self.token else b""
@@ -157,8 +159,10 @@ class Model:
         if mode != "leave":
             counter = int(self.workers.get(worker, b"0:").split(b":")[0]) + 1
             self.workers[worker] = f"{counter}:{lease_ms}".encode()
+            self.incarnations[worker.encode()] = b""
         elif not self.tokens(worker):
             del self.workers[worker]
+            self.incarnations.pop(worker.encode(), None)
             self.inflight.pop(worker, None)
         return True
 
@@ -193,6 +197,7 @@ class Model:
         left = len(self.tokens(worker))
         if not left:
             del self.workers[f"dead:{worker}"]
+            self.incarnations.pop(worker.encode(), None)
             self.inflight.pop(worker, None)
         return [moved, left]
 

@@ -14,6 +14,7 @@ import msgspec
 
 from queue_system.broker.protocol import Argument, Command, Script, load_script, pack, plain
 from queue_system.broker.replies import (
+    DEAD,
     Claimed,
     Look,
     Pulse,
@@ -29,6 +30,7 @@ from queue_system.broker.replies import (
     parse_look,
     parse_pulse,
     parse_setting,
+    parse_sign,
     parse_status,
     parse_sweep,
     parse_time,
@@ -56,6 +58,8 @@ SCRIPTS: Final[dict[str, Script]] = {
         "retry",
         "drop",
         "rest",
+        "watch",
+        "orphans",
     )
 }
 MAX_ITEMS: Final = 1000
@@ -248,6 +252,25 @@ class Commands:
     def incarnations(self) -> Command[dict[str, bytes]]:
         """Read all registered and dead incarnations with their entries."""
         return plain(parse_incarnations, "HGETALL", self.keys.workers)
+
+    def watch(self, sign: str) -> Command[dict[str, bytes]]:
+        """Do what `incarnations` does, and leave a sign, if it is not empty, that somebody watches."""
+        return self._script("watch", parse_incarnations, sign)
+
+    def watched(self) -> Command[bytes]:
+        """Read the last sign that somebody watches."""
+        return plain(parse_sign, "GET", self.keys.watched)
+
+    def orphans(self, cursor: str = "", incarnations: Sequence[str] = ()) -> Command[tuple[str, int]]:
+        """Declare dead those that hold something and have no entry: of a page of all incarnations, or of those given.
+
+        Reply: the next cursor and how many were found.
+        """
+        return self._script("orphans", parse_sweep, cursor, *incarnations)
+
+    def forget(self, incarnation: str) -> Command[int]:
+        """Remove the entry of a dead incarnation."""
+        return plain(int, "HDEL", self.keys.workers, f"{DEAD}{incarnation}")
 
     def held(self, incarnation: str, cursor: str = "0") -> Command[tuple[str, dict[bytes, bytes]]]:
         """Read a page of what an incarnation holds."""

@@ -136,6 +136,11 @@ def parse_incarnations(reply: Any) -> dict[str, bytes]:
     return {field.decode(errors="replace"): entry for field, entry in _pairs(reply)}
 
 
+def parse_sign(reply: Any) -> bytes:
+    """Read a sign; b"" where there is none."""
+    return reply or b""
+
+
 def parse_held(reply: Any) -> tuple[str, dict[bytes, bytes]]:
     """Read the next cursor and a page of tokens with their values."""
     return reply[0].decode(), {token: value for token, value in _pairs(reply[1]) if not token.startswith(b"#")}

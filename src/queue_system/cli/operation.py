@@ -63,6 +63,8 @@ def _view(record: OperationRecord) -> RenderableType:
     table.add_row("status", plain(record.status, _STYLES.get(record.status, "")))
     table.add_row("queue", plain(f"{record.priority}:{record.queue}"))
     table.add_row("attempts", plain(record.attempts))
+    if record.crashes:
+        table.add_row("crashes", plain(record.crashes))
     for name in _TIMES:
         if (value := getattr(record, name)) is not None:
             table.add_row(name.removesuffix("_at"), moment(value))

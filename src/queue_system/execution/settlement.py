@@ -12,7 +12,7 @@ from queue_system.errors import UnserializableError, cut_text
 from queue_system.execution.delivery import Delivery
 from queue_system.model.entity import encode_entity
 from queue_system.model.operation import PHASE_FAILURE, PHASE_SUCCESS, Operation, change_item
-from queue_system.model.record import encode_error, encode_letter, encode_record, keeping
+from queue_system.model.record import encode_error, encode_letter, encode_record, keeping, tell_crashes
 from queue_system.model.sealing import Sealing, signed_value
 from queue_system.model.verdict import Complete, Fail, Reject, Release, Retry, Verdict
 
@@ -230,6 +230,8 @@ class Settler:
     def _record(self, status: bytes, delivery: Delivery, timing: Timing, body: bytes = b"") -> bytes:
         operation = delivery.operation
         attempts = operation.attempts + (status != b"rejected")
+        if operation.crashes and status != b"delayed":  # a retry forgets them
+            body = tell_crashes(body, operation.crashes)
         times_ms = (timing.ended_ms, int(operation.timestamp * 1000), timing.started_ms)
         return encode_record(status, operation, delivery.queue, attempts, times_ms, self._worker, body)
 

@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 
 from queue_system.clock import SYSTEM_CLOCK
 from queue_system.errors import cut_text
+from queue_system.execution.delivery import Delivery
 from queue_system.execution.rests import Rests
 from queue_system.execution.settlement import Settlement
 from queue_system.metrics import LogThrottle, MetricsRecorder, SettlementObserver, StructuredLogger
+from queue_system.model.operation import Operation
 from queue_system.model.verdict import Fail, Reject, Retry
 
 
@@ -79,6 +81,11 @@ class Tally:
             self._log.warning(
                 "dead letters dropped: there are as many as max_dead_letters; retry or drop some", dropped=letters
             )
+
+    def taken_over(self, queue: bytes, operation: Operation) -> None:
+        """Tell the observers of a dead letter of an operation whose workers died; its line has been written."""
+        delivery = Delivery("", 0, queue, b"", operation, 0.0)
+        self._tell(lambda observer: observer.settled([Settlement(delivery, "reject", b"")]))
 
     def outage(self) -> None:
         """Count a turn that the server did not answer; an outage has one line a second, and that tells of the error."""

@@ -129,6 +129,11 @@ class Keys:
         return f"{self.prefix}resting"
 
     @property
+    def watched(self) -> str:
+        """The last sign that somebody watches the workers."""
+        return f"{self.prefix}watched"
+
+    @property
     def metrics(self) -> str:
         """The hash of the fleet's counters."""
         return f"{self.prefix}metrics"

@@ -86,6 +86,13 @@ def encode_error(error: str, error_type: str) -> bytes:
     return _encoder.encode({"error": error, "error_type": error_type})
 
 
+def tell_crashes(body: bytes, crashes: int) -> bytes:
+    """Add to a record's body how often the operation's worker died."""
+    if not crashes:
+        return body
+    return b'{"crashes":%d%b' % (crashes, b",%b" % body[1:] if body else b"}")
+
+
 def encode_letter(
     item: bytes,
     queue: bytes,

@@ -124,6 +124,12 @@ class Sealing:
         return msgspec.structs.replace(operation, entity=entity, result=result)
 
 
+def is_signed(item: bytes) -> bool:
+    """Tell whether an item ends in a signature, by whatever key."""
+    start = item.rfind(_MARK, -_LONGEST_SIGNATURE)
+    return start >= 0 and _SIGNATURE.fullmatch(item, start) is not None
+
+
 def signed_value(sealing: Sealing | None, queue: bytes, item: bytes) -> bytes:
     """Return what holds an item outside its list: its queue, a line feed and the item, signed where items are."""
     return b"%b\n%b" % (queue, item if sealing is None else sealing.sign(queue, item))

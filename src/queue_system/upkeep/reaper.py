@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import random
+import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from queue_system.broker.commands import Move
+from queue_system.broker.commands import MAX_ITEMS
 from queue_system.broker.contact import Contact
 from queue_system.broker.replies import DEAD
 from queue_system.config import QueueConfig
-from queue_system.errors import QueueSystemError, UndecodableItemError, cut_text
-from queue_system.model.keys import split_queue
-from queue_system.model.operation import PHASE_FAILURE, Operation, change_item, check_size, decode_item
-from queue_system.model.record import encode_error, encode_letter, encode_record, keeping
-from queue_system.model.sealing import signed_value
+from queue_system.errors import AccessDeniedError, QueueSystemError, ServerUnreachableError, WrongKeyTypeError
+from queue_system.model.operation import Operation
 from queue_system.upkeep.duty import Duty
+from queue_system.upkeep.reclaim import Fate, Judge
 
-MAX_CRASHES = 4
 _LOOKS_PER_LEASE = 7
 _WATCHERS = 8
 _OWN_SILENCE = 0.6
 _WATCH_FIRST = 1.5
-_WATCH_LEASES = 10
+_TERM_LEASES = 10
+_UNWATCHED = 1.5  # rounds without a sign of anybody who watches
 _CHUNK = 100
-_POISON = "WorkerDied"
+_SOON_S = 0.001
 
 
 @dataclass(slots=True)
@@ -36,8 +35,16 @@ class Observation:
     since: float
 
 
+def _ignore(queue: bytes, operation: Operation) -> None:
+    pass
+
+
 class Reaper(Duty):
-    """Watches all incarnations; reclaims one whose counter stood still for its whole lease, with unbroken contact."""
+    """Watches all incarnations; reclaims one whose counter stood still for its whole lease, with unbroken contact.
+
+    In a large fleet about eight watch, so that what is read does not grow with the square of the workers. The others
+    look only whether anybody watches, and begin at once when nobody does. `rejected` is told of each dead letter.
+    """
 
     name = "reaper"
 
@@ -47,63 +54,104 @@ class Reaper(Duty):
         own: Callable[[], str],
         now_ms: Callable[[], int],
         contact: Contact | None = None,
+        rejected: Callable[[bytes, Operation], None] = _ignore,
     ) -> None:
         super().__init__(config.log, config.lease_seconds / _LOOKS_PER_LEASE, config.upkeep_outage, contact)
         self._config = config
         self._own = own
-        self._now_ms = now_ms
-        self._sealing = config.sealing
+        self._judge = Judge(config, now_ms)
+        self._rejected = rejected
         self._seen: dict[str, Observation] = {}
         self._own_seen = Observation(b"", 0.0)
+        self._known: set[str] = set()
+        self._sign = Observation(b"", 0.0)
         self._last_look = 0.0
+        self._fit = True
+        self.rests = False
+        """Whether it leaves the watch to others, for as long as somebody watches."""
         self._watch_s = _WATCH_FIRST * config.lease_seconds
         self._decided_until = time.monotonic() + self._watch_s
 
     def perform(self) -> float:
         """Look once, and take over what is due."""
         now = time.monotonic()
-        if now - self._last_look > 4 * self.interval_s:
-            self._seen.clear()  # contact was broken: everybody has a whole lease to beat again
-        entries = self._config.transport.run(self._config.commands.incarnations(), retries=0)
-        answered = time.monotonic()
-        if answered - now > self.interval_s:
-            self._seen.clear()
-        self._last_look = answered
-        if not self._beats(entries.get(self._own(), b""), now, answered):
-            self._seen.clear()  # reads are answered, but writes are not: everybody seems silent
-        for incarnation, entry in entries.items():
-            if incarnation.startswith(DEAD):
-                self._take_over(incarnation.removeprefix(DEAD))
-            elif incarnation != self._own() and self._is_silent(incarnation, entry, now, answered):
-                if self._config.transport.run(self._config.commands.mark(incarnation, entry)):
-                    self.log.warning("a worker died: its operations run again", incarnation=incarnation)
-                    self._take_over(incarnation)
-                self._seen.pop(incarnation, None)
-        for gone in self._seen.keys() - entries.keys():
-            del self._seen[gone]
-        if any(answered - seen.since > 2 * self._watch_s / 3 for seen in self._seen.values()):
-            return self.interval_s  # somebody may be dead
-        return self.next_wait_s(answered, len(self._seen) + 1)
+        if self.rests and now < self._decided_until:
+            if self._is_watched(now):
+                return self.interval_s / 2
+            self._decided_until = time.monotonic() + self._watch_s
+        self.rests = False
+        return self._watch()
 
-    def next_wait_s(self, now: float, incarnations: int) -> float:
-        """Return when to look again: soon, or after some leases, since about eight of many workers are enough to watch.
+    def decide(self, now: float, incarnations: int) -> bool:
+        """Draw, once a term, who rests, since about eight of many workers are enough to watch.
 
-        Otherwise what a fleet reads would grow with the square of its workers. Nobody rests before having watched long
-        enough to see who is dead.
+        Nobody rests before having watched long enough to see who is dead.
         """
-        if now < self._decided_until:
-            return self.interval_s
-        watch_s = _WATCH_LEASES * self._config.lease_seconds
-        self._decided_until = now + watch_s + self._watch_s
-        if random.random() * incarnations <= _WATCHERS:
-            return self.interval_s
-        self._seen.clear()
-        return watch_s
+        if now >= self._decided_until:
+            self._decided_until = now + _TERM_LEASES * self._config.lease_seconds
+            self.rests = random.random() * incarnations > _WATCHERS
+            if self.rests:
+                self._seen.clear()
+                self._sign = Observation(b"", now)
+        return self.rests
 
     def failed(self, error: QueueSystemError) -> float:
         """Forget what was seen: silence that nobody watched proves nothing."""
         self._seen.clear()
         return super().failed(error)
+
+    def _is_watched(self, asked: float) -> bool:
+        """Tell whether somebody has shown of late that he watches."""
+        try:
+            sign = self._config.transport.run(self._config.commands.watched(), retries=0)
+        except WrongKeyTypeError:
+            return False
+        if sign != self._sign.entry:
+            self._sign = Observation(sign, time.monotonic())
+        return asked - self._sign.since < _UNWATCHED * self.interval_s
+
+    def _watch(self) -> float:
+        now = time.monotonic()
+        if now - self._last_look > 4 * self.interval_s:
+            self._seen.clear()  # contact was broken: everybody has a whole lease to beat again
+        sign = secrets.token_hex(4) if self._fit else ""
+        entries = self._config.transport.run(self._config.commands.watch(sign), retries=0)
+        answered = time.monotonic()
+        if answered - now > self.interval_s:
+            self._seen.clear()
+        self._last_look = answered
+        self._fit = self._beats(entries.get(self._own(), b""), now, answered)
+        if not self._fit:
+            self._seen.clear()  # reads are answered, but writes are not: everybody seems silent
+        self._claim_orphans({name for name in entries if not name.startswith(DEAD)})
+        dead = [name.removeprefix(DEAD) for name in entries if name.startswith(DEAD)]
+        dead += [name for name, entry in entries.items() if self._has_died(name, entry, now, answered)]
+        random.shuffle(dead)  # so that several who see them share the work
+        self._take_over_all(dead)
+        for gone in self._seen.keys() - entries.keys():
+            del self._seen[gone]
+        if any(answered - seen.since > 2 * self._watch_s / 3 for seen in self._seen.values()):
+            return self.interval_s  # somebody may be dead
+        if self.decide(answered, len(self._seen) + 1):
+            return self.interval_s / 2
+        return self._until_next_look(time.monotonic())
+
+    def _until_next_look(self, now: float) -> float:
+        """Return how many s to wait: less than usual if a silence is a lease old before that."""
+        ripe = (seen.since + _lease_s(seen.entry) - now for seen in self._seen.values())
+        return max(_SOON_S, min(self.interval_s, min(ripe, default=self.interval_s) + _SOON_S))
+
+    def _has_died(self, incarnation: str, entry: bytes, asked: float, answered: float) -> bool:
+        """Declare an incarnation dead if it has been silent for its lease; tell whether that was done here."""
+        if incarnation.startswith(DEAD) or incarnation == self._own():
+            return False
+        if not self._is_silent(incarnation, entry, asked, answered):
+            return False
+        del self._seen[incarnation]
+        if not self._config.transport.run(self._config.commands.mark(incarnation, entry)):
+            return False
+        self.log.warning("a worker died: its operations run again", incarnation=incarnation)
+        return True
 
     def _is_silent(self, incarnation: str, entry: bytes, asked: float, answered: float) -> bool:
         """Tell whether an entry has stood still from an answer to a later question for a whole lease."""
@@ -119,58 +167,72 @@ class Reaper(Duty):
             self._own_seen = Observation(entry, answered)
         return asked - self._own_seen.since < _OWN_SILENCE * self._config.lease_seconds
 
-    def _take_over(self, incarnation: str) -> None:
-        commands, run = self._config.commands, self._config.transport.run
-        cursor, left = "0", 1
-        while left and not self.stopped.is_set():
-            cursor, held = run(commands.held(incarnation, cursor))
-            entries = list(held.items())
-            for start in range(0, len(entries) or 1, _CHUNK):
-                moves = [self._move(token, value) for token, value in entries[start : start + _CHUNK]]
-                _, left = run(commands.move(incarnation, moves))
+    def _claim_orphans(self, living: set[str]) -> None:
+        """Declare dead whoever has lost his entry and not what he held, as after the loss of the workers' table."""
+        gone, self._known = sorted(self._known - living), living
+        for start in range(0, len(gone), MAX_ITEMS):
+            self._config.transport.run(self._config.commands.orphans("", gone[start : start + MAX_ITEMS]))
 
-    def _move(self, token: bytes, value: bytes) -> Move:
-        queue, _, item = value.partition(b"\n")
-        now, most = self._now_ms() / 1000, self._config.max_item_bytes
+    def _take_over_all(self, dead: list[str]) -> None:
+        """Take over what dead incarnations held; what this worker cannot judge, others may first, for a look's time."""
+        unjudged = [incarnation for incarnation in dead if self._take_over_surely(incarnation, last=False)]
+        if unjudged and not self.stopped.wait(self.interval_s):
+            for incarnation in unjudged:
+                self._take_over_surely(incarnation, last=True)
+
+    def _take_over_surely(self, incarnation: str, *, last: bool) -> bool:
+        """Do what `_take_over` does; whatever is wrong with one incarnation harms no other."""
         try:
-            if split_queue(queue) is None:
-                raise UndecodableItemError("it came from no queue of ours")
-            if self._sealing is not None:
-                check_size(item, most)
-                item = self._sealing.verify(queue, item)
-            operation = decode_item(item, most)
-        except UndecodableItemError as error:
-            letter = encode_letter(item, queue, cut_text(str(error)), type(error).__name__, now, max_item_bytes=most)
-            return Move(token, value, "reject", letter)
-        crashes = operation.crashes + 1
-        if crashes >= MAX_CRASHES:
-            return self._dead_letter(token, value, item, operation)
-        changed = change_item(
-            item, {"operation_id": operation.operation_id or f"token-{token.decode()}", "crashes": crashes}
-        )
-        return Move(token, value, "next" if crashes == 1 else "later", signed_value(self._sealing, queue, changed))
+            return self._take_over(incarnation, last=last)
+        except (ServerUnreachableError, AccessDeniedError):
+            raise
+        except Exception as error:  # noqa: BLE001 - tried again at the next look
+            if self._config.upkeep_outage.ready():
+                self.log.error(
+                    "the operations of a dead worker cannot be taken over yet: trying again",
+                    incarnation=incarnation, error=str(error), error_type=type(error).__name__,
+                )  # fmt: skip
+        return False
 
-    def _dead_letter(self, token: bytes, value: bytes, item: bytes, operation: Operation) -> Move:
-        queue, crashes = value.partition(b"\n")[0], operation.crashes + 1
-        now_ms = self._now_ms()
-        reason = f"its worker died {crashes} times while it was in flight"
-        letter = encode_letter(item, queue, reason, _POISON, now_ms / 1000, crashes=crashes)
-        if self._sealing is not None:
-            letter = self._sealing.sign_letter(queue, letter)
-        if operation.phase:
-            return Move(token, value, "reject", letter)
-        own_ttl = operation.result_ttl
-        keeps, ttl_ms = keeping(self._config.result_ttl if own_ttl is None else own_ttl)
-        times_ms, body = (now_ms, int(operation.timestamp * 1000), 0), encode_error(reason, _POISON) if keeps else b""
-        record = encode_record(b"rejected", operation, queue, operation.attempts, times_ms, body=body)
-        follow_up = b""
-        if operation.on_failure is not None:
-            changes: dict[str, object] = {"phase": PHASE_FAILURE, "error": reason, "error_type": _POISON}
-            follow_up = signed_value(self._sealing, queue, change_item(item, changes, drop=("crashes",)))
-        return Move(
-            token, value, "reject", letter, operation.operation_id, record, ttl_ms,
-            operation.deduplication_key, follow_up,
-        )  # fmt: skip
+    def _take_over(self, incarnation: str, *, last: bool) -> bool:
+        """Move what an incarnation held, in one pass; tell whether something was left for others to judge."""
+        commands, run = self._config.commands, self._config.transport.run
+        cursor, waits = "", False
+        while cursor != "0":
+            if self.stopped.is_set():
+                return False
+            try:
+                cursor, held = run(commands.held(incarnation, cursor or "0"))
+            except WrongKeyTypeError:
+                self.log.error(
+                    "a dead worker's key holds a foreign type: nothing to take over", incarnation=incarnation
+                )
+                run(commands.forget(incarnation))
+                return False
+            fates = [self._judge.judge(token, value) for token, value in held.items()]
+            chosen = [fate for fate in fates if fate.judged or last]
+            waits = waits or len(chosen) < len(fates)
+            moves = [fate.move for fate in chosen if fate.move.how != "reject"]
+            for start in range(0, len(moves), _CHUNK):
+                run(commands.move(incarnation, moves[start : start + _CHUNK]))
+            for fate in chosen:
+                if fate.move.how == "reject" and run(commands.move(incarnation, (fate.move,)))[0]:
+                    self._tell(fate)
+        run(commands.move(incarnation, ()))
+        return waits
+
+    def _tell(self, fate: Fate) -> None:
+        """Log and count a dead letter, in the words of one that a worker writes."""
+        self.log.error(
+            "operation rejected",
+            operation_id=fate.operation_id,
+            processor=fate.operation.processor,
+            error=fate.error,
+            error_type=fate.error_type,
+        )
+        self._config.metrics.update("errors")
+        self._config.metrics.update("system_errors")
+        self._rejected(fate.move.old.partition(b"\n")[0], fate.operation)
 
 
 def _lease_s(entry: bytes) -> float:

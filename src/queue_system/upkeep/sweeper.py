@@ -18,7 +18,7 @@ _MOST_PASSED = 1000
 
 
 class Sweeper(Duty):
-    """One sweep per fleet and interval; trims dead letters once a minute; looks at the server once."""
+    """One sweep per fleet and interval, for foreign pushes and orphans; trims dead letters; surveys the server."""
 
     name = "sweeper"
 
@@ -34,6 +34,7 @@ class Sweeper(Duty):
         self._now_ms = now_ms
         self._unregistered = tuple(names)
         self._surveyed = False
+        self._orphans = "0"
         self._next_trim = time.monotonic() + _TRIM_EVERY_S
 
     def perform(self) -> float:
@@ -47,6 +48,8 @@ class Sweeper(Duty):
             cursor, _ = self._config.transport.run(command, retries=0)
             if cursor in ("0", "-1"):
                 break
+        if cursor == "0":
+            self._orphans, _ = self._config.transport.run(self._config.commands.orphans(self._orphans), retries=0)
         if not self._surveyed:
             self.survey()
             self._surveyed = True

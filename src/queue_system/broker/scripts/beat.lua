@@ -11,13 +11,18 @@ local tokens = redis.call('HLEN', inflight)
 local reclaimed = redis.call('HEXISTS', workers, 'dead:' .. incarnation) == 1
 if reclaimed or (not current and mode ~= 'register') then return {0, tokens, redis.call('HLEN', workers)} end
 if mode == 'leave' then
+  for _, field in ipairs(redis.call('HKEYS', inflight)) do -- fields of other kinds hold nothing
+    if string.sub(field, 1, 1) == '#' and field ~= '#claim' and field ~= '#settle' then tokens = tokens - 1 end
+  end
   if tokens == 0 then
     redis.call('HDEL', workers, incarnation)
     redis.call('DEL', inflight)
+    redis.pcall('HDEL', KEYS[1] .. 'incarnations', incarnation)
   end
 else
   local counter = tonumber(string.match(current or '', '^(%d+):') or 0)
   redis.call('HDEL', workers, incarnation) -- not subject to maxmemory, so what follows is not either
   redis.call('HSET', workers, incarnation, string.format('%.0f:%s', counter + 1, lease_ms))
+  redis.pcall('HSET', KEYS[1] .. 'incarnations', incarnation, '')
 end
 return {1, tokens, redis.call('HLEN', workers)}

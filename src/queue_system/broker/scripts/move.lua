@@ -3,6 +3,7 @@
 -- ARGV      1 incarnation · 2 most dead letters of a list
 --           then for each item: token · value as read · "next", "later" or "reject" · new value or dead letter
 --           · id · record · record lifetime in ms · deduplication key · value of the callback item ("" for none)
+--           The record of what is not rejected replaces a live one only.
 -- Reply     {items moved, tokens left}
 -- Uses      tell.lua put_back.lua bury.lua
 -- Invariant an item moves once, and only as it was read; the incarnation's entry goes when nothing is left.
@@ -15,6 +16,15 @@ redis.call('HLEN', inflight)
 redis.call('LLEN', prefix .. 'system_errors')
 redis.call('ZCARD', delayed)
 redis.call('HLEN', dedup)
+
+local function note_queued_again(id, record)
+  local key = prefix .. 'operation:' .. id
+  local known = redis.pcall('GET', key)
+  local status = type(known) == 'string' and string.match(known, '^%a+')
+  if status ~= 'queued' and status ~= 'running' and status ~= 'delayed' then return end
+  redis.pcall('SET', key, record)
+  tell(id)
+end
 
 local moved, rejected = 0, 0
 for i = 3, #ARGV, 9 do
@@ -34,6 +44,7 @@ for i = 3, #ARGV, 9 do
       end
       if follow_up ~= '' then put_back('RPUSH', token, follow_up) end
     else
+      if record ~= '' then note_queued_again(id, record) end
       put_back(how == 'next' and 'RPUSH' or 'LPUSH', token, new)
     end
   end
@@ -44,8 +55,14 @@ if moved > 0 then redis.pcall('HINCRBY', prefix .. 'metrics', 'reclaimed', moved
 
 local left = redis.call('HLEN', inflight)
   - redis.call('HEXISTS', inflight, '#claim') - redis.call('HEXISTS', inflight, '#settle')
+if left > 0 and #ARGV == 2 then -- fields of other kinds hold nothing
+  for _, field in ipairs(redis.call('HKEYS', inflight)) do
+    if string.sub(field, 1, 1) == '#' and field ~= '#claim' and field ~= '#settle' then left = left - 1 end
+  end
+end
 if left == 0 then
   redis.call('HDEL', workers, 'dead:' .. incarnation)
   redis.call('DEL', inflight)
+  redis.pcall('HDEL', prefix .. 'incarnations', incarnation)
 end
 return {moved, left}

@@ -1,0 +1,11 @@
+-- Reads all incarnations, and shows the others that somebody watches them.
+-- KEYS      1 prefix of every key
+-- ARGV      1 a sign that differs from the last one ("": whoever asks is not fit to take over, and shows nothing)
+-- Reply     {incarnation, entry...}
+-- Invariant it changes nothing but the sign.
+local entries = redis.call('HGETALL', KEYS[1] .. 'workers')
+if ARGV[1] ~= '' then
+  redis.call('DEL', KEYS[1] .. 'watched') -- not subject to maxmemory, so what follows is not either
+  redis.call('SET', KEYS[1] .. 'watched', ARGV[1])
+end
+return entries
