@@ -84,6 +84,8 @@ class QueueConfig:
         signing_keys: key ids and their secrets of at least 16 bytes. The first signs every item; a worker refuses items
             that none of them has signed. None: nothing is signed.
         encryption: an object with the methods `encrypt` and `decrypt` of bytes, for entities and results. None: plain.
+        tracebacks: whether dead letters, records and log lines tell where an error came from: the last lines of code,
+            without local variables or passwords in URLs, up to 8 KiB.
 
     Raises:
         InvalidInputError: a value makes no sense; its field is named.
@@ -108,6 +110,7 @@ class QueueConfig:
         max_dead_letters: int = 100_000,
         signing_keys: Mapping[str, bytes | str] | None = None,
         encryption: Encryption | None = None,
+        tracebacks: bool = True,
     ) -> None:
         self.redis_url = check_url(redis_url) if redis_url is not None else None
         self.queue_prefix = check_prefix(queue_prefix)
@@ -125,13 +128,17 @@ class QueueConfig:
         self.sealing = make_sealing(signing_keys, encryption)
         self._define_connections(redis_client)
         self._define_queue_keys()
+        self._define_reports(logger, tracebacks=tracebacks)
+        self.registry = Registry(_module_names(allowed_modules))
 
+    def _define_reports(self, logger: Any, *, tracebacks: bool) -> None:
+        """Set up what tells of the operations: log, metrics, tracebacks, traces."""
         self.log = StructuredLogger.wrap(logger)
         self.logger: Any = self.log.raw
         self.metrics = MetricsRecorder(self.log)
         self.observers: list[SettlementObserver] = []
         """Who is told what workers of this configuration settle; asked for once a turn."""
-        self.registry = Registry(_module_names(allowed_modules))
+        self.tracebacks = _flag("tracebacks", tracebacks)
         self.tracing: Tracing | None = None
         """What traces enqueueing and execution; `queue_system.tracing.enable` sets it."""
 
@@ -282,6 +289,12 @@ def _module_names(values: Any) -> tuple[str, ...] | None:
         if not isinstance(name, str) or not all(part.isidentifier() for part in name.split(".")):
             raise InvalidInputError("allowed_modules", f"{shown(name)} is no name of a module")
     return names
+
+
+def _flag(field: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise InvalidInputError(field, f"expected True or False, got {shown(value)}")
+    return value
 
 
 def _at_least(field: str, value: object, least: float) -> float:

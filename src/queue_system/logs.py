@@ -7,12 +7,16 @@ import json
 import logging
 import math
 import os
+import re
 import socket
 import sys
+import textwrap
 from datetime import UTC, datetime
 from typing import Any, Final
 
-__all__ = ["EVENT", "RECORD_NAMES", "JsonFormatter", "TextFormatter", "configure", "printable", "text_of"]
+__all__ = [
+    "EVENT", "RECORD_NAMES", "JsonFormatter", "TextFormatter", "configure", "printable", "text_of", "without_passwords",
+]  # fmt: skip
 
 EVENT: Final = "queue_system_event"
 """The attribute of our records that holds their constant message; the others among their extras are its fields."""
@@ -21,6 +25,8 @@ RECORD_NAMES: Final = frozenset({*logging.makeLogRecord({}).__dict__, "message",
 
 _ECS_VERSION: Final = "8.11.0"
 _SPECIFIED: Final = ("metric_name", "metric_value")  # where the specification's queries look for them
+_URL: Final = re.compile(r"://(\S*)")
+_PARAMETER: Final = re.compile(r"([?&;](?:password|passwd|pwd|auth|secret|token)=)[^\s&;'\"]+", re.IGNORECASE)
 _TEXT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
@@ -108,6 +114,25 @@ def text_of(value: object) -> str:
     return f"<unprintable {type(value).__name__}>"
 
 
+def without_passwords(text: str) -> str:
+    """Replace passwords in URLs by `***`."""
+    if "://" not in text:
+        return text
+    return _URL.sub(_without_password, text)
+
+
+def _without_password(url: re.Match[str]) -> str:
+    credentials, at, place = url[1].rpartition("@")
+    user, colon, _ = credentials.partition(":")
+    if at and colon:
+        return f"://{user}:***@{_PARAMETER.sub(_hide, place)}"
+    return f"://{_PARAMETER.sub(_hide, url[1])}"
+
+
+def _hide(parameter: re.Match[str]) -> str:
+    return f"{parameter[1]}***"
+
+
 def _line(document: dict[str, Any]) -> str:
     return json.dumps(document, separators=(",", ":"))
 
@@ -130,8 +155,8 @@ def _error(formatter: logging.Formatter, record: logging.LogRecord, fields: dict
     told = {"error.message": fields.pop("error", None), "error.type": fields.pop("error_type", None)}
     if record.exc_info and record.exc_info[1] is not None:
         error = record.exc_info[1]
-        told = {"error.message": text_of(error), "error.type": type(error).__name__}
-        told["error.stack_trace"] = formatter.formatException(record.exc_info)
+        told = {"error.message": told["error.message"] or text_of(error), "error.type": type(error).__name__}
+        told["error.stack_trace"] = textwrap.dedent(record.exc_text or formatter.formatException(record.exc_info))
     return {name: _clean(text_of(value)) for name, value in told.items() if value is not None}
 
 

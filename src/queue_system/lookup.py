@@ -50,6 +50,8 @@ class OperationRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Why the result could not be kept, if it could not."""
     error: str | None = None
     error_type: str | None = None
+    traceback: str | None = None
+    """Where the error came from, without passwords; None if that is not told."""
     worker: str | None = None
     """`host:pid` of the worker that wrote this."""
 
@@ -147,6 +149,7 @@ def _record_of(config: QueueConfig, operation_id: str, look: Look) -> OperationR
         result_error=_text(record.body.get("result_error")),
         error=_text(record.body.get("error")),
         error_type=_text(record.body.get("error_type")),
+        traceback=_text(record.body.get("traceback")),
         worker=record.worker or None,
     )
 

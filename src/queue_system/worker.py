@@ -13,6 +13,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import msgspec
+
+from queue_system.clock import SYSTEM_CLOCK
 from queue_system.config import BREAKER, QueueConfig, breaker_name
 from queue_system.errors import (
     AccessDeniedError,
@@ -28,12 +31,14 @@ from queue_system.execution.executor import NEVER, Slot
 from queue_system.execution.settlement import Settler, Timing
 from queue_system.execution.stream import Stream
 from queue_system.execution.tally import Tally
+from queue_system.metrics import LogThrottle
 from queue_system.model.arguments import check_list
 from queue_system.model.keys import check_queue_name, queue_name
 from queue_system.model.operation import Operation
 from queue_system.model.registry import Processor
-from queue_system.model.verdict import Complete, Outcome, Raised, Reject, Release, Unprocessable, judge
+from queue_system.model.verdict import Complete, Fail, Outcome, Raised, Reject, Release, Retry, Unprocessable, judge
 from queue_system.resilience import circuit_breaker, in_daemon_thread, retry_with_backoff
+from queue_system.tracebacks import trace
 from queue_system.upkeep.duty import Duty
 from queue_system.upkeep.heartbeat import Heartbeat
 from queue_system.upkeep.reaper import Reaper
@@ -41,6 +46,15 @@ from queue_system.upkeep.sweeper import Sweeper
 
 _LONGEST_GRACE_S = 25.0
 _LONGEST_TIMEOUT_S = 1e9
+_WORKER_LIMIT = "work_timeout of the worker"
+_OWN_LIMIT = "timeout of the operation"
+
+
+class _Unset(float):
+    """A default that can be told from the same number given by a caller."""
+
+
+_WORK_TIMEOUT = _Unset(30.0)
 
 
 class QueueWorker:
@@ -49,7 +63,8 @@ class QueueWorker:
     Args:
         config: shared with the manager.
         max_workers: how many operations run at once.
-        work_timeout: limit of one attempt, in s, and of the wait for running operations in `stop`.
+        work_timeout: limit of one attempt, in s, and of the wait for running operations in `stop`. The default limits
+            only operations that were enqueued without a `timeout` of their own; a number that is given limits all.
         queues: names of the queues served. None: all.
 
     Raises:
@@ -60,7 +75,7 @@ class QueueWorker:
         self,
         config: QueueConfig,
         max_workers: int = 5,
-        work_timeout: float = 30.0,
+        work_timeout: float = _WORK_TIMEOUT,
         *,
         queues: Sequence[str] | None = None,
     ) -> None:
@@ -76,7 +91,10 @@ class QueueWorker:
             )
         self.config = config
         self.max_workers = max_workers
-        self.work_timeout = float(work_timeout)
+        self.work_timeout = work_timeout if isinstance(work_timeout, _Unset) else float(work_timeout)
+        self._conflicts = LogThrottle(60.0, SYSTEM_CLOCK)
+        self.on_error: Callable[[str, Retry | Fail | Reject], None] | None = None
+        """Called with an operation's id and the verdict on every execution that went wrong; for tests."""
         if queues is not None and not check_list("queues", queues):
             raise InvalidInputError("queues", "an empty list serves nothing; use None for all queues")
         self.queues = tuple(check_queue_name(name, "queues") for name in queues or ())
@@ -119,7 +137,14 @@ class QueueWorker:
                 raise
             self._running = True
             self._start_tasks(stream)
-            self.config.log.info("worker started", incarnation=stream.fetcher.incarnation, max_workers=self.max_workers)
+            self._tell_start(stream)
+
+    def _tell_start(self, stream: Stream) -> None:
+        config = self.config
+        self.config.log.info(
+            "worker started", incarnation=stream.fetcher.incarnation, server=config.endpoint().address,
+            prefix=config.queue_prefix, queues=",".join(self.queues) or "all", concurrency=self.max_workers,
+        )  # fmt: skip
 
     def _start_tasks(self, stream: Stream) -> None:
         loop = asyncio.get_running_loop()
@@ -207,7 +232,8 @@ class QueueWorker:
                 await self._handle(stream, slot, delivery)
             except Exception as error:
                 self.config.log.error("handling failed", operation_id=delivery.operation_id, exc_info=error)
-                reject = Reject(f"handling failed: {type(error).__name__}", type(error).__name__)
+                found = trace(error) if self.config.tracebacks else None
+                reject = Reject(f"handling failed: {type(error).__name__}", type(error).__name__, trace=found)
                 stream.fetcher.put(self._settler.settle(delivery, reject))
             finally:
                 slot.delivery = None
@@ -229,44 +255,61 @@ class QueueWorker:
             attempt = tracing.processing(delivery.queue, delivery.operation_id, operation)
         outcome: Outcome
         try:
-            processor, argument, limit_s = self._resolve(operation, started_ms)
+            processor, argument, limit_s, limit_name = self._resolve(operation, started_ms)
         except UndecodableItemError as error:
-            outcome = Unprocessable(str(error), type(error).__name__)
+            outcome = Unprocessable(str(error), type(error).__name__, trace=trace(error))
         except UnresolvableNameError as error:
             outcome = fetcher.unresolved(delivery, error)
         else:
             if self._rests.queues:
                 self._rests.resolved(queue_name(delivery.queue))
-            outcome = await stream.executor.run(slot, processor, argument, limit_s)
+            outcome = await stream.executor.run(slot, processor, argument, limit_s, limit_name)
         ended = time.monotonic()
         ended_ms = fetcher.server_ms(ended)
         verdict = judge(operation, outcome, started_ms / 1000, ended_ms / 1000)
         if not isinstance(verdict, Complete | Release):
+            if self.on_error is not None:
+                self.on_error(delivery.operation_id, verdict)
+            if not self.config.tracebacks:
+                verdict = msgspec.structs.replace(verdict, trace=None)
             timed_out = isinstance(outcome, Raised) and outcome.timed_out
             self._tally.judged(delivery.operation_id, operation.processor, verdict, timed_out=timed_out)
         if attempt is not None:
             attempt.end(outcome, verdict)
         fetcher.put(self._settler.settle(delivery, verdict, Timing(started_ms, ended_ms, ended - started)))
 
-    def _resolve(self, operation: Operation, started_ms: int) -> tuple[Processor, Any, float]:
-        """Return what to call, with what, and for how long at most. Raises what makes it unprocessable."""
+    def _resolve(self, operation: Operation, started_ms: int) -> tuple[Processor, Any, float, str]:
+        """Return what to call, with what, for how long at most and by whose limit. Raises if it cannot be processed."""
         if self.config.sealing is not None:
             operation = self.config.sealing.open(operation)
         if operation.phase:
-            return self._run_callback, operation, self.work_timeout
+            return self._run_callback, operation, self.work_timeout, _WORKER_LIMIT
         processor = self.config.registry.resolve(operation.processor, operation.processor_module)
-        return processor, operation.entity, self._limit_s(operation, started_ms)
+        return processor, operation.entity, *self._limit(operation, started_ms)
 
-    def _limit_s(self, operation: Operation, started_ms: int) -> float:
-        """Return the limit of this attempt: its own, the worker's, and what is left of the total."""
-        limit = self.work_timeout
-        if operation.timeout is not None:
-            limit = min(limit, operation.timeout)
+    def _limit(self, operation: Operation, started_ms: int) -> tuple[float, str]:
+        """Return the limit of this attempt in s, and whose it is: its own, the worker's, or that of all attempts."""
+        limit, name, own = self.work_timeout, _WORKER_LIMIT, operation.timeout
+        if own is not None:
+            if own <= limit or isinstance(limit, _Unset):
+                limit, name = own, _OWN_LIMIT
+            else:
+                name = f"{_WORKER_LIMIT}, below the operation's own timeout of {own:g} s"
+                self._tell_conflict(operation)
         if operation.retry_timeout is not None:
             first = operation.first_attempt_time
-            spent = 0.0 if first is None else started_ms / 1000 - first
-            limit = min(limit, operation.retry_timeout - spent)
-        return max(limit, 0.0)
+            left = operation.retry_timeout - (0.0 if first is None else started_ms / 1000 - first)
+            if left < limit:
+                limit, name = left, f"what was left of the total timeout of {operation.retry_timeout:g} s"
+        return max(limit, 0.0), name
+
+    def _tell_conflict(self, operation: Operation) -> None:
+        if self._conflicts.ready():
+            self.config.log.warning(
+                "an operation's timeout is above the work_timeout that this worker was given, which holds",
+                operation_id=operation.operation_id, processor=operation.processor, timeout_s=operation.timeout,
+                work_timeout_s=self.work_timeout,
+            )  # fmt: skip
 
     async def _run_callback(self, operation: Operation) -> None:
         name, module = callback_reference(operation)

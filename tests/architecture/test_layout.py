@@ -22,6 +22,7 @@ RANKS = {
     "loop": 0,
     "logs": 0,
     "resilience": 1,
+    "tracebacks": 1,
     "model": 2,
     "broker": 3,
     "metrics": 3,

@@ -24,6 +24,7 @@ from tests.faults.support.servers import (
     wait_ended,
 )
 from tests.scripts.support import SQUATTER, Broker
+from tests.support.logs import without_told_tracebacks
 from tests.support.servers import OwnServer, StartServer
 
 LEASE_S = 1.0
@@ -190,7 +191,7 @@ def enqueue_one_of_each_kind(bench: Bench, name: str) -> None:
 
 def assert_no_loop_crashed(workers: list[WorkerProcess]) -> None:
     """No worker has met an error that it did not expect."""
-    logs = "\n".join(worker.log for worker in workers)
+    logs = without_told_tracebacks("\n".join(worker.log for worker in workers))
     for sign in ("Traceback", "unexpectedly", "handling failed", "never retrieved"):
         assert sign not in logs, logs
 

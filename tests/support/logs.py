@@ -1,8 +1,18 @@
-"""A logger that keeps its lines. Never writes one anywhere."""
+"""A logger that keeps its lines, and how a log is read for what it should not hold. Never writes a line anywhere."""
 
 from __future__ import annotations
 
+import re
 from typing import Any, NamedTuple
+
+_TOLD = re.compile(
+    r"(operation (?:failed|rejected) [^\n]*error_type=(\w+)[^\n]*\n)(?: [^\n]*\n)*? +(?:[\w.]+\.)?\2\b[^\n]*\n"
+)
+
+
+def without_told_tracebacks(log: str) -> str:
+    """Return a log without the tracebacks of operations that failed: what is left would be a crash of ours."""
+    return _TOLD.sub(r"\1", log)
 
 
 class Line(NamedTuple):

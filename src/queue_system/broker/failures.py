@@ -20,6 +20,7 @@ from queue_system.errors import (
     UnsupportedServerError,
     WrongKeyTypeError,
 )
+from queue_system.logs import without_passwords
 
 _TRANSIENT: Final = (
     "LOADING", "READONLY", "UNBLOCKED", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "ERR max number of clients",
@@ -33,7 +34,6 @@ _DENIED = re.compile(
 )
 _REFUSED: Final = ("invalid username-password", "invalid password", "WRONGPASS", "NOAUTH", "Authentication required")
 _OLD = re.compile(r"unknown (redis )?command|number of arg", re.IGNORECASE)
-_URL = re.compile(r"://(\S*)")
 _SECRET = re.compile(
     r"(?P<name>(?:password|passwd|pwd|auth)['\"]?\s*[=:]\s*)(?:'(?:[^'\\]|\\.)*'?|\"(?:[^\"\\]|\\.)*\"?|[^\s&])[^\s&]*"
     r"|(?P<args>with args).*",
@@ -44,14 +44,7 @@ _LONGEST_CHAIN: Final = 20
 
 def redact(text: str) -> str:
     """Replace passwords in URLs and assignments, and arguments that a server quotes, by `***`."""
-    text = _URL.sub(_without_password, text)
-    return _SECRET.sub(lambda m: f"{m['name'] or m['args']}***", text)
-
-
-def _without_password(url: re.Match[str]) -> str:
-    credentials, at, place = url[1].rpartition("@")
-    user, colon, _ = credentials.partition(":")
-    return f"://{user}:***@{place}" if at and colon else url[0]
+    return _SECRET.sub(lambda m: f"{m['name'] or m['args']}***", without_passwords(text))
 
 
 def _scrub(error: BaseException) -> None:

@@ -25,8 +25,12 @@ def plain(value: object, style: str = "") -> Text:
 def pretty_json(value: Any) -> Text:
     """Return the beginning of a JSON value over several lines, as `plain` does each."""
     text, cut = preview(value, MOST_SHOWN)
-    lines = [plain(line) for line in text.split("\n")]
-    return Text("\n").join([*lines, _CUT] if cut else lines)
+    return paragraph(text) + Text("\n") + _CUT if cut else paragraph(text)
+
+
+def paragraph(value: str) -> Text:
+    """Return the end of a text of several lines, as `plain` does each."""
+    return Text("\n").join([plain(line) for line in value[-MOST_SHOWN:].rstrip("\n").split("\n")])
 
 
 def beginning(text: str) -> Text:

@@ -59,6 +59,14 @@ class Options:
     allowed_hosts: Annotated[
         str | None, typer.Option(metavar="NAMES", help="With --http: the public names under which it is asked.")
     ] = None
+    tracebacks: Annotated[
+        bool | None,
+        typer.Option(
+            "--tracebacks/--no-tracebacks",
+            envvar="QUEUE_SYSTEM_TRACEBACKS",
+            help="Let dead letters, records and the log tell where an error came from (--no-tracebacks: not).",
+        ),
+    ] = None
     log_format: Annotated[
         LogFormat,
         typer.Option(envvar="QUEUE_SYSTEM_LOG_FORMAT", metavar="FORMAT", help="How log lines look: text or json."),

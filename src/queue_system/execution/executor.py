@@ -12,13 +12,13 @@ import time
 from functools import partial
 from typing import Any, Final, Literal
 
-from queue_system.errors import cut_text
 from queue_system.execution.forks import blind, leave_if_forked
 from queue_system.execution.processes import ProcessPool
 from queue_system.execution.threads import ThreadPool
 from queue_system.model.placement import process_reference
 from queue_system.model.registry import Processor, Reference
 from queue_system.model.verdict import Interrupted, Outcome, Raised, Succeeded
+from queue_system.tracebacks import trace
 
 _LONGEST_WAIT_S = 3600.0
 _START_WITHIN_S = 60.0
@@ -66,12 +66,18 @@ class Executor:
         """How many slots have a delivery."""
         return sum(slot.delivery is not None for slot in self.slots)
 
-    async def run(self, slot: Slot, processor: Processor, argument: Any, limit_s: float) -> Outcome:
-        """Run a processor until `limit_s` after the slot's start, and tell how that ended."""
+    async def run(
+        self, slot: Slot, processor: Processor, argument: Any, limit_s: float, limit_name: str = "work_timeout"
+    ) -> Outcome:
+        """Run a processor until `limit_s` after the slot's start, and tell how that ended.
+
+        `limit_name` says whose limit that is.
+        """
         slot.deadline = deadline = slot.started + limit_s
         if deadline < self._timer_at:
             self._arm(deadline)
         outcome: Outcome
+        cancelled: BaseException | None = None
         try:
             place = self._place_of(processor)
             if place == "loop":
@@ -82,19 +88,22 @@ class Executor:
             else:
                 slot.deadline += _START_WITHIN_S
                 outcome = await self.processes.run(place, argument, partial(self._begin, slot, limit_s))
-        except asyncio.CancelledError:
-            outcome = Raised("the processor was cancelled from within", "CancelledError")
+        except asyncio.CancelledError as error:
+            cancelled = error
+            outcome = Raised("the processor was cancelled from within", "CancelledError", trace=trace(error))
             if slot.task is not None and slot.task.cancelling():
                 outcome = Interrupted()
         except BaseException as error:
             leave_if_forked(self._home, error)
             if isinstance(error, KeyboardInterrupt | GeneratorExit) and self._place_of(processor) == "loop":
                 raise  # meant for this process or this task, not for the operation
-            outcome = Raised(describe_error(error), type(error).__name__)
+            outcome = raised(error)
         finally:
             slot.deadline = float("inf")
         if slot.expired or slot.stopped:
-            return self._after_cancel(slot, outcome, limit_s)
+            late = TimeoutError(f"the attempt timed out after {limit_s:g} s: {limit_name}")
+            late.__cause__, cancelled = cancelled, None  # a name for it here would keep it alive
+            return self._after_cancel(slot, outcome, late)
         return outcome
 
     def stop_slot(self, slot: Slot) -> None:
@@ -136,13 +145,15 @@ class Executor:
         if slot.deadline < self._timer_at:
             self._arm(slot.deadline)
 
-    def _after_cancel(self, slot: Slot, outcome: Outcome, limit_s: float) -> Outcome:
+    def _after_cancel(self, slot: Slot, outcome: Outcome, late: TimeoutError) -> Outcome:
         leave_if_forked(self._home)
         while slot.task is not None and slot.task.cancelling():
             slot.task.uncancel()
         expired, stopped, slot.expired, slot.stopped = slot.expired, slot.stopped, False, False
         if expired and not (stopped and isinstance(outcome, Interrupted)):
-            return Raised(f"the attempt exceeded its limit of {limit_s:g} s", "TimeoutError", timed_out=True)
+            if isinstance(outcome, Raised) and outcome.trace is not None and late.__cause__ is None:
+                late.__cause__ = outcome.trace.error
+            return raised(late, timed_out=True)
         return outcome
 
     def _arm(self, deadline: float) -> None:
@@ -173,9 +184,7 @@ def _find_place(processor: Processor) -> Place:
     return process_reference(processor) or "thread"
 
 
-def describe_error(error: BaseException) -> str:
-    """Return an error's text, cut, whatever its `__str__` does; its type's name when it has none."""
-    try:
-        return cut_text(str(error) or type(error).__name__)
-    except BaseException:  # noqa: BLE001 - a hostile __str__
-        return f"{type(error).__name__} (its text cannot be read)"
+def raised(error: BaseException, *, timed_out: bool = False) -> Raised:
+    """Return the outcome of an execution that raised an error: its text without passwords, and where it came from."""
+    found = trace(error)
+    return Raised(found.message, found.kind, timed_out, found)

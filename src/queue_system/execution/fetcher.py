@@ -27,6 +27,7 @@ from queue_system.execution.tally import Tally
 from queue_system.execution.trouble import Trouble
 from queue_system.model.keys import queue_name
 from queue_system.model.verdict import Unprocessable
+from queue_system.tracebacks import trace
 
 _NOTE_RUNNING_AFTER_S = 0.1
 _NOTE_AGAIN_S = 1800.0
@@ -186,7 +187,7 @@ class Fetcher:
         wait_s, must_wait = rests.missed(name, f"{module}{operation.processor}: {error}")
         if self.holdings.buffer and (resting := rests.resting()):
             self.holdings.release_queues(resting)
-        return Unprocessable(str(error), type(error).__name__, wait_s, must_wait)
+        return Unprocessable(str(error), type(error).__name__, wait_s, must_wait, trace(error))
 
     async def claim_one(self, adopt: bytes = b"") -> Delivery | None:
         """Register and claim a single delivery, outside the stream of turns. Raises ServerError."""

@@ -18,10 +18,10 @@ import msgspec
 
 from queue_system.errors import UnresolvableNameError, UnserializableError, cut_text
 from queue_system.execution.children import Child
-from queue_system.execution.executor import describe_error
 from queue_system.execution.processes import BEGINS, LAST_WORDS_S, Answer, Request
 from queue_system.model.entity import encode_entity
 from queue_system.model.placement import process_reference
+from queue_system.tracebacks import trace
 
 
 def main(descriptor: int) -> None:
@@ -57,7 +57,8 @@ class Servant:
         except BaseException as error:
             if self._leaving:
                 raise
-            return Answer(error=describe_error(error), error_type=cut_text(type(error).__name__))
+            found = trace(error)
+            return Answer(error=cut_text(found.message), error_type=found.kind, traceback=found.text)
         try:
             return Answer(result=encode_entity(result, field="result").decode())
         except UnserializableError as error:

@@ -16,6 +16,7 @@ from queue_system.execution.children import Child
 from queue_system.model.entity import decode_entity
 from queue_system.model.registry import Reference
 from queue_system.model.verdict import Outcome, Raised, Succeeded
+from queue_system.tracebacks import remote
 
 LAST_WORDS_S: Final = 1.0
 """How long a process that is not wanted any longer may tidy up before it is killed."""
@@ -37,12 +38,13 @@ class Request(msgspec.Struct, frozen=True):
 
 
 class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a function returned, as JSON, or the type and text of what it raised."""
+    """What a function returned, as JSON, or what it raised: type, text, and where."""
 
     result: str = "null"
     result_error: str = ""
     error: str = ""
     error_type: str = ""
+    traceback: str = ""
 
 
 _encode = msgspec.json.Encoder().encode
@@ -75,7 +77,8 @@ class ProcessPool:
         self._idle[child] = self._loop.call_later(_IDLE_S, self._retire, child)
         answer = _decode(line)
         if answer.error_type:
-            return Raised(answer.error, answer.error_type)
+            found = remote(answer.error_type, answer.error, answer.traceback)
+            return Raised(answer.error, answer.error_type, trace=found)
         return Succeeded(decode_entity(answer.result.encode()), answer.result_error)
 
     def cut_off(self) -> None:

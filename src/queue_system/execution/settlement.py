@@ -15,10 +15,12 @@ from queue_system.model.operation import PHASE_FAILURE, PHASE_SUCCESS, Operation
 from queue_system.model.record import encode_error, encode_letter, encode_record, keeping, tell_crashes
 from queue_system.model.sealing import Sealing, signed_value
 from queue_system.model.verdict import Complete, Fail, Reject, Release, Retry, Verdict
+from queue_system.tracebacks import MOST_BYTES, Trace, tail
 
 _ARITY: Final = {
     "complete": 5, "fail": 6, "reject": 6, "decline": 7, "retry": 5, "release": 1, "aside": 2, "running": 3,
 }  # fmt: skip
+_RETRIED_TRACEBACK: Final = 2048  # bytes; an outage may leave very many operations waiting for their retry
 _encode = msgspec.json.Encoder().encode
 
 
@@ -127,13 +129,14 @@ class Settler:
         if isinstance(verdict, Complete):
             return self._complete(delivery, verdict, timing)
         match verdict:
-            case Retry(delay, error, error_type):
-                return self._retry(delivery, delay, encode_error(cut_text(error), cut_text(error_type)), timing)
-            case Fail(error, error_type):
-                return self._dead_letter("fail", delivery, cut_text(error), cut_text(error_type), timing)
-            case Reject(error, error_type, wait):
-                settlement = self._dead_letter("reject", delivery, cut_text(error), cut_text(error_type), timing)
-                return settlement if not wait else _declined(settlement, wait)
+            case Retry(delay, error, error_type, trace):
+                why = encode_error(cut_text(error), cut_text(error_type), _traceback(trace, _RETRIED_TRACEBACK))
+                return self._retry(delivery, delay, why, timing)
+            case Fail():
+                return self._dead_letter("fail", delivery, verdict, timing)
+            case Reject():
+                settlement = self._dead_letter("reject", delivery, verdict, timing)
+                return settlement if not verdict.wait else _declined(settlement, verdict.wait)
             case Release(0.0):
                 return Settlement(delivery, "release", pack((delivery.token,)))
             case Release(wait):
@@ -190,12 +193,13 @@ class Settler:
         packed = pack((delivery.token, delivery.operation_id, record, value, delay_ms))
         return Settlement(delivery, "retry", packed, timing=timing)
 
-    def _dead_letter(self, verb: str, delivery: Delivery, error: str, error_type: str, timing: Timing) -> Settlement:
-        operation = delivery.operation
-        changes: dict[str, object] = {}
+    def _dead_letter(self, verb: str, delivery: Delivery, verdict: Fail | Reject, timing: Timing) -> Settlement:
+        operation, error, error_type = delivery.operation, cut_text(verdict.error), cut_text(verdict.error_type)
+        traceback = _traceback(verdict.trace, MOST_BYTES)
+        changes: dict[str, object] = {"traceback": traceback} if traceback else {}
         if operation.processor:
             attempts = operation.attempts + (verb == "fail")
-            changes = {"operation_id": delivery.operation_id, "attempts": attempts}
+            changes |= {"operation_id": delivery.operation_id, "attempts": attempts}
         letter = encode_letter(
             delivery.item, delivery.queue, error, error_type, timing.ended_ms / 1000,
             max_item_bytes=self.max_item_bytes, **changes,
@@ -211,7 +215,7 @@ class Settler:
             follow_up = self._follow_up(delivery, changes)
         status = b"failed" if verb == "fail" else b"rejected"
         keeps, ttl_ms = self._kept(operation)
-        record = self._record(status, delivery, timing, encode_error(error, error_type) if keeps else b"")
+        record = self._record(status, delivery, timing, encode_error(error, error_type, traceback) if keeps else b"")
         operation_id = delivery.operation_id if operation.processor else ""
         packed = pack((delivery.token, operation_id, record, operation.deduplication_key, follow_up, letter))
         return Settlement(delivery, verb, packed, ttl_ms, follow_up, timing)
@@ -250,3 +254,7 @@ def _declined(settlement: Settlement, wait_s: float) -> Settlement:
     """Let a rejected item wait instead, if the dead letters are full."""
     packed = settlement.packed + pack((int(wait_s * 1000),))
     return msgspec.structs.replace(settlement, packed=packed, form="decline")
+
+
+def _traceback(trace: Trace | None, most: int) -> str:
+    return "" if trace is None else tail(trace.text, most)

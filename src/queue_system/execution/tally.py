@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from queue_system.clock import SYSTEM_CLOCK
 from queue_system.errors import cut_text
@@ -56,18 +57,21 @@ class Tally:
 
     def judged(self, operation_id: str, processor: str, verdict: Retry | Fail | Reject, *, timed_out: bool) -> None:
         """Log what became of an execution that went wrong, and count the error."""
-        fields = {"operation_id": operation_id, "processor": processor, "error": cut_text(verdict.error)}
-        error_type = cut_text(verdict.error_type)
+        trace = {} if verdict.trace is None else {"exc_info": verdict.trace}
+        error, error_type = cut_text(verdict.error), cut_text(verdict.error_type)
+        fields: dict[str, Any] = {"operation_id": operation_id, "processor": processor, "error": error}
         self._metrics.update("errors")
         if timed_out:
             self._metrics.update("timeouts")
         match verdict:
             case Retry(delay):
                 self._log.warning("operation runs again", **fields, error_type=error_type, delay_s=round(delay, 3))
+                if trace:
+                    self._log.debug("where the attempt failed", **fields, error_type=error_type, **trace)
             case Fail():
-                self._log.error("operation failed", **fields, error_type=error_type)
+                self._log.error("operation failed", **fields, error_type=error_type, **trace)
             case Reject():
-                self._log.error("operation rejected", **fields, error_type=error_type)
+                self._log.error("operation rejected", **fields, error_type=error_type, **trace)
 
     def lease_lost(self, operations: int) -> None:
         """Count deliveries whose settlement came too late."""

@@ -12,12 +12,13 @@ from queue import SimpleQueue
 from typing import Any
 
 from queue_system.execution.forks import leave_if_forked
+from queue_system.tracebacks import where
 
 
 class _Call:
     """One call on its way through a thread."""
 
-    __slots__ = ("abandoned", "argument", "context", "error", "fn", "future", "result", "running")
+    __slots__ = ("abandoned", "argument", "context", "error", "fn", "future", "result", "running", "thread")
 
     def __init__(self, fn: Callable[[Any], Any], argument: Any, future: asyncio.Future[Any]) -> None:
         self.fn = fn
@@ -25,6 +26,7 @@ class _Call:
         self.future = future
         self.context = contextvars.copy_context()
         self.running = False
+        self.thread = 0
         self.abandoned = False
         self.result: Any = None
         self.error: BaseException | None = None
@@ -58,10 +60,11 @@ class ThreadPool:
         self._calls.put(call)
         try:
             return await call.future
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as error:
             with self._lock:
                 call.abandoned = True
                 if call.running:
+                    error.__traceback__ = where(call.thread)
                     self.abandoned += 1
                     self._threads -= 1
             raise
@@ -83,7 +86,7 @@ class ThreadPool:
             with self._lock:
                 if call.abandoned:
                     continue
-                call.running = True
+                call.running, call.thread = True, threading.get_ident()
             try:
                 call.result = call.context.run(call.fn, call.argument)
             except BaseException as error:  # noqa: BLE001 - whatever it is, the waiting slot judges it
@@ -114,6 +117,8 @@ class ThreadPool:
             if call.error is None:
                 call.future.set_result(call.result)
             elif isinstance(call.error, StopIteration):  # a future cannot carry it
-                call.future.set_exception(RuntimeError("the processor raised StopIteration"))
+                stopped = RuntimeError("the processor raised StopIteration")
+                stopped.__cause__ = call.error
+                call.future.set_exception(stopped)
             else:
                 call.future.set_exception(call.error)

@@ -11,6 +11,7 @@ from typing import Any, Final
 from queue_system.clock import Clock
 from queue_system.errors import InvalidInputError
 from queue_system.logs import EVENT, RECORD_NAMES, printable, text_of
+from queue_system.tracebacks import Trace, trace
 
 _VALUE_LIMIT_BYTES: Final = 2048
 _CUT_MARK: Final = "..."
@@ -27,7 +28,9 @@ class StructuredLogger:
     the logger needs itself gets a trailing underscore.
 
     Numbers, booleans and None stay as they are. Every other value is text of at most 2 KiB, in which what could begin a
-    line, colour a terminal or turn the direction of writing is escaped. `exc_info` is handed on.
+    line, colour a terminal or turn the direction of writing is escaped. `exc_info` is an error, a `Trace` or True:
+    handlers get the error itself, or one of its name where its text holds a password; what a stdlib formatter writes of
+    it is bounded.
     """
 
     __slots__ = ("_write", "raw")
@@ -79,7 +82,8 @@ class StructuredLogger:
         target = self.raw
         if not target.isEnabledFor(level):
             return
-        options: dict[str, Any] = {"exc_info": fields.pop("exc_info", None), "stacklevel": _CALLER}
+        found = _found(fields)
+        options: dict[str, Any] = {"exc_info": _exc_info(found), "stacklevel": _CALLER}
         extra = {**_named(fields, RECORD_NAMES), EVENT: message}
         text = " ".join([message, *(f"{name}={_plain(value)}" for name, value in fields.items())])
         options["extra"] = extra
@@ -87,10 +91,19 @@ class StructuredLogger:
             text, changed = target.process(text, options)
             options = {**changed, "extra": {**(changed.get("extra") or {}), **extra}}
             target = target.logger
-        target.log(level, text, **options)
+        if not isinstance(found, Trace) or not isinstance(target, logging.Logger):
+            target.log(level, text, **options)
+            return
+        path, line, function, _ = target.findCaller(stacklevel=_CALLER)
+        record = target.makeRecord(
+            target.name, level, path, line, text, (), options["exc_info"], function, options["extra"]
+        )
+        record.exc_text = _block(found.text or f"{found.kind}: {found.message}")  # what formatters then write
+        target.handle(record)
 
     def _write_keywords(self, level: int, message: str, fields: dict[str, Any]) -> None:
-        keywords = {"exc_info": fields.pop("exc_info")} if "exc_info" in fields else {}
+        found = _found(fields)
+        keywords = {} if found is None else {"exc_info": found.loggable if isinstance(found, Trace) else found}
         method = getattr(self.raw, logging.getLevelName(level).lower())
         method(message, **_named(fields, _KEYWORD_NAMES), **keywords)
 
@@ -121,6 +134,24 @@ class LogThrottle:
                 self._held += 1
                 self.suppressed = self._held
             return passes
+
+
+def _found(fields: dict[str, Any]) -> Any:
+    """Take the error out of the fields: as a trace, or whatever else stands for one."""
+    found = fields.pop("exc_info", None)
+    return trace(found) if isinstance(found, BaseException) else found
+
+
+def _block(text: str) -> str:
+    """Return a text whose lines are indented, so that none can pass for a line of the log."""
+    return "\n".join([f"    {printable(line)[:_VALUE_LIMIT_BYTES]}" for line in text.rstrip("\n").split("\n")])
+
+
+def _exc_info(found: Any) -> Any:
+    if not isinstance(found, Trace):
+        return found
+    error = found.loggable
+    return type(error), error, error.__traceback__
 
 
 def _named(fields: Mapping[str, Any], reserved: frozenset[str]) -> dict[str, Any]:

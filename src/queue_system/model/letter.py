@@ -15,7 +15,7 @@ from queue_system.model.keys import split_queue
 from queue_system.model.operation import change_item, decode_item
 from queue_system.model.sealing import Sealing
 
-_WHY: Final = ("failure_reason", "error_type", "failed_at", "queue", "raw_base64")
+_WHY: Final = ("failure_reason", "error_type", "failed_at", "queue", "raw_base64", "traceback")
 _SPENT: Final = ("attempts", "crashes", "first_attempt_time", "signature")
 _ID_DIGITS: Final = 32
 _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
@@ -35,6 +35,8 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     """`module.name`, or the name alone."""
     reason: str
     error_type: str
+    traceback: str
+    """Where the error came from; "" if that is not told."""
     failed_at: float | None
     """Unix seconds of the server's clock."""
     attempts: int
@@ -54,6 +56,7 @@ class Note(msgspec.Struct):
     processor_module: Any = None
     failure_reason: Any = ""
     error_type: Any = ""
+    traceback: Any = ""
     failed_at: Any = None
     raw_base64: Any = None
 
@@ -145,6 +148,7 @@ def read_letter(letter: bytes, source: str, sealing: Sealing | None, max_item_by
         processor=note.full_processor,
         reason=_text(note.failure_reason),
         error_type=_text(note.error_type),
+        traceback=_text(note.traceback),
         failed_at=note.when,
         attempts=attempts if isinstance(attempts, int) else 0,
         item=item or None,

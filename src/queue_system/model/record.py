@@ -81,9 +81,10 @@ def _whole(text: str) -> int:
     return int(text)
 
 
-def encode_error(error: str, error_type: str) -> bytes:
+def encode_error(error: str, error_type: str, traceback: str = "") -> bytes:
     """Encode the body of a record that tells of an error."""
-    return _encoder.encode({"error": error, "error_type": error_type})
+    where = {"traceback": traceback} if traceback else {}
+    return _encoder.encode({"error": error, "error_type": error_type, **where})
 
 
 def tell_crashes(body: bytes, crashes: int) -> bytes:

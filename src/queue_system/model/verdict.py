@@ -8,6 +8,7 @@ import msgspec
 
 from queue_system.errors import InvalidInputError
 from queue_system.model.operation import Operation
+from queue_system.tracebacks import Trace
 
 _ROUNDING_S = 0.002  # both times are in whole ms, and a timer may be early by one
 
@@ -19,19 +20,20 @@ class Succeeded(msgspec.Struct, frozen=True, gc=False):
     result_error: str = ""
 
 
-class Raised(msgspec.Struct, frozen=True, gc=False):
-    """The processor raised, or was stopped at its limit (`timed_out`)."""
+class Raised(msgspec.Struct, frozen=True):
+    """The processor raised, or was stopped at its limit (`timed_out`); `trace` tells where."""
 
     error: str
     error_type: str
     timed_out: bool = False
+    trace: Trace | None = None
 
 
 class Interrupted(msgspec.Struct, frozen=True, gc=False):
     """The worker stops; the processor was cancelled before its end."""
 
 
-class Unprocessable(msgspec.Struct, frozen=True, gc=False):
+class Unprocessable(msgspec.Struct, frozen=True):
     """Nothing could be executed: the item or a name in it is at fault, or this worker, which lacks what is named.
 
     With a `wait` in s, another worker may know better: it waits so long where it `must_wait`, or finds no room among
@@ -42,6 +44,7 @@ class Unprocessable(msgspec.Struct, frozen=True, gc=False):
     error_type: str
     wait: float = 0.0
     must_wait: bool = False
+    trace: Trace | None = None
 
 
 Outcome = Succeeded | Raised | Interrupted | Unprocessable
@@ -54,27 +57,30 @@ class Complete(msgspec.Struct, frozen=True, gc=False):
     result_error: str = ""
 
 
-class Retry(msgspec.Struct, frozen=True, gc=False):
+class Retry(msgspec.Struct, frozen=True):
     """The operation runs again after `delay` seconds."""
 
     delay: float
     error: str
     error_type: str
+    trace: Trace | None = None
 
 
-class Fail(msgspec.Struct, frozen=True, gc=False):
+class Fail(msgspec.Struct, frozen=True):
     """The operation goes to the failures."""
 
     error: str
     error_type: str
+    trace: Trace | None = None
 
 
-class Reject(msgspec.Struct, frozen=True, gc=False):
+class Reject(msgspec.Struct, frozen=True):
     """The operation goes to the system errors; with a `wait` in s, it waits so long instead while they are full."""
 
     error: str
     error_type: str
     wait: float = 0.0
+    trace: Trace | None = None
 
 
 class Release(msgspec.Struct, frozen=True, gc=False):
@@ -93,25 +99,26 @@ def judge(operation: Operation, outcome: Outcome, started: float, now: float) ->
     match outcome:
         case Interrupted():
             return Release()
-        case Unprocessable(error, error_type, wait, must_wait):
-            return Release(wait) if must_wait else Reject(error, error_type, wait)
-        case Raised(error, error_type):
-            return _after_error(operation, error, error_type, started, now)
+        case Unprocessable(error, error_type, wait, must_wait, trace):
+            return Release(wait) if must_wait else Reject(error, error_type, wait, trace)
+        case Raised():
+            return _after_error(operation, outcome, started, now)
 
 
-def _after_error(operation: Operation, error: str, error_type: str, started: float, now: float) -> Verdict:
+def _after_error(operation: Operation, raised: Raised, started: float, now: float) -> Verdict:
+    error, error_type, trace = raised.error, raised.error_type, raised.trace
     if operation.phase:
-        return Reject(f"{operation.phase} callback: {error}", error_type)
+        return Reject(f"{operation.phase} callback: {error}", error_type, trace=trace)
     try:
         retry = operation.retry_config
     except InvalidInputError as invalid:
-        return Reject(f"the retry settings make no sense: {invalid}", type(invalid).__name__)
+        return Reject(f"the retry settings make no sense: {invalid}", type(invalid).__name__, trace=trace)
     attempts = max(0, operation.attempts)  # a foreign item may say anything
     executions = attempts + 1
     if executions >= retry.max_attempts:
-        return Fail(error, error_type)
+        return Fail(error, error_type, trace)
     delay = retry.get_delay_for_attempt(attempts)
     first = started if operation.first_attempt_time is None else operation.first_attempt_time
     if retry.would_exceed_timeout(first, now + _ROUNDING_S, delay=delay):
-        return Fail(f"{error} (no retry: the total timeout of {retry.timeout} s would pass)", error_type)
-    return Retry(delay, error, error_type)
+        return Fail(f"{error} (no retry: the total timeout of {retry.timeout} s would pass)", error_type, trace)
+    return Retry(delay, error, error_type, trace)

@@ -48,6 +48,8 @@ class WorkerSettings:
     """`"HOST:PORT"` at which probes and metrics are served."""
     allowed_hosts: tuple[str, ...] = ()
     """The names under which they are asked, besides addresses and names of a private network."""
+    tracebacks: bool | None = None
+    """Whether dead letters, records and log lines tell where an error came from."""
     log_format: str = "text"
     """`"text"` or `"json"`."""
     log_level: str = "INFO"

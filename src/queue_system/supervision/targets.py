@@ -32,6 +32,8 @@ async def load_worker(settings: WorkerSettings) -> QueueWorker:
     if not isinstance(config, QueueConfig):
         kind = type(config).__name__
         raise _refusal(settings.target, f"is or returns a {kind}; a QueueConfig or a QueueWorker is needed")
+    if settings.tracebacks is not None:
+        config.tracebacks = settings.tracebacks
     wanted: dict[str, Any] = {
         "max_workers": settings.concurrency,
         "work_timeout": settings.timeout,

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Self
 
 from queue_system.broker.protocol import plain
 from queue_system.config import QueueConfig
+from queue_system.execution.settlement import Settlement
 from queue_system.manager import QueueManager
 from queue_system.model.keys import split_queue
+from queue_system.model.verdict import Fail, Reject, Retry
+from queue_system.tracebacks import Trace
 from queue_system.worker import QueueWorker
 
 Delayed = Literal["leave", "wait", "skip"]
@@ -23,6 +26,7 @@ async def run_until_idle(
     *,
     delayed: Delayed = "leave",
     timeout: float = 30.0,  # noqa: ASYNC109 - what is left is told when it is over
+    raise_errors: bool = False,
 ) -> None:
     """Run a worker until nothing that it serves is ready or running, callbacks included.
 
@@ -32,12 +36,21 @@ async def run_until_idle(
         delayed: what becomes of retries and delayed operations that are not due yet. `"leave"`: they stay. `"wait"`:
             they are waited for. `"skip"`: they are made due at once, in their order, so no test waits for a delay.
         timeout: limit in s.
+        raise_errors: raise at the end what the first processor or callback raised whose operation has not succeeded
+            since: the very exception, or one of its name if it came from a child process.
 
     Raises:
         TimeoutError: there is still work; the message says how much of what.
         ServerError: the server is in trouble.
     """
     worker = QueueWorker(target) if isinstance(target, QueueConfig) else target
+    with _Errors(worker) as errors:
+        await _run(worker, delayed, timeout)
+    if raise_errors:
+        errors.throw()
+
+
+async def _run(worker: QueueWorker, delayed: Delayed, timeout: float) -> None:  # noqa: ASYNC109 - as above
     was_running = worker.running
     await worker.start()
     watch = _Watch(worker, delayed)
@@ -52,6 +65,43 @@ async def run_until_idle(
     finally:
         if not was_running:
             await worker.stop(grace=grace)
+
+
+class _Errors:
+    """The errors of the operations of one worker that have not succeeded since."""
+
+    def __init__(self, worker: QueueWorker) -> None:
+        self._worker, self._before = worker, worker.on_error
+        self._found: dict[str, Trace] = {}
+
+    def __enter__(self) -> Self:
+        self._worker.on_error = self._note
+        self._worker.config.observers.append(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._worker.on_error = self._before
+        self._worker.config.observers.remove(self)
+
+    def _note(self, operation_id: str, verdict: Retry | Fail | Reject) -> None:
+        if verdict.trace is not None:
+            self._found[operation_id] = verdict.trace
+
+    def settled(self, settlements: Sequence[Settlement]) -> None:
+        """Forget the errors of operations that have succeeded; a callback's success is not theirs."""
+        for settlement in settlements:
+            if settlement.verb == "complete" and not settlement.delivery.operation.phase:
+                self._found.pop(settlement.delivery.operation_id, None)
+
+    def lease_lost(self, operations: int) -> None:
+        """Do nothing: they run again."""
+
+    def throw(self) -> None:
+        """Raise the first error, if there is one."""
+        for found in self._found.values():
+            if len(self._found) > 1 and found.error is not None:
+                found.error.add_note(f"{len(self._found) - 1} other operations failed, too")
+            raise found.error or found.loggable
 
 
 class _Watch:

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from queue_system.execution.executor import Executor, Slot, describe_error
+from queue_system.execution.executor import Executor, Slot
 from queue_system.model.verdict import Interrupted, Outcome, Raised, Succeeded
+from queue_system.tracebacks import describe_error
 
 LONG_S = 30.0
 SHORT_S = 0.03
@@ -169,7 +170,9 @@ async def test_a_processor_that_takes_other_arguments_is_a_type_error(
 
 async def test_an_async_processor_is_ended_at_its_limit(stage: Stage) -> None:
     outcome = await stage.run(hang, SHORT_S)
-    assert outcome == Raised("the attempt exceeded its limit of 0.03 s", "TimeoutError", timed_out=True)
+    assert isinstance(outcome, Raised)
+    assert outcome.error == "the attempt timed out after 0.03 s: work_timeout"
+    assert (outcome.error_type, outcome.timed_out) == ("TimeoutError", True)
     assert await stage.run(give_back) == Succeeded(7)
 
 
