@@ -69,7 +69,8 @@ class QueueConfig:
         queue_prefix: what every key begins with.
         backup_ttl: how long, in s, dead letters are kept.
         logger: a stdlib logger, a structlog logger, or any object with `debug/info/warning/error(message, **fields)`.
-        connection_timeout: limit, in s, of one connection attempt, and of silence while an answer is awaited.
+        connection_timeout: limit, in s, of one attempt of a call, from the look-up of the host to the answer; a second
+            more for each KiB that passes. A worker's own connection: of connecting, and of silence.
         max_connection_retries: how often a command is sent again after a lost connection.
         lease_seconds: how long a silent worker keeps its operations.
         result_ttl: how long, in s, the record of a finished operation is kept.

@@ -27,8 +27,10 @@ class Request:
 class AioTransport:
     """One connection to one server, opened when needed and dropped at any error. For one task at a time."""
 
-    def __init__(self, endpoint: Callable[[], Endpoint]) -> None:
+    def __init__(self, endpoint: Callable[[], Endpoint], *, whole: bool = False) -> None:
+        """With `whole`, the limit is one for a whole reply, as that of blocking connections is."""
         self._endpoint = endpoint
+        self._whole = whole
         self._wire: AioWire | None = None
 
     async def run(self, *commands: Command[Any], patience: float = 0.0) -> list[Any]:
@@ -78,7 +80,7 @@ class AioTransport:
         commands, waiting, limit_s = request.commands, request.replies, endpoint.timeout + request.patience
         if waiting is None:
             async with asyncio.timeout(endpoint.timeout):
-                self._wire = await endpoint.connect_aio()
+                self._wire = await endpoint.connect_aio(whole=self._whole)
             waiting = self._wire.send(_packed(commands), len(commands), limit_s)
         replies = await waiting
         for i, reply in enumerate(replies):

@@ -63,7 +63,7 @@ class AioPool:
         idle = await self._idle()
         blocks = any(command.blocks for command in commands)
         async with contextlib.nullcontext() if blocks else idle.turns:
-            transport = idle.transports.pop() if idle.transports else AioTransport(self._endpoint)
+            transport = idle.transports.pop() if idle.transports else AioTransport(self._endpoint, whole=True)
             try:
                 if not self._checked:
                     await self._check(transport)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -16,9 +17,20 @@ import redis
 import redis.asyncio as aioredis
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
-from redis.connection import AbstractConnection, SSLConnection, UnixDomainSocketConnection
+from redis.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
 from redis.retry import Retry
+from redis.sentinel import SentinelManagedConnection, SentinelManagedSSLConnection
 
+from queue_system.broker.connecting import (
+    TcpConnection,
+    TlsConnection,
+    UnixConnection,
+    look_up,
+    numeric_addresses,
+    reach,
+    remaining_s,
+    within,
+)
 from queue_system.broker.embedded import data_dir_from_url
 from queue_system.broker.failures import redact
 from queue_system.broker.protocol import plain
@@ -50,6 +62,21 @@ _DROPPED = frozenset({
     "health_check_interval", "protocol", "connection_pool", "event_dispatcher", "command_packer", "redis_connect_func",
     "himport_registry", "oss_cluster_maint_notifications_handler", "legacy_responses",
 })  # fmt: skip
+
+
+_KINDS: Final[Mapping[type, type]] = {
+    Connection: TcpConnection,
+    SentinelManagedConnection: TcpConnection,
+    SSLConnection: TlsConnection,
+    SentinelManagedSSLConnection: TlsConnection,
+    UnixDomainSocketConnection: UnixConnection,
+}
+"""The connections of redis-py that we open ourselves, blocking and on an event loop, from a client's settings."""
+_AIO_KINDS: Final[Mapping[type, type[Any]]] = {
+    TcpConnection: aioredis.Connection,
+    TlsConnection: aioredis.SSLConnection,
+    UnixConnection: aioredis.UnixDomainSocketConnection,
+}
 
 
 def check_url(url: object) -> str:
@@ -154,37 +181,62 @@ class Endpoint:
         return min(own, self.timeout) if own else self.timeout
 
     def connect(self) -> SyncConnection:
-        """Open a blocking connection; raises what redis-py raises, an error of the user's code as ConnectionError."""
+        """Open a blocking connection; raises what redis-py raises, an error of the user's code as ConnectionError.
+
+        Look-ups, TCP, TLS and log-in together have one limit, and so has all that comes before `settle_in`.
+        """
         if self.prepare is not None:
             self.prepare()
-        kind = self.pool.connection_class
+        started = time.monotonic()
+        kind = _KINDS[self.pool.connection_class]
         settings = self._settings(kind)
-        if hasattr(self.pool, "service_name"):
-            settings["connection_pool"] = self.pool
-        connection: AbstractConnection = kind(**settings, retry=Retry(NoBackoff(), 0))
+        limit_s, read_limit_s = settings["socket_connect_timeout"], settings["socket_timeout"]
+        try:
+            connection: Any = self._unconnected(kind, settings, started + limit_s)
+        except (redis.RedisError, OSError):
+            raise
+        except Exception as error:
+            raise _of_the_application(error) from error
         try:
             connection.connect()
-        except Exception as error:
+        except Exception:
             connection.disconnect()  # redis-py does so after errors of its own only
-            if isinstance(error, redis.RedisError | OSError):
-                raise
-            raise _of_the_application(error) from error
-        connected: Any = connection._sock  # noqa: SLF001 - redis-py gives no other way
-        return SyncConnection(connection, SyncWire(connected))
+            raise
+        hurried = connection._sock  # noqa: SLF001 - redis-py gives no other way
+        connection._sock = hurried.let_go()  # noqa: SLF001
+        until = started + max(limit_s, read_limit_s)
+        return SyncConnection(connection, SyncWire(hurried.plain, read_limit_s, until))
 
-    async def connect_aio(self) -> AioWire:
-        """Open an asyncio connection with the same settings; raises what `connect` raises."""
+    def _unconnected(self, kind: type, settings: dict[str, Any], deadline: float) -> Any:
+        """Ask sentinels, a provider of credentials and a resolver, where there is something to ask of them."""
+        pool: Any = self.pool
+        if hasattr(pool, "service_name"):
+            settings["host"], settings["port"] = within(remaining_s(deadline), pool.get_master_address)
+        if (provider := settings.pop("credential_provider", None)) is not None:
+            *user, settings["password"] = within(remaining_s(deadline), provider.get_credentials)
+            settings["username"] = user[0] if user else None
+        connection: Any = kind(**settings, retry=Retry(NoBackoff(), 0))
+        connection.deadline = deadline
+        if kind is not UnixConnection:
+            host, port = connection.host, connection.port
+            connection.addresses = numeric_addresses(host, port) or within(remaining_s(deadline), look_up, host, port)
+        return connection
+
+    async def connect_aio(self, *, whole: bool = False) -> AioWire:
+        """Open an asyncio connection with the same settings; raises what `connect` raises. `whole` is the wire's."""
         connection = await in_daemon_thread(self._aio_connection) if self._blocks else self._aio_connection()
         try:
+            await _resolve(connection)
             await connection.connect()
+        except (redis.RedisError, OSError):
+            await connection.disconnect(nowait=True)
+            raise
         except Exception as error:
             await connection.disconnect(nowait=True)
-            if isinstance(error, redis.RedisError | OSError):
-                raise
             raise _of_the_application(error) from error
         # From here on the wire owns the transport; redis-py must not close or miss it.
         writer, connection._writer, connection._reader = connection._writer, None, None  # noqa: SLF001
-        return AioWire(writer)
+        return AioWire(writer, whole=whole)
 
     @property
     def _blocks(self) -> bool:
@@ -194,13 +246,7 @@ class Endpoint:
         if self.prepare is not None:
             self.prepare()
         pool: Any = self.pool
-        sync_kind = pool.connection_class
-        if issubclass(sync_kind, UnixDomainSocketConnection):
-            kind: type[Any] = aioredis.UnixDomainSocketConnection
-        elif issubclass(sync_kind, SSLConnection):
-            kind = aioredis.SSLConnection
-        else:
-            kind = aioredis.Connection
+        kind = _AIO_KINDS[_KINDS[pool.connection_class]]
         settings = self._settings(kind)
         if hasattr(self.pool, "service_name"):
             settings["host"], settings["port"] = pool.get_master_address()
@@ -214,6 +260,20 @@ class Endpoint:
         given["socket_connect_timeout"] = given.get("socket_connect_timeout") or self.timeout
         given["protocol"] = 2
         return given
+
+
+async def _resolve(connection: Any) -> None:
+    """Look the host up: asyncio would do so in a thread that, hung, delays the end of the loop and the process."""
+    if isinstance(connection, aioredis.UnixDomainSocketConnection):
+        return
+    host = connection.host
+    if numeric_addresses(host, connection.port):
+        return
+    arguments = dict(connection._connection_arguments())  # noqa: SLF001 - redis-py gives no other way
+    connected = await reach(await in_daemon_thread(look_up, host, connection.port))
+    del arguments["host"], arguments["port"]
+    arguments |= {"sock": connected} | ({"server_hostname": host} if "ssl" in arguments else {})
+    connection._connection_arguments = lambda: arguments  # noqa: SLF001
 
 
 def _of_the_application(error: Exception) -> redis.ConnectionError:

@@ -132,9 +132,13 @@ class SyncTransport:
             self._idle.clear()  # the parent goes on using what the sockets lead to
             self._pid = os.getpid()
         try:
-            return self._idle.pop()
+            connection = self._idle.pop()
         except IndexError:
             return self._connect()
+        if connection.wire.is_at_home:
+            return connection
+        self._idle.appendleft(connection)
+        return self._connect()
 
     def _connect(self) -> SyncConnection:
         connection = self._endpoint().connect()
@@ -147,6 +151,7 @@ class SyncTransport:
         return connection
 
     def _release(self, connection: SyncConnection) -> None:
+        connection.wire.settle_in()
         if len(self._idle) < _MAX_IDLE:
             self._idle.append(connection)
         else:
@@ -160,5 +165,9 @@ def _first_error(replies: Sequence[Any]) -> int | None:
 
 def _close_all(idle: deque[SyncConnection]) -> None:
     with contextlib.suppress(IndexError):  # another thread may take the last one
-        while True:
-            idle.pop().close()
+        for _ in range(len(idle)):
+            connection = idle.pop()
+            if connection.wire.is_at_home:
+                connection.close()
+            else:
+                idle.appendleft(connection)

@@ -10,16 +10,22 @@ import contextlib
 import fcntl
 import os
 import socket
-import struct
 import sys
 import termios
+import threading
+import time
 from typing import Any, Final
 
 import hiredis
 
+from queue_system.broker.connecting import is_green
+
 _CHUNK: Final = 65536
 _LARGE: Final = 16384
 _INCOMPLETE: Final = False
+_LATE: Final = "the server did not answer in time"
+_S_PER_BYTE: Final = 1 / 1024
+"""How much longer a call may take for each byte that passes."""
 
 
 class ErrorReply(Exception):  # noqa: N818 - it is a reply
@@ -32,53 +38,126 @@ def new_reader() -> hiredis.Reader:
 
 
 class SyncWire:
-    """Exchanges requests and replies on a blocking socket, which keeps the time limit that it came with."""
+    """Exchanges requests and replies on a connected socket, and keeps the time limit that it came with.
 
-    __slots__ = ("_reader", "_socket")
+    The limit is one for a whole reply: bytes that come one by one do not prolong it. What is large gets a second more
+    for each KiB that passes.
+    """
 
-    def __init__(self, connected: socket.socket) -> None:
+    __slots__ = ("_descriptor", "_home", "_limit_s", "_reader", "_socket", "_until")
+
+    def __init__(self, connected: socket.socket, limit_s: float, until: float | None = None) -> None:
+        """Take over a socket. `until` is a moment by which all must end that is exchanged before `settle_in`."""
         self._socket = connected
+        green = is_green(type(connected))
+        by_itself = green or hasattr(connected, "pending")  # as TLS sockets have
+        self._descriptor = -1 if by_itself else connected.fileno()
+        self._home = threading.get_native_id() if green else None
+        self._limit_s = limit_s
+        self._until = until
         self._reader = new_reader()
-        _let_the_kernel_wait(connected)
+        connected.settimeout(limit_s)
+
+    @property
+    def is_at_home(self) -> bool:
+        """Whether this thread may use it: a green socket belongs to the event loop of one thread."""
+        return self._home is None or self._home == threading.get_native_id()
+
+    def settle_in(self) -> None:
+        """From now on each exchange has the whole limit."""
+        if self._until is not None:
+            self._until = None
+            self._socket.settimeout(self._limit_s)
 
     def send(self, request: bytes) -> None:
         """Send one request. Raises OSError."""
-        try:
-            self._socket.sendall(request)
-        except BlockingIOError as error:
-            raise TimeoutError("the server takes no more in time") from error
+        sent = 0
+        if self._descriptor >= 0:  # Python would first ask whether it takes anything, as it nearly always does
+            try:
+                sent = os.write(self._descriptor, request)
+            except BlockingIOError:
+                sent = 0
+        if sent < len(request):
+            self._send_rest(memoryview(request)[sent:])
 
     def receive(self) -> Any:
         """Return the next reply, an ErrorReply included. Raises OSError."""
-        while (reply := self._reader.gets()) is _INCOMPLETE:
-            try:
-                data = self._socket.recv(_CHUNK)
-            except BlockingIOError as error:
-                raise TimeoutError("the server did not answer in time") from error
-            if not data:
-                raise ConnectionError("the server closed the connection")
-            self._reader.feed(data)
+        if (reply := self._reader.gets()) is not _INCOMPLETE:
+            return reply
+        patience = None if self._until is None else self._narrowed(self._until)
+        started = time.monotonic()
+        passed = self._read()
+        if (reply := self._reader.gets()) is not _INCOMPLETE:
+            return reply
+        return self._receive_rest(patience or Patience(self._limit_s, started), passed)
+
+    def _read(self) -> int:
+        try:
+            data = self._socket.recv(_CHUNK)
+        except TimeoutError as error:
+            raise TimeoutError(_LATE) from error
+        if not data:
+            raise ConnectionError("the server closed the connection")
+        self._reader.feed(data)
+        return len(data)
+
+    def _receive_rest(self, patience: Patience, passed: int) -> Any:
+        reply: Any = _INCOMPLETE
+        while reply is _INCOMPLETE:
+            self._socket.settimeout(patience.left_s(passed))
+            passed = self._read()
+            reply = self._reader.gets()
+        self._restore()
         return reply
 
+    def _send_rest(self, rest: memoryview) -> None:
+        patience = Patience(self._limit_s, time.monotonic()) if self._until is None else self._narrowed(self._until)
+        while rest:
+            try:
+                sent = self._socket.send(rest)
+            except TimeoutError as error:
+                raise TimeoutError("the server takes no more in time") from error
+            rest = rest[sent:]
+            if rest:
+                self._socket.settimeout(patience.left_s(sent))
+        self._restore()
 
-def _let_the_kernel_wait(connected: socket.socket) -> None:
-    """Move a socket's time limit into the kernel: Python's own costs a poll before each call. TLS needs Python's."""
-    limit_s = connected.gettimeout()
-    if not limit_s or type(connected) is not socket.socket:
-        return
-    whole_s = int(limit_s)
-    limit = struct.pack("@ll", whole_s, max(1, int((limit_s - whole_s) * 1e6)))
-    with contextlib.suppress(OSError):  # a system with another idea of a time value
-        connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
-        connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
-        connected.settimeout(None)
+    def _restore(self) -> None:
+        if self._until is None:
+            self._socket.settimeout(self._limit_s)
+
+    def _narrowed(self, until: float) -> Patience:
+        patience = Patience(self._limit_s, until - self._limit_s)
+        self._socket.settimeout(patience.left_s(0))
+        return patience
+
+
+class Patience:
+    """How long may still be waited: a limit in all, and a second more for each KiB that passes."""
+
+    __slots__ = ("_limit_s", "_since")
+
+    def __init__(self, limit_s: float, since: float) -> None:
+        self._limit_s = limit_s
+        self._since = since
+
+    def left_s(self, passed: int) -> float:
+        """Learn that so many bytes have passed; return how many s are left, and raise TimeoutError if none are."""
+        now = time.monotonic()
+        self._since = min(now, self._since + passed * _S_PER_BYTE)
+        left_s = self._since + self._limit_s - now
+        if left_s <= 0:
+            raise TimeoutError(_LATE)
+        return left_s
 
 
 class AioWire(asyncio.Protocol):
     """Exchanges requests and replies on an asyncio transport, many at a time. For one task."""
 
-    def __init__(self, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, writer: asyncio.StreamWriter, *, whole: bool = False) -> None:
+        """Take over a connection. With `whole`, bytes that come one by one do not prolong the limit, as in SyncWire."""
         transport: Any = writer.transport
+        self._whole = whole
         self._transport: asyncio.Transport = transport
         self._writer = writer  # it would close the transport if it were collected
         self._home = os.getpid()
@@ -131,7 +210,8 @@ class AioWire(asyncio.Protocol):
             self._fail(error)
             return
         if len(self._replies) < self._expected:
-            self._passed_at = self._loop.time()
+            now = self._loop.time()
+            self._passed_at = min(now, self._passed_at + len(data) * _S_PER_BYTE) if self._whole else now
         elif self._waiting is not None and not self._waiting.done():
             self._waiting.set_result(self._replies)
 
@@ -159,7 +239,7 @@ class AioWire(asyncio.Protocol):
         if self._unsent and (unsent := self._outstanding()) < self._unsent:
             self._unsent, self._passed_at = unsent, self._loop.time()
         if self._loop.time() >= self._passed_at + self._limit_s:
-            self._fail(TimeoutError("the server did not answer in time"))
+            self._fail(TimeoutError(_LATE))
         else:
             self._watch_until(self._passed_at + self._limit_s)
 
