@@ -28,6 +28,7 @@ from queue_system.errors import (
     WaitTimeoutError,
     shown,
 )
+from queue_system.forking import renew_in_children
 from queue_system.metrics import LogThrottle, MetricsRecorder, SettlementObserver, StructuredLogger
 from queue_system.model.arguments import check_durability, check_list
 from queue_system.model.keys import PRIORITIES, Keys, check_prefix, check_priority, check_queue_name
@@ -137,11 +138,17 @@ class QueueConfig:
         self.log = StructuredLogger.wrap(logger)
         self.logger: Any = self.log.raw
         self.metrics = MetricsRecorder(self.log)
+        self._noticed: set[str] = set()
         self.observers: list[SettlementObserver] = []
         """Who is told what workers of this configuration settle; asked for once a turn."""
         self.tracebacks = _flag("tracebacks", tracebacks)
         self.tracing: Tracing | None = None
         """What traces enqueueing and execution; `queue_system.tracing.enable` sets it."""
+        renew_in_children(self)
+
+    def renew(self) -> None:
+        """In a forked child: do without what other threads of the parent hold."""
+        self.registry.renew()
 
     def _define_connections(self, redis_client: redis.Redis | None) -> None:
         """Note how the server is reached; connects to nothing."""
@@ -157,7 +164,7 @@ class QueueConfig:
         self.breaker_name = f"{SERVER_BREAKER}{next(_serial)}"
         self.breaker: CircuitBreaker = get_breaker(self.breaker_name, keep=False, **BREAKER)
         self.transport = SyncTransport(self.endpoint, self.max_connection_retries)
-        self.aio_pool = AioPool(self.endpoint, self.max_connection_retries)
+        self.aio_pool = AioPool(self.endpoint, self.max_connection_retries, lambda: self.breaker.is_open)
 
     def _define_queue_keys(self) -> None:
         """Name the lists by priority, the dead letters and the registry under the prefix."""
@@ -237,9 +244,12 @@ class QueueConfig:
     async def arun(self, request: Command[Any] | Group) -> Any:
         """Do what `run` does in a coroutine of any event loop; each loop has connections of its own."""
         run: Callable[..., Awaitable[list[Any]]] = self.aio_pool.run_many
-        if isinstance(request, Group):
-            return await self.breaker.run_async(run, (request.commands,), {"together": request.together})
-        return (await self.breaker.run_async(run, ((request,),), _NO_KEYWORDS))[0]
+        commands = request.commands if isinstance(request, Group) else (request,)
+        self.breaker.check()
+        async with self.aio_pool.turn(commands):  # while it is waited for, other calls may open the breaker
+            if isinstance(request, Group):
+                return await self.breaker.run_async(run, (commands,), {"together": request.together})
+            return (await self.breaker.run_async(run, (commands,), _NO_KEYWORDS))[0]
 
     async def aclose(self) -> None:
         """Close this event loop's idle connections; those in use follow when the loop ends. The next call opens one."""
@@ -249,6 +259,12 @@ class QueueConfig:
     def circuit_state(self) -> str:
         """What the circuit breaker does with the next call: `"closed"` lets it through, `"open"` rejects it."""
         return str(self.breaker.state)
+
+    def notice_blocking(self, operation: str, twin: str) -> None:
+        """Warn, once for each method, of a call that blocks the running event loop."""
+        if operation not in self._noticed:
+            self._noticed.add(operation)
+            self.log.warning("a blocking call holds up the event loop: await its twin", call=operation, twin=twin)
 
     def _log_error(self, operation: str, error: BaseException) -> None:
         if isinstance(error, UnknownOperationError | WaitTimeoutError):

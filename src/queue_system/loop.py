@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
+
+_LAST_STANDARD_STREAM: Final = 2
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
@@ -14,8 +17,19 @@ def run(main: Coroutine[Any, Any, T]) -> T:
 
     `pip install 'redis-queue-system[uvloop]'` brings it; docs/benchmarks.md shows what it gains.
     """
+    occupy_standard_streams()
     with asyncio.Runner(loop_factory=_fastest()) as runner:
         return runner.run(main)
+
+
+def occupy_standard_streams() -> None:
+    """Open the null device in the place of closed standard streams, which another file or socket would take else.
+
+    uvloop aborts the process when it closes a descriptor of theirs.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _LAST_STANDARD_STREAM:
+        os.set_inheritable(descriptor, True)  # noqa: FBT003 - it takes no keyword
+    os.close(descriptor)
 
 
 def _fastest() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+from asyncio import _get_running_loop  # what asyncio.get_running_loop calls, without an error for None
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any, ParamSpec, TypeAlias, TypeVar, cast
 
@@ -59,6 +60,8 @@ def blocking(steps: Callable[P, Steps[R]]) -> Callable[P, R]:
 
     @functools.wraps(steps)
     def method(*args: P.args, **kwargs: P.kwargs) -> R:
+        if _get_running_loop() is not None:
+            args[0].config.notice_blocking(operation, f"a{steps.__name__}")  # type: ignore[attr-defined]
         try:
             return run_steps(steps(*args, **kwargs), args[0].config.run)  # type: ignore[attr-defined]
         except Exception as error:

@@ -19,6 +19,7 @@ ROOT_RANK = 9
 RANKS = {
     "errors": 0,
     "clock": 0,
+    "forking": 0,
     "loop": 0,
     "logs": 0,
     "resilience": 1,

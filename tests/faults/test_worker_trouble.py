@@ -159,6 +159,22 @@ def test_a_forked_child_that_comes_back_ends_there_and_its_parent_notices_nothin
 
 
 @pytest.mark.parametrize("uvloop", [False, True], ids=["asyncio", "uvloop"])
+@pytest.mark.parametrize("processor", [processors.end_processes, processors.end_processes_in_thread])
+def test_processes_that_a_processor_forks_end_on_sigterm(
+    bench: Bench, uvloop: bool, processor: Callable[..., Any]
+) -> None:
+    """The worker's own handler, which asks an event loop to stop, is none of theirs."""
+    with hooks(uvloop=uvloop):
+        worker = bench.start_worker(slots=1)
+    count, long_s = 3, 60.0
+    bench.enqueue(count, processor, long_s)
+    bench.wait_drained(30.0)
+    ended = [entry.run for entry in bench.journal.entries("end")]
+    worker.stop()
+    assert ended == [-signal.SIGTERM] * count
+
+
+@pytest.mark.parametrize("uvloop", [False, True], ids=["asyncio", "uvloop"])
 def test_a_forked_child_that_lives_on_keeps_no_connection_of_its_dead_parent_open(bench: Bench, uvloop: bool) -> None:
     with hooks(uvloop=uvloop):
         worker = bench.start_worker(slots=2)

@@ -8,13 +8,14 @@ import inspect
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import redis
 
-from queue_system import CircuitOpenError, InvalidInputError, QueueManager, ServerUnreachableError
+from queue_system import CircuitOpenError, InvalidInputError, QueueManager, ServerUnreachableError, WaitTimeoutError
 from queue_system.config import BREAKER
 from queue_system.resilience import CircuitBreaker
 from tests.flow.support import MakeConfig
@@ -87,6 +88,39 @@ async def test_a_frozen_server_blocks_no_event_loop(make_config: MakeConfig, sta
         with pytest.raises(ServerUnreachableError):
             await call
     assert (await queue.aenqueue({}, work))["status"] == "queued"
+
+
+async def test_calls_that_wait_for_a_connection_are_rejected_as_soon_as_others_open_the_circuit(
+    make_config: MakeConfig, start_server: StartServer
+) -> None:
+    """Only those that have a connection by then still learn for themselves that the server stands still."""
+    own = start_server()
+    config = make_config(redis_url=own.url, connection_timeout=0.2, max_connection_retries=2)
+    queue = QueueManager(config)
+    await queue.aenqueue({}, work)
+    with frozen(own):
+        ends = await asyncio.gather(*(queue.aenqueue({}, work) for _ in range(320)), return_exceptions=True)
+    kinds = Counter(map(type, ends))
+    assert set(kinds) == {CircuitOpenError, ServerUnreachableError}
+    assert kinds[ServerUnreachableError] < 64
+
+
+async def test_a_blocking_call_in_an_event_loop_is_told_its_twin_once(
+    queue: QueueManager, make_config: MakeConfig
+) -> None:
+    log = queue.config.logger
+    for _ in range(2):
+        queue.enqueue({}, work)
+        queue.get_queue_status()
+        with contextlib.suppress(WaitTimeoutError):
+            queue.wait_for(queue.enqueue({}, work)["operation_id"], timeout=0.01)
+    lines = log.of("a blocking call holds up the event loop: await its twin")
+    assert [line["twin"] for line in lines] == ["aenqueue", "aget_queue_status", "await_for"]
+
+
+async def test_a_blocking_call_outside_the_event_loop_is_told_nothing(queue: QueueManager) -> None:
+    await asyncio.to_thread(queue.enqueue, {}, work)
+    assert queue.config.logger.lines == [line for line in queue.config.logger.lines if line.level == "info"]
 
 
 async def test_an_outage_opens_the_circuit_and_a_restart_heals(

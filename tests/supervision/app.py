@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import os
 import time
 from typing import Any
@@ -49,6 +50,22 @@ def spin(entity: dict[str, Any]) -> None:
     note(entity, "start")
     while True:
         pass
+
+
+def end_a_process(entity: dict[str, Any]) -> None:
+    """Fork a process and end it."""
+    note(entity, "start")
+    process = multiprocessing.get_context("fork").Process(target=_sleep_on)
+    process.start()
+    process.terminate()
+    process.join()
+    note(entity, f"ended{process.exitcode}")
+
+
+def _sleep_on() -> None:
+    """Sleep, though signals come that are handled."""
+    while True:
+        time.sleep(0.1)
 
 
 def grow(entity: dict[str, Any]) -> None:

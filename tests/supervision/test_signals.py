@@ -49,6 +49,14 @@ def test_what_outlives_the_grace_is_handed_back_without_an_attempt_spent(bench: 
     assert not any(is_alive(pid) for _, pid in bench.notes("start"))
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+def test_processes_that_a_processor_forks_end_on_sigterm(bench: Bench, processes: int) -> None:
+    """They do not take a wish to leave for their worker's."""
+    bench.enqueue(3, app.end_a_process)
+    bench.start(processes=processes)
+    bench.wait_for_notes(f"ended{-signal.SIGTERM}", 3)
+
+
 @pytest.mark.parametrize("processes, processor", [(1, app.work), (1, app.block), (2, app.work)])
 def test_a_second_signal_ends_it_at_once_and_the_operation_runs_again_elsewhere(
     bench: Bench, processes: int, processor: object

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Sequence
-from typing import Final, TypeVar
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from typing import Any, Final, TypeVar
 
 from queue_system.broker.aio import AioTransport
 from queue_system.broker.connection import VERSION_CHECK, Endpoint
@@ -24,14 +24,26 @@ _MOST: Final = 32
 class AioPool:
     """Connections for the async twins. They are opened when needed and closed with the event loop that uses them."""
 
-    def __init__(self, endpoint: Callable[[], Endpoint], retries: int) -> None:
+    def __init__(self, endpoint: Callable[[], Endpoint], retries: int, hopeless: Callable[[], bool]) -> None:
+        """`hopeless` tells whether other calls have shown that sending again is of no use."""
         self._endpoint = endpoint
+        self._hopeless = hopeless
         self._retries = retries
         self._loops: dict[asyncio.AbstractEventLoop, _Idle] = {}
         self._checked = False
 
+    @contextlib.asynccontextmanager
+    async def turn(self, commands: Sequence[Command[Any]]) -> AsyncIterator[None]:
+        """Wait until commands may use a connection, and keep it for all their resends; blocking ones need not wait."""
+        idle = await self._idle()
+        if any(command.blocks for command in commands):
+            yield
+            return
+        async with idle.turns:
+            yield
+
     async def run_many(self, commands: Sequence[Command[T]], *, together: bool = False) -> list[T]:
-        """Run commands one after the other; on a lost connection send again, as SyncTransport does.
+        """Run commands one after the other, in a `turn`; on a lost connection send again, as SyncTransport does.
 
         With `together`, all are sent at once on one connection, and all again.
 
@@ -45,7 +57,7 @@ class AioPool:
             try:
                 replies += await self._exchange(due)
             except ServerUnreachableError:
-                if attempt >= self._retries:
+                if attempt >= self._retries or self._hopeless():
                     raise
                 if attempt > 0:
                     await asyncio.sleep(backoff_delay(attempt - 1, 0.05, 2.0))
@@ -61,18 +73,16 @@ class AioPool:
 
     async def _exchange(self, commands: Sequence[Command[T]]) -> list[T]:
         idle = await self._idle()
-        blocks = any(command.blocks for command in commands)
-        async with contextlib.nullcontext() if blocks else idle.turns:
-            transport = idle.transports.pop() if idle.transports else AioTransport(self._endpoint, whole=True)
-            try:
-                if not self._checked:
-                    await self._check(transport)
-                return await transport.run(*commands)
-            except ServerUnreachableError:
-                idle.close()  # the others lead to where this one did
-                raise
-            finally:
-                idle.put(transport)
+        transport = idle.transports.pop() if idle.transports else AioTransport(self._endpoint, whole=True)
+        try:
+            if not self._checked:
+                await self._check(transport)
+            return await transport.run(*commands)
+        except ServerUnreachableError:
+            idle.close()  # the others lead to where this one did
+            raise
+        finally:
+            idle.put(transport)
 
     async def _check(self, transport: AioTransport) -> None:
         try:

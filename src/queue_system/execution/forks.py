@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import os
 import select
+import signal
 import sys
+import threading
 import traceback
 import weakref
-from typing import Protocol
+from typing import Final, Protocol
 
-__all__ = ["Inherited", "blind", "guard", "leave_if_forked", "release"]
+__all__ = ["Inherited", "blind", "disown_signals", "guard", "leave_if_forked", "release"]
 
 
 class Inherited(Protocol):
@@ -24,6 +26,14 @@ class Inherited(Protocol):
         """Learn that this process is a child that was forked just now."""
 
 
+_ASYNCIO_HANDLER: Final = getattr(asyncio.unix_events, "_sighandler_noop", None)
+"""What asyncio sets for a signal that its wake-up descriptor brings to the event loop."""
+
+_ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_LOOPS: Final = (asyncio.AbstractEventLoop, asyncio.Runner)
+
+_owners: list[type] = list(_LOOPS)
+_masks: dict[int, set[int]] = {}
 _guarded: weakref.WeakSet[Inherited] = weakref.WeakSet()
 
 
@@ -67,9 +77,49 @@ def blind(loop: asyncio.AbstractEventLoop) -> None:
             os.dup2(empty.fileno(), shared, inheritable=False)
 
 
-def _cut_off_all() -> None:
+def disown_signals(owner: type) -> None:
+    """Let signals have their usual effect, in every child forked from now on, whose handlers are a class's methods."""
+    _owners.append(owner)
+
+
+def _reset_signals() -> None:
+    """Give up handlers that ask the parent's program to end, by an event loop that does not run here.
+
+    With them, `Process.terminate()` and `multiprocessing.Pool` would wait for ever.
+    """
+    for number in signal.valid_signals():
+        handler = signal.getsignal(number)
+        method = getattr(handler, "func", handler)  # asyncio's runner hands over a partial
+        if isinstance(getattr(method, "__self__", None), tuple(_owners)) or method is _ASYNCIO_HANDLER:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+
+def _works() -> bool:
+    """Whether this process is a worker's, whose handlers are no child's."""
+    return bool(_guarded) or len(_owners) > len(_LOOPS)
+
+
+def _hold_signals() -> None:
+    """Let signals wait: the child would lose one that came before it has given its parent's handlers up."""
+    if _works():
+        _masks[threading.get_ident()] = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+
+
+def _let_signals_through() -> None:
+    mask = _masks.pop(threading.get_ident(), None)
+    if mask is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _become_a_child() -> None:
+    try:
+        if _works():
+            signal.set_wakeup_fd(-1)  # the parent's: it would take this process's signals for its own
+            _reset_signals()
+    finally:
+        _let_signals_through()
     for inherited in list(_guarded):
         inherited.cut_off()
 
 
-os.register_at_fork(after_in_child=_cut_off_all)
+os.register_at_fork(before=_hold_signals, after_in_parent=_let_signals_through, after_in_child=_become_a_child)

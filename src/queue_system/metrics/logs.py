@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from queue_system.clock import Clock
 from queue_system.errors import InvalidInputError
+from queue_system.forking import renew_in_children
 from queue_system.logs import EVENT, RECORD_NAMES, printable, text_of
 from queue_system.tracebacks import Trace, trace
 
@@ -111,16 +112,21 @@ class StructuredLogger:
 class LogThrottle:
     """Lets one log line through per `interval_s` seconds and counts the others. Safe to use from several threads."""
 
-    __slots__ = ("_clock", "_held", "_interval_s", "_lock", "_next_at", "suppressed")
+    __slots__ = ("__weakref__", "_clock", "_held", "_interval_s", "_lock", "_next_at", "suppressed")
 
     def __init__(self, interval_s: float, clock: Clock) -> None:
         self._interval_s = interval_s
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may log, too
         self._next_at = float("-inf")
         self._held = 0
         self.suppressed = 0
         """Lines held back since the last one that passed; right after `ready()` said yes, those before that line."""
+        renew_in_children(self)
+
+    def renew(self) -> None:
+        """In a forked child: another thread of the parent may have held the lock."""
+        self._lock = threading.RLock()
 
     def ready(self) -> bool:
         """Tell whether a line may be written now, and take that permission."""

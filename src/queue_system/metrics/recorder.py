@@ -9,6 +9,7 @@ from numbers import Integral, Real
 from typing import Any, Final
 
 from queue_system.errors import InvalidInputError
+from queue_system.forking import renew_in_children
 from queue_system.metrics.logs import StructuredLogger
 from queue_system.metrics.thresholds import Kind, kind_of, logs_every_change, next_threshold, quiet_range
 
@@ -36,9 +37,14 @@ class MetricsRecorder:
 
     def __init__(self, log: StructuredLogger) -> None:
         self._log = log
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may count, too
         self._metrics: dict[str, _Metric] = {name: _new_metric(name, 0) for name in STANDARD_METRICS}
         self._held: set[str] = set()
+        renew_in_children(self)
+
+    def renew(self) -> None:
+        """In a forked child: another thread of the parent may have held the lock."""
+        self._lock = threading.RLock()
 
     def update(self, metric_name: str, value: Any = 1, force_log: bool = False) -> None:  # noqa: FBT001, FBT002 - specified
         """Add `value` to a counter, take it as one sample of a mean, or set a gauge to it.

@@ -68,7 +68,11 @@ class Registry:
     _callables: dict[tuple[str | None, str], Processor] = field(default_factory=dict)
     _references: dict[Processor, Reference] = field(default_factory=dict)
     _counts: dict[tuple[str | None, str], int] = field(default_factory=dict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _lock: threading.RLock = field(default_factory=threading.RLock)  # a signal handler may enqueue, too
+
+    def renew(self) -> None:
+        """In a forked child: another thread of the parent may have held the lock."""
+        self._lock = threading.RLock()
 
     def register(self, fn: Processor, name: str | None = None, module: str | None = None) -> Reference:
         """Register a callable under its own or the given name and return how items name it; it replaces another."""

@@ -11,6 +11,7 @@ from typing import Any, Final, ParamSpec, TypeVar, cast
 
 from queue_system.clock import SYSTEM_CLOCK, Clock
 from queue_system.errors import CircuitOpenError
+from queue_system.forking import renew_in_children
 from queue_system.resilience.selection import selects
 from queue_system.resilience.validation import check_count, check_exceptions, check_name, check_seconds
 
@@ -88,12 +89,20 @@ class CircuitBreaker:
         self.window_size: Final = window_size
         self.exceptions: Final = selected
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may call what it interrupted
         self._state = _CLOSED
         self._era = 0  # grows with every change of state, so that late outcomes are told from current ones
         self._opened_at = 0.0
         self._trials = 0
         self._failures: deque[float] = deque(maxlen=failure_threshold)
+        renew_in_children(self)
+
+    def renew(self) -> None:
+        """In a forked child: forget the trials of its parent, whose outcome comes there."""
+        self._lock = threading.RLock()
+        if self._state is _HALF_OPEN:
+            self._trials = 0
+            self._era += 1
 
     @property
     def state(self) -> CircuitState:
@@ -102,6 +111,11 @@ class CircuitBreaker:
             if self._state is _OPEN and self._remaining() <= 0:
                 return _HALF_OPEN
             return self._state
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it rejects calls for some time yet; a trial under way does not count."""
+        return self._state is _OPEN and self._remaining() > 0
 
     def call(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call `fn` and record the outcome; for an async function, return a coroutine that does so.
@@ -146,6 +160,11 @@ class CircuitBreaker:
             return era
         with self._lock:
             return self._admit()
+
+    def check(self) -> None:
+        """Raise CircuitOpenError while it is open, without admitting a call."""
+        if self.is_open:
+            raise CircuitOpenError(self.name, max(0.0, self._remaining()))
 
     def record_success(self, era: int | None = None) -> None:
         """End a call that succeeded; a successful trial closes the breaker. Without `era` it counts in any case."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 import threading
 import weakref
 from collections.abc import Callable
@@ -21,7 +22,8 @@ R = TypeVar("R")
 
 _breakers: weakref.WeakValueDictionary[str, CircuitBreaker] = weakref.WeakValueDictionary()
 _kept: dict[str, CircuitBreaker] = {}
-_lock = threading.Lock()
+_lock = threading.RLock()  # a signal handler may ask for one, too
+os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 
 
 class BreakerParameters(TypedDict, total=False):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import os
 import threading
 import weakref
 from collections.abc import Callable, Mapping
@@ -17,7 +18,10 @@ __all__ = ["abandoned_threads", "call_in_thread", "in_daemon_thread"]
 R = TypeVar("R")
 
 _abandoned: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
-_abandoned_lock = threading.Lock()
+_abandoned_lock = threading.RLock()  # a signal handler may make a call, too
+os.register_at_fork(
+    before=_abandoned_lock.acquire, after_in_parent=_abandoned_lock.release, after_in_child=_abandoned_lock.release
+)
 
 
 class _Call(Generic[R]):

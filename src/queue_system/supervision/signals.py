@@ -9,6 +9,8 @@ import signal
 from collections.abc import Callable, Iterator
 from types import FrameType
 
+from queue_system.execution.forks import disown_signals
+
 LEAVE = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -43,6 +45,9 @@ class Departure:
         if self.asked and not self._patient:
             os._exit(128 + number)
         self.ask()
+
+
+disown_signals(Departure)
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import multiprocessing
 import os
 import signal
 import sys
@@ -167,6 +168,31 @@ def _come_back(operation_id: str) -> None:
 
 def _exit_code(child: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+async def end_processes(entity: dict[str, Any]) -> None:
+    """End processes forked here as multiprocessing does; note how they ended."""
+    end_processes_in_thread(entity)
+
+
+def end_processes_in_thread(entity: dict[str, Any]) -> None:
+    """Do the same in a thread."""
+    begin(entity["id"])
+    context = multiprocessing.get_context("fork")
+    with context.Pool(2) as pool:
+        pool.map(abs, range(10))
+    process = context.Process(target=_sleep_on, args=(entity["seconds"],))
+    process.start()
+    process.terminate()
+    process.join()
+    note("end", entity["id"], process.exitcode or 0)
+
+
+def _sleep_on(seconds: float) -> None:
+    """Sleep, though signals come that are handled."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        time.sleep(0.1)
 
 
 async def fork_a_survivor(entity: dict[str, Any]) -> None:
