@@ -246,6 +246,37 @@ def test_a_last_token_that_is_no_number_loses_no_item(broker: Broker) -> None:
     assert broker.census() == {"1": 1}
 
 
+@pytest.mark.parametrize("last", ["-5", "1.5", "nan", "inf", "9e300", "9007199254740993", "1" + "0" * 400, "0x"])
+def test_a_last_token_that_is_out_of_range_gives_no_token_twice(broker: Broker, last: str) -> None:
+    """Two items under one token are one item: the other one would be lost."""
+    broker.enqueue("normal:a", *map(str, range(30)))
+    for _ in range(10):
+        broker.client.set(broker.keys.prefix + "token", last)
+        broker.claim(3)
+    assert len(broker.inflight()) == 30
+    assert broker.census() == {str(i): 1 for i in range(30)}
+
+
+def test_a_lost_last_token_gives_no_token_again_that_is_in_flight(broker: Broker) -> None:
+    """Not even when the server's clock has been set back since."""
+    broker.enqueue("normal:a", "1", "2")
+    broker.client.set(broker.keys.prefix + "token", broker.now_ms() * 1000 + 10**9)
+    first = broker.claim().first_token
+    broker.client.delete(broker.keys.prefix + "token")
+    assert broker.claim().first_token > first
+
+
+@pytest.mark.parametrize(
+    "previous",
+    [b"c999999999 1 1", b"x.c9999 1 1", b"c2 9 999999999999", b"c2 99999999999999999999 3", b"c2 1 %b" % (b"9" * 400)],
+)
+def test_a_forged_note_of_the_last_claim_keeps_no_claim_from_bringing_items(broker: Broker, previous: bytes) -> None:
+    broker.enqueue("normal:a", "1", "2", "3")
+    broker.client.hset(broker.keys.inflight(W), "#claim", previous)
+    claimed = [broker.claim(claim_id=f"w.c{i}") for i in range(2, 5)] + [broker.claim(claim_id="c2")]
+    assert sum(len(each.values) for each in claimed) == 3
+
+
 @pytest.mark.parametrize("previous", [b"", b"c", b"c 1", b"c x y", b"c 5 0", b"\xff"])
 def test_a_note_of_the_last_claim_that_makes_no_sense_is_overwritten(broker: Broker, previous: bytes) -> None:
     broker.enqueue("normal:a", "1")

@@ -258,6 +258,14 @@ def test_a_release_of_bytes_without_a_queue_line_loses_nothing(broker: Broker) -
     assert [member for member, _ in broker.snapshot()["delayed"]] == [b"%d\nno line" % token]
 
 
+@pytest.mark.parametrize("previous", [b"s999999999 d", b"x.s99 ddd", b"s", b"\xff", b"s1 d d"])
+def test_a_forged_note_of_the_last_settlement_keeps_none_from_being_done(broker: Broker, previous: bytes) -> None:
+    token = held(broker, "1")
+    broker.client.hset(broker.keys.inflight(W), "#settle", previous)
+    assert broker.settle("w.s1", ("release", 0, [(token,)])) == b"d"
+    assert broker.items(Q) == ["1"]
+
+
 @pytest.mark.parametrize("seconds", [1e16, float("inf"), float("nan"), -1.0])
 def test_no_configuration_gives_a_lifetime_that_the_server_cannot_count(seconds: float) -> None:
     """The server would refuse the record after the token has gone."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
+import secrets
 import time
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -12,9 +13,10 @@ from typing import Any
 from queue_system.broker.aio import AioTransport
 from queue_system.broker.commands import MAX_ITEMS
 from queue_system.broker.contact import Contact
+from queue_system.broker.protocol import Command
 from queue_system.broker.replies import Claimed, Pulse
 from queue_system.config import QueueConfig
-from queue_system.errors import UnresolvableNameError
+from queue_system.errors import QueueSystemError, UnresolvableNameError, WrongKeyTypeError
 from queue_system.execution.delivery import Delivery
 from queue_system.execution.executor import Executor
 from queue_system.execution.gate import Gate
@@ -52,6 +54,7 @@ class Fetcher:
         self._lookahead = Lookahead(len(executor.slots))
         self._claims, self._registered, self._drained = True, False, False
         self._next_due_ms, self._serial = -1, itertools.count(1)
+        self._series = f"{secrets.token_hex(4)}."  # whoever writes into our hash does not know it
         self._server_offset_ms = (time.time() - time.monotonic()) * 1000
         self._batch: Batch | None = None
         self._claim: Claim | None = None
@@ -138,12 +141,23 @@ class Fetcher:
                     self._tally.tell_counts()
             except Exception as error:  # noqa: BLE001 - whatever it is: who fetches no more holds his lease for ever
                 self._tally.outage()
+                if isinstance(error, WrongKeyTypeError):
+                    await self._lose_what_is_overwritten()
                 await self._trouble.wait(error)
                 self.gate.changed.set()
             await self.gate.wait(self._longest_pause())
             held = self.holdings
             if not held.arrived and self._lookahead.may_gather(len(held.buffer), len(held.outbox)):
                 await asyncio.sleep(_GATHER_S)
+
+    async def _lose_what_is_overwritten(self) -> None:
+        """Begin a new incarnation if a foreign type stands in the place of what this one held."""
+        try:
+            await self._transport.run(self._commands.tokens(self.incarnation))
+        except WrongKeyTypeError:
+            self.lose(self.incarnation)
+        except QueueSystemError:
+            pass  # the next turn tells
 
     async def turn(self) -> None:
         """Settle what finished and claim what fits. Sent again after an error, it is the same turn."""
@@ -154,7 +168,9 @@ class Fetcher:
         if registering:
             commands.append(self._commands.beat("register", incarnation, self._lease_ms))
         if batch is not None:
-            commands.append(self._commands.settle(incarnation, f"s{batch.serial}", batch.packed, batch.count))
+            commands.append(
+                self._commands.settle(incarnation, f"{self._series}s{batch.serial}", batch.packed, batch.count)
+            )
         if claim is not None:
             commands.append(self._commands.claim(incarnation, *claim, self._served() or self._names))
         if self._notes or self.holdings.rests.notes:
@@ -218,7 +234,10 @@ class Fetcher:
         """Settle and release all that is booked on this incarnation, and sign off; tell whether that is done."""
         run = self._config.transport.run
         while batch := self._batch or self.holdings.outbox.take(MAX_ITEMS):
-            run(self._commands.settle(self.incarnation, f"s{batch.serial}", batch.packed, batch.count), retries=0)
+            run(
+                self._commands.settle(self.incarnation, f"{self._series}s{batch.serial}", batch.packed, batch.count),
+                retries=0,
+            )
             self._batch = None
         pulse = run(self._commands.beat("leave", self.incarnation, self._lease_ms), retries=0)
         if not pulse.alive or pulse.tokens == 0:
@@ -266,7 +285,10 @@ class Fetcher:
         return [name for name in self._names if name not in resting] or None
 
     def _new_claim(self, wanted: int) -> Claim:
-        return f"c{next(self._serial)}", wanted
+        return f"{self._series}c{next(self._serial)}", wanted
+
+    def _settling(self, batch: Batch) -> Command[bytes]:
+        return self._commands.settle(self.incarnation, f"{self._series}s{batch.serial}", batch.packed, batch.count)
 
     @property
     def _worker_name(self) -> str:
@@ -304,7 +326,7 @@ class Fetcher:
         if incarnation != self.incarnation:
             return
         self._batch = None
-        if codes == b"lost":
+        if len(codes) != len(batch.settlements):  # "lost", or what a stranger wrote in the place of an answer
             self.lose(incarnation)
             return
         self.holdings.answered(batch, codes, self.now_ms())

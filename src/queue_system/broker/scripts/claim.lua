@@ -16,12 +16,24 @@ local PRIORITIES = {'high', 'normal', 'low'}
 
 if redis.call('HEXISTS', prefix .. 'workers', incarnation) == 0 then return {'lost'} end
 local previous = redis.call('HGET', inflight, '#claim')
+local MOST = 2 ^ 52 -- numbers stay exact far below it, and tokens, which are of the size of now_us, too
 local last_token = tonumber(redis.call('GET', prefix .. 'token') or 0) or 0
+if not (last_token >= 0 and last_token < MOST and last_token % 1 == 0) then last_token = 0 end
+if last_token == 0 then -- lost or broken: no token may be given out twice
+  for _, field in ipairs(redis.call('HKEYS', inflight)) do
+    local token = tonumber(string.match(field, '^%d+$'))
+    if token and token < MOST then last_token = math.max(last_token, token) end
+  end
+end
 local values, wrong, first_token = {}, {}, last_token + 1
 
 local function number(value) return string.format('%d', value) end -- exact below 2^53
 
-local function serial(id) return tonumber(string.match(id or '', '(%d+)$')) or 0 end
+local function is_earlier(id, than) -- only ids of one series, which differ in the number at their end, have an order
+  local series, number_of = string.match(id, '^(.-)(%d+)$')
+  local other, number_of_other = string.match(than or '', '^(.-)(%d+)$')
+  return series ~= nil and series == other and tonumber(number_of) < tonumber(number_of_other)
+end
 
 local function size(command, key)
   local n = redis.pcall(command, key)
@@ -131,9 +143,12 @@ end
 
 local more, due_ms = false, next_due_ms()
 local replayed_id, replayed_first, replayed_count = string.match(previous or '', '^(%S+) (%d+) (%d+)$')
+if replayed_id == claim_id and (tonumber(replayed_first) >= MOST or tonumber(replayed_count) > 10000) then
+  replayed_id = nil -- no claim of ours was noted so
+end
 if replayed_id == claim_id then
   replay(tonumber(replayed_first), tonumber(replayed_count))
-elseif serial(claim_id) >= serial(replayed_id) then -- else it was held up on a lost connection, and sent again long ago
+elseif not is_earlier(claim_id, replayed_id) then -- else it was held up on a lost connection, and sent again long ago
   if adopted ~= '' then
     values[1] = adopted
   else

@@ -25,8 +25,10 @@ if redis.call('HEXISTS', prefix .. 'workers', incarnation) == 0 then return 'los
 local previous = redis.call('HGET', inflight, '#settle')
 local previous_id, answer = string.match(previous or '', '^(%S+) (%a*)$')
 if previous_id == settlement_id then return answer end
-local function serial(id) return tonumber(string.match(id or '', '(%d+)$')) or 0 end
-local late = serial(settlement_id) < serial(previous_id) -- held up on a lost connection, it was sent again long ago
+local series, number_of = string.match(settlement_id, '^(.-)(%d+)$')
+local last_series, last_number = string.match(previous_id or '', '^(.-)(%d+)$')
+local late = series and series == last_series and tonumber(number_of) < tonumber(last_number)
+-- late: held up on a lost connection, it was sent again long ago; only ids of one series have an order
 redis.call('LLEN', prefix .. 'failures')
 redis.call('LLEN', prefix .. 'system_errors')
 redis.call('ZCARD', delayed)
