@@ -286,16 +286,30 @@ class QueueConfig:
             self._endpoint = Endpoint(client.connection_pool, self.connection_timeout, prepare)
         return self._endpoint
 
+    @property
+    def address(self) -> str:
+        """The server's address for messages, without credentials. Connects to nothing, and starts nothing."""
+        if self.redis_client is not None and self._data_dir is None:
+            return self.endpoint().address
+        server = self._chosen_server()
+        if isinstance(server, Path):
+            return f"embedded://{server}"
+        return Endpoint(make_client(server, self.connection_timeout).connection_pool, self.connection_timeout).address
+
     def _resolve_url(self) -> str:
+        server = self._chosen_server()
+        if isinstance(server, str):
+            return server
+        self._data_dir = server
+        return ensure_server(server).url
+
+    def _chosen_server(self) -> str | Path:
+        """Return the server's URL, or the folder of an embedded one."""
         url = self.redis_url or os.environ.get("QUEUE_SYSTEM_REDIS_URL") or os.environ.get("REDIS_URL")
-        if url:
-            url = check_url(url)
-            if not url.startswith("embedded:"):
-                return url
-            self._data_dir = data_dir_from_url(url)
-        else:
-            self._data_dir = Path(os.environ.get("QUEUE_SYSTEM_DATA_DIR") or ".queue-system").absolute()
-        return ensure_server(self._data_dir).url
+        if not url:
+            return Path(os.environ.get("QUEUE_SYSTEM_DATA_DIR") or ".queue-system").absolute()
+        url = check_url(url)
+        return data_dir_from_url(url) if url.startswith("embedded:") else url
 
 
 def _module_names(values: Any) -> tuple[str, ...] | None:

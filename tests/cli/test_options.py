@@ -10,7 +10,7 @@ from queue_system import QueueConfig
 from tests.cli.support import RunCli, contexts, variable_of
 
 WITHOUT_VARIABLE = {"help", "show_version", "install_completion", "show_completion"}
-WITHOUT_JSON = {"worker", "dashboard"}
+WITHOUT_JSON = {"worker", "dashboard", "exporter"}
 """They serve; they print no data."""
 
 
@@ -22,7 +22,7 @@ def test_every_command_of_the_issue_is_there() -> None:
     names = {path.removeprefix("queue-system ") for path in COMMANDS}
     assert names >= {
         "worker", "enqueue", "status", "operation show", "operation wait", "dead-letters list", "dead-letters show",
-        "dead-letters retry", "dead-letters drop", "purge", "doctor", "bench", "dashboard",
+        "dead-letters retry", "dead-letters drop", "purge", "doctor", "bench", "dashboard", "exporter",
     }  # fmt: skip
 
 

@@ -13,8 +13,9 @@ from queue_system import QueueConfig, QueueManager, QueueRetryConfig, QueueWorke
 from queue_system.logs import configure
 from queue_system.monitoring import prometheus
 from queue_system.monitoring.collectors import FleetCollector, HealthCollector
-from queue_system.monitoring.fleet import Latest, read_fleet
+from queue_system.monitoring.fleet import FleetReader, Latest
 from queue_system.monitoring.health import health_of
+from queue_system.monitoring.labels import place_of
 from tests.support.hostile_texts import CORPUS
 from tests.support.waiting import eventually
 
@@ -65,9 +66,9 @@ async def main(url: str, prefix: str) -> None:
         raise RuntimeError("forged\n{}")
     except RuntimeError:
         logging.getLogger("shop.orders").exception("it went wrong")
-    shown = prometheus.exposition(
-        [FleetCollector(Latest(lambda: read_fleet(config)).get), HealthCollector(lambda: [health_of(worker)])]
-    )
+    place = place_of(config)
+    fleet = FleetCollector(Latest(FleetReader(config)).get, place)
+    shown = prometheus.exposition([fleet, HealthCollector(lambda: [health_of(worker)], place)])
     await worker.stop()
     print(shown.decode())  # noqa: T201 - how the test learns of it
 

@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.applications import Starlette
 
 from queue_system import QueueWorker
+from queue_system.monitoring.labels import Place
 from queue_system.monitoring.probes import ProbeServer
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -73,5 +74,12 @@ def parsed(text: str) -> Samples:
 
 
 def of(samples: Samples, name: str, **labels: str) -> float:
-    """One sample's value."""
-    return samples[name, frozenset(labels.items())]
+    """The value of one sample, or the sum of those that only server and prefix tell apart. Raises KeyError."""
+    found = [value for (known, given), value in samples.items() if known == name and _matches(dict(given), labels)]
+    if not found:
+        raise KeyError(name, labels)
+    return sum(found)
+
+
+def _matches(given: dict[str, str], labels: dict[str, str]) -> bool:
+    return {name: value for name, value in given.items() if name in labels or name not in Place._fields} == labels

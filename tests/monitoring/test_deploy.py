@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.cli.support import contexts
 from tests.contract.test_opensearch import bodies
 from tests.monitoring.conftest import Busy
 from tests.monitoring.support import Samples
@@ -46,7 +47,8 @@ def labels_of(scrape: Samples) -> dict[str, dict[str, set[str]]]:
 @pytest.mark.parametrize("expression", expressions())
 def test_every_metric_and_label_of_an_expression_is_in_a_real_scrape(expression: str, busy: Busy) -> None:
     known = labels_of(busy.scrape)
-    selectors = re.findall(r"(queue_system_\w+)(?:\{([^}]*)\})?", expression)
+    known["up"] = {"job": set(), "instance": set()}  # Prometheus's own
+    selectors = re.findall(r"\b(queue_system_\w+|up)\b(?:\{([^}]*)\})?", expression)
     assert selectors
     grouped = {
         label.strip() for group in re.findall(r"\b(?:by|on) \(([^)]*)\)", expression) for label in group.split(",")
@@ -92,7 +94,11 @@ def test_each_alert_says_how_bad_it_is_and_what_to_do() -> None:
 def test_grafana_s_dashboard_has_its_variables_and_places_no_panel_upon_another() -> None:
     variables = {variable["name"]: variable for variable in GRAFANA["templating"]["list"]}
     assert variables["datasource"]["type"] == "datasource"
-    assert variables["queue"]["query"]["query"] == "label_values(queue_system_queue_depth, queue)"
+    assert variables["queue"]["query"]["query"] == (
+        'label_values(queue_system_queue_depth{server="$server", prefix="$prefix"}, queue)'
+    )
+    assert not variables["server"]["includeAll"]
+    assert not variables["prefix"]["includeAll"]
     taken: set[tuple[int, int]] = set()
     for panel in GRAFANA["panels"]:
         place = panel["gridPos"]
@@ -217,3 +223,29 @@ def test_every_saved_query_finds_lines_of_a_worker_that_carry_the_fields_it_show
         if (field := aggregation["params"].get("field")) is not None:
             assert FIELDS[field] == AGGREGATED[aggregation["type"]]
             assert all(field in line for line in lines)
+
+
+def exporter_commands() -> dict[str, list[str]]:
+    """How each manifest starts the exporter."""
+    deployment, service = yaml.safe_load_all((DEPLOY / "kubernetes/exporter.yaml").read_text(encoding="utf-8"))
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    assert service["spec"]["selector"].items() <= deployment["spec"]["template"]["metadata"]["labels"].items()
+    assert service["spec"]["ports"][0]["targetPort"] == container["ports"][0]["name"]
+    compose = yaml.safe_load((DEPLOY / "compose/exporter.yaml").read_text(encoding="utf-8"))
+    unit = (DEPLOY / "systemd/queue-system-exporter.service").read_text(encoding="utf-8")
+    started = re.findall(r"^ExecStart=(\S+) (.*)$", unit, re.MULTILINE)
+    return {
+        "kubernetes": container["args"],
+        "compose": compose["services"]["queue-exporter"]["command"],
+        "systemd": [started[0][0].rpartition("/")[2], *started[0][1].split()],
+    }
+
+
+@pytest.mark.parametrize("manifest", ["kubernetes", "compose", "systemd"])
+def test_each_manifest_starts_an_exporter_with_options_that_there_are(manifest: str) -> None:
+    program, name, *options = exporter_commands()[manifest]
+    assert (program, name) == ("queue-system", "exporter")
+    (context,) = [context for context in contexts() if context.command_path == "queue-system exporter"]
+    known = {text for option in context.command.params for text in option.opts}
+    assert {option for option in options if option.startswith("--")} <= known
+    assert options[options.index("--http") + 1].endswith(":9201")

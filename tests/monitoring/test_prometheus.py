@@ -21,12 +21,15 @@ from queue_system.model.operation import Operation
 from queue_system.monitoring import prometheus
 from queue_system.monitoring.collectors import HealthCollector
 from queue_system.monitoring.health import WorkerHealth, health_of
+from queue_system.monitoring.labels import Place
 from tests.monitoring.conftest import Busy, MakeConfig
 from tests.monitoring.support import Samples, of, parsed, running
 from tests.support.hostile_texts import CORPUS
 from tests.support.servers import OwnServer
 from tests.support.source import ROOT
 from tests.support.waiting import eventually
+
+PLACE = Place("redis://here:6379/0", "queue:")
 
 
 def scrape(*collectors: Any) -> Samples:
@@ -104,8 +107,9 @@ async def test_nothing_is_counted_for_a_configuration_that_did_not_ask(make_conf
 
 
 async def test_a_lost_lease_is_counted(make_config: MakeConfig, server: OwnServer) -> None:
-    config, lost = make_config(), scrape().get(("queue_system_lease_lost_total", frozenset()), 0.0)
+    config = make_config()
     prometheus.enable(config)
+    lost = of(scrape(), "queue_system_lease_lost_total")
     worker = QueueWorker(config)
 
     async def work(entity: Any) -> None:
@@ -140,7 +144,7 @@ def test_queues_beyond_what_a_process_tells_apart_are_counted_together(monkeypat
     monkeypatch.setattr(prometheus, "_MOST_QUEUES", 0)
     for queue in (b"high:one-too-many", b"no queue of ours"):
         turn = prometheus._Turn(["complete"], [0.1], [])
-        instruments._of(queue).take(turn)
+        instruments.of(PLACE, queue).take(turn)
     shown = scrape()
     assert of(shown, "queue_system_operations_total", queue="other", outcome="succeeded") == 2
     assert "one-too-many" not in str(shown)
@@ -149,26 +153,30 @@ def test_queues_beyond_what_a_process_tells_apart_are_counted_together(monkeypat
 def test_what_is_handed_back_unstarted_is_not_counted() -> None:
     operation = Operation(processor="p", timestamp=1.0)
     delivery = Delivery("w", 1, b"high:handed-back", b"", operation, 0.0)
-    prometheus._instruments().settled([Settlement(delivery, "release", b"")])
+    prometheus.Counting(prometheus._instruments(), PLACE).settled([Settlement(delivery, "release", b"")])
     assert "handed-back" not in str(scrape())
 
 
 def test_what_came_from_no_queue_is_counted_too() -> None:
     """As an item does that a foreign client made due without a queue."""
-
-    def rejected() -> float:
-        labels = frozenset({"queue": "other", "outcome": "system_error"}.items())
-        return scrape().get(("queue_system_operations_total", labels), 0.0)
-
-    before, delivery = rejected(), Delivery("w", 1, b"", b"", Operation(processor=""), 0.0)
-    prometheus._instruments().settled([Settlement(delivery, "reject", b"")])
-    assert rejected() == before + 1
+    counting = prometheus.Counting(prometheus._instruments(), Place("redis://no-queue:6379/0", "q:"))
+    counting.settled([Settlement(Delivery("w", 1, b"", b"", Operation(processor=""), 0.0), "reject", b"")])
+    labels = {"server": "redis://no-queue:6379/0", "prefix": "q:", "queue": "other", "outcome": "system_error"}
+    assert of(scrape(), "queue_system_operations_total", **labels) == 1
 
 
 def test_workers_of_a_process_are_added_up_and_the_latest_loop_is_shown() -> None:
     workers = [
-        WorkerHealth(1, slots=5, busy=2, loop_lag_s=0.5, consuming=True, circuits={"redis": "open", "bank": "closed"}),
-        WorkerHealth(2, slots=5, busy=3, loop_lag_s=0.1, circuits={"redis": "open"}),
+        WorkerHealth(
+            1,
+            running=True,
+            slots=5,
+            busy=2,
+            loop_lag_s=0.5,
+            consuming=True,
+            circuits={"redis": "open", "bank": "closed"},
+        ),
+        WorkerHealth(2, running=True, slots=5, busy=3, loop_lag_s=0.1, circuits={"redis": "open"}),
     ]
     shown = scrape(HealthCollector(lambda: workers))
     assert of(shown, "queue_system_worker_slots", state="busy") == 5

@@ -8,7 +8,7 @@ from typing import Annotated, Final
 
 import typer
 
-from queue_system.cli import bench, dashboard, dead_letters, doctor, enqueue, operation, purge, status, worker
+from queue_system.cli import bench, dashboard, dead_letters, doctor, enqueue, exporter, operation, purge, status, worker
 from queue_system.cli.exits import ExitCode
 from queue_system.cli.output import Output
 from queue_system.cli.session import Debug, Prefix, Target, Url, read_place
@@ -58,7 +58,7 @@ def root(
     context.obj = read_place(context, given, Output(as_json=False))
 
 
-for group in (worker, enqueue, status, operation, dead_letters, purge, doctor, bench, dashboard):
+for group in (worker, enqueue, status, operation, dead_letters, purge, doctor, bench, dashboard, exporter):
     group.add_to(app)
 
 

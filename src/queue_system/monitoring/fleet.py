@@ -6,7 +6,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, Generic, TypeVar, cast
 
@@ -14,8 +14,9 @@ import msgspec
 
 from queue_system.broker.replies import Resting
 from queue_system.config import QueueConfig
-from queue_system.errors import ServerUnreachableError
+from queue_system.errors import AccessDeniedError, ServerUnreachableError
 from queue_system.model.keys import split_queue
+from queue_system.monitoring.beats import Beats
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -54,6 +55,8 @@ class FleetFigures:
     counters: dict[str, int]
     resting: Sequence[Resting] = ()
     """The queues that workers leave alone, because they cannot resolve what these hold."""
+    alive: int | None = None
+    """Workers whose heartbeat was seen to go on; None where nobody looked, or may not."""
 
 
 class _Times(msgspec.Struct):
@@ -89,6 +92,23 @@ def read_fleet(config: QueueConfig) -> FleetFigures:
         counters=first.counters or {},
         resting=tuple(first.resting),
     )
+
+
+class FleetReader:
+    """Reads the fleet's figures again and again, and so sees whose heartbeat goes on. For one thread at a time."""
+
+    def __init__(self, config: QueueConfig) -> None:
+        self._config = config
+        self._beats = Beats()
+
+    def __call__(self) -> FleetFigures:
+        """Read the figures, `alive` among them. Raises ServerError."""
+        figures = read_fleet(self._config)
+        try:
+            entries = self._config.transport.run(self._config.commands.incarnations(), retries=1)
+        except AccessDeniedError:
+            return figures
+        return replace(figures, alive=self._beats.alive(entries))
 
 
 def _figures(depths: dict[str, int], ages: dict[str, float | None]) -> Iterator[QueueFigures]:

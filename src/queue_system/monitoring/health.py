@@ -45,12 +45,15 @@ class WorkerHealth:
     circuits: Mapping[str, str] = field(default_factory=dict)
     """The state of each circuit breaker of the process: closed, open or half_open."""
 
-    def aged(self, seconds: float) -> WorkerHealth:
-        """Return what is known `seconds` later when nothing was heard of the worker since: all durations have grown."""
+    def aged(self, seconds: float, told_every_s: float = 0.0) -> WorkerHealth:
+        """Return what is known `seconds` later when nothing was heard of the worker since: all durations have grown.
+
+        An event loop that tells of itself every so often is late only by how much longer it has been silent.
+        """
         heartbeat, contact = self.heartbeat_age_s, self.contact_age_s
         return replace(
             self,
-            loop_lag_s=self.loop_lag_s + seconds,
+            loop_lag_s=max(self.loop_lag_s, seconds - told_every_s) if told_every_s else self.loop_lag_s + seconds,
             heartbeat_age_s=None if heartbeat is None else heartbeat + seconds,
             contact_age_s=None if contact is None else contact + seconds,
         )

@@ -13,8 +13,9 @@ from typing import Any, Final, TypeVar
 
 from queue_system.broker.commands import ping
 from queue_system.config import QueueConfig
-from queue_system.monitoring.fleet import FleetFigures, Latest, read_fleet
+from queue_system.monitoring.fleet import FleetFigures, FleetReader, Latest
 from queue_system.monitoring.health import BLOCKED_AFTER_S, WorkerHealth, longest_beat_s
+from queue_system.monitoring.labels import place_of
 from queue_system.resilience import in_daemon_thread
 
 try:
@@ -51,8 +52,9 @@ class _Probes:
         self._has_workers = health is not None
         self._limits = (blocked_after_s, longest_beat_s(config))
         self._server = Latest(partial(config.transport.run, ping(), retries=1))
-        self._fleet = Latest(partial(read_fleet, config))
+        self._fleet = Latest(FleetReader(config))
         self._tells_fleet = fleet
+        self._place = place_of(config)
 
     async def live(self, _: Request) -> Response:
         """Tell whether a restart would help; the server plays no part in it."""
@@ -71,9 +73,9 @@ class _Probes:
         """Return all metrics in Prometheus's text format."""
         if not _has_metrics:
             return PlainTextResponse("metrics need: pip install 'redis-queue-system[prometheus]'\n", 501)
-        found: list[Any] = [collectors.HealthCollector(self._health)]
+        found: list[Any] = [collectors.HealthCollector(self._health, self._place)]
         if self._tells_fleet:
-            found.append(collectors.FleetCollector(self._fleet.get))
+            found.append(collectors.FleetCollector(self._fleet.get, self._place))
         body = await in_daemon_thread(prometheus.exposition, found)
         return Response(body, headers=_NO_STORE | {"Content-Type": prometheus.CONTENT_TYPE})
 
@@ -117,6 +119,7 @@ def _shown(figures: FleetFigures) -> dict[str, Any]:
         "delayed": figures.delayed,
         "running": figures.running,
         "workers": figures.workers,
+        "workers_alive": figures.alive,
         "dead_letters": figures.dead_letters,
         "resting": [asdict(rest) for rest in figures.resting],
         "metrics": figures.counters,

@@ -12,11 +12,12 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from queue_system.config import QueueConfig
 from queue_system.execution.settlement import Settlement
 from queue_system.model.keys import split_queue
+from queue_system.monitoring.labels import Place, place_of
 
 try:
     from prometheus_client import (
@@ -43,6 +44,7 @@ _OUTCOMES: Final = {"complete": "succeeded", "fail": "failed", "retry": "retried
 _MOST_QUEUES: Final = 200
 _OTHER: Final = "other"
 _files = threading.Lock()
+Kind = TypeVar("Kind", Counter, Histogram)
 
 
 @dataclass(slots=True)
@@ -60,18 +62,42 @@ class _Instruments:
     def __init__(self) -> None:
         if os.environ.get(_FOLDER) and not values.ValueClass._multiprocess:  # noqa: SLF001 - imported before the folder was
             values.ValueClass = values.get_value_class()
-        self.operations = Counter("queue_system_operations", "Executions by what became of them.", ["queue", "outcome"])
-        self.duration = Histogram(
-            "queue_system_operation_duration_seconds", "How long executions took.", ["queue"], buckets=_DURATIONS
+        self.operations = _once(Counter, "operations", "Executions by what became of them.", ["queue", "outcome"])
+        self.duration = _once(
+            Histogram, "operation_duration_seconds", "How long executions took.", ["queue"], buckets=_DURATIONS
         )
-        self.wait = Histogram(
-            "queue_system_operation_wait_seconds",
+        self.wait = _once(
+            Histogram,
+            "operation_wait_seconds",
             "How long operations waited from when they were due until they were started.",
             ["queue"],
             buckets=_WAITS,
         )
-        self.losses = Counter("queue_system_lease_lost", "Deliveries that were taken over by another worker.")
-        self._queues: dict[bytes, _QueueInstruments] = {}
+        self.losses = _once(Counter, "lease_lost", "Deliveries that were taken over by another worker.", [])
+        self._queues: dict[tuple[Place, bytes], _QueueInstruments] = {}
+
+    def of(self, place: Place, queue: bytes) -> _QueueInstruments:
+        """Return those of one queue of one fleet; beyond the first 200, all of a fleet share one."""
+        try:
+            return self._queues[place, queue]
+        except KeyError:
+            parts = split_queue(queue)
+            name = _OTHER if parts is None or len(self._queues) >= _MOST_QUEUES else parts[1]
+            instruments = _QueueInstruments(self, place, name)
+            if name != _OTHER:
+                self._queues[place, queue] = instruments
+            return instruments
+
+
+class Counting:
+    """Counts what workers of one configuration settle; it is told once a turn."""
+
+    counts_for_prometheus: Final = True
+
+    def __init__(self, instruments: _Instruments, place: Place) -> None:
+        self._instruments = instruments
+        self._place = place
+        self._losses = instruments.losses.labels(*place)  # at 0 from the beginning, so that an alert sees the first
 
     def settled(self, settlements: Sequence[Settlement]) -> None:
         """Count a turn's settlements, but no callbacks or releases. One plain loop: it runs for every operation."""
@@ -93,22 +119,11 @@ class _Instruments:
             if since > 0 and not operation.crashes:  # after a crash it has waited before and run since
                 turn.waits_ms.append(timing.started_ms - since * 1000)
         for queue, turn in turns.items():
-            self._of(queue).take(turn)
+            self._instruments.of(self._place, queue).take(turn)
 
     def lease_lost(self, operations: int) -> None:
         """Count deliveries that were taken over."""
-        self.losses.inc(operations)
-
-    def _of(self, queue: bytes) -> _QueueInstruments:
-        try:
-            return self._queues[queue]
-        except KeyError:
-            parts = split_queue(queue)
-            name = _OTHER if parts is None or len(self._queues) >= _MOST_QUEUES else parts[1]
-            instruments = _QueueInstruments(self, name)
-            if name != _OTHER:
-                self._queues[queue] = instruments
-            return instruments
+        self._losses.inc(operations)
 
 
 class _QueueInstruments:
@@ -116,10 +131,11 @@ class _QueueInstruments:
 
     __slots__ = ("_duration", "_operations", "_wait")
 
-    def __init__(self, instruments: _Instruments, name: str) -> None:
-        self._operations = {verb: instruments.operations.labels(name, outcome) for verb, outcome in _OUTCOMES.items()}
-        self._duration = instruments.duration.labels(name)
-        self._wait = instruments.wait.labels(name)
+    def __init__(self, instruments: _Instruments, place: Place, name: str) -> None:
+        operations = instruments.operations
+        self._operations = {verb: operations.labels(*place, name, outcome) for verb, outcome in _OUTCOMES.items()}
+        self._duration = instruments.duration.labels(*place, name)
+        self._wait = instruments.wait.labels(*place, name)
 
     def take(self, turn: _Turn) -> None:
         """Count what one turn brought for this queue."""
@@ -164,6 +180,18 @@ class _Collected(Collector):
         return self._metrics
 
 
+def _once(kind: type[Kind], name: str, help_text: str, labels: list[str], **settings: Any) -> Kind:
+    """Make an instrument, or return the one that a module of ours made which was imported before this one."""
+    name = f"queue_system_{name}"
+    labels = [*Place._fields, *labels]
+    known: Any = REGISTRY._names_to_collectors.get(name)  # noqa: SLF001 - it has no other way to ask
+    if isinstance(known, kind) and list(known._labelnames) == labels:  # noqa: SLF001
+        return known
+    if known is not None:
+        REGISTRY.unregister(known)
+    return kind(name, help_text, labels, **settings)
+
+
 @functools.cache
 def _instruments() -> _Instruments:
     return _Instruments()
@@ -171,9 +199,8 @@ def _instruments() -> _Instruments:
 
 def enable(config: QueueConfig) -> None:
     """Count what the workers of a configuration settle from now on. A second call does nothing."""
-    instruments = _instruments()
-    if instruments not in config.observers:
-        config.observers.append(instruments)
+    if not any(getattr(observer, "counts_for_prometheus", False) for observer in config.observers):
+        config.observers.append(Counting(_instruments(), place_of(config)))
 
 
 def exposition(collectors: Iterable[Collector]) -> bytes:

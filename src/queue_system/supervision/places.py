@@ -14,6 +14,7 @@ import msgspec
 from queue_system.execution.children import Child
 from queue_system.monitoring.health import WorkerHealth
 from queue_system.supervision.child import Report
+from queue_system.supervision.serving import PULSE_S
 from queue_system.supervision.settings import WorkerSettings
 from queue_system.supervision.systemd import VARIABLES
 
@@ -137,4 +138,4 @@ class Place:
 
     def health(self) -> WorkerHealth:
         """Return what the child last told of itself, as old as it is by now. From any thread."""
-        return self._health.aged(time.monotonic() - self._heard_at)
+        return self._health.aged(time.monotonic() - self._heard_at, PULSE_S)

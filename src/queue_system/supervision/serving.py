@@ -24,7 +24,8 @@ REFUSED: Final = 2
 RECYCLED: Final = 75
 """The exit code of a child that wants to be replaced; `EX_TEMPFAIL` of sysexits.h."""
 
-_PULSE_S: Final = 1.0
+PULSE_S: Final = 1.0
+"""How often, at least, it tells of its health."""
 _LOOK_AGAIN_S: Final = 0.05
 
 Tell = Callable[[WorkerHealth], None]
@@ -121,7 +122,7 @@ class Serving:
             if self._tell is not None:
                 self._tell(health)
             told = told or health.consuming
-            await asyncio.sleep(min(_PULSE_S, self._notifier.interval_s / 2) if told else _LOOK_AGAIN_S)
+            await asyncio.sleep(min(PULSE_S, self._notifier.interval_s / 2) if told else _LOOK_AGAIN_S)
 
     async def _exhausted(self, worker: QueueWorker) -> int:
         while not await is_exhausted(worker):  # noqa: ASYNC110 - the server sends no event when it has no more

@@ -1,0 +1,52 @@
+"""The exporter: a process of its own that tells of the fleet, so that an outage of all workers is seen. Never works."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Sequence
+from typing import Final
+
+from queue_system.config import QueueConfig
+from queue_system.monitoring.labels import place_of
+from queue_system.monitoring.probes import create_app, serve
+
+ADDRESS: Final = "127.0.0.1:9201"
+"""Where it is served by default."""
+
+
+def export(config: QueueConfig, address: str = ADDRESS, *, allowed_hosts: Sequence[str] = ()) -> None:
+    """Serve `/metrics`, `/status.json` and probes of a fleet until SIGINT or SIGTERM. Needs the main thread.
+
+    It never ends because the server is away: then it tells that. The rights of a viewer are enough.
+
+    Args:
+        config: whose fleet is told of.
+        address: `"HOST:PORT"` where it listens.
+        allowed_hosts: the names under which it is asked, besides addresses and names of a private network.
+
+    Raises:
+        ImportError: prometheus-client is not installed.
+        OSError: the address cannot be had.
+        ValueError: it is no address.
+    """
+    from queue_system.monitoring import prometheus  # noqa: F401, PLC0415 - without it there is nothing to export
+
+    asyncio.run(_export(config, address, allowed_hosts))
+
+
+async def _export(config: QueueConfig, address: str, allowed_hosts: Sequence[str]) -> None:
+    leave, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, leave.set)
+    serving = asyncio.ensure_future(serve(create_app(config, None), address, allowed_hosts))
+    leaving = asyncio.ensure_future(leave.wait())
+    place = place_of(config)
+    config.log.info("exporter serves metrics", address=f"http://{address}/metrics", **place._asdict())
+    await asyncio.wait({serving, leaving}, return_when=asyncio.FIRST_COMPLETED)
+    if serving.done():
+        leaving.cancel()
+        await serving
+        return
+    serving.cancel()
+    await asyncio.gather(serving, return_exceptions=True)
