@@ -54,8 +54,9 @@ class FleetCollector(Collector):
             "Workers that leave the queue alone because they cannot resolve what it holds.",
             "queue",
         )
-        for name, rests in rests_of(figures).items():
-            resting.add_metric([*self._place, name], len(rests))
+        rests = rests_of(figures)
+        for name in sorted({queue.name for queue in figures.queues}):
+            resting.add_metric([*self._place, name], len(rests.get(name, ())))
         return depth, age, resting
 
     def _sets(self, figures: FleetFigures) -> Iterable[Metric]:
