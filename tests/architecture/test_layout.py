@@ -58,6 +58,7 @@ FUNCTION_IMPORTS_ALLOWED: dict[str, str] = {
     "queue_system.supervision.reload -> watchfiles": "an optional extra",
     "queue_system.__main__ -> queue_system.cli.app.run": "an optional extra",
     "queue_system.cli.dashboard -> queue_system.dashboard.serve": "an optional extra",
+    "queue_system.cli.exporter -> queue_system.monitoring.exporter.export": "an optional extra",
 }
 
 MODULE_LINES = 400

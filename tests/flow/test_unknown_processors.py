@@ -50,7 +50,7 @@ async def test_a_single_worker_rejects_a_few_and_leaves_the_backlog_where_it_is(
     assert config.get_metrics()["queue_rests"] >= 2
     assert [rest.queue for rest in read_fleet(config).resting] == ["charge"]
     exposed = generate_latest(_Registered(FleetCollector(lambda: read_fleet(config)))).decode()
-    assert 'queue_system_queue_resting_workers{queue="charge"} 1.0' in exposed
+    assert 'queue_system_queue_resting_workers{prefix="",queue="charge",server=""} 1.0' in exposed
     (line,) = log.of(RESTS)
     assert (line["queue"], line["rest_s"]) == ("charge", 1.0)
 

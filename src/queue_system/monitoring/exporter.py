@@ -7,6 +7,7 @@ import signal
 from collections.abc import Sequence
 from typing import Final
 
+import queue_system.monitoring.prometheus  # noqa: F401 - without prometheus-client there is nothing to export
 from queue_system.config import QueueConfig
 from queue_system.monitoring.labels import place_of
 from queue_system.monitoring.probes import create_app, serve
@@ -26,12 +27,9 @@ def export(config: QueueConfig, address: str = ADDRESS, *, allowed_hosts: Sequen
         allowed_hosts: the names under which it is asked, besides addresses and names of a private network.
 
     Raises:
-        ImportError: prometheus-client is not installed.
         OSError: the address cannot be had.
         ValueError: it is no address.
     """
-    from queue_system.monitoring import prometheus  # noqa: F401, PLC0415 - without it there is nothing to export
-
     asyncio.run(_export(config, address, allowed_hosts))
 
 
