@@ -14,6 +14,7 @@ from queue_system.execution.delivery import Buffer, Delivery
 from queue_system.execution.rests import Rests
 from queue_system.execution.settlement import Batch, Outbox, Settlement, Settler, Timing
 from queue_system.execution.tally import Tally
+from queue_system.model.discarded import readable_id
 from queue_system.model.keys import queue_name, split_queue
 from queue_system.model.operation import Operation, check_size, decode_item
 from queue_system.model.sealing import Sealing
@@ -113,8 +114,9 @@ class Holdings:
         except UndecodableItemError as error:
             delivery = self.held[token] = Delivery(self.incarnation, token, queue, item, _NAMELESS, now)
             verdict = Reject(str(error), type(error).__name__)
-            self._tally.judged(f"token-{token}", "", verdict, timed_out=False)
-            self.put(self._settler.settle(delivery, verdict, Timing(now_ms, now_ms)))
+            self._tally.judged(readable_id(item) or f"token-{token}", "", verdict, timed_out=False)
+            settlement = self._settler.discard(delivery, verdict.error, verdict.error_type, Timing(now_ms, now_ms))
+            self.put(settlement)
             return
         delivery = self.held[token] = Delivery(self.incarnation, token, queue, item, operation, now)
         if operation.crashes >= _SUSPECT_FROM:

@@ -10,6 +10,7 @@ import msgspec
 from queue_system.broker.protocol import pack
 from queue_system.errors import UnserializableError, cut_text
 from queue_system.execution.delivery import Delivery
+from queue_system.model.discarded import failure_callback
 from queue_system.model.entity import encode_entity
 from queue_system.model.operation import PHASE_FAILURE, PHASE_SUCCESS, Operation, change_item
 from queue_system.model.record import encode_error, encode_letter, encode_record, keeping, tell_crashes
@@ -18,7 +19,8 @@ from queue_system.model.verdict import Complete, Fail, Reject, Release, Retry, V
 from queue_system.tracebacks import MOST_BYTES, Trace, tail
 
 _ARITY: Final = {
-    "complete": 5, "fail": 6, "reject": 6, "decline": 7, "retry": 5, "release": 1, "aside": 2, "running": 3,
+    "complete": 5, "fail": 6, "reject": 6, "decline": 7, "discard": 5, "retry": 5, "release": 1, "aside": 2,
+    "running": 3,
 }  # fmt: skip
 _RETRIED_TRACEBACK: Final = 2048  # bytes; an outage may leave very many operations waiting for their retry
 _encode = msgspec.json.Encoder().encode
@@ -141,6 +143,22 @@ class Settler:
                 return Settlement(delivery, "release", pack((delivery.token,)))
             case Release(wait):
                 return Settlement(delivery, "release", pack((delivery.token, int(wait * 1000))), form="aside")
+
+    def discard(self, delivery: Delivery, error: str, error_type: str, timing: Timing) -> Settlement:
+        """Return the rejection of what cannot be read or trusted; its record is found by the id it begins with."""
+        error = cut_text(error)
+        letter = encode_letter(
+            delivery.item, delivery.queue, error, error_type, timing.ended_ms / 1000,
+            max_item_bytes=self.max_item_bytes,
+        )  # fmt: skip
+        body = encode_error(error, error_type) if self._keeps_results else b""
+        follow_up = b""
+        if item := failure_callback(
+            delivery.queue, delivery.item, error, error_type, self.max_item_bytes, self._sealing
+        ):
+            follow_up = signed_value(self._sealing, delivery.queue, item)
+        packed = pack((delivery.token, letter, body, self._worker, follow_up))
+        return Settlement(delivery, "reject", packed, self._ttl_ms, follow_up, timing, form="discard")
 
     def running(self, delivery: Delivery, started_ms: int, now_ms: int) -> Settlement:
         """Return the note that an operation runs; it settles nothing."""

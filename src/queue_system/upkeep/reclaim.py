@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from queue_system.broker.commands import Move
 from queue_system.config import QueueConfig
 from queue_system.errors import UndecodableItemError
+from queue_system.model.discarded import readable_id
 from queue_system.model.keys import split_queue
 from queue_system.model.operation import PHASE_FAILURE, Operation, change_item, check_size, decode_item
 from queue_system.model.record import encode_error, encode_letter, encode_record, keeping, tell_crashes
@@ -72,7 +73,10 @@ class Judge:
         letter = encode_letter(
             item, queue, reason, error_type, self._now_ms() / 1000, max_item_bytes=self._config.max_item_bytes
         )
-        return Fate(Move(token, value, "reject", letter), operation_id, error=reason, error_type=error_type)
+        keeps, ttl_ms = keeping(self._config.result_ttl)
+        body = encode_error(reason, error_type) if keeps else b""
+        move = Move(token, value, "reject", letter, record=body, record_ttl_ms=ttl_ms)
+        return Fate(move, readable_id(item) or operation_id, error=reason, error_type=error_type)
 
     def _run_again(self, token: bytes, value: bytes, item: bytes, operation_id: str, operation: Operation) -> Fate:
         queue, crashes = value.partition(b"\n")[0], operation.crashes + 1

@@ -3,9 +3,10 @@
 -- ARGV      1 incarnation · 2 most dead letters of a list
 --           then for each item: token · value as read · "next", "later" or "reject" · new value or dead letter
 --           · id · record · record lifetime in ms · deduplication key · value of the callback item ("" for none)
---           The record of what is not rejected replaces a live one only.
+--           The record of what is not rejected replaces a live one only. Rejected without an id, the item could not be read:
+--           with a lifetime above 1, `record` is the body of its record, which is found by the id that it begins with.
 -- Reply     {items moved, tokens left}
--- Uses      tell.lua put_back.lua bury.lua
+-- Uses      tell.lua put_back.lua bury.lua give_up.lua
 -- Invariant an item moves once, and only as it was read; the incarnation's entry goes when nothing is left.
 local prefix, incarnation = KEYS[1], ARGV[1]
 local workers, inflight, dedup = prefix .. 'workers', prefix .. 'inflight:' .. incarnation, prefix .. 'dedup'
@@ -41,6 +42,8 @@ for i = 3, #ARGV, 9 do
         if dedup_key ~= '' and redis.call('HGET', dedup, dedup_key) == id then redis.call('HDEL', dedup, dedup_key) end
         redis.pcall('HINCRBY', prefix .. 'metrics', 'rejected', 1)
         tell(id)
+      elseif tonumber(ttl_ms) > 1 then
+        give_up(old, record, ttl_ms, '')
       end
       if follow_up ~= '' then put_back('RPUSH', token, follow_up) end
     else

@@ -5,6 +5,8 @@
 --             complete  token · id · record · deduplication key · value of the callback item ("" for none)
 --             fail      the same · dead letter for `failures`
 --             reject    the same · dead letter for `system_errors`
+--             discard   token · dead letter for `system_errors` · body of the record · worker · value of the callback item
+--                       for what cannot be read: its record is found by the id that it begins with
 --             retry     token · id · record · value of the changed item · delay in ms
 --             decline   as reject, then for how many ms the item waits instead while that list is full
 --             release   token
@@ -13,13 +15,13 @@
 --           An id of "" writes no record: the delivery was a callback, its verdict stands already.
 -- Reply     a string with one letter for each delivery: "d" done · "o" done, and the oldest letter went · "l" lost
 --           · "k" kept, the letters being full; "lost" when the incarnation is unregistered
--- Uses      tell.lua put_back.lua bury.lua
+-- Uses      tell.lua put_back.lua bury.lua give_up.lua
 -- Invariant sent again with the same settlement id it changes nothing and gives the same answer.
 local prefix, incarnation, settlement_id, most_letters = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3])
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local inflight, delayed, dedup = prefix .. 'inflight:' .. incarnation, prefix .. 'delayed', prefix .. 'dedup'
-local ARITY = {complete = 5, fail = 6, reject = 6, decline = 7, retry = 5, release = 1, aside = 2, running = 3}
+local ARITY = {complete = 5, fail = 6, reject = 6, decline = 7, discard = 5, retry = 5, release = 1, aside = 2, running = 3}
 
 if redis.call('HEXISTS', prefix .. 'workers', incarnation) == 0 then return 'lost' end
 local previous = redis.call('HGET', inflight, '#settle')
@@ -77,6 +79,14 @@ end
 function verbs.decline(i, ttl_ms)
   if redis.call('LLEN', prefix .. 'system_errors') < most_letters then return verbs.reject(i, ttl_ms) end
   return verbs.aside(i, ttl_ms, ARGV[i + 6]) and 'k'
+end
+function verbs.discard(i, ttl_ms)
+  local value = redis.call('HGET', inflight, ARGV[i])
+  if not value or not take(ARGV[i], ARGV[i + 4]) then return false end
+  local went = bury('system_errors', ARGV[i + 1], most_letters)
+  give_up(value, ARGV[i + 2], ttl_ms, ARGV[i + 3])
+  count('system_errors')
+  return went and 'o' or true
 end
 function verbs.aside(i, _, wait_ms)
   local value = redis.call('HGET', inflight, ARGV[i])

@@ -1,0 +1,112 @@
+"""What a worker cannot read or trust ends for those who wait for it, too: its id is there to read."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+import redis
+
+from queue_system import QueueConfig, QueueManager, QueueWorker
+from queue_system.upkeep.reaper import Reaper
+from tests.flow.support import Inbox, MakeConfig, read_record, running
+from tests.support.logs import LineLogger
+
+KEYS = {"one": "x" * 16}
+OTHER_KEYS = {"two": "y" * 16}
+LARGE = {"text": "x" * 5000}
+
+
+def process(entity: Any) -> None: ...
+
+
+@pytest.mark.parametrize(
+    "producer, worker, error",
+    [
+        ({}, {"max_item_bytes": 1000}, "more than max_item_bytes"),
+        ({"signing_keys": KEYS}, {"signing_keys": KEYS, "max_item_bytes": 1000}, "more than max_item_bytes"),
+        ({"signing_keys": OTHER_KEYS}, {"signing_keys": KEYS}, "key"),
+        ({}, {"signing_keys": KEYS}, "signed"),
+    ],
+)
+@pytest.mark.parametrize("own_id", [None, "mine"])
+async def test_who_waits_for_an_operation_that_is_refused_unread_is_told_and_its_key_is_free(
+    make_config: MakeConfig, producer: dict[str, Any], worker: dict[str, Any], error: str, own_id: str | None
+) -> None:
+    log = LineLogger()
+    queue = QueueManager(make_config(**producer))
+    operation_id = queue.enqueue(LARGE, process, operation_id=own_id, deduplication_key="key")["operation_id"]
+    async with running(QueueWorker(make_config(**worker, logger=log))):
+        record = await queue.await_for(operation_id, timeout=10)
+    assert (record.status, record.error_type, record.attempts) == ("system_error", "UndecodableItemError", 0)
+    assert record.error is not None
+    assert error in record.error
+    assert record.enqueued_at is not None
+    assert record.finished_at is not None
+    assert record.finished_at >= record.enqueued_at
+    assert [line["operation_id"] for line in log.of("operation rejected")] == [operation_id]
+    assert queue.enqueue(LARGE, process, deduplication_key="key")["status"] == "queued"
+
+
+@pytest.mark.parametrize("keys", [None, KEYS])
+async def test_the_failure_callback_of_an_item_that_is_too_large_runs_without_its_entity(
+    make_config: MakeConfig, inbox: Inbox, keys: Any
+) -> None:
+    producer, worker = make_config(signing_keys=keys), make_config(signing_keys=keys, max_item_bytes=1000)
+    worker.register_callback(inbox.put, "told", "shop")
+    QueueManager(producer).enqueue(LARGE, process, operation_id="big", on_failure="shop.told")
+    async with running(QueueWorker(worker)):
+        data = await inbox.next()
+    assert (data["operation_id"], data["entity"], data["error_type"]) == ("big", None, "UndecodableItemError")
+    assert "more than max_item_bytes" in data["error"]
+
+
+async def test_nothing_of_an_item_that_cannot_be_verified_is_called(make_config: MakeConfig, inbox: Inbox) -> None:
+    producer, worker = make_config(), make_config(signing_keys=KEYS)
+    worker.register_callback(inbox.put, "told", "shop")
+    queue = QueueManager(producer)
+    queue.enqueue(LARGE, process, operation_id="forged", on_failure="shop.told")
+    async with running(QueueWorker(worker)):
+        await queue.await_for("forged", timeout=10)
+    assert inbox.empty
+
+
+@pytest.mark.parametrize("where", ["another queue", "no nonce"])
+async def test_a_forged_item_with_the_id_of_another_leaves_its_record_alone(
+    queue: QueueManager, config: QueueConfig, client: redis.Redis, where: str
+) -> None:
+    queue.enqueue({"n": 1}, process, operation_id="mine", delay=100)
+    name = "other" if where == "another queue" else "process"
+    client.sadd(config.get_registry_key(), config.get_queue_key(name))
+    client.lpush(config.get_queue_key(name), b'{"operation_id":"mine","entity":')
+    async with running(QueueWorker(config)):
+        for _ in range(1000):
+            if client.llen(config.system_errors_queue):
+                break
+            await asyncio.sleep(0.01)
+    assert client.llen(config.system_errors_queue) == 1
+    assert read_record(client, config, "mine").status == "delayed"
+
+
+async def test_a_reaper_tells_too_what_it_cannot_read(
+    queue: QueueManager, config: QueueConfig, client: redis.Redis
+) -> None:
+    queue.enqueue({}, process, operation_id="mine", deduplication_key="key")
+    commands, run = config.commands, config.transport.run
+    key = config.get_queue_key("process")
+    client.lset(key, 0, b'{"operation_id":"mine","nonce":"%b",' % nonce_of(client, config, "mine"))
+    run(commands.beat("register", "gone", 15_000))
+    run(commands.claim("gone", "c1", 1))
+    assert run(commands.mark("gone", run(commands.incarnations())["gone"]))
+    Reaper(config, lambda: "own", lambda: 1_700_000_000_000).perform()
+    record = queue.get_operation("mine")
+    assert record is not None
+    assert (record.status, record.error_type) == ("system_error", "UndecodableItemError")
+    assert queue.enqueue({}, process, deduplication_key="key")["status"] == "queued"
+
+
+def nonce_of(client: redis.Redis, config: QueueConfig, operation_id: str) -> bytes:
+    record: Any = client.get(config.keys.operation(operation_id))
+    nonce: bytes = record.split(b"\t")[1]
+    return nonce
