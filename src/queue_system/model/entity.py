@@ -16,6 +16,7 @@ import msgspec
 
 from queue_system.errors import UnserializableError, cut_text
 from queue_system.model.depth import MAX_DEPTH, SHALLOW_BYTES, has_many_parts, nesting
+from queue_system.model.dumping import dump_model, is_model
 
 Serializer = Callable[[Any], Any]
 
@@ -33,10 +34,12 @@ def encode_entity(entity: object, serializer: Serializer | None = None, field: s
     """Encode a value as JSON.
 
     Dates and times become ISO 8601, UUID and Decimal strings, an Enum its value, a set a list, bytes base64,
-    dataclasses and pydantic models objects. `serializer` is called for what is left.
+    dataclasses and pydantic models objects. A model's fields keep their names, whatever their aliases, unless it says
+    `serialize_by_alias`; computed fields come along, private attributes do not. `serializer` is called for the rest.
 
     Raises:
-        UnserializableError: naming the path, for NaN, infinities, lone surrogates, cycles and unknown types.
+        UnserializableError: naming the path, for NaN, infinities, lone surrogates, cycles, unknown types, and what a
+            conversion would hide or leave out: secrets and excluded fields of pydantic, a zone that ISO 8601 cannot tell.
     """
     # The usual entity survives a round trip unchanged, which proves in C that JSON carries it.
     try:
@@ -89,7 +92,9 @@ def _plain(value: Any, path: str, serializer: Serializer | None, parents: tuple[
     if isinstance(value, list | tuple):
         return [_plain(v, _inside(path, f"[{i}]"), serializer, inside) for i, v in enumerate(value)]
     try:
-        converted = _convert(value)
+        converted = _convert(value, path)
+    except UnserializableError:
+        raise
     except Exception as error:
         raise UnserializableError(
             path, f"a {type(value).__qualname__} cannot be converted: {_described(error)}"
@@ -144,8 +149,12 @@ def _members(
 _UNKNOWN = object()
 
 
-def _convert(value: Any) -> Any:
+def _convert(value: Any, path: str) -> Any:
     match value:
+        case dt.datetime(tzinfo=None, fold=1):
+            raise UnserializableError(path, "it has no zone but fold=1, which ISO 8601 cannot tell; give it a zone")
+        case dt.time(tzinfo=dt.tzinfo()) if value.utcoffset() is None:
+            raise UnserializableError(path, f"its zone {value.tzinfo} has no offset without a date; send a datetime")
         case dt.datetime() | dt.date() | dt.time():
             return value.isoformat()
         case set() | frozenset():
@@ -156,8 +165,8 @@ def _convert(value: Any) -> Any:
             return str(value)
         case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
             return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-        case _ if hasattr(type(value), "model_dump"):
-            return value.model_dump(mode="json")
+        case _ if is_model(value):
+            return dump_model(value, path)
         case msgspec.Struct():
             return msgspec.structs.asdict(value)
         case _:

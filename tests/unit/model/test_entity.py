@@ -12,9 +12,11 @@ import uuid
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import msgspec
 import pydantic
+import pydantic.dataclasses
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -318,3 +320,126 @@ def test_the_canonical_form_ignores_the_order_of_members(entity: dict[str, Any],
 def test_decoding_what_is_no_json_raises_value_error(text: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
         decode_entity(text)
+
+
+class Base(pydantic.BaseModel):
+    a: int = 1
+
+
+class Derived(Base):
+    b: int = 2
+
+
+class Secretive(pydantic.BaseModel):
+    password: pydantic.SecretStr = pydantic.SecretStr("hunter2")
+
+
+class SecretBytes(pydantic.BaseModel):
+    key: pydantic.SecretBytes = pydantic.SecretBytes(b"hunter2")
+
+
+class Excluding(pydantic.BaseModel):
+    kept: int = 1
+    hidden: int = pydantic.Field(2, exclude=True)
+
+
+class Holding(pydantic.BaseModel):
+    inner: Any = None
+    many: list[Base] = []
+    table: dict[Any, Any] = {}
+
+
+class Row2(pydantic.RootModel[list[pydantic.SecretStr]]):
+    """A model that is a list."""
+
+
+@pydantic.dataclasses.dataclass
+class SecretPoint:
+    secret: pydantic.SecretStr
+    x: int = field(default=3, init=False)
+
+
+class Revealing(pydantic.BaseModel):
+    password: pydantic.SecretStr = pydantic.SecretStr("hunter2")
+
+    @pydantic.field_serializer("password")
+    def reveal(self, value: pydantic.SecretStr) -> str:
+        return value.get_secret_value()
+
+
+class Own(pydantic.BaseModel):
+    a: int = pydantic.Field(1, exclude=True)
+
+    @pydantic.model_serializer
+    def whole(self) -> dict[str, int]:
+        return {"n": self.a}
+
+
+class Aliased(pydantic.BaseModel):
+    first: int = pydantic.Field(1, alias="First", serialization_alias="F")
+    _private: int = pydantic.PrivateAttr(5)
+
+    @pydantic.computed_field  # type: ignore[prop-decorator]
+    @property
+    def twice(self) -> int:
+        return 2 * self.first
+
+
+class ByAlias(pydantic.BaseModel, serialize_by_alias=True):
+    first: int = pydantic.Field(1, serialization_alias="F")
+
+
+class Open(pydantic.BaseModel, extra="allow"):
+    a: int = 1
+
+
+@pytest.mark.parametrize(
+    "value, path",
+    [
+        (Secretive(), "entity.password"),
+        (SecretBytes(), "entity.key"),
+        ({"users": [Secretive()]}, "entity.users[0].password"),
+        (Holding(inner=Secretive()), "entity.inner.password"),
+        (Holding(inner=[(pydantic.SecretStr("x"),)]), "entity.inner[0][0]"),
+        (Holding(inner={"k": pydantic.SecretStr("x")}), "entity.inner.k"),
+        (Row2([pydantic.SecretStr("x")]), "entity[0]"),
+        (SecretPoint(pydantic.SecretStr("x")), "entity.secret"),
+        (Open(a=1, more=pydantic.SecretStr("x")), "entity.more"),  # type: ignore[call-arg]
+        ({"secret": pydantic.SecretStr("x")}, "entity.secret"),
+        (Excluding(hidden=2), "entity.hidden"),
+        (Holding(inner=Excluding(hidden=2)), "entity.inner.hidden"),
+        (Holding(many=[Base(), Derived()]), "entity.many[1].b"),
+        (Holding(table={1: "a", "1": "b"}), "entity.table"),
+        (Holding(inner=math.nan), "entity.inner"),
+        (dt.datetime.fromisoformat("2024-10-27T02:30").replace(fold=1), "entity"),
+        (dt.time(1, 2, tzinfo=ZoneInfo("Europe/Berlin")), "entity"),
+        ((n for n in range(3)), "entity"),
+        ({"keys": {"a": 1}.keys()}, "entity.keys"),
+        ({(1, 2): 3}, "entity"),
+    ],
+)
+def test_what_a_conversion_would_hide_change_or_leave_out_is_refused_with_its_path(value: Any, path: str) -> None:
+    with pytest.raises(UnserializableError) as caught:
+        encode_entity(value)
+    assert caught.value.field == path
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "value, carried",
+    [
+        (Revealing(), {"password": "hunter2"}),
+        (Holding(inner=Revealing()), {"inner": {"password": "hunter2"}, "many": [], "table": {}}),
+        (Own(a=1), {"n": 1}),
+        (Aliased(First=4), {"first": 4, "twice": 8}),
+        (ByAlias(first=4), {"F": 4}),
+        (Open(a=1, more=[Base()]), {"a": 1, "more": [{"a": 1}]}),  # type: ignore[call-arg]
+        (Secretive(password=pydantic.SecretStr("")), {"password": ""}),
+        (pydantic.RootModel[list[int]]([1]), [1]),
+        (Aliased.model_construct(), {"first": 1, "twice": 2}),
+        (dt.datetime.fromisoformat("2024-10-27T02:30"), "2024-10-27T02:30:00"),
+        (dt.time(1, 2, tzinfo=dt.UTC), "01:02:00+00:00"),
+    ],
+)
+def test_a_conversion_that_a_model_defines_is_taken_and_names_are_those_of_the_fields(value: Any, carried: Any) -> None:
+    assert decode_entity(encode_entity(value)) == carried
