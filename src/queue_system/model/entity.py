@@ -39,7 +39,7 @@ def encode_entity(entity: object, serializer: Serializer | None = None, field: s
 
     Raises:
         UnserializableError: naming the path, for NaN, infinities, lone surrogates, cycles, unknown types, and what a
-            conversion would hide or leave out: secrets and excluded fields of pydantic, a zone that ISO 8601 cannot tell.
+            conversion would hide or leave out: secrets and excluded fields of pydantic, a zone that ISO 8601 lacks.
     """
     # The usual entity survives a round trip unchanged, which proves in C that JSON carries it.
     try:
