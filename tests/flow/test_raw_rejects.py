@@ -95,7 +95,7 @@ async def test_a_reaper_tells_too_what_it_cannot_read(
     queue.enqueue({}, process, operation_id="mine", deduplication_key="key")
     commands, run = config.commands, config.transport.run
     key = config.get_queue_key("process")
-    client.lset(key, 0, b'{"operation_id":"mine","nonce":"%b",' % nonce_of(client, config, "mine"))
+    client.lset(key, 0, f'{{"operation_id":"mine","nonce":"{nonce_of(client, config, "mine")}",')
     run(commands.beat("register", "gone", 15_000))
     run(commands.claim("gone", "c1", 1))
     assert run(commands.mark("gone", run(commands.incarnations())["gone"]))
@@ -106,7 +106,6 @@ async def test_a_reaper_tells_too_what_it_cannot_read(
     assert queue.enqueue({}, process, deduplication_key="key")["status"] == "queued"
 
 
-def nonce_of(client: redis.Redis, config: QueueConfig, operation_id: str) -> bytes:
+def nonce_of(client: redis.Redis, config: QueueConfig, operation_id: str) -> str:
     record: Any = client.get(config.keys.operation(operation_id))
-    nonce: bytes = record.split(b"\t")[1]
-    return nonce
+    return str(record.split(b"\t")[1].decode())

@@ -23,7 +23,7 @@ from queue_system.execution.gate import Gate
 from queue_system.execution.holdings import Holdings
 from queue_system.execution.idle import IdleClaim
 from queue_system.execution.lookahead import LARGEST_TURN, RELEASE_AFTER_S, Lookahead, block_seconds
-from queue_system.execution.rests import RestNote
+from queue_system.execution.rests import RestNote, may_be_known
 from queue_system.execution.settlement import Batch, Settlement
 from queue_system.execution.tally import Tally
 from queue_system.execution.trouble import Trouble
@@ -200,6 +200,8 @@ class Fetcher:
         rests, name = self.holdings.rests, queue_name(delivery.queue)
         operation = delivery.operation
         module = f"{operation.processor_module}." if operation.processor_module else ""
+        if not may_be_known(operation.processor, operation.processor_module):
+            return Unprocessable(str(error), type(error).__name__)
         wait_s, must_wait = rests.missed(name, f"{module}{operation.processor}: {error}")
         if self.holdings.buffer and (resting := rests.resting()):
             self.holdings.release_queues(resting)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +21,8 @@ _MOST_QUEUES: Final = 1000
 _LONGEST_REASON: Final = 200
 _TELL_AGAIN_S: Final = 60.0
 
+
+_NAME: Final = re.compile(r"[\w.<>#]+\Z")
 
 RestNote: TypeAlias = tuple[str, int, str]
 """What others may know: a queue, for how many ms this worker leaves it alone (0: no longer), and why."""
@@ -125,6 +129,13 @@ class Rests:
                 "the queue is left alone: this worker cannot resolve what it holds; those that can go on",
                 queue=queue, reason=misses.reason, rest_s=misses.rest_s, longest_rest_s=LONGEST_S,
             )  # fmt: skip
+
+
+def may_be_known(name: str, module: str | None) -> bool:
+    """Tell whether another worker may resolve a name: not one that is no name, or leads into the standard library."""
+    if not _NAME.match(name) or (module is not None and not _NAME.match(module)):
+        return False
+    return module is None or module.partition(".")[0] not in sys.stdlib_module_names
 
 
 def _regain(misses: _Misses, now: float) -> None:

@@ -19,7 +19,7 @@ from queue_system.model.verdict import Complete, Fail, Reject, Release, Retry, V
 from queue_system.tracebacks import MOST_BYTES, Trace, tail
 
 _ARITY: Final = {
-    "complete": 5, "fail": 6, "reject": 6, "decline": 7, "discard": 5, "retry": 5, "release": 1, "aside": 2,
+    "complete": 5, "fail": 6, "reject": 6, "decline": 7, "discard": 6, "retry": 5, "release": 1, "aside": 2,
     "running": 3,
 }  # fmt: skip
 _RETRIED_TRACEBACK: Final = 2048  # bytes; an outage may leave very many operations waiting for their retry
@@ -157,7 +157,7 @@ class Settler:
             delivery.queue, delivery.item, error, error_type, self.max_item_bytes, self._sealing
         ):
             follow_up = signed_value(self._sealing, delivery.queue, item)
-        packed = pack((delivery.token, letter, body, self._worker, follow_up))
+        packed = pack((delivery.token, "", body, self._worker, follow_up, letter))
         return Settlement(delivery, "reject", packed, self._ttl_ms, follow_up, timing, form="discard")
 
     def running(self, delivery: Delivery, started_ms: int, now_ms: int) -> Settlement:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from queue_system.execution.rests import FEW, LONGEST_S, REGAIN_S, SHORTEST_S, Rests
+from queue_system.execution.rests import FEW, LONGEST_S, REGAIN_S, SHORTEST_S, Rests, may_be_known
 from queue_system.metrics import MetricsRecorder, StructuredLogger
 from tests.support.logs import LineLogger
 
@@ -116,3 +116,20 @@ def test_the_log_has_one_line_for_many_rests_in_a_row(setting: Setting) -> None:
 
 
 RESTS = "the queue is left alone: this worker cannot resolve what it holds; those that can go on"
+
+
+@pytest.mark.parametrize(
+    "name, module, known",
+    [
+        ("charge", "shop.lacking", True),
+        ("charge", None, True),
+        ("outer.<locals>.<lambda>#2", "shop", True),
+        ("système", "boutique", True),
+        ("", "shop", False),
+        ("rm -rf", "shop", False),
+        ("charge", "shop\n", False),
+        ("system", "os", False),
+    ],
+)
+def test_what_no_worker_can_know_is_no_miss(name: str, module: str | None, *, known: bool) -> None:
+    assert may_be_known(name, module) is known

@@ -5,8 +5,8 @@
 --             complete  token · id · record · deduplication key · value of the callback item ("" for none)
 --             fail      the same · dead letter for `failures`
 --             reject    the same · dead letter for `system_errors`
---             discard   token · dead letter for `system_errors` · body of the record · worker · value of the callback item
---                       for what cannot be read: its record is found by the id that it begins with
+--             discard   token · "" · body of the record · worker · value of the callback item · dead letter, as in reject:
+--                       for what cannot be read, whose record is found by the id that it begins with
 --             retry     token · id · record · value of the changed item · delay in ms
 --             decline   as reject, then for how many ms the item waits instead while that list is full
 --             release   token
@@ -21,7 +21,7 @@ local prefix, incarnation, settlement_id, most_letters = KEYS[1], ARGV[1], ARGV[
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local inflight, delayed, dedup = prefix .. 'inflight:' .. incarnation, prefix .. 'delayed', prefix .. 'dedup'
-local ARITY = {complete = 5, fail = 6, reject = 6, decline = 7, discard = 5, retry = 5, release = 1, aside = 2, running = 3}
+local ARITY = {complete = 5, fail = 6, reject = 6, decline = 7, discard = 6, retry = 5, release = 1, aside = 2, running = 3}
 
 if redis.call('HEXISTS', prefix .. 'workers', incarnation) == 0 then return 'lost' end
 local previous = redis.call('HGET', inflight, '#settle')
@@ -83,7 +83,7 @@ end
 function verbs.discard(i, ttl_ms)
   local value = redis.call('HGET', inflight, ARGV[i])
   if not value or not take(ARGV[i], ARGV[i + 4]) then return false end
-  local went = bury('system_errors', ARGV[i + 1], most_letters)
+  local went = bury('system_errors', ARGV[i + 5], most_letters)
   give_up(value, ARGV[i + 2], ttl_ms, ARGV[i + 3])
   count('system_errors')
   return went and 'o' or true
