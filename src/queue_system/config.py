@@ -13,7 +13,7 @@ import redis
 
 from queue_system.broker.aio_pool import AioPool
 from queue_system.broker.commands import Commands
-from queue_system.broker.connection import Endpoint, check_url, make_client
+from queue_system.broker.connection import Endpoint, check_client, check_url, make_client
 from queue_system.broker.embedded import data_dir_from_url, ensure_server
 from queue_system.broker.failures import redact, typed
 from queue_system.broker.protocol import Command, Group
@@ -28,7 +28,6 @@ from queue_system.errors import (
     WaitTimeoutError,
     shown,
 )
-from queue_system.forking import renew_in_children
 from queue_system.metrics import LogThrottle, MetricsRecorder, SettlementObserver, StructuredLogger
 from queue_system.model.arguments import check_durability, check_list
 from queue_system.model.keys import PRIORITIES, Keys, check_prefix, check_priority, check_queue_name
@@ -63,7 +62,8 @@ class QueueConfig:
     The constructor does no I/O and needs no event loop. Thread-safe, and safe across a fork.
 
     Args:
-        redis_client: a `redis.Redis` whose settings are used; the system opens connections of its own.
+        redis_client: a `redis.Redis` whose settings are used; the system opens connections of its own. One that
+            connects in a way of its own, such as fakeredis, is refused.
         redis_url: `redis://`, `rediss://`, `unix://`, `valkey://`, `valkeys://` or `embedded:///path`. Without URL and
             client: `QUEUE_SYSTEM_REDIS_URL`, then `REDIS_URL`, then an embedded server in `QUEUE_SYSTEM_DATA_DIR` or
             `.queue-system/`.
@@ -138,29 +138,20 @@ class QueueConfig:
         self.log = StructuredLogger.wrap(logger)
         self.logger: Any = self.log.raw
         self.metrics = MetricsRecorder(self.log)
-        self._noticed: set[str] = set()
         self.observers: list[SettlementObserver] = []
         """Who is told what workers of this configuration settle; asked for once a turn."""
         self.tracebacks = _flag("tracebacks", tracebacks)
         self.tracing: Tracing | None = None
         """What traces enqueueing and execution; `queue_system.tracing.enable` sets it."""
-        renew_in_children(self)
-
-    def renew(self) -> None:
-        """In a forked child: do without what other threads of the parent hold."""
-        self.registry.renew()
 
     def _define_connections(self, redis_client: redis.Redis | None) -> None:
         """Note how the server is reached; connects to nothing."""
-        if redis_client is not None and not isinstance(
-            getattr(redis_client, "connection_pool", None), redis.ConnectionPool
-        ):
-            raise InvalidInputError("redis_client", f"a {type(redis_client).__name__} is no redis.Redis client")
-        self.redis_client = redis_client
+        self.redis_client = None if redis_client is None else check_client(redis_client)
         self._endpoint: Endpoint | None = None
         self._data_dir: Path | None = None
         self.outage, self.upkeep_outage = LogThrottle(1.0, SYSTEM_CLOCK), LogThrottle(10.0, SYSTEM_CLOCK)
         """They let one line a second, or in ten, through that tells of a server in trouble, whoever writes it."""
+        self._noticed: set[str] = set()
         self.breaker_name = f"{SERVER_BREAKER}{next(_serial)}"
         self.breaker: CircuitBreaker = get_breaker(self.breaker_name, keep=False, **BREAKER)
         self.transport = SyncTransport(self.endpoint, self.max_connection_retries)

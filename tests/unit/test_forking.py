@@ -50,7 +50,6 @@ def owners() -> dict[str, tuple[Any, Callable[[], object]]]:
         "throttle": (throttle, throttle.ready),
         "breaker": (breaker, breaker.record_failure),
         "registry": (config.registry, lambda: config.registry.reference(closure(), "processor")),
-        "keeper": (config, lambda: None),
     }
 
 

@@ -137,10 +137,41 @@ def _check_options(parts: SplitResult) -> None:
 def _refusal(url: str) -> str:
     """Return why redis-py cannot use a URL; empty when it can."""
     try:
-        redis.ConnectionPool.from_url(url)
+        pool = redis.ConnectionPool.from_url(url)
     except (ValueError, TypeError) as error:
         return redact(str(error))
-    return ""
+    return _loss(pool)
+
+
+def check_client(client: object) -> redis.Redis:
+    """Return a client whose server and settings our own connections can have, too: blocking and on an event loop.
+
+    Raises:
+        InvalidInputError: it is none, or it connects in a way of its own: some calls would reach another server.
+    """
+    pool = getattr(client, "connection_pool", None)
+    kind = type(client)
+    if not isinstance(client, redis.Redis) or not isinstance(pool, redis.ConnectionPool):
+        problem = f"expected a redis.Redis, got {kind.__module__}.{kind.__qualname__}"
+    elif loss := _loss(pool):
+        problem = f"expected a client that connects as redis-py does, since coroutines and workers do so, too; {loss}"
+    else:
+        return client
+    way_out = f"give redis_url='{_EXAMPLE}', or for tests 'embedded:///path', a server of their own"
+    raise InvalidInputError("redis_client", f"{problem}; {way_out}")
+
+
+def _loss(pool: redis.ConnectionPool) -> str:
+    """Return what of a client's way to connect our own connections cannot have; empty when there is nothing."""
+    kind, settings = pool.connection_class, pool.connection_kwargs
+    if kind not in _KINDS:
+        return f"this one's connections are of the class {kind.__module__}.{kind.__qualname__}"
+    if settings.get("redis_connect_func") is not None:
+        return "this one has a redis_connect_func"
+    blocking = _KINDS[kind]
+    unknown = (_parameters(blocking) - _parameters(_AIO_KINDS[blocking]) - _DROPPED).intersection(settings)
+    lost = sorted(name for name in unknown if settings[name])
+    return f"redis-py {redis.__version__} has no {', '.join(lost)} in coroutines" if lost else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from queue_system.errors import InvalidInputError, UnresolvableNameError, shown
+from queue_system.forking import renew_in_children
 
 Processor = Callable[..., Any]
 
@@ -60,7 +61,7 @@ def main_module_name() -> str | None:
     return stem if _NAME.match(stem) else None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Registry:
     """The callables of one configuration. Thread-safe."""
 
@@ -69,6 +70,9 @@ class Registry:
     _references: dict[Processor, Reference] = field(default_factory=dict)
     _counts: dict[tuple[str | None, str], int] = field(default_factory=dict)
     _lock: threading.RLock = field(default_factory=threading.RLock)  # a signal handler may enqueue, too
+
+    def __post_init__(self) -> None:
+        renew_in_children(self)
 
     def renew(self) -> None:
         """In a forked child: another thread of the parent may have held the lock."""

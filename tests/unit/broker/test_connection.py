@@ -11,6 +11,7 @@ from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
+from queue_system import QueueConfig
 from queue_system.broker.connection import SCHEMES, Endpoint, check_url, check_version, make_client
 from queue_system.errors import InvalidInputError, UnsupportedServerError
 
@@ -162,3 +163,31 @@ def test_a_supported_or_unknown_version_passes(version: str) -> None:
 def test_an_old_version_is_refused_with_what_is_needed(version: str) -> None:
     with pytest.raises(UnsupportedServerError, match=rf"version {version}; Redis 6\.2"):
         check_version({"redis_version": version})
+
+
+class OwnConnection(redis.Connection):
+    """A user's own, such as one through a tunnel."""
+
+
+def clients_of_their_own() -> dict[str, Any]:
+    """Clients whose calls and coroutines would not reach the same server, and what is told of each."""
+    fakeredis, valkey = pytest.importorskip("fakeredis"), pytest.importorskip("valkey")
+    return {
+        "fakeredis._clients._sync.FakeRedisConnection": fakeredis.FakeRedis(),
+        "OwnConnection": redis.Redis(connection_pool=redis.ConnectionPool(connection_class=OwnConnection)),
+        "redis_connect_func": redis.Redis(
+            connection_pool=redis.ConnectionPool(redis_connect_func=lambda connection: connection.on_connect())
+        ),
+        "ssl_validate_ocsp": redis.Redis(ssl=True, ssl_validate_ocsp=True),
+        "redis.asyncio.client.Redis": aioredis.Redis(),
+        "valkey.client.Valkey": valkey.Valkey(),
+        "builtins.str": "redis://h",
+    }
+
+
+def test_a_client_that_coroutines_could_not_mirror_is_refused_with_what_to_use() -> None:
+    for told, client in clients_of_their_own().items():
+        with pytest.raises(InvalidInputError, match="give redis_url") as caught:
+            QueueConfig(redis_client=client)
+        assert caught.value.field == "redis_client"
+        assert told in str(caught.value)
