@@ -14,7 +14,7 @@ import redis
 from queue_system.broker.aio_pool import AioPool
 from queue_system.broker.commands import Commands
 from queue_system.broker.connection import Endpoint, check_client, check_url, make_client
-from queue_system.broker.embedded import data_dir_from_url, ensure_server
+from queue_system.broker.embedded import DATA_DIR_VARIABLE, DEFAULT_DATA_DIR, data_dir_from_url, ensure_server
 from queue_system.broker.failures import redact, typed
 from queue_system.broker.protocol import Command, Group
 from queue_system.broker.sync import SyncTransport
@@ -46,6 +46,7 @@ SERVER_BREAKER: Final = "queue_system.redis."
 """What the names of the configurations' breakers begin with; a serial number follows."""
 
 _LONGEST_S = 1e9
+_URL_VARIABLES: Final = ("QUEUE_SYSTEM_REDIS_URL", "REDIS_URL")
 _NO_KEYWORDS: Final[Mapping[str, Any]] = {}
 
 _serial = itertools.count(1)
@@ -287,6 +288,11 @@ class QueueConfig:
             return f"embedded://{server}"
         return Endpoint(make_client(server, self.connection_timeout).connection_pool, self.connection_timeout).address
 
+    def missing_data_dir(self) -> Path | None:
+        """Return the folder in which the first call would start an embedded server that has never been; else None."""
+        server = None if self.redis_client is not None else self._chosen_server()
+        return server if isinstance(server, Path) and not server.exists() else None
+
     def _resolve_url(self) -> str:
         server = self._chosen_server()
         if isinstance(server, str):
@@ -296,11 +302,20 @@ class QueueConfig:
 
     def _chosen_server(self) -> str | Path:
         """Return the server's URL, or the folder of an embedded one."""
-        url = self.redis_url or os.environ.get("QUEUE_SYSTEM_REDIS_URL") or os.environ.get("REDIS_URL")
+        url = check_url(self.redis_url) if self.redis_url else _url_of_environment()
         if not url:
-            return Path(os.environ.get("QUEUE_SYSTEM_DATA_DIR") or ".queue-system").absolute()
-        url = check_url(url)
+            return Path(os.environ.get(DATA_DIR_VARIABLE) or DEFAULT_DATA_DIR).absolute()
         return data_dir_from_url(url) if url.startswith("embedded:") else url
+
+
+def _url_of_environment() -> str:
+    for variable in _URL_VARIABLES:
+        if url := os.environ.get(variable):
+            try:
+                return check_url(url)
+            except InvalidInputError as error:
+                raise InvalidInputError(variable, str(error).removeprefix(f"{error.field}: ")) from None
+    return ""
 
 
 def _module_names(values: Any) -> tuple[str, ...] | None:

@@ -23,7 +23,7 @@ from queue_system.model.arguments import check_lifetime
 from queue_system.model.letter import DeadLetter, Revival, letter_id, read_letter, read_note, revive
 from queue_system.steps import Steps
 
-__all__ = ["DeadLetter", "DeadLetterPage", "Selection", "drop_steps", "list_steps", "retry_steps"]
+__all__ = ["DeadLetter", "DeadLetterPage", "Selection", "count_steps", "drop_steps", "list_steps", "retry_steps"]
 
 _SOURCES: Final = ("failures", "system_errors")
 _MOST_LISTED: Final = 1000
@@ -135,6 +135,20 @@ def list_steps(
                     return DeadLetterPage(letters, str(place or ""))
         walk.advance()
     return DeadLetterPage(letters, "")
+
+
+def count_steps(config: QueueConfig, source: str, selection: Selection) -> Steps[int]:
+    """Count the letters that are meant."""
+    walk = _Walk(config, source)
+    yield from walk.begin()
+    if selection == Selection():
+        return walk.length
+    found = 0
+    while walk.left:
+        for _, letter in (yield from walk.read()):
+            found += selection.includes(letter, walk.now)
+        walk.advance()
+    return found
 
 
 def retry_steps(config: QueueConfig, source: str, selection: Selection) -> Steps[int]:

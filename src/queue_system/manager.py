@@ -8,7 +8,7 @@ from typing import Any
 
 from queue_system.broker.commands import MAX_ITEMS
 from queue_system.config import QueueConfig
-from queue_system.dead_letters import DeadLetterPage, Selection, drop_steps, list_steps, retry_steps
+from queue_system.dead_letters import DeadLetterPage, Selection, count_steps, drop_steps, list_steps, retry_steps
 from queue_system.enqueueing import AT_ONCE, batch_steps, describe_operation, enqueue_steps, fresh_id, queue_name_of
 from queue_system.errors import InvalidInputError
 from queue_system.inspection import status_steps
@@ -183,6 +183,21 @@ class QueueManager:
         return list_steps(self.config, source, selection, limit, cursor)
 
     @blocking
+    def count_dead_letters(
+        self,
+        source: str = "failures",
+        *,
+        letter_ids: Collection[str] | None = None,
+        queue: str | None = None,
+        processor: str | None = None,
+        error: str | None = None,
+        min_age: float | None = None,
+        max_age: float | None = None,
+    ) -> Steps[int]:
+        """Return how many dead letters there are that `list_dead_letters` would list."""
+        return count_steps(self.config, source, Selection(letter_ids, queue, processor, error, min_age, max_age))
+
+    @blocking
     def retry_dead_letters(
         self,
         source: str = "failures",
@@ -226,6 +241,7 @@ class QueueManager:
     aget_queue_status = awaiting(get_queue_status)
     apurge_queue = awaiting(purge_queue)
     alist_dead_letters = awaiting(list_dead_letters)
+    acount_dead_letters = awaiting(count_dead_letters)
     aretry_dead_letters = awaiting(retry_dead_letters)
     adrop_dead_letters = awaiting(drop_dead_letters)
 

@@ -97,7 +97,7 @@ async def test_drop_deletes_what_is_named_after_asking(cli: RunCli, config: Queu
     await fail(config, 1, 2, 3)
     asked = cli("dead-letters", "drop", "--all")
     assert (asked.code, asked.out) == (2, "")
-    assert "Delete all letters from failures, which holds 3?" in asked.err
+    assert "Delete 3 letters of the 3 in failures for good?" in asked.err
     assert len(listed(cli)) == 3
     letter = listed(cli)[0]["letter_id"]
     assert cli("dead-letters", "drop", letter, "--yes", "--json").document == {"dropped": 1}

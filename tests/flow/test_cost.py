@@ -15,8 +15,11 @@ from queue_system.execution import fetcher
 from tests.support.servers import OwnServer
 
 OPERATIONS = 5000
-CALLS_PER_OPERATION = 62
-"""Python and C calls that every operation makes. Measured: 58 on an idle machine, 59 with both cores busy."""
+CALLS_PER_OPERATION = 62 if sys.version_info < (3, 12) else 69
+"""Python and C calls that every operation makes. Measured: 58 on an idle machine, 59 with both cores busy.
+
+From 3.12 on the interpreter reports more of the calls to C: 66 under 3.12 and 63 under 3.13, for the same work.
+"""
 COMMANDS_PER_OPERATION = 0.05
 """Scripts for each operation. Measured: 0.014 on an idle machine, 0.022 with both cores busy."""
 SERVER_CALLS = ("hdel", "set", "hset", "rpop", "get")

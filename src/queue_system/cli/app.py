@@ -9,8 +9,11 @@ from typing import Annotated, Final
 import typer
 
 from queue_system.cli import bench, dashboard, dead_letters, doctor, enqueue, exporter, operation, purge, status, worker
+from queue_system.cli.environment import variables_of
 from queue_system.cli.exits import ExitCode
+from queue_system.cli.help import PlainGroup
 from queue_system.cli.output import Output
+from queue_system.cli.printing import UnprintableError, printing
 from queue_system.cli.session import Debug, Prefix, Target, Url, read_place
 
 PROGRAM: Final = "queue-system"
@@ -22,6 +25,7 @@ _EXIT_CODES: Final = (
 
 app = typer.Typer(
     name=PROGRAM,
+    cls=PlainGroup,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"auto_envvar_prefix": "QUEUE_SYSTEM", "help_option_names": ["-h", "--help"]},
@@ -65,11 +69,16 @@ for group in (worker, enqueue, status, operation, dead_letters, purge, doctor, b
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the program with these arguments, or this process's; return its exit code."""
     try:
-        code = app(arguments, prog_name=PROGRAM, standalone_mode=False)
+        with printing():
+            code = app(arguments, prog_name=PROGRAM, standalone_mode=False)
     except _USAGE_ERROR as error:
         return _report(error)
     except typer.Abort:
         return ExitCode.INTERRUPTED
+    except UnprintableError as error:
+        if not error.quiet:
+            Output(as_json=False).error(str(error))
+        return ExitCode.NEGATIVE
     return code or ExitCode.DONE
 
 
@@ -79,5 +88,9 @@ def _report(error: Exception) -> int:
     message = error.format_message() if hasattr(error, "format_message") else str(error)
     if not message or context is None:
         return ExitCode.USAGE
+    parameter = getattr(error, "param", None)
+    variable = None if parameter is None else variables_of(context).get(parameter.name)
+    if variable is not None:
+        message = f"{variable}: {getattr(error, 'message', message)}"
     Output(as_json=False).error(f"{' '.join(message.split()).rstrip('.')}; see '{context.command_path} --help'")
     return ExitCode.USAGE

@@ -44,7 +44,7 @@ _RECORDS_S: Final = 60.0  # what a killed run may leave of its records goes by i
 
 def add_to(app: typer.Typer) -> None:
     """Add the command."""
-    command(app, "bench")(bench)
+    command(app, "bench", starts_server=True)(bench)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,20 +8,21 @@ from enum import StrEnum
 from typing import Annotated, Any, Final, TypeAlias
 
 import typer
-from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from queue_system.cli.exits import ExitCode
+from queue_system.cli.help import PlainGroup
 from queue_system.cli.options import Yes, duration
 from queue_system.cli.session import Session, command
 from queue_system.cli.text import beginning, count, moment, paragraph, plain, pretty_json
-from queue_system.dead_letters import DeadLetter, Selection, list_steps
+from queue_system.dead_letters import DeadLetter, DeadLetterPage, Selection, list_steps
 from queue_system.errors import InvalidInputError
 from queue_system.steps import run_steps
 
-_REASON: Final = 60
+_REASON: Final = 500
+_MOST_LISTED: Final = 1000
 
 
 class Source(StrEnum):
@@ -34,9 +35,7 @@ class Source(StrEnum):
 From: TypeAlias = Annotated[
     Source, typer.Option("--source", metavar="SOURCE", help="Which dead letters: failures or system_errors.")
 ]
-Ids: TypeAlias = Annotated[
-    list[str] | None, typer.Argument(metavar="[LETTER_ID]...", help="Ids, as `list` shows them.")
-]
+Ids: TypeAlias = Annotated[list[str] | None, typer.Argument(metavar="LETTER_ID", help="Ids, as `list` shows them.")]
 Age: TypeAlias = float | None
 
 
@@ -63,7 +62,7 @@ class Which:
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
-    group = typer.Typer(no_args_is_help=True)
+    group = typer.Typer(cls=PlainGroup, no_args_is_help=True)
     app.add_typer(group, name="dead-letters", help="Look at what failed for good; run it again, or drop it.")
     command(group, "list")(list_letters)
     command(group, "show")(show)
@@ -82,12 +81,12 @@ def list_letters(
     """List dead letters, the newest first."""
     page = session.manager.list_dead_letters(source.value, **asdict(which), limit=limit, cursor=cursor)
     document = {"letters": [_document(letter) for letter in page.letters], "cursor": page.cursor}
-    session.output.emit(document, _table(page.letters, page.cursor))
+    session.output.emit(document, _list(page.letters, page.cursor))
 
 
 def show(
     session: Session,
-    letter_id: Annotated[str, typer.Argument(help="Its id, as `list` shows it.")],
+    letter_id: Annotated[str, typer.Argument(metavar="LETTER_ID", help="Its id, as `list` shows it.")],
     *,
     source: From = Source.FAILURES,
 ) -> None:
@@ -97,7 +96,7 @@ def show(
     for letter in page.letters:
         session.output.emit({**_document(letter), "item": letter.item}, _letter(letter))
         return
-    session.output.error(f"{source.value} holds no letter {letter_id!r}; it may have been retried, dropped or trimmed")
+    session.output.error(_no_letter(source, letter_id))
     raise typer.Exit(ExitCode.NEGATIVE)
 
 
@@ -109,14 +108,19 @@ def retry(
     source: From = Source.FAILURES,
     all_letters: Annotated[bool, _all("RETRY")] = False,
 ) -> None:
-    """Put dead letters back into their queues, their attempts reset. Name ids, a filter, or --all."""
+    """Put dead letters back into their queues, their attempts reset. Name ids, a filter, or --all.
+
+    The exit code is 1 if one that an id names is not put back.
+    """
     _check_named(letter_ids, which, all_letters=all_letters)
+    missing = _missing(session, source, letter_ids)
     done = session.output.follow(
         "retrying",
         lambda: session.manager.retry_dead_letters(source.value, letter_ids=letter_ids or None, **asdict(which)),
         lambda: _left(session, source),
     )
     session.output.emit({"retried": done}, plain(f"{count(done, 'operation')} will run again"))
+    _end(session, source, letter_ids, missing, done)
 
 
 def drop(
@@ -128,22 +132,56 @@ def drop(
     all_letters: Annotated[bool, _all("DROP")] = False,
     yes: Yes = False,
 ) -> None:
-    """Delete dead letters for good. Name ids, a filter, or --all."""
+    """Delete dead letters for good. Name ids, a filter, or --all. The exit code is 1 if a named one is gone."""
     _check_named(letter_ids, which, all_letters=all_letters)
-    meant = "all letters" if all_letters else count(len(letter_ids), "letter") if letter_ids else "what matches"
-    session.output.confirm(f"Delete {meant} from {source.value}, which holds {_left(session, source):,}?", yes=yes)
+    missing = _missing(session, source, letter_ids)
+    if not yes:
+        meant = session.manager.count_dead_letters(source.value, letter_ids=letter_ids or None, **asdict(which))
+        question = f"Delete {count(meant, 'letter')} of the {_left(session, source):,} in {source.value} for good?"
+        session.output.confirm(question, yes=False)
     done = session.output.follow(
         "dropping",
         lambda: session.manager.drop_dead_letters(source.value, letter_ids=letter_ids or None, **asdict(which)),
         lambda: _left(session, source),
     )
     session.output.emit({"dropped": done}, plain(f"dropped {count(done, 'letter')}"))
+    _end(session, source, letter_ids, missing, done)
 
 
 def _check_named(letter_ids: list[str] | None, which: Which, *, all_letters: bool) -> None:
     """Let nobody retry or drop everything by leaving something out."""
     if not (letter_ids or all_letters or any(value is not None for value in asdict(which).values())):
         raise InvalidInputError("letters", "none are named; give ids, a filter such as --queue, or --all")
+
+
+def _no_letter(source: Source, letter_id: str) -> str:
+    return f"{source.value} holds no letter {letter_id!r}; it may have been retried, dropped or trimmed"
+
+
+def _missing(session: Session, source: Source, letter_ids: list[str] | None) -> list[str]:
+    """Return those of the named ids that no letter has."""
+    missing = dict.fromkeys(letter_ids or ())
+    page = DeadLetterPage([], "")
+    while missing:
+        page = session.manager.list_dead_letters(
+            source.value, letter_ids=list(missing), limit=_MOST_LISTED, cursor=page.cursor
+        )
+        for letter in page.letters:
+            missing.pop(letter.letter_id, None)
+        if not page.cursor:
+            break
+    return list(missing)
+
+
+def _end(session: Session, source: Source, letter_ids: list[str] | None, missing: list[str], done: int) -> None:
+    """Leave with 1 where an id was named and its letter is not among those that were dealt with."""
+    for letter_id in missing:
+        session.output.error(_no_letter(source, letter_id))
+    left = len(set(letter_ids or ())) - len(missing) - done
+    if left > 0:
+        session.output.error(f"{count(left, 'letter')} that an id names stayed; `dead-letters show ID` tells more")
+    if missing or left > 0:
+        raise typer.Exit(ExitCode.NEGATIVE)
 
 
 def _left(session: Session, source: Source) -> int:
@@ -155,20 +193,23 @@ def _document(letter: DeadLetter) -> dict[str, Any]:
     return {name: getattr(letter, name) for name in letter.__struct_fields__ if name not in {"item", "raw"}}
 
 
-def _table(letters: Sequence[DeadLetter], cursor: str) -> RenderableType:
+def _list(letters: Sequence[DeadLetter], cursor: str) -> RenderableType:
+    """Two lines each, so that ids and reasons have room at 80 columns."""
     if not letters:
         return Text("no letters", "dim")
-    table = Table(box=box.SIMPLE_HEAD)
-    for name in ("id", "failed", "queue", "processor", "reason"):
-        table.add_column(name, overflow="fold", no_wrap=name in {"id", "failed"})
+    lines: list[Text] = []
     for letter in letters:
-        reason = plain(letter.reason[: 2 * _REASON])
-        reason.truncate(_REASON, overflow="ellipsis")
         place = f"{letter.priority}:{letter.queue}" if letter.queue else "-"
-        table.add_row(
-            plain(letter.letter_id), moment(letter.failed_at), plain(place), plain(letter.processor or "-"), reason
-        )
-    return Group(table, plain(f"more: --cursor {cursor}", "dim")) if cursor else table
+        error = ": ".join(part for part in (letter.error_type, letter.reason) if part)
+        lines += [
+            Text("  ").join((plain(letter.letter_id, "bold"), plain(moment(letter.failed_at)), plain(place))),
+            Text("  ").join((Text(), plain(letter.processor or "-"), plain(error[:_REASON], "yellow"))),
+        ]
+    if cursor:
+        lines.append(plain(f"more: --cursor {cursor}", "dim"))
+    for line in lines:
+        line.no_wrap, line.overflow = True, "ellipsis"
+    return Group(*lines)
 
 
 def _letter(letter: DeadLetter) -> RenderableType:

@@ -3,64 +3,86 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict, dataclass
 from typing import Annotated
 
 import typer
 
 from queue_system.cli.completion import queue_names
-from queue_system.cli.options import Priority, duration, json_value
+from queue_system.cli.options import Priority, Yes, duration, json_value
 from queue_system.cli.session import Session, command
 from queue_system.cli.text import plain
 from queue_system.model.retry import QueueRetryConfig
 
 
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How the operation is queued and run."""
+
+    queue: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Default: named after the processor.", autocompletion=queue_names)
+    ] = (None,)
+    priority: Annotated[
+        Priority, typer.Option(metavar="NAME", help="Which list of the queue: high, normal or low.")
+    ] = (Priority.NORMAL,)
+    operation_id: Annotated[
+        str | None, typer.Option(metavar="ID", help="Default: a fresh one. A known one adds nothing.")
+    ] = (None,)
+    delay: Annotated[float, typer.Option(parser=duration, metavar="TIME", help="How long until it is due.")] = (0.0,)
+    timeout: Annotated[float | None, typer.Option(parser=duration, metavar="TIME", help="Limit of one attempt.")] = (
+        None,
+    )
+    max_attempts: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="How often it runs at most. Default: 5.")
+    ] = (None,)
+    deduplication_key: Annotated[
+        str | None, typer.Option(metavar="KEY", help="While one with this key lives, nothing is added.")
+    ] = (None,)
+    on_success: Annotated[str | None, typer.Option(metavar="NAME", help="The function called with the result.")] = (
+        None,
+    )
+    on_failure: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The function called after the last attempt failed.")
+    ] = (None,)
+
+
 def add_to(app: typer.Typer) -> None:
     """Add the command."""
-    command(app, "enqueue")(enqueue)
+    command(app, "enqueue", starts_server=True)(enqueue)
 
 
 def enqueue(
     session: Session,
-    processor: Annotated[str, typer.Argument(help="The function, such as package.module.function.")],
-    entity_json: Annotated[str, typer.Argument(help="Its input, a JSON document; - reads it from stdin.")],
+    processor: Annotated[
+        str, typer.Argument(metavar="PROCESSOR", help="The function, such as package.module.function.")
+    ],
+    entity_json: Annotated[
+        str, typer.Argument(metavar="ENTITY", help="Its input, a JSON document; - reads it from stdin.")
+    ],
+    options: Options,
     *,
-    queue: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Default: named after the processor.", autocompletion=queue_names)
-    ] = None,
-    priority: Annotated[
-        Priority, typer.Option(metavar="NAME", help="Which list of the queue: high, normal or low.")
-    ] = Priority.NORMAL,
-    operation_id: Annotated[
-        str | None, typer.Option(metavar="ID", help="Default: a fresh one. A known one adds nothing.")
-    ] = None,
-    delay: Annotated[float, typer.Option(parser=duration, metavar="TIME", help="How long until it is due.")] = 0.0,
-    timeout: Annotated[
-        float | None, typer.Option(parser=duration, metavar="TIME", help="Limit of one attempt.")
-    ] = None,
-    max_attempts: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="How often it runs at most. Default: 5.")
-    ] = None,
-    deduplication_key: Annotated[
-        str | None, typer.Option(metavar="KEY", help="While one with this key lives, nothing is added.")
-    ] = None,
-    on_success: Annotated[str | None, typer.Option(metavar="NAME", help="The function called with the result.")] = None,
-    on_failure: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The function called after the last attempt failed.")
-    ] = None,
+    yes: Yes = False,
 ) -> None:
     """Enqueue one operation and print its id."""
+    if processor.isidentifier() and not yes:
+        _doubt(session, processor)
     entity = json_value(sys.stdin.buffer.read() if entity_json == "-" else entity_json)
+    chosen = asdict(options)
+    max_attempts = chosen.pop("max_attempts")
     answer = session.manager.enqueue(
         entity,
         processor,
-        queue_name=queue,
-        priority=priority.value,
-        operation_id=operation_id,
+        queue_name=chosen.pop("queue"),
         retry_config=None if max_attempts is None else QueueRetryConfig(max_attempts),
-        on_success=on_success,
-        on_failure=on_failure,
-        timeout=timeout,
-        deduplication_key=deduplication_key,
-        delay=delay,
+        **chosen,
     )
     session.output.emit(answer, plain(f"{answer['status']} {answer['operation_id']}"))
+
+
+def _doubt(session: Session, processor: str) -> None:
+    """Ask, or warn where nobody can answer, before a name goes out that workers cannot import."""
+    problem = f"{processor!r} names no module, so only a worker whose own code has registered that name can run it"
+    if sys.stdin.isatty():
+        session.output.confirm(f"{problem}. Enqueue it all the same?", yes=False)
+    else:
+        session.output.note(f"Warning: {problem}; package.module.function is what every worker can import")

@@ -9,6 +9,7 @@ from rich.console import RenderableType
 from rich.table import Table
 
 from queue_system.cli.exits import ExitCode
+from queue_system.cli.help import PlainGroup
 from queue_system.cli.options import duration
 from queue_system.cli.session import Session, command
 from queue_system.cli.text import beginning, moment, paragraph, plain, pretty_json
@@ -23,13 +24,16 @@ _TEXTS: Final = ("worker", "error_type", "error", "result_error")
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
-    group = typer.Typer(no_args_is_help=True)
+    group = typer.Typer(cls=PlainGroup, no_args_is_help=True)
     app.add_typer(group, name="operation", help="Look at one operation.")
     command(group, "show")(show)
     command(group, "wait")(wait)
 
 
-def show(session: Session, operation_id: Annotated[str, typer.Argument(help="What `enqueue` returned.")]) -> None:
+def show(
+    session: Session,
+    operation_id: Annotated[str, typer.Argument(metavar="OPERATION_ID", help="What `enqueue` returned.")],
+) -> None:
     """Show what is known of an operation. The exit code is 1 if nothing is."""
     record = session.manager.get_operation(operation_id)
     if record is None:
@@ -39,7 +43,7 @@ def show(session: Session, operation_id: Annotated[str, typer.Argument(help="Wha
 
 def wait(
     session: Session,
-    operation_id: Annotated[str, typer.Argument(help="What `enqueue` returned.")],
+    operation_id: Annotated[str, typer.Argument(metavar="OPERATION_ID", help="What `enqueue` returned.")],
     *,
     timeout: Annotated[
         float | None, typer.Option(parser=duration, metavar="TIME", help="How long. Default: for ever.")

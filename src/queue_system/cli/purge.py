@@ -21,7 +21,8 @@ def add_to(app: typer.Typer) -> None:
 def purge(
     session: Session,
     queues: Annotated[
-        list[str], typer.Argument(help="Names of queues, such as send_mail.", autocompletion=queue_names)
+        list[str],
+        typer.Argument(metavar="QUEUE", help="Names of queues, such as send_mail.", autocompletion=queue_names),
     ],
     *,
     priority: Annotated[

@@ -15,7 +15,9 @@ from typing import Annotated, Any, Final, TypeAlias, get_type_hints
 import typer
 
 from queue_system import logs
+from queue_system.cli.environment import variables_of
 from queue_system.cli.exits import describe, exit_code
+from queue_system.cli.help import PlainCommand
 from queue_system.cli.output import Output
 from queue_system.config import QueueConfig
 from queue_system.errors import InvalidInputError, QueueSystemError
@@ -24,6 +26,16 @@ from queue_system.supervision import WorkerSettings
 from queue_system.supervision.targets import load_worker
 
 _PANEL: Final = "Server"
+_OPTIONS: Final = {
+    "redis_url": "url",
+    "queue_prefix": "prefix",
+    "target": "config",
+    "max_workers": "concurrency",
+    "work_timeout": "timeout",
+    "queue_name": "queue",
+}
+"""The options whose values the library knows by other names."""
+_NAME_ONE: Final = "name one with --url or QUEUE_SYSTEM_REDIS_URL, or go to the folder where its workers run"
 _KEYWORD: Final = inspect.Parameter.KEYWORD_ONLY
 
 AsJson: TypeAlias = Annotated[
@@ -97,16 +109,27 @@ class Place(Shared):
 class Session:
     """One run of one command."""
 
-    def __init__(self, place: Place, output: Output) -> None:
+    def __init__(
+        self, place: Place, output: Output, variables: Mapping[str, str] | None = None, *, starts_server: bool = False
+    ) -> None:
         self.place = place
         self.output = output
+        self.variables = variables or {}
+        """The options that came from the environment, and their variables."""
+        self._starts_server = starts_server
 
     @cached_property
     def config(self) -> QueueConfig:
         """The configuration that the options name. Raises InvalidInputError."""
         if self.place.config is not None:
             return asyncio.run(load_worker(WorkerSettings(target=self.place.config))).config
-        return QueueConfig(redis_url=self.place.url, queue_prefix=self.place.prefix)
+        config = QueueConfig(redis_url=self.place.url, queue_prefix=self.place.prefix)
+        missing = config.missing_data_dir()
+        if missing is not None and not self._starts_server:
+            raise InvalidInputError(
+                "url", f"no server is named, and there is none of its own in {missing}; {_NAME_ONE}"
+            )
+        return config
 
     @cached_property
     def manager(self) -> QueueManager:
@@ -121,27 +144,42 @@ class Session:
         except QueueSystemError as error:
             if self.place.debug:
                 raise
-            self.output.error(describe(error))
+            self.output.error(self._named(error))
             raise typer.Exit(exit_code(error)) from error
         finally:
             if "config" in vars(self):
                 self.config.transport.close()
 
+    def _named(self, error: QueueSystemError) -> str:
+        """Return what is wrong, by the name under which the caller gave it."""
+        text = describe(error)
+        if isinstance(error, InvalidInputError) and (variable := self.variable_of(error.field)):
+            return text.replace(error.field, variable, 1)
+        return text
 
-def command(group: typer.Typer, name: str, *, has_json: bool = True) -> Callable[[Callable[..., None]], Any]:
+    def variable_of(self, field: str) -> str | None:
+        """Return the environment variable from which a setting came, if it came from one."""
+        return self.variables.get(_OPTIONS.get(field, field))
+
+
+def command(
+    group: typer.Typer, name: str, *, has_json: bool = True, starts_server: bool = False
+) -> Callable[[Callable[..., None]], Any]:
     """Register a function of a session and options as a command; it gets the options of the server, and --json.
 
-    An argument whose type is a dataclass stands for one option for each of its fields.
+    An argument whose type is a dataclass stands for one option for each of its fields. With `starts_server`, an
+    embedded server is started in a folder that never had one.
     """
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
-        group.command(name)(_with_session(function, has_json=has_json))
+        run = _with_session(function, has_json=has_json, starts_server=starts_server)
+        group.command(name, cls=PlainCommand)(run)
         return function
 
     return register
 
 
-def _with_session(function: Callable[..., None], *, has_json: bool) -> Callable[..., None]:
+def _with_session(function: Callable[..., None], *, has_json: bool, starts_server: bool) -> Callable[..., None]:
     _session, *own = inspect.signature(function, eval_str=True).parameters.values()
     bundles: dict[str, Any] = {each.name: each.annotation for each in own if is_dataclass(each.annotation)}
     options = [
@@ -157,7 +195,7 @@ def _with_session(function: Callable[..., None], *, has_json: bool) -> Callable[
         context, output = given.pop("context"), Output(as_json=given.pop("as_json", False))
         place = read_place(context, _take(Shared, given), output)
         _route_log(debug=place.debug)
-        opened = Session(place, output)
+        opened = Session(place, output, variables_of(context), starts_server=starts_server)
         with opened.running():
             function(opened, **{name: bundle(**_take(bundle, given)) for name, bundle in bundles.items()}, **given)
 

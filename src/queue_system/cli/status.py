@@ -40,6 +40,7 @@ class Board:
 
     address: str
     prefix: str
+    empty_shown: bool = True
     now: FleetFigures | None = None
     rates: dict[str, float] | None = None
     trouble: str = ""
@@ -93,11 +94,18 @@ class Board:
         table.add_column("queue", overflow="fold")
         for name in (*PRIORITIES, "waiting", "oldest"):
             table.add_column(name, justify="right")
+        hidden = 0
         for name, (depths, age) in _by_name(now).items():
             numbers = [*depths.values(), sum(depths.values())]
+            if not (self.empty_shown or any(numbers)):
+                hidden += 1
+                continue
             waited = "" if age is None else span(age)
             table.add_row(plain(name), *(Text(f"{n:,}", "" if n else "dim") for n in numbers), waited)
-        return table
+        if not hidden:
+            return table
+        note = Text(f"{count(hidden, 'queue')} {'holds' if hidden == 1 else 'hold'} nothing; --all shows them", "dim")
+        return Group(table, note) if table.row_count else note
 
     def _totals(self, now: FleetFigures) -> RenderableType:
         table = Table.grid("", "", "", "", "", padding=(0, 2))
@@ -144,10 +152,13 @@ def status(
     interval: Annotated[
         float, typer.Option(parser=duration, metavar="TIME", help="With --watch: how often it looks.")
     ] = 1.0,
+    show_all: Annotated[
+        bool, typer.Option("--all", "-a", envvar="QUEUE_SYSTEM_STATUS_ALL", help="Show queues that hold nothing, too.")
+    ] = False,
 ) -> None:
     """Show how many operations wait, run and have failed. With --watch and --json, one line each time."""
     config = session.config
-    board = Board(config.endpoint().address, config.queue_prefix)
+    board = Board(config.endpoint().address, config.queue_prefix, empty_shown=show_all)
 
     def look() -> None:
         board.update(read_fleet(config))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,6 +12,7 @@ from queue_system.cli.options import duration, names
 from queue_system.cli.session import Session, command
 from queue_system.errors import InvalidInputError
 from queue_system.supervision import WorkerSettings, run
+from queue_system.worker import QueueWorker
 
 
 class LogFormat(StrEnum):
@@ -37,22 +38,26 @@ class Options:
     queues: Annotated[
         str | None, typer.Option(metavar="NAMES", help="The queues served, between commas. Default: all.")
     ] = None
-    concurrency: Annotated[int | None, typer.Option(min=1, metavar="N", help="How many run at once in a process.")] = (
-        None
-    )
+    concurrency: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="How many run at once in a process. Default: 5, or the target's."),
+    ] = None
     processes: Annotated[int, typer.Option(min=1, metavar="N", help="How many processes; they are supervised.")] = 1
-    timeout: Annotated[float | None, typer.Option(parser=duration, metavar="TIME", help="Limit of one attempt.")] = None
+    timeout: Annotated[
+        float | None,
+        typer.Option(parser=duration, metavar="TIME", help="Limit of one attempt. Default: 30 s, or the target's."),
+    ] = None
     burst: Annotated[bool, typer.Option("--burst", help="Leave when nothing is left to do.")] = False
     reload: Annotated[bool, typer.Option("--reload", help="Start anew when a .py file changes.")] = False
     grace: Annotated[
         float, typer.Option(parser=duration, metavar="TIME", help="How long running ones may go on at a stop.")
     ] = 25.0
-    max_operations: Annotated[int | None, typer.Option(min=1, metavar="N", help="Replace a process after so many.")] = (
-        None
-    )
-    max_memory: Annotated[int | None, typer.Option(min=1, metavar="MIB", help="Replace a process that uses more.")] = (
-        None
-    )
+    max_operations: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Replace a process after so many. Default: never.")
+    ] = None
+    max_memory: Annotated[
+        int | None, typer.Option(min=1, metavar="MIB", help="Replace a process that uses more. Default: never.")
+    ] = None
     http: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="Serve probes and metrics, such as at 127.0.0.1:9200.")
     ] = None
@@ -84,7 +89,7 @@ class Options:
 
 def add_to(app: typer.Typer) -> None:
     """Add the command."""
-    command(app, "worker", has_json=False)(worker)
+    command(app, "worker", has_json=False, starts_server=True)(worker)
 
 
 def worker(
@@ -93,7 +98,7 @@ def worker(
     target: Annotated[
         str | None,
         typer.Argument(
-            metavar="[MODULE:OBJECT]",
+            metavar="MODULE:OBJECT",
             help="A QueueConfig, a QueueWorker, or what returns one. Default: processors are imported by name.",
         ),
     ] = None,
@@ -112,4 +117,11 @@ def worker(
         allowed_hosts=names(chosen.pop("allowed_hosts") or ""),
         **chosen,
     )
-    raise typer.Exit(run(settings))
+    if settings.target is None:
+        QueueWorker(session.config, **_given(settings))  # so that what is wrong is told by the name of its option
+    raise typer.Exit(run(settings, session.variables))
+
+
+def _given(settings: WorkerSettings) -> dict[str, Any]:
+    values = {"max_workers": settings.concurrency, "work_timeout": settings.timeout, "queues": settings.queues}
+    return {name: value for name, value in values.items() if value is not None}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from queue_system import logs
 from queue_system.errors import InvalidInputError, QueueSystemError
 from queue_system.supervision.serving import FAILED, REFUSED, serve
@@ -12,8 +14,10 @@ from queue_system.supervision.targets import complain, explain
 __all__ = ["WorkerSettings", "run"]
 
 
-def run(settings: WorkerSettings) -> int:
+def run(settings: WorkerSettings, variables: Mapping[str, str] | None = None) -> int:
     """Run a worker until a signal ends it, and return the exit code. Only the main thread may call this.
+
+    `variables` names the environment variables that settings came from, for what is said of a bad one.
 
     0: it left in order, or a burst is done. 1: it could not go on, or had to be killed. 2: the settings or their target
     make no sense. 128 + n: a second signal n ended it at once; what ran comes back when its lease is over.
@@ -22,5 +26,8 @@ def run(settings: WorkerSettings) -> int:
     try:
         return Supervisor(settings).run() if settings.supervised else serve(settings)
     except QueueSystemError as error:
-        complain(explain(error))
+        text = explain(error)
+        if isinstance(error, InvalidInputError) and error.field in (variables or {}):
+            text = text.replace(f"{error.field}: ", f"{(variables or {})[error.field]}: ", 1)
+        complain(text)
         return REFUSED if isinstance(error, InvalidInputError) else FAILED
