@@ -21,29 +21,29 @@ class Options:
 
     queue: Annotated[
         str | None, typer.Option(metavar="NAME", help="Default: named after the processor.", autocompletion=queue_names)
-    ] = (None,)
+    ] = None
     priority: Annotated[
         Priority, typer.Option(metavar="NAME", help="Which list of the queue: high, normal or low.")
-    ] = (Priority.NORMAL,)
+    ] = Priority.NORMAL
     operation_id: Annotated[
         str | None, typer.Option(metavar="ID", help="Default: a fresh one. A known one adds nothing.")
-    ] = (None,)
-    delay: Annotated[float, typer.Option(parser=duration, metavar="TIME", help="How long until it is due.")] = (0.0,)
+    ] = None
+    delay: Annotated[float, typer.Option(parser=duration, metavar="TIME", help="How long until it is due.")] = 0.0
     timeout: Annotated[float | None, typer.Option(parser=duration, metavar="TIME", help="Limit of one attempt.")] = (
         None,
     )
     max_attempts: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="How often it runs at most. Default: 5.")
-    ] = (None,)
+    ] = None
     deduplication_key: Annotated[
         str | None, typer.Option(metavar="KEY", help="While one with this key lives, nothing is added.")
-    ] = (None,)
+    ] = None
     on_success: Annotated[str | None, typer.Option(metavar="NAME", help="The function called with the result.")] = (
         None,
     )
     on_failure: Annotated[
         str | None, typer.Option(metavar="NAME", help="The function called after the last attempt failed.")
-    ] = (None,)
+    ] = None
 
 
 def add_to(app: typer.Typer) -> None:
