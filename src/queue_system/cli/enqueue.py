@@ -29,18 +29,14 @@ class Options:
         str | None, typer.Option(metavar="ID", help="Default: a fresh one. A known one adds nothing.")
     ] = None
     delay: Annotated[float, typer.Option(parser=duration, metavar="TIME", help="How long until it is due.")] = 0.0
-    timeout: Annotated[float | None, typer.Option(parser=duration, metavar="TIME", help="Limit of one attempt.")] = (
-        None,
-    )
+    timeout: Annotated[float | None, typer.Option(parser=duration, metavar="TIME", help="Limit of one attempt.")] = None
     max_attempts: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="How often it runs at most. Default: 5.")
     ] = None
     deduplication_key: Annotated[
         str | None, typer.Option(metavar="KEY", help="While one with this key lives, nothing is added.")
     ] = None
-    on_success: Annotated[str | None, typer.Option(metavar="NAME", help="The function called with the result.")] = (
-        None,
-    )
+    on_success: Annotated[str | None, typer.Option(metavar="NAME", help="The function called with the result.")] = None
     on_failure: Annotated[
         str | None, typer.Option(metavar="NAME", help="The function called after the last attempt failed.")
     ] = None
