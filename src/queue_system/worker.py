@@ -111,14 +111,15 @@ class QueueWorker:
 
     @property
     def running(self) -> bool:
-        """Whether the worker has been started and not stopped."""
-        return self._running
+        """Whether the worker has been started and not stopped, and its event loop not been closed."""
+        return self._running and not self._is_stranded
 
     async def start(self) -> None:
         """Start processing; returns at once. A second call does nothing.
 
         An unreachable server is tried again in the background. Raises AccessDeniedError for wrong credentials.
         """
+        await self._leave_closed_loop()
         async with self._lifecycle:
             if self._running:
                 return
@@ -174,7 +175,21 @@ class QueueWorker:
         longest_s = min(self.work_timeout, _LONGEST_GRACE_S) if grace is None else grace
         await asyncio.shield(asyncio.ensure_future(self._stop(longest_s)))
 
+    @property
+    def _is_stranded(self) -> bool:
+        """Whether its event loop was closed, which nobody had stopped it before."""
+        return self._stream is not None and self._stream.executor.is_stranded
+
+    async def _leave_closed_loop(self) -> None:
+        """Hand back what a life in an event loop that was closed meanwhile still holds, and be ready for another."""
+        if not self._is_stranded or self._stream is None or not (self._running or self._lifecycle.locked()):
+            return
+        stream, self._stream, self._running, self._lifecycle = self._stream, None, False, asyncio.Lock()
+        self._stop_duties()
+        await in_daemon_thread(stream.close_blocking)
+
     async def _stop(self, grace_s: float) -> None:
+        await self._leave_closed_loop()
         async with self._lifecycle:
             if not self._running or self._stream is None:
                 return

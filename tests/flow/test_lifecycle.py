@@ -324,3 +324,52 @@ asyncio.run(main())
             assert process.wait(5) == 0
         finally:
             process.kill()
+
+
+LOOPS = [asyncio.new_event_loop, pytest.param("uvloop", id="uvloop")]
+
+
+def new_loop(kind: Any) -> asyncio.AbstractEventLoop:
+    if kind == "uvloop":
+        loop: asyncio.AbstractEventLoop = pytest.importorskip("uvloop").new_event_loop()
+        return loop
+    return asyncio.new_event_loop()
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("kind", LOOPS)
+@pytest.mark.parametrize("way", ["started", "stopped"])
+def test_a_worker_whose_event_loop_was_closed_works_in_another_one(
+    server: OwnServer, prefix: str, kind: Any, way: str
+) -> None:
+    """What it held goes back at once; nobody else has to wait for the end of its lease."""
+    config = QueueConfig(redis_url=server.url, queue_prefix=prefix, logger=LineLogger())
+    queue, worker, ran = QueueManager(config), QueueWorker(config, max_workers=1), []
+
+    async def note(entity: dict[str, Any]) -> None:
+        ran.append(entity["n"])
+        if len(ran) == 1:
+            await asyncio.sleep(60)
+
+    async def hold_one() -> None:
+        await worker.start()
+        queue.enqueue({"n": 1}, note)
+        await eventually(lambda: ran)
+
+    async def go_on() -> None:
+        await (worker.start() if way == "started" else worker.stop())
+        assert is_running(worker) is (way == "started")
+        if way == "stopped":
+            await worker.start()
+        await eventually(lambda: ran == [1, 1])
+        await worker.stop()
+
+    for work in (hold_one, go_on):
+        loop = new_loop(kind)
+        loop.run_until_complete(work())
+        loop.close()
+        assert not is_running(worker)
+        gc.collect()
+    with server.client() as client:
+        assert client.hlen(f"{prefix}workers") == 0
+    config.transport.close()

@@ -195,6 +195,8 @@ class AioWire(asyncio.Protocol):
     def close(self) -> None:
         """Drop the connection at once; in a forked child, its copy of a connection that the parent goes on using."""
         self._end_watch()
+        if self._loop.is_closed():
+            return  # with which it was lost
         if os.getpid() == self._home:
             self._transport.abort()
         elif not self._transport.is_closing():

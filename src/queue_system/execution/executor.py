@@ -112,6 +112,11 @@ class Executor:
             slot.stopped = True
             slot.task.cancel()
 
+    @property
+    def is_stranded(self) -> bool:
+        """Whether its event loop was closed."""
+        return self._loop.is_closed()
+
     def close(self) -> None:
         """Drop the timer, let the threads end, and end the child processes."""
         if self._timer is not None:
