@@ -31,6 +31,7 @@ from queue_system.errors import (
 from queue_system.metrics import LogThrottle, MetricsRecorder, SettlementObserver, StructuredLogger
 from queue_system.model.arguments import check_durability, check_list
 from queue_system.model.keys import PRIORITIES, Keys, check_prefix, check_priority, check_queue_name
+from queue_system.model.operation import largest_item
 from queue_system.model.registry import Registry
 from queue_system.model.sealing import Encryption, make_sealing
 from queue_system.model.trace import Tracing
@@ -161,7 +162,8 @@ class QueueConfig:
     def _define_queue_keys(self) -> None:
         """Name the lists by priority, the dead letters and the registry under the prefix."""
         self.keys = Keys(self.queue_prefix)
-        self.commands = Commands(self.keys, self.max_dead_letters)
+        most_sent, kept_ms = largest_item(self.max_item_bytes), int(self.backup_ttl * 1000)
+        self.commands = Commands(self.keys, self.max_dead_letters, most_sent=most_sent, kept_ms=kept_ms)
         self.queue_keys = {priority: f"{self.queue_prefix}{priority}:" for priority in PRIORITIES}
         self.failures_queue = self.keys.failures
         self.system_errors_queue = self.keys.system_errors

@@ -6,10 +6,11 @@ other, change no place, and those that others take let no letter be missed.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
 import secrets
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,7 +19,7 @@ import msgspec
 from queue_system.broker.commands import MAX_REQUEST_BYTES, Place, server_time
 from queue_system.broker.protocol import Command, Group
 from queue_system.config import QueueConfig
-from queue_system.errors import InvalidInputError, shown
+from queue_system.errors import AccessDeniedError, InvalidInputError, shown
 from queue_system.model.arguments import check_lifetime
 from queue_system.model.letter import DeadLetter, Revival, letter_id, read_letter, read_note, revive
 from queue_system.steps import Steps
@@ -35,6 +36,8 @@ _PASSED_BYTES: Final = 512 * 1024 * 1024  # what one script may walk past, for a
 _SLACK: Final = 100  # by so many places a letter may have moved, because others took older ones, and is found
 _LOOKS: Final = 3
 _GONE: Final = ord("g")
+_DONE: Final = ord("d")
+_KEPT: Final = b'"kept_in":"'
 _CURSOR: Final = re.compile(r"[0-9]{1,18}")
 
 Entry = tuple[int, bytes]  # a place and the letter that was read there
@@ -272,9 +275,17 @@ class _Drop:
             done = codes.count(b"d")
             self.done += done
             self._walk.length -= done
+            yield from self._forget(each.letter for each, code in zip(chunk, codes, strict=True) if code == _DONE)
             self.live += codes.count(b"l")
             gone.update(each.letter for each, code in zip(chunk, codes, strict=True) if code == _GONE)
         return gone
+
+    def _forget(self, dropped: Iterable[bytes]) -> Steps[None]:
+        """Delete what was kept of items that were too large to be sent; who may not do so lets them expire."""
+        keys = [read_note(letter).kept_key for letter in dropped if _KEPT in letter]
+        if keys := [key for key in keys if self._config.keys.is_oversized(key)]:
+            with contextlib.suppress(AccessDeniedError):
+                yield self._config.commands.forget_oversized(keys)
 
     def _split(self, found: list[_Found]) -> Iterator[list[_Found]]:
         """Split letters so that no script takes long and no request is too large."""

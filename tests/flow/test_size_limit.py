@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import json
 from typing import Any
 
 import pytest
@@ -108,3 +110,67 @@ def enqueue_largest(manager: QueueManager, entity: dict[str, Any], *arguments: A
             padding -= 1
         else:
             return
+
+
+HUGE = b'{"operation_id":"huge","processor":"take","entity":"%b"}' % (b"x" * 3_000_000)
+
+
+def kept_in(client: redis.Redis, config: QueueConfig) -> str:
+    """Return the key that the only letter names; the letter is small and tells what it is about."""
+    (letter,) = letters(client, config.system_errors_queue)
+    assert len(json.dumps(letter)) < 3_000
+    assert f"it has {len(HUGE)} bytes, more than max_item_bytes = {LIMIT}" in letter["failure_reason"]
+    assert letter["kept_in"] in letter["failure_reason"]
+    assert (letter["operation_id"], letter["bytes"], letter["queue"]) == ("huge", len(HUGE), "normal:foreign")
+    assert letter["sha1"] == hashlib.sha1(HUGE, usedforsecurity=False).hexdigest()
+    assert letter["head"] == HUGE[:1024].decode()
+    return str(letter["kept_in"])
+
+
+@pytest.mark.parametrize("settings", [{}, {"signing_keys": {"k": "secret-of-sixteen-bytes"}}], ids=["plain", "signed"])
+async def test_an_item_far_above_the_limit_stays_on_the_server_and_its_letter_tells_where(
+    make_config: MakeConfig, client: redis.Redis, inbox: Inbox, settings: dict[str, Any]
+) -> None:
+    config = make_config(max_item_bytes=LIMIT, **settings)
+    config.register_callback(inbox.put, "take", "shop")
+    push(client, config, HUGE)
+    await QueueManager(config).aenqueue({}, "take", priority="low", operation_id="small")
+    async with running(QueueWorker(config, max_workers=1)):
+        await next_letter(client, config.system_errors_queue)
+    assert client.get(kept_in(client, config)) == HUGE
+    assert client.hlen(config.keys.workers) == 0
+
+
+async def test_such_a_letter_is_listed_not_retried_and_takes_its_bytes_along_when_it_is_dropped(
+    config: QueueConfig, client: redis.Redis
+) -> None:
+    push(client, config, HUGE)
+    other = f"{config.queue_prefix}oversized:1"
+    client.set(other, "another's")
+    config.transport.run(config.commands.sweep("0", 0))
+    await QueueWorker(config)._process_queue_item(0)
+    queue, key = QueueManager(config), kept_in(client, config)
+    client.lpush(config.system_errors_queue, json.dumps({"kept_in": config.keys.registry, "failed_at": 1}))
+    _, letter = queue.list_dead_letters("system_errors").letters
+    assert (letter.operation_id, letter.queue, letter.retryable) == ("huge", "foreign", False)
+    assert queue.retry_dead_letters("system_errors") == 0
+    assert client.exists(key)
+    assert queue.drop_dead_letters("system_errors") == 2
+    assert client.exists(key) == 0
+    assert client.exists(other, config.keys.registry) == 2, "no letter leads to a key of another kind"
+
+
+async def test_a_large_item_that_was_in_flight_is_told_of_once_when_its_worker_dies(
+    config: QueueConfig, client: redis.Redis
+) -> None:
+    """What was set aside is small from then on, whoever settles it."""
+    push(client, config, HUGE)
+    commands, run = config.commands, config.transport.run
+    run(commands.sweep("0", 0))
+    run(commands.beat("register", "dead", 1000))
+    claimed = run(commands.claim("dead", "c1", 5))
+    assert claimed is not None
+    assert run(commands.mark("dead", run(commands.incarnations())["dead"]))
+    Reaper(config, lambda: "", lambda: claimed.now_ms)._take_over("dead", last=False)
+    assert client.get(kept_in(client, config)) == HUGE
+    assert client.hlen(config.keys.workers) == 0

@@ -122,9 +122,14 @@ def split_batch(operations: Sequence[NewOperation]) -> Iterator[list[NewOperatio
 class Commands:
     """Builds the commands for one key prefix."""
 
-    def __init__(self, keys: Keys, max_dead_letters: int) -> None:
+    def __init__(
+        self, keys: Keys, max_dead_letters: int, *, most_sent: int = MAX_REQUEST_BYTES, kept_ms: int = 604_800_000
+    ) -> None:
         self.keys = keys
         self._max_dead_letters = max_dead_letters
+        self._most_sent = most_sent
+        """How many bytes of one item the server sends; a larger one is kept there, for `_kept_ms`."""
+        self._kept_ms = kept_ms
         self._prefix = pack((keys.prefix,))
 
     def _script(self, name: str, parse: Any, *arguments: Argument, packed: bytes = b"", count: int = 0) -> Command[Any]:
@@ -151,13 +156,22 @@ class Commands:
         return Command("enqueue", SCRIPTS["enqueue"], count, b"".join(parts), parse_enqueued)
 
     def claim(
-        self, incarnation: str, claim_id: str, wanted: int, names: Sequence[str] = (), *, adopt: bytes = b""
+        self,
+        incarnation: str,
+        claim_id: str,
+        wanted: int,
+        names: Sequence[str] = (),
+        *,
+        adopt: bytes = b"",
+        expected: int = 0,
     ) -> Command[Claimed | None]:
         """Move up to `wanted` items in flight, or the one given as `adopt`. None: the incarnation is unregistered.
 
-        `names` are those served, all if there are none, or those left out, each behind a "!".
+        `names` are those served, all if there are none, or those left out, each behind a "!". `expected` is the size of
+        the largest item that may come: a guess, by which few are read at once.
         """
-        return self._script("claim", parse_claim, incarnation, claim_id, wanted, adopt, *names)
+        limits = (expected, self._most_sent, self._kept_ms)
+        return self._script("claim", parse_claim, incarnation, claim_id, wanted, adopt, *limits, *names)
 
     def settle(self, incarnation: str, settlement_id: str, packed: bytes, count: int) -> Command[bytes]:
         """Settle deliveries, given as `count` packed arguments. Reply: a letter each, or b"lost"."""
@@ -230,6 +244,10 @@ class Commands:
         for r in revivals:
             flat += (r.letter, r.queue, r.item, r.operation_id, r.deduplication_key, r.untold)
         return self._script("retry", identity, *_flat(place), dedup_ttl_ms, nonce, *flat)
+
+    def forget_oversized(self, names: Sequence[str]) -> Command[int]:
+        """Delete the bytes of items that were too large to be sent, kept under these keys."""
+        return plain(int, "DEL", *names)
 
     def count_letters(self, dead_letters: str) -> Command[int]:
         """Count the dead letters of a list."""

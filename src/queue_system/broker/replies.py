@@ -25,6 +25,8 @@ class Claimed:
     values: Sequence[bytes | None]
     left_behind: bool = False
     """Whether nothing is left but what the claim was to leave out."""
+    largest: int = 0
+    """The size of the largest item among them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +92,8 @@ def parse_claim(reply: Any) -> Claimed | None:
     """Read a claim; None: the incarnation is unregistered."""
     if len(reply) == 1:
         return None
-    _, now_ms, next_due_ms, more, wrong, first_token = reply[:6]
-    return Claimed(now_ms, next_due_ms, more == 1, tuple(wrong), first_token, reply[6:], more == 2)  # noqa: PLR2004
+    _, now_ms, next_due_ms, more, wrong, first_token, largest = reply[:7]
+    return Claimed(now_ms, next_due_ms, more == 1, tuple(wrong), first_token, reply[7:], more == 2, largest)  # noqa: PLR2004
 
 
 def parse_pulse(reply: Any) -> Pulse:

@@ -53,7 +53,7 @@ class Fetcher:
         self._transport = AioTransport(config.endpoint)
         self._lookahead = Lookahead(len(executor.slots))
         self._claims, self._registered, self._drained = True, False, False
-        self._next_due_ms, self._serial = -1, itertools.count(1)
+        self._next_due_ms, self._expected, self._serial = -1, 0, itertools.count(1)
         self._series = f"{secrets.token_hex(4)}."  # whoever writes into our hash does not know it
         self._server_offset_ms = (time.time() - time.monotonic()) * 1000
         self._batch: Batch | None = None
@@ -172,7 +172,7 @@ class Fetcher:
                 self._commands.settle(incarnation, f"{self._series}s{batch.serial}", batch.packed, batch.count)
             )
         if claim is not None:
-            commands.append(self._commands.claim(incarnation, *claim, self._served() or self._names))
+            commands.append(self._claim_command(claim))
         if self._notes or self.holdings.rests.notes:
             self._notes = self._notes or self.holdings.rests.take_notes()
             commands.append(self._commands.rest(self._worker_name, self._notes))
@@ -296,6 +296,9 @@ class Fetcher:
     def _worker_name(self) -> str:
         return self.incarnation.partition("@")[2]
 
+    def _claim_command(self, claim: Claim) -> Command[Claimed | None]:
+        return self._commands.claim(self.incarnation, *claim, self._served() or self._names, expected=self._expected)
+
     def _tend(self) -> None:
         """Hand back what waits too long or is of a queue at rest, let a suspect start, and note what runs long."""
         now = time.monotonic()
@@ -345,7 +348,9 @@ class Fetcher:
         self._next_due_ms = claimed.next_due_ms
         self._drained = not claimed.more
         self._look_at = time.monotonic() + _LOOK_EVERY_S if claimed.left_behind else 0.0
-        if claimed.more and self.gate.starved:
+        if claimed.values:
+            self._expected = claimed.largest
+        if claimed.more and claimed.values and self.gate.starved:
             self._lookahead.observe_starving()
         self.gate.starved = False
         for key in claimed.wrong_keys:
@@ -375,7 +380,7 @@ class Fetcher:
 
         block_s = block_seconds(self._next_due_ms, self.now_ms(), self.holdings.rests.left_s())
         names = self._served() or self._names
-        command = self._commands.claim(incarnation, *claim, names)
+        command = self._claim_command(claim)
         self._idle.start(names if self._names else (), command, block_s, answered, failed)
 
     def _longest_pause(self) -> float | None:

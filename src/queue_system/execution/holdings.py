@@ -17,6 +17,7 @@ from queue_system.execution.tally import Tally
 from queue_system.model.discarded import readable_id
 from queue_system.model.keys import queue_name, split_queue
 from queue_system.model.operation import Operation, check_size, decode_item
+from queue_system.model.oversized import read_oversized
 from queue_system.model.sealing import Sealing
 from queue_system.model.verdict import Reject, Release
 
@@ -113,7 +114,8 @@ class Holdings:
             operation = decode_item(item, self._max_item_bytes)
         except UndecodableItemError as error:
             delivery = self.held[token] = Delivery(self.incarnation, token, queue, item, _NAMELESS, now)
-            verdict = Reject(str(error), type(error).__name__)
+            oversized = read_oversized(item, token)
+            verdict = Reject(oversized.reason(self._max_item_bytes) if oversized else str(error), type(error).__name__)
             self._tally.judged(readable_id(item) or f"token-{token}", "", verdict, timed_out=False)
             settlement = self._settler.discard(delivery, verdict.error, verdict.error_type, Timing(now_ms, now_ms))
             self.put(settlement)

@@ -13,6 +13,7 @@ from queue_system.execution.delivery import Delivery
 from queue_system.model.discarded import failure_callback
 from queue_system.model.entity import encode_entity
 from queue_system.model.operation import PHASE_FAILURE, PHASE_SUCCESS, Operation, change_item
+from queue_system.model.oversized import raw_letter
 from queue_system.model.record import encode_error, encode_letter, encode_record, keeping, tell_crashes
 from queue_system.model.sealing import Sealing, signed_value
 from queue_system.model.verdict import Complete, Fail, Reject, Release, Retry, Verdict
@@ -147,8 +148,8 @@ class Settler:
     def discard(self, delivery: Delivery, error: str, error_type: str, timing: Timing) -> Settlement:
         """Return the rejection of what cannot be read or trusted; its record is found by the id it begins with."""
         error = cut_text(error)
-        letter = encode_letter(
-            delivery.item, delivery.queue, error, error_type, timing.ended_ms / 1000,
+        letter = raw_letter(
+            delivery.item, delivery.token, delivery.queue, error, error_type, timing.ended_ms / 1000,
             max_item_bytes=self.max_item_bytes,
         )  # fmt: skip
         body = encode_error(error, error_type) if self._keeps_results else b""

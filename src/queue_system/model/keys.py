@@ -108,6 +108,10 @@ class Keys:
         """Return the wake-up marker for workers of all queues, or of the queue `name`."""
         return f"{self.prefix}wake" if name is None else f"{self.prefix}wake:{name}"
 
+    def is_oversized(self, key: str) -> bool:
+        """Tell whether a key is one under which a script keeps an item that is too large to be sent."""
+        return key.startswith(f"{self.prefix}oversized:") and key.removeprefix(f"{self.prefix}oversized:").isdecimal()
+
     @property
     def registry(self) -> str:
         """The set of all lists of ready items."""

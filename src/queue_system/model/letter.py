@@ -59,6 +59,12 @@ class Note(msgspec.Struct):
     traceback: Any = ""
     failed_at: Any = None
     raw_base64: Any = None
+    kept_in: Any = None
+
+    @property
+    def kept_key(self) -> str:
+        """The key that holds the item, one too large to be sent; "" for a letter that holds its item itself."""
+        return self.kept_in if isinstance(self.kept_in, str) and not self.processor else ""
 
     @property
     def where(self) -> tuple[str, str]:

@@ -111,13 +111,18 @@ def decode_item(item: bytes, max_item_bytes: int = sys.maxsize) -> Operation:
     return operation
 
 
+def largest_item(max_item_bytes: int) -> int:
+    """Return the size beyond which no item can have begun within `max_item_bytes`, whatever a worker added."""
+    return 2 * max_item_bytes + _COUNTS_BYTES + _ERROR_BYTES
+
+
 def check_size(item: bytes, max_item_bytes: int) -> None:
     """Raise UndecodableItemError for an item larger than any that began within `max_item_bytes`; decode nothing.
 
     What a worker adds may take an item beyond that limit: counts, and for a callback the result or the error.
     """
     size, grown = len(item), max_item_bytes + _COUNTS_BYTES
-    if size <= grown or (size <= grown + max_item_bytes + _ERROR_BYTES and _CALLBACK in item):
+    if size <= grown or (size <= largest_item(max_item_bytes) and _CALLBACK in item):
         return
     raise UndecodableItemError(f"not an item: it has {size} bytes, more than max_item_bytes = {max_item_bytes}")
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from queue_system.broker.commands import Move
 from queue_system.config import QueueConfig
-from queue_system.errors import UndecodableItemError
+from queue_system.errors import UndecodableItemError, cut_text
 from queue_system.model.discarded import readable_id
 from queue_system.model.keys import split_queue
 from queue_system.model.operation import PHASE_FAILURE, Operation, change_item, check_size, decode_item
+from queue_system.model.oversized import raw_letter, read_oversized
 from queue_system.model.record import encode_error, encode_letter, encode_record, keeping, tell_crashes
 from queue_system.model.sealing import is_signed, signed_value
 
@@ -45,6 +46,10 @@ class Judge:
         operation_id = f"token-{token.decode(errors='replace')}"
         if split_queue(queue) is None:
             return self._reject_raw(token, value, operation_id, UndecodableItemError("it came from no queue of ours"))
+        oversized = read_oversized(item, int(token)) if token.isdigit() else None
+        if oversized is not None:
+            error = UndecodableItemError(oversized.reason(self._config.max_item_bytes))
+            return self._reject_raw(token, value, operation_id, error)
         try:
             bare = self._verified(queue, item)
         except UndecodableItemError:  # a worker with another limit or other keys may well run it
@@ -69,10 +74,9 @@ class Judge:
 
     def _reject_raw(self, token: bytes, value: bytes, operation_id: str, error: UndecodableItemError) -> Fate:
         queue, _, item = value.partition(b"\n")
-        reason, error_type = str(error), type(error).__name__
-        letter = encode_letter(
-            item, queue, reason, error_type, self._now_ms() / 1000, max_item_bytes=self._config.max_item_bytes
-        )
+        reason, error_type = cut_text(str(error)), type(error).__name__
+        most, number, now = self._config.max_item_bytes, int(token) if token.isdigit() else 0, self._now_ms() / 1000
+        letter = raw_letter(item, number, queue, reason, error_type, now, max_item_bytes=most)
         keeps, ttl_ms = keeping(self._config.result_ttl)
         body = encode_error(reason, error_type) if keeps else b""
         move = Move(token, value, "reject", letter, record=body, record_ttl_ms=ttl_ms)

@@ -1,13 +1,18 @@
 -- Promotes what is due, then moves ready items in flight, by priority and in turn among queues, each under a fresh token.
 -- KEYS      1 prefix of every key
 -- ARGV      1 incarnation · 2 claim id, ending in a growing number · 3 how many · 4 a value to take in flight instead of popping ("" for none)
+--           5 size of the largest item that is expected · 6 of the largest that is sent · 7 for how many ms a larger one is kept
 --           then the names of the queues served (none: all), or of those left out, each behind a "!"
 -- Reply     {"lost"}, or {"claimed", server ms, ms of the next due item or -1, 1 if servable items remain, 2 if only left-out ones do,
---           keys dropped for their type, first token, value...}; a value is "high:NAME\n" + item; tokens are consecutive;
---           without values, the first token is the one that follows the last token given out
+--           keys dropped for their type, first token, size of the largest item, value...}; a value is "high:NAME\n" + item;
+--           tokens are consecutive; without values, the first token is the one that follows the last token given out
+-- Uses      aside.lua
 -- Invariant the same claim id again gives the same values that are still in flight, an earlier one that comes late takes
---           nothing; an item is never outside both places.
+--           nothing; an item is never outside both places. About 8 MiB are promoted, and about as many popped. As long as
+--           more is due than was promoted, which may be of any priority, only what is high is popped.
 local prefix, incarnation, claim_id, wanted, adopted = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
+local largest, most_sent, kept_ms, first_name = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7], 8
+local MOST_BYTES, MOST_DUE, STEP, UNSEEN = 8388608, 1000, 16, 8
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local now_us = time[1] * 1000000 + time[2]
@@ -25,7 +30,8 @@ if last_token == 0 then -- lost or broken: no token may be given out twice
     if token and token < MOST then last_token = math.max(last_token, token) end
   end
 end
-local values, wrong, first_token = {}, {}, last_token + 1
+local values, wrong, first_token, fresh_token = {}, {}, last_token + 1, math.max(last_token + 1, now_us)
+local spent, seen = 0, 0
 
 local function number(value) return string.format('%d', value) end -- exact below 2^53
 
@@ -54,24 +60,48 @@ local function next_due_ms()
   return not first.err and tonumber(first[2]) or nil
 end
 
-local function promote(limit)
-  local due = redis.call('ZRANGEBYSCORE', delayed, '-inf', now_ms, 'LIMIT', 0, limit)
-  redis.call('ZREMRANGEBYRANK', delayed, 0, #due - 1)
-  local queues, items = {}, {}
-  for _, member in ipairs(due) do
-    local queue, item = string.match(member, '^[^\n]*\n([^\n]*)\n(.*)$')
-    local priority = queue and string.match(queue, '^(%a+):[%w_.-]+$')
-    if not items[queue or ''] and priority and (priority == 'high' or priority == 'normal' or priority == 'low')
-      and type(redis.pcall('LLEN', prefix .. queue)) == 'number' then
-      queues[#queues + 1] = queue
-      items[queue] = {}
-    end
-    if queue and items[queue] then
-      table.insert(items[queue], item)
-    else -- no list can hold it: it goes in flight at once, and the worker decides
-      values[#values + 1] = (queue or '') .. '\n' .. (item or member)
-    end
+-- Takes a value; in the place of an item that is too large to be sent goes what tells of it.
+local function add(header, item)
+  local size = #item
+  spent = spent + size
+  if size > most_sent then
+    item = set_aside(number(fresh_token + #values), item, kept_ms)
+  elseif size > seen then
+    seen = size
+    if size > largest then largest = size end
   end
+  values[#values + 1] = header .. item
+end
+
+-- How many of so many items may be read at once, if they are as large as the largest so far.
+local function fitting(count, bytes)
+  return math.max(1, math.min(count, math.floor((MOST_BYTES - bytes) / math.max(1, largest))))
+end
+
+local function promote()
+  local queues, items, count, bytes, step, read = {}, {}, 0, 0, 1, nil
+  repeat
+    local due = redis.call('ZRANGEBYSCORE', delayed, '-inf', now_ms, 'LIMIT', 0, step)
+    if #due == 0 then break end
+    redis.call('ZREMRANGEBYRANK', delayed, 0, #due - 1)
+    for _, member in ipairs(due) do
+      bytes = bytes + #member
+      if #member > largest then largest = #member end
+      local queue, item = string.match(member, '^[^\n]*\n([^\n]*)\n(.*)$')
+      local priority = queue and string.match(queue, '^(%a+):[%w_.-]+$')
+      if not items[queue or ''] and priority and (priority == 'high' or priority == 'normal' or priority == 'low')
+        and type(redis.pcall('LLEN', prefix .. queue)) == 'number' then
+        queues[#queues + 1] = queue
+        items[queue] = {}
+      end
+      if queue and items[queue] then
+        table.insert(items[queue], item)
+      else -- no list can hold it: it goes in flight at once, and the worker decides
+        add((queue or '') .. '\n', item or member)
+      end
+    end
+    count, read, step = count + #due, #due == step, fitting(math.min(STEP, MOST_DUE - count), bytes)
+  until not read or count >= MOST_DUE or bytes >= MOST_BYTES
   for _, queue in ipairs(queues) do
     local priority, name = string.match(queue, '^(%a+):(.+)$')
     redis.call('LPUSH', prefix .. queue, unpack(items[queue]))
@@ -82,18 +112,45 @@ local function promote(limit)
   end
 end
 
+local function has_room() return #values < wanted and (spent == 0 or spent + largest <= MOST_BYTES) end
+
+-- How many to pop at once from a list that is as deep as that: the first alone, then few if one of them may be large.
+local function portion(list, popped, share)
+  if popped == 0 then return 1 end
+  local count = fitting(share, spent)
+  if count > UNSEEN then -- sizes may grow further down
+    for _, place in ipairs({count, math.ceil(count / 2)}) do
+      local item = redis.call('LINDEX', list, -place)
+      if item and #item > largest then largest = #item end
+    end
+    count = fitting(share, spent)
+  end
+  return count
+end
+
 local turn = now_us
 local function take(priority, name, share)
   local index, queue = prefix .. 'ready:' .. priority, priority .. ':' .. name
-  local popped = redis.pcall('RPOP', prefix .. queue, share)
-  if popped and popped.err then
-    wrong[#wrong + 1] = prefix .. queue
-    popped = false
+  local list, header, popped, ended = prefix .. queue, queue .. '\n', 0, false
+  while popped < share and not ended and has_room() do
+    local count = portion(list, popped, share - popped)
+    local items = redis.pcall('RPOP', list, count)
+    if items and items.err then
+      wrong[#wrong + 1] = list
+      items = false
+    end
+    ended = not items or #items < count
+    for i = 1, items and #items or 0 do
+      if spent >= MOST_BYTES and #values > 0 then -- larger than any that was seen: the rest goes back
+        for j = #items, i, -1 do redis.call('RPUSH', list, items[j]) end
+        ended = false
+        break
+      end
+      add(header, items[i])
+      popped = popped + 1
+    end
   end
-  local count = popped and #popped or 0
-  local header = queue .. '\n'
-  for i = 1, count do values[#values + 1] = header .. popped[i] end
-  if count < share then
+  if ended then
     redis.call('ZREM', index, name)
     return false
   end
@@ -103,7 +160,7 @@ local function take(priority, name, share)
 end
 
 local left_out, left_behind, serves_some = {}, false, false
-for i = 5, #ARGV do
+for i = first_name, #ARGV do
   local name = string.match(ARGV[i], '^!(.+)$')
   if name then left_out[name] = true else serves_some = true end
 end
@@ -111,7 +168,7 @@ end
 local function serve_all(priority)
   local index, passed = prefix .. 'ready:' .. priority, 0
   local queues, steps = size('ZCARD', index), 300
-  while #values < wanted and queues > 0 and steps > 0 do
+  while queues > 0 and steps > 0 and has_room() do
     local name = redis.call('ZRANGE', index, passed, passed)[1]
     if not name then break end
     if left_out[name] then
@@ -125,7 +182,7 @@ end
 
 local function serve_some(priority)
   local index, turns, left = prefix .. 'ready:' .. priority, {}, false
-  for i = 5, #ARGV do
+  for i = first_name, #ARGV do
     local score = redis.pcall('ZSCORE', index, ARGV[i])
     if score and not score.err then turns[#turns + 1] = {tonumber(score), ARGV[i]} end
   end
@@ -133,7 +190,7 @@ local function serve_some(priority)
   for i, entry in ipairs(turns) do
     local missing = wanted - #values
     local share = math.ceil(missing / (#turns - i + 1))
-    if missing == 0 or take(priority, entry[2], share) then
+    if not has_room() or take(priority, entry[2], share) then
       left = true
       redis.pcall('ZADD', prefix .. 'wake:' .. entry[2], 0, 'r')
     end
@@ -150,18 +207,20 @@ if replayed_id == claim_id then
   replay(tonumber(replayed_first), tonumber(replayed_count))
 elseif not is_earlier(claim_id, replayed_id) then -- else it was held up on a lost connection, and sent again long ago
   if adopted ~= '' then
-    values[1] = adopted
+    redis.call('HDEL', inflight, '#claim') -- a write that maxmemory allows allows the next
+    local queue, item = string.match(adopted, '^([^\n]*\n)(.*)$')
+    add(queue or '', item or adopted)
   else
     if due_ms and due_ms <= now_ms then
-      promote(math.max(100, wanted))
+      promote()
       due_ms = next_due_ms()
     end
-    local serve = serves_some and serve_some or serve_all
-    for _, priority in ipairs(PRIORITIES) do more = serve(priority) or more end
+    local behind, serve = due_ms and due_ms <= now_ms, serves_some and serve_some or serve_all
+    for _, priority in ipairs(behind and {'high'} or PRIORITIES) do more = serve(priority) or more end
+    more = more or behind
   end
   if #values > 0 then
-    if adopted ~= '' then redis.call('HDEL', inflight, '#claim') end -- a write that maxmemory allows allows the next
-    first_token = math.max(last_token + 1, now_us)
+    first_token = fresh_token
     redis.call('SET', prefix .. 'token', number(first_token + #values - 1))
     local fields = {'#claim', claim_id .. ' ' .. number(first_token) .. ' ' .. #values}
     for start = 1, #values, 500 do
@@ -176,6 +235,6 @@ elseif not is_earlier(claim_id, replayed_id) then -- else it was held up on a lo
   if (more or left_behind) and not serves_some then redis.pcall('ZADD', wake, 0, 'r') end
 end
 
-local reply = {'claimed', now_ms, due_ms or -1, more and 1 or left_behind and 2 or 0, wrong, first_token}
-for i = 1, #values do reply[i + 6] = values[i] end
+local reply = {'claimed', now_ms, due_ms or -1, more and 1 or left_behind and 2 or 0, wrong, first_token, seen}
+for i = 1, #values do reply[i + 7] = values[i] end
 return reply
