@@ -7,6 +7,7 @@ from queue_system.dead_letters import DeadLetter, DeadLetterPage
 from queue_system.errors import (
     AccessDeniedError,
     CircuitOpenError,
+    ImportFailedError,
     InvalidInputError,
     ItemTooLargeError,
     OperationFailedError,
@@ -39,6 +40,7 @@ __all__ = [
     "DeadLetter",
     "DeadLetterPage",
     "Encryption",
+    "ImportFailedError",
     "InvalidInputError",
     "ItemTooLargeError",
     "OperationFailedError",

@@ -28,6 +28,7 @@ from queue_system.errors import (
     WaitTimeoutError,
     shown,
 )
+from queue_system.imports.policy import Application, never_imported
 from queue_system.metrics import LogThrottle, MetricsRecorder, SettlementObserver, StructuredLogger
 from queue_system.model.arguments import check_durability, check_list
 from queue_system.model.keys import PRIORITIES, Keys, check_prefix, check_priority, check_queue_name
@@ -80,7 +81,8 @@ class QueueConfig:
         dedup_ttl: how long, in s, a deduplication key of an operation that shows no life stays taken.
         max_item_bytes: the largest item that is accepted.
         allowed_modules: modules from which processors may be imported by name, their submodules included. None: every
-            application module that is not installed as a package.
+            module in the current folder, or in that of the running script or the worker's target, that is not
+            installed as a package.
         durability: what an enqueue waits for by default: the server's memory (`"fast"`), its disk (`"fsync"`) or a
             replica (`"replicated"`).
         max_dead_letters: how many each of `failures` and `system_errors` keeps; beyond that the oldest goes and is
@@ -133,7 +135,7 @@ class QueueConfig:
         self._define_connections(redis_client)
         self._define_queue_keys()
         self._define_reports(logger, tracebacks=tracebacks)
-        self.registry = Registry(_module_names(allowed_modules))
+        self.registry = Registry(Application(_module_names(allowed_modules)))
 
     def _define_reports(self, logger: Any, *, tracebacks: bool) -> None:
         """Set up what tells of the operations: log, metrics, tracebacks, traces."""
@@ -327,6 +329,12 @@ def _module_names(values: Any) -> tuple[str, ...] | None:
     for name in names:
         if not isinstance(name, str) or not all(part.isidentifier() for part in name.split(".")):
             raise InvalidInputError("allowed_modules", f"{shown(name)} is no name of a module")
+        if never_imported(name):
+            raise InvalidInputError(
+                "allowed_modules",
+                f"{shown(name)} is the name of a module of Python's own or of this package, which no name from Redis"
+                " leads to; rename your module, or register what it has with register_callback",
+            )
     return names
 
 

@@ -20,6 +20,7 @@
     ├── ResultUnavailableError         asked for its result, an operation has none: not finished, or not kept
     ├── ProcessDiedError               the child process of a processor died; carries its exit code
     ├── UnresolvableNameError          a name from Redis leads to no permitted callable
+    ├── ImportFailedError              the module of a name from Redis raised while it was imported
     └── UndecodableItemError           bytes from Redis are not an item
 """
 
@@ -188,6 +189,13 @@ class ProcessDiedError(QueueSystemError):
 
 class UnresolvableNameError(QueueSystemError):
     """A name from Redis leads to no callable that may be run."""
+
+
+class ImportFailedError(QueueSystemError):
+    """A name from Redis may be run, but its module raised while it was imported; `__cause__` is what it raised.
+
+    That counts as a failed attempt: what is missing may be there the next time.
+    """
 
 
 class UndecodableItemError(QueueSystemError):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-import msgspec
+from msgspec.structs import replace
 
 from queue_system.clock import SYSTEM_CLOCK
 from queue_system.config import BREAKER, QueueConfig, breaker_name
@@ -22,12 +22,12 @@ from queue_system.errors import (
     InvalidInputError,
     QueueSystemError,
     UndecodableItemError,
-    UnresolvableNameError,
     shown,
 )
 from queue_system.execution.callbacks import callback_data, callback_reference
 from queue_system.execution.delivery import Delivery
 from queue_system.execution.executor import NEVER, Slot
+from queue_system.execution.importing import Importer
 from queue_system.execution.settlement import Settler, Timing
 from queue_system.execution.stream import Stream
 from queue_system.execution.tally import Tally
@@ -36,7 +36,17 @@ from queue_system.model.arguments import check_list
 from queue_system.model.keys import check_queue_name, queue_name
 from queue_system.model.operation import Operation
 from queue_system.model.registry import Processor
-from queue_system.model.verdict import Complete, Fail, Outcome, Raised, Reject, Release, Retry, Unprocessable, judge
+from queue_system.model.verdict import (
+    Complete,
+    Fail,
+    Outcome,
+    Raised,
+    Reject,
+    Release,
+    Retry,
+    Unprocessable,
+    judge,
+)
 from queue_system.resilience import circuit_breaker, in_daemon_thread, retry_with_backoff
 from queue_system.tracebacks import trace
 from queue_system.upkeep.duty import Duty
@@ -103,6 +113,7 @@ class QueueWorker:
         )
         self._tally = Tally(config.metrics, config.log, config.observers)
         self._rests = self._tally.new_rests()
+        self._importer = Importer(config.registry, self._rests)
         self._stream: Stream | None = None
         self._fetching: asyncio.Task[None] | None = None
         self._duties: list[Duty] = []
@@ -200,6 +211,7 @@ class QueueWorker:
                 self._running = False
                 self._stop_duties()
                 await self._end_tasks(stream)
+                self._importer.close()
                 await stream.close()
                 self.config.metrics.flush()
                 self.config.log.info("worker stopped", incarnation=stream.fetcher.incarnation)
@@ -273,12 +285,13 @@ class QueueWorker:
             processor, argument, limit_s, limit_name = self._resolve(operation, started_ms)
         except UndecodableItemError as error:
             outcome = Unprocessable(str(error), type(error).__name__, trace=trace(error))
-        except UnresolvableNameError as error:
-            outcome = fetcher.unresolved(delivery, error)
         else:
-            if self._rests.queues:
-                self._rests.resolved(queue_name(delivery.queue))
-            outcome = await stream.executor.run(slot, processor, argument, limit_s, limit_name)
+            if processor is None:
+                outcome = await self._importer.run(stream, slot, delivery, argument, (limit_s, limit_name))
+            else:
+                if self._rests.queues:
+                    self._rests.resolved(queue_name(delivery.queue))
+                outcome = await stream.executor.run(slot, processor, argument, limit_s, limit_name)
         ended = time.monotonic()
         ended_ms = fetcher.server_ms(ended)
         verdict = judge(operation, outcome, started_ms / 1000, ended_ms / 1000)
@@ -286,20 +299,23 @@ class QueueWorker:
             if self.on_error is not None:
                 self.on_error(delivery.operation_id, verdict)
             if not self.config.tracebacks:
-                verdict = msgspec.structs.replace(verdict, trace=None)
+                verdict = replace(verdict, trace=None)
             timed_out = isinstance(outcome, Raised) and outcome.timed_out
             self._tally.judged(delivery.operation_id, operation.processor, verdict, timed_out=timed_out)
         if attempt is not None:
             attempt.end(outcome, verdict)
         fetcher.put(self._settler.settle(delivery, verdict, Timing(started_ms, ended_ms, ended - started)))
 
-    def _resolve(self, operation: Operation, started_ms: int) -> tuple[Processor, Any, float, str]:
-        """Return what to call, with what, for how long at most and by whose limit. Raises if it cannot be processed."""
+    def _resolve(self, operation: Operation, started_ms: int) -> tuple[Processor | None, Any, float, str]:
+        """Return what to call, None if it must be imported, with what, for how long at most and by whose limit.
+
+        Raises UndecodableItemError.
+        """
         if self.config.sealing is not None:
             operation = self.config.sealing.open(operation)
         if operation.phase:
             return self._run_callback, operation, self.work_timeout, _WORKER_LIMIT
-        processor = self.config.registry.resolve(operation.processor, operation.processor_module)
+        processor = self.config.registry.known(operation.processor, operation.processor_module)
         return processor, operation.entity, *self._limit(operation, started_ms)
 
     def _limit(self, operation: Operation, started_ms: int) -> tuple[float, str]:
@@ -333,7 +349,9 @@ class QueueWorker:
     @retry_with_backoff(max_retries=3, base_delay=0.1, max_delay=2.0)
     async def _execute_callback(self, callback_name: str, callback_module: str | None, data: dict[str, Any]) -> None:
         """Run a callback with its data; one that raises is tried again up to three times."""
-        callback = self.config.registry.resolve(callback_name, callback_module)
+        callback = self.config.registry.known(callback_name, callback_module)
+        if callback is None:
+            callback = await self._importer.load(callback_name, callback_module)
         if inspect.iscoroutinefunction(callback):
             await callback(data)
             return

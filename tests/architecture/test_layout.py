@@ -24,6 +24,7 @@ RANKS = {
     "logs": 0,
     "resilience": 1,
     "tracebacks": 1,
+    "imports": 1,
     "model": 2,
     "broker": 3,
     "metrics": 3,

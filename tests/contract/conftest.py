@@ -45,8 +45,12 @@ def raw(server: OwnServer) -> Iterator[redis.Redis]:
 
 @pytest.fixture
 def import_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], ModuleType]]:
-    """Writes source code to a file of an application and imports it, under a name that nothing else has."""
+    """Writes source code to a file of an application and imports it, under a name that nothing else has.
+
+    The process stands in the application's folder, as its worker does.
+    """
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
     names: list[str] = []
 
     def load(source: str) -> ModuleType:

@@ -96,6 +96,7 @@ async def test_a_function_of_a_script_is_stored_under_the_scripts_importable_nam
     assert (item["processor_module"], item["processor"]) == ("script", "work")
 
     monkeypatch.syspath_prepend(tmp_path)
+    config.registry.application.add_folder(tmp_path)
     monkeypatch.setenv("URL", server.url)
     monkeypatch.setenv("PREFIX", config.queue_prefix)
     journal = Journal()

@@ -76,9 +76,9 @@ async def test_several_operations_run_in_parallel(config: QueueConfig, queue: Qu
     "extra, expected", [({}, "{'doubled': 42}"), ({"broken": True}, "no luck")], ids=["success", "failure"]
 )
 async def test_processors_and_callbacks_are_imported_by_name(
+    import_source: Callable[[str], ModuleType],
     config: QueueConfig,
     queue: QueueManager,
-    import_source: Callable[[str], ModuleType],
     processor: str,
     extra: dict[str, Any],
     expected: str,

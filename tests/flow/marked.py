@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,23 @@ from queue_system import run_in_process
 @run_in_process
 def identify(entity: Any) -> dict[str, Any]:
     return {"entity": entity, "pid": os.getpid(), "parent": os.getppid()}
+
+
+def noting(fn: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    @functools.wraps(fn)
+    def wrapper(entity: Any) -> Any:
+        return {"noted": True, **fn(entity)}
+
+    return wrapper
+
+
+@noting
+@run_in_process
+def identify_and_note(entity: Any) -> dict[str, Any]:
+    return {"entity": entity, "pid": os.getpid(), "parent": os.getppid()}
+
+
+wrapped_elsewhere = noting(identify)
 
 
 @run_in_process

@@ -297,9 +297,12 @@ def test_a_cancelled_worker_leaves_neither_threads_nor_connections(queue: QueueM
 
 
 @pytest.mark.timeout(30)
-def test_a_hanging_sync_callback_does_not_keep_a_stopped_process_alive(server: OwnServer, prefix: str) -> None:
+def test_a_hanging_sync_callback_does_not_keep_a_stopped_process_alive(
+    server: OwnServer, prefix: str, tmp_path: Path
+) -> None:
     """As with a hanging processor: its thread is given up, and the interpreter ends."""
-    program = """
+    program = tmp_path / "program.py"
+    program.write_text("""
 import asyncio, sys, threading
 from queue_system import QueueConfig, QueueManager, QueueWorker
 config = QueueConfig(redis_url=sys.argv[1], queue_prefix=sys.argv[2])
@@ -315,8 +318,8 @@ async def main():
     await worker.stop()
     print("stopped", flush=True)
 asyncio.run(main())
-"""
-    command = [sys.executable, "-c", program, server.url, prefix]
+""")
+    command = [sys.executable, str(program), server.url, prefix]
     with subprocess.Popen(command, env={"PYTHONPATH": str(SRC)}, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None

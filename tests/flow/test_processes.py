@@ -63,7 +63,7 @@ class Bench:
     def __init__(self, config: QueueConfig, queue: QueueManager, client: redis.Redis) -> None:
         self.config, self.queue, self.client = config, queue, client
 
-    def enqueue(self, processor: Callable[..., Any], entity: Any, **options: Any) -> str:
+    def enqueue(self, processor: Callable[..., Any] | str, entity: Any, **options: Any) -> str:
         """Enqueue to run once at most."""
         operation_id: str = self.queue.enqueue(entity, processor, retry_config=ONCE, **options)["operation_id"]
         return operation_id
@@ -81,7 +81,7 @@ class Bench:
         assert record is not None
         return record
 
-    async def outcome(self, processor: Callable[..., Any], entity: Any, **options: Any) -> Record:
+    async def outcome(self, processor: Callable[..., Any] | str, entity: Any, **options: Any) -> Record:
         """Enqueue and wait for the end."""
         return await self.finished(self.enqueue(processor, entity, **options))
 
@@ -100,6 +100,21 @@ async def test_a_marked_processor_runs_in_a_child_that_serves_again_and_ends_wit
     assert (first["entity"], first["parent"]) == (entity, os.getpid())
     assert first["pid"] == second["pid"] != os.getpid()
     assert not is_alive(first["pid"])
+
+
+async def test_a_decorator_above_the_mark_runs_in_the_child_with_what_it_wraps(bench: Bench) -> None:
+    async with running(QueueWorker(bench.config)):
+        result = (await bench.outcome(marked.identify_and_note, {"n": 1})).body["result"]
+    assert (result["noted"], result["parent"]) == (True, os.getpid())
+
+
+async def test_a_wrapper_under_another_name_is_not_skipped_but_fails_and_says_why(bench: Bench) -> None:
+    """A child process would find the wrapped function in its place, and run that alone."""
+    bench.config.register_callback(marked.wrapped_elsewhere, "elsewhere", "shop")
+    async with running(QueueWorker(bench.config)):
+        record = await bench.outcome("shop.elsewhere", {"n": 1})
+    assert (record.status, record.body["error_type"]) == ("failed", "InvalidInputError")
+    assert "would run it without the wrapper" in record.body["error"]
 
 
 async def test_no_more_children_run_than_the_worker_has_slots(bench: Bench, tmp_path: Path) -> None:

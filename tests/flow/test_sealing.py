@@ -160,6 +160,7 @@ async def test_what_nobody_of_ours_signed_is_a_system_error_and_nothing_of_it_is
     """Its module is not imported, its callback not called and its record not written; the worker goes on."""
     (tmp_path / f"{TRAP}.py").write_text("def run(entity): return entity\n")
     monkeypatch.syspath_prepend(tmp_path)
+    signed.registry.application.add_folder(tmp_path)
     monkeypatch.delitem(sys.modules, TRAP, raising=False)
     signed.register_callback(inbox.put, "take", "shop")
     members = {"processor": "run", "processor_module": TRAP, "on_failure": "take", "on_failure_module": "shop"}

@@ -117,7 +117,7 @@ async def test_an_absurd_number_is_a_system_error_and_the_operation_never_starts
         ("os.system", "not application code"),
         ("msgspec.json.encode", "installed package"),
         (f"{__name__}.absent", "has no function"),
-        (f"{__name__}.QueueWorker", "not a plain function"),
+        (f"{__name__}.QueueWorker", "has no function"),
     ],
 )
 async def test_an_unresolvable_processor_is_a_system_error(

@@ -11,8 +11,25 @@ import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
 
-_BOOT = "import sys; n, sys.path[:], sys.argv[1:] = int(sys.argv[1]), sys.argv[2:], []; from {} import main; main(n)"
+from queue_system.imports.libraries import standard_library_paths
+from queue_system.imports.modules import top_folder
+
+_BOOT: Final = """
+import sys
+n, ours = map(int, sys.argv[1:3])
+theirs = sys.argv[3 + ours :]
+sys.path[:], sys.argv[1:] = sys.argv[3 : 3 + ours] + theirs, []
+from {} import main
+sys.path[:] = theirs
+main(n)
+"""
+"""What a child does first. A file of the application's may be named as one that we import, such as `redis.py`, so what
+we import comes from where this process has it."""
+
+_NEEDED: Final = ("queue_system", "msgspec", "redis", "hiredis")
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -28,7 +45,9 @@ class Child:
         ours, theirs = socket.socketpair()
         with theirs:
             descriptor = theirs.fileno()
-            arguments = [sys.executable, "-c", _BOOT.format(module), str(descriptor), *sys.path]
+            homes = _homes()
+            numbers = str(descriptor), str(len(homes))
+            arguments = [sys.executable, "-c", _BOOT.format(module), *numbers, *homes, *sys.path]
             try:
                 process = subprocess.Popen(  # noqa: S603 - this interpreter, and a module of ours
                     arguments, stdin=subprocess.DEVNULL, pass_fds=[descriptor], start_new_session=True, env=environment
@@ -56,3 +75,14 @@ class Child:
         """Signal the child and what it started in its group. It must not have been waited for yet."""
         with suppress(ProcessLookupError, PermissionError):  # macOS refuses for a group of zombies
             os.killpg(self.process.pid, number)
+
+
+def _homes() -> list[str]:
+    """The folders from which this process has the standard library, this package and what it needs."""
+    standard = standard_library_paths()
+    homes = [entry for entry in sys.path if Path(entry) in standard or Path(entry).name == "lib-dynload"]
+    for name in _NEEDED:
+        file = getattr(sys.modules.get(name), "__file__", None)
+        if file is not None:
+            homes.append(str(top_folder(name, file)))
+    return list(dict.fromkeys(homes))

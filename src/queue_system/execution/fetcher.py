@@ -16,7 +16,7 @@ from queue_system.broker.contact import Contact
 from queue_system.broker.protocol import Command
 from queue_system.broker.replies import Claimed, Pulse
 from queue_system.config import QueueConfig
-from queue_system.errors import QueueSystemError, UnresolvableNameError, WrongKeyTypeError
+from queue_system.errors import QueueSystemError, WrongKeyTypeError
 from queue_system.execution.delivery import Delivery
 from queue_system.execution.executor import Executor
 from queue_system.execution.gate import Gate
@@ -195,7 +195,7 @@ class Fetcher:
         self._notes = []
         self.gate.changed.set()
 
-    def unresolved(self, delivery: Delivery, error: UnresolvableNameError) -> Unprocessable:
+    def unresolved(self, delivery: Delivery, error: QueueSystemError) -> Unprocessable:
         """Judge an operation that names what this worker does not know; hand back others of a queue that now rests."""
         rests, name = self.holdings.rests, queue_name(delivery.queue)
         operation = delivery.operation

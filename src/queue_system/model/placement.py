@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from queue_system.errors import InvalidInputError, shown
-from queue_system.model.registry import Reference, main_module_name
+from queue_system.imports.main import MAIN_NAMES, main_module, main_module_name
+from queue_system.model.registry import Reference
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _MARK: Final = "__queue_system_process__"
+
+
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    """What marks a processor: how a child process finds it, and it itself, since `functools.wraps` copies marks."""
+
+    reference: Reference
+    processor: Callable[..., Any]
 
 
 def run_in_process(processor: F) -> F:
@@ -26,17 +37,40 @@ def run_in_process(processor: F) -> F:
     if inspect.iscoroutinefunction(processor):
         raise InvalidInputError("processor", f"{shown(processor)} is async; only a sync function runs in a process")
     name, module = getattr(processor, "__qualname__", ""), getattr(processor, "__module__", None)
-    if module == "__main__":
+    if module in MAIN_NAMES:
         module = main_module_name()
     if not inspect.isfunction(processor) or not name.isidentifier() or module is None:
         raise InvalidInputError(
             "processor", f"{shown(processor)} is no function of an importable module; a child process cannot find it"
         )
-    setattr(processor, _MARK, Reference(name, module))
+    setattr(processor, _MARK, _Mark(Reference(name, module), processor))
     return processor
 
 
 def process_reference(processor: Callable[..., Any]) -> Reference | None:
-    """Return how a child process finds a marked processor; None for one without the mark."""
-    reference = getattr(processor, _MARK, None)
-    return reference if isinstance(reference, Reference) else None
+    """Return how a child process finds a marked processor; None for one without the mark.
+
+    A decorator above the mark that uses `functools.wraps` is marked as well: the child finds it in the place of what it
+    wraps, and runs both.
+
+    Raises:
+        InvalidInputError: its mark was copied, but another callable has its name, which a child would run instead.
+    """
+    mark = getattr(processor, _MARK, None)
+    if not isinstance(mark, _Mark):
+        return None
+    if mark.processor is not processor and _named(mark.reference) is not processor:
+        raise InvalidInputError(
+            "processor",
+            f"{shown(processor)} wraps {mark.reference}, which is marked by run_in_process, under another name: a child"
+            " process would run it without the wrapper; apply the decorator to the function where it is defined",
+        )
+    return mark.reference
+
+
+def _named(reference: Reference) -> Any:
+    """Return what a child process finds under a reference, as far as this process has it."""
+    module = sys.modules.get(reference.module or "")
+    if module is None and reference.module == main_module_name():
+        module = main_module()
+    return None if module is None else vars(module).get(reference.name)

@@ -1,33 +1,23 @@
-"""Callables by name: registered ones, and functions of application modules. Never imports what the policy forbids.
-
-The policy stands in docs/security.md. Everything is checked before an import that can be; the rest after it.
-"""
+"""Callables by name: registered ones, and functions that `imports` finds in application modules."""
 
 from __future__ import annotations
 
 import contextlib
-import importlib
-import importlib.util
-import inspect
 import re
-import site
-import sys
-import sysconfig
 import threading
-import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-from queue_system.errors import InvalidInputError, UnresolvableNameError, shown
+from queue_system.errors import InvalidInputError, shown
 from queue_system.forking import renew_in_children
+from queue_system.imports.main import MAIN_NAMES, main_module_name, name_of_main
+from queue_system.imports.policy import Application
 
 Processor = Callable[..., Any]
 
 _MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*\Z")
 _NAME = re.compile(r"[^\W\d]\w*\Z")
-_OWN: Final = __name__.partition(".")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,26 +36,16 @@ def parse_reference(text: str, field_name: str) -> Reference:
     module, dot, name = text.replace(":", ".").rpartition(".")
     if not _NAME.match(name) or (dot and not _MODULE.match(module)):
         raise InvalidInputError(field_name, f"{shown(text)} is no name; use 'package.module.function' or 'function'")
+    if module in MAIN_NAMES:
+        raise InvalidInputError(field_name, f"{shown(text)} is another script in each process; use its module's name")
     return Reference(name, module or None)
-
-
-def main_module_name() -> str | None:
-    """Return the importable name of the running script: that of `python -m`, or the file's stem."""
-    main = sys.modules.get("__main__")
-    spec = getattr(main, "__spec__", None)
-    if spec is not None and spec.name:
-        name = str(spec.name)
-        return name.removesuffix(".__main__")
-    file = getattr(main, "__file__", None)
-    stem = Path(file).stem if file else ""
-    return stem if _NAME.match(stem) else None
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
 class Registry:
     """The callables of one configuration. Thread-safe."""
 
-    allowed_modules: tuple[str, ...] | None = None
+    application: Application = field(default_factory=Application)
     _callables: dict[tuple[str | None, str], Processor] = field(default_factory=dict)
     _references: dict[Processor, Reference] = field(default_factory=dict)
     _counts: dict[tuple[str | None, str], int] = field(default_factory=dict)
@@ -106,7 +86,12 @@ class Registry:
             known = None
         if known is not None and self._callables.get((known.module, known.name)) == fn:
             return known
-        name, module = _name_of(fn, field_name), _module_of(fn)
+        name, module = _name_of(fn, field_name), getattr(fn, "__module__", None)
+        if module in MAIN_NAMES:
+            for (under, alias), registered in list(self._callables.items()):
+                if registered is fn:  # by `register`: so it is found under that, wherever it was defined
+                    return Reference(alias, under)
+            module = name_of_main(fn, name, field_name)
         with self._lock:
             reference = Reference(name if _NAME.match(name) else self._tell_apart(name, module), module)
             self._callables[module, reference.name] = fn
@@ -120,99 +105,26 @@ class Registry:
         self._counts[module, name] = count
         return name if count == 1 else f"{name}#{count}"
 
+    def known(self, name: str, module: str | None) -> Processor | None:
+        """Return the callable that an item names if no import is needed for it."""
+        fn = self._callables.get((module, name))
+        return self._by_name_alone(name) if fn is None and module is None else fn
+
     def resolve(self, name: str, module: str | None) -> Processor:
-        """Return the callable that an item names.
+        """Return the callable that an item names; blocks for as long as an import takes.
 
         Raises:
             UnresolvableNameError: nothing is registered under it, and it leads to no function that may be imported.
+            ImportFailedError: its module raised while it was imported.
         """
-        fn = self._callables.get((module, name))
-        if fn is not None:
-            return fn
-        if module is None:
-            fn = self._by_name_alone(name)
+        fn = self.known(name, module)
         if fn is None:
-            fn = import_function(Reference(name, module), self.allowed_modules)
-            self._callables[module, name] = fn
+            fn = self._callables[module, name] = self.application.import_function(name, module)
         return fn
 
     def _by_name_alone(self, name: str) -> Processor | None:
         found = {id(fn): fn for (_, known), fn in list(self._callables.items()) if known == name}
         return next(iter(found.values())) if len(found) == 1 else None
-
-
-def import_function(reference: Reference, allowed_modules: tuple[str, ...] | None) -> Processor:
-    """Import the function that a reference names, if the policy allows it; raise UnresolvableNameError if not."""
-    name, module_name = reference.name, reference.module
-    if not _NAME.match(name):
-        kind = "a lambda" if "<lambda>" in name else "a closure" if "<locals>" in name else "no function of a module"
-        raise UnresolvableNameError(
-            f"{reference} is {kind}: only the process that enqueued it knows it; use a module-level function"
-        )
-    if module_name is None:
-        raise UnresolvableNameError(f"{shown(name)} is not registered here, and without a module it cannot be imported")
-    if (name.startswith("__") and name.endswith("__")) or not _MODULE.match(module_name):
-        raise UnresolvableNameError(f"{str(reference)!r:.120} is no name of a module's function")
-    check_module_allowed(module_name, allowed_modules)
-    module = _import(module_name)
-    fn = vars(module).get(name)
-    if fn is None:
-        raise UnresolvableNameError(f"module {module_name!r} has no function {shown(name)}")
-    if not isinstance(fn, types.FunctionType):
-        raise UnresolvableNameError(f"{reference} is a {type(fn).__name__}, not a plain function")
-    own = inspect.unwrap(fn)
-    if getattr(own, "__globals__", None) is not vars(module):
-        raise UnresolvableNameError(f"{reference} is defined elsewhere; name it by the module that defines it")
-    return fn
-
-
-def check_module_allowed(module_name: str, allowed_modules: tuple[str, ...] | None) -> None:
-    """Raise UnresolvableNameError unless the policy lets `module_name` be imported. Imports nothing itself."""
-    top = module_name.partition(".")[0]
-    if top in sys.stdlib_module_names or top in sys.builtin_module_names or top == _OWN:
-        raise UnresolvableNameError(
-            f"module {module_name!r} is not application code: {top!r} is never imported by name"
-        )
-    if allowed_modules is not None:
-        if any(module_name == allowed or module_name.startswith(f"{allowed}.") for allowed in allowed_modules):
-            return
-        raise UnresolvableNameError(f"module {module_name!r} is not among allowed_modules")
-    if _installed(_places_of(module_name)):
-        raise UnresolvableNameError(
-            f"module {module_name!r} is an installed package; if it is yours, name it in QueueConfig(allowed_modules)"
-        )
-
-
-def _places_of(module_name: str) -> list[str]:
-    """Return where a module's top-level package lies, without importing it."""
-    if module_name == main_module_name():
-        return [str(getattr(sys.modules["__main__"], "__file__", ""))]
-    top = module_name.partition(".")[0]
-    try:
-        spec = importlib.util.find_spec(top)
-    except (ImportError, ValueError) as error:
-        raise UnresolvableNameError(f"module {top!r} cannot be found: {error}") from error
-    if spec is None:
-        raise UnresolvableNameError(f"module {top!r} cannot be found on sys.path")
-    return [place for place in (spec.origin, *(spec.submodule_search_locations or ())) if place]
-
-
-def _import(module_name: str) -> types.ModuleType:
-    if module_name == main_module_name() and (main := sys.modules.get("__main__")) is not None:
-        return main
-    try:
-        return importlib.import_module(module_name)
-    except (Exception, SystemExit) as error:
-        raise UnresolvableNameError(
-            f"module {module_name!r} cannot be imported: {type(error).__name__}: {error}"
-        ) from error
-
-
-def _installed(places: Iterable[str]) -> bool:
-    roots = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *site.getsitepackages()}
-    roots.add(site.getusersitepackages())
-    resolved = [Path(root).resolve() for root in roots]
-    return any(Path(place).resolve().is_relative_to(root) for place in places for root in resolved)
 
 
 def _name_of(fn: Processor, field_name: str) -> str:
@@ -225,4 +137,4 @@ def _name_of(fn: Processor, field_name: str) -> str:
 
 def _module_of(fn: Processor) -> str | None:
     module = getattr(fn, "__module__", None)
-    return main_module_name() if module == "__main__" else module
+    return main_module_name() if module in MAIN_NAMES else module

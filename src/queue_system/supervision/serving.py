@@ -56,8 +56,8 @@ class Serving:
 
     async def run(self) -> int:
         """Load, start, wait for a reason to leave, and leave within the grace time."""
-        worker = await load_worker(self._settings)
-        if self._departure.asked:
+        worker = await self._load()
+        if worker is None:
             return DONE
         with self._observed(worker):
             await worker.start()
@@ -66,6 +66,17 @@ class Serving:
             finally:
                 self._notifier.stopping()
                 await self._stop(worker)
+
+    async def _load(self) -> QueueWorker | None:
+        """Load the worker; None if something asks it to leave before, however long its target takes to import."""
+        loading, asked = asyncio.ensure_future(load_worker(self._settings)), asyncio.ensure_future(self._asked())
+        try:
+            await asyncio.wait((loading, asked), return_when=asyncio.FIRST_COMPLETED)
+            return None if self._departure.asked else loading.result()
+        finally:
+            for task in (loading, asked):
+                task.cancel()
+            await asyncio.gather(loading, asked, return_exceptions=True)
 
     @contextlib.contextmanager
     def _observed(self, worker: QueueWorker) -> Iterator[None]:

@@ -12,12 +12,16 @@ from typing import Any
 
 from queue_system.config import QueueConfig
 from queue_system.errors import InvalidInputError, QueueSystemError, shown
+from queue_system.imports.modules import top_folder
+from queue_system.resilience import in_daemon_thread
 from queue_system.supervision.settings import WorkerSettings
 from queue_system.worker import QueueWorker
 
 
 async def load_worker(settings: WorkerSettings) -> QueueWorker:
     """Return the worker that the settings ask for; modules of the current folder can be imported from now on.
+
+    The target is imported, and called if it is a plain function, in a thread, so that the event loop goes on.
 
     Raises:
         InvalidInputError: `target` leads to nothing that can be run, or a value makes no sense. Its cause is what the
@@ -34,6 +38,8 @@ async def load_worker(settings: WorkerSettings) -> QueueWorker:
         raise _refusal(settings.target, f"is or returns a {kind}; a QueueConfig or a QueueWorker is needed")
     if settings.tracebacks is not None:
         config.tracebacks = settings.tracebacks
+    if settings.target is not None:
+        config.registry.application.add_folder(_folder_of(settings.target.partition(":")[0]))
     wanted: dict[str, Any] = {
         "max_workers": settings.concurrency,
         "work_timeout": settings.timeout,
@@ -61,7 +67,7 @@ def _default_config(settings: WorkerSettings) -> QueueConfig:
 async def _find(target: str) -> Any:
     module_name, _, path = target.partition(":")
     try:
-        module = importlib.import_module(module_name)
+        module = await in_daemon_thread(importlib.import_module, module_name)
     except ModuleNotFoundError as error:
         if error.name is not None and f"{module_name}.".startswith(f"{error.name}."):
             raise _refusal(target, f"cannot be found: there is no module {error.name!r} on sys.path") from None
@@ -75,9 +81,16 @@ async def _find(target: str) -> Any:
     return await _called(target, found) if callable(found) else found
 
 
+def _folder_of(module_name: str) -> Path:
+    """Return the folder from which the target's module was imported."""
+    module = sys.modules[module_name]
+    file = getattr(module, "__file__", None)
+    return Path.cwd() if file is None else top_folder(module_name, file)
+
+
 async def _called(target: str, factory: Any) -> Any:
     try:
-        result = factory()
+        result = factory() if inspect.iscoroutinefunction(factory) else await in_daemon_thread(factory)
         return await result if inspect.isawaitable(result) else result
     except (Exception, SystemExit) as error:
         raise _refusal(target, f"raised {type(error).__name__}: {error}") from error

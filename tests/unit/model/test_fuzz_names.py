@@ -11,6 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from queue_system.errors import InvalidInputError, UnresolvableNameError
+from queue_system.imports.policy import Application
 from queue_system.model.entity import encode_entity
 from queue_system.model.keys import (
     PRIORITIES,
@@ -80,13 +81,13 @@ def test_a_name_of_an_item_leads_to_nothing_that_was_not_registered(
     """Nor is anything imported on the way."""
     before = set(sys.modules)
     with pytest.raises(UnresolvableNameError):
-        Registry(allowed).resolve(name, module)
+        Registry(Application(allowed)).resolve(name, module)
     assert set(sys.modules) == before
 
 
 @given(texts, texts)
 def test_what_is_registered_under_any_name_is_found_under_it_alone(name: str, module: str) -> None:
-    registry = Registry(())
+    registry = Registry(Application(()))
     reference = registry.register(len, name or "n", module or "m")
     assert reference == Reference(name or "n", module or "m")
     assert registry.resolve(reference.name, reference.module) is len

@@ -12,13 +12,12 @@ from typing import Any
 
 import pytest
 
-from queue_system.errors import InvalidInputError, UnresolvableNameError
+from queue_system.errors import ImportFailedError, InvalidInputError, UnresolvableNameError
+from queue_system.imports.main import main_module_name
+from queue_system.imports.policy import Application
 from queue_system.model.registry import (
     Reference,
     Registry,
-    check_module_allowed,
-    import_function,
-    main_module_name,
     parse_reference,
 )
 
@@ -48,6 +47,15 @@ instance = Kind()
 number = 5
 partial = functools.partial(work, 1)
 builtin = len
+
+def replaced(entity): ...
+replaced = len
+
+def borrowed(entity): ...
+borrowed = join
+
+def shadowed(entity): ...
+class shadowed: ...
 """
 
 
@@ -75,6 +83,7 @@ class OtherJob:
 def write_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
     """Writes an importable application module and returns its name, which no other test uses."""
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
     names: list[str] = []
 
     def write(text: str) -> str:
@@ -221,13 +230,18 @@ def test_a_function_of_an_application_module_is_imported_once(write_module: Writ
     "name, problem",
     [
         ("absent", "has no function"),
-        ("Kind", "is a type, not a plain function"),
-        ("instance", "is a Kind"),
-        ("number", "is a int"),
-        ("partial", "is a partial"),
-        ("builtin", "is a builtin_function_or_method"),
-        ("join", "is defined elsewhere"),
-        ("wraps", "is defined elsewhere"),
+        ("Kind", "has no function"),
+        ("instance", "has no function"),
+        ("number", "has no function"),
+        ("partial", "has no function"),
+        ("builtin", "has no function"),
+        ("join", "has no function"),
+        ("wraps", "has no function"),
+        ("method", "has no function"),
+        ("wrapper", "has no function"),
+        ("replaced", "is a builtin_function_or_method"),
+        ("borrowed", "is defined elsewhere"),
+        ("shadowed", "is a type, not a plain function"),
         ("__secret__", "is no name"),
         ("__import__", "is no name"),
         ("Kind.method", "is no function of a module"),
@@ -242,42 +256,52 @@ def test_what_is_no_function_of_that_module_is_refused(write_module: Write, name
 def test_the_standard_library_and_this_package_are_never_imported(module: str) -> None:
     for allowed in (None, (module,)):
         with pytest.raises(UnresolvableNameError, match="not application code"):
-            check_module_allowed(module, allowed)
+            Application(allowed).find(module)
 
 
 @pytest.mark.parametrize("module", ["msgspec", "redis.client", "hypothesis"])
 def test_an_installed_package_is_imported_only_if_it_is_allowed(module: str) -> None:
     with pytest.raises(UnresolvableNameError, match="allowed_modules"):
-        check_module_allowed(module, None)
-    check_module_allowed(module, (module,))
+        Application(None).find(module)
+    Application((module,)).find(module)
 
 
-def test_allowed_modules_include_their_submodules_and_nothing_else(write_module: Write) -> None:
+def test_allowed_modules_include_their_submodules_and_nothing_else(
+    write_module: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     module = write_module(APPLICATION)
-    check_module_allowed("shop.jobs.mail", ("shop.jobs",))
-    check_module_allowed("shop.jobs", ("shop.jobs",))
+    (tmp_path / "shop" / "jobs").mkdir(parents=True)
+    for file in ("__init__.py", "jobs/__init__.py", "jobs/mail.py"):
+        (tmp_path / "shop" / file).touch()
+    monkeypatch.chdir("/")
+    Application(("shop.jobs",)).find("shop.jobs.mail")
+    Application(("shop.jobs",)).find("shop.jobs")
     for other in ("shop", "shop.jobs2", "shopjobs", module):
         with pytest.raises(UnresolvableNameError, match="not among allowed_modules"):
-            check_module_allowed(other, ("shop.jobs",))
+            Application(("shop.jobs",)).find(other)
 
 
 def test_a_module_that_does_not_exist_is_refused() -> None:
     with pytest.raises(UnresolvableNameError, match="cannot be found"):
-        check_module_allowed("no_such_module_anywhere", None)
+        Application(None).find("no_such_module_anywhere")
     with pytest.raises(UnresolvableNameError):
-        import_function(Reference("f", "no_such_module_anywhere"), ("no_such_module_anywhere",))
+        Application(("no_such_module_anywhere",)).import_function("f", "no_such_module_anywhere")
 
 
 @pytest.mark.parametrize("module", ["", "a..b", "a b", "../a", "a/b", "a.b()"])
 def test_a_module_name_that_is_none_is_refused(module: str) -> None:
     with pytest.raises(UnresolvableNameError, match="is no name"):
-        import_function(Reference("f", module), None)
+        Application(None).import_function("f", module)
 
 
-@pytest.mark.parametrize("statement", ["raise RuntimeError", "raise SystemExit(3)", "import no_such_module", "("])
-def test_a_module_that_fails_at_import_is_refused_with_its_error(write_module: Write, statement: str) -> None:
-    with pytest.raises(UnresolvableNameError, match="cannot be imported"):
-        Registry().resolve("work", write_module(statement))
+@pytest.mark.parametrize(
+    "statement",
+    ["raise RuntimeError", "raise SystemExit(3)", "raise KeyboardInterrupt", "import no_such_module", "(", "\0"],
+)
+def test_a_module_that_fails_at_import_is_no_missing_name(write_module: Write, statement: str) -> None:
+    """What is missing may be there the next time, so that is a failed attempt."""
+    with pytest.raises(ImportFailedError, match="cannot be imported"):
+        Registry().resolve("work", write_module(f"def work(entity): ...\n{statement}"))
 
 
 @pytest.mark.parametrize(
@@ -308,17 +332,32 @@ def test_the_running_script_is_named_after_its_spec_or_its_file(main: Any) -> No
     main.__file__ = "/srv/shop/my-script.py"
     assert main_module_name() is None
     main.__spec__ = type("Spec", (), {"name": "shop.__main__"})()
-    assert main_module_name() == "shop"
+    assert main_module_name() == "shop.__main__"
     main.__spec__ = type("Spec", (), {"name": "shop.jobs"})()
     assert main_module_name() == "shop.jobs"
 
 
-def test_a_function_of_the_running_script_is_stored_under_its_importable_name_and_resolved_here(main: Any) -> None:
-    main.__file__ = "/srv/shop/jobs.py"
-    exec("def job(entity): return 5", vars(main))  # noqa: S102 - defines it in the running script
+def test_a_function_of_the_running_script_is_stored_under_its_importable_name_and_resolved_here(
+    main: Any, tmp_path: Path
+) -> None:
+    file = tmp_path / "jobs.py"
+    file.write_text("def job(entity): return 5")
+    main.__file__ = str(file)
+    exec(compile(file.read_text(), file, "exec"), vars(main))  # noqa: S102 - defines it in the running script
     registry = Registry()
     assert registry.reference(main.job, "processor") == Reference("job", "jobs")
     assert Registry().resolve("job", "jobs") is main.job
+
+
+def test_a_function_of_an_interactive_session_is_refused_unless_it_was_registered(main: Any) -> None:
+    exec("def job(entity): return 5", vars(main))  # noqa: S102 - as a REPL or a notebook defines it
+    registry = Registry()
+    with pytest.raises(InvalidInputError, match="'job' was defined in an interactive session") as caught:
+        registry.reference(main.job, "processor")
+    assert caught.value.field == "processor"
+    registry.register(main.job, module="notebook")
+    assert registry.reference(main.job, "processor") == Reference("job", "notebook")
+    assert registry.resolve("job", "notebook") is main.job
 
 
 def test_registering_from_many_threads_loses_nothing() -> None:

@@ -1,0 +1,87 @@
+"""Imports processors in threads, while the event loop goes on. Never imports one name twice at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Any
+
+from msgspec.structs import replace
+
+from queue_system.errors import ImportFailedError, UnresolvableNameError
+from queue_system.execution.delivery import Delivery
+from queue_system.execution.executor import Slot
+from queue_system.execution.forks import leave_if_forked
+from queue_system.execution.rests import Rests
+from queue_system.execution.stream import Stream
+from queue_system.model.keys import queue_name
+from queue_system.model.operation import Operation
+from queue_system.model.registry import Processor, Registry
+from queue_system.model.verdict import Outcome, Raised, Succeeded
+from queue_system.resilience import in_daemon_thread
+
+
+class Importer:
+    """Resolves the names that a registry does not know yet, each in a thread of its own.
+
+    An import that never ends holds one thread, however many operations wait for it: each of them gives up at its own
+    limit.
+    """
+
+    def __init__(self, registry: Registry, rests: Rests) -> None:
+        self._registry = registry
+        self._rests = rests
+        self._running: dict[tuple[str, str | None], asyncio.Task[Processor]] = {}
+
+    async def run(
+        self, stream: Stream, slot: Slot, delivery: Delivery, argument: Any, limit: tuple[float, str]
+    ) -> Outcome:
+        """Import a processor that is not known yet, and run it, both within the attempt's limit."""
+        operation = delivery.operation
+        found = await stream.executor.run(slot, self._find, operation, *limit)
+        match found:
+            case Succeeded(UnresolvableNameError() as unknown):
+                return stream.fetcher.unresolved(delivery, unknown)
+            case Succeeded(processor):
+                self._rests.resolved(queue_name(delivery.queue))
+                return await stream.executor.run(slot, processor, argument, *limit)
+            case Raised(error, timed_out=timed_out):
+                if timed_out:
+                    error = f"{error}, while module {operation.processor_module!r} was imported"
+                stream.fetcher.unresolved(delivery, ImportFailedError(error))  # a queue of such rests, too
+                return replace(found, error=error)
+        return found
+
+    async def _find(self, operation: Operation) -> Processor | UnresolvableNameError:
+        """Return an operation's processor, or why its name leads to none. Raises ImportFailedError."""
+        try:
+            return await self.load(operation.processor, operation.processor_module)
+        except UnresolvableNameError as error:
+            return error
+
+    async def load(self, name: str, module: str | None) -> Processor:
+        """Return what a name leads to. Raises UnresolvableNameError or ImportFailedError."""
+        key = name, module
+        running = self._running.get(key)
+        if running is None or running.get_loop() is not asyncio.get_running_loop():
+            running = asyncio.ensure_future(in_daemon_thread(self._resolve, os.getpid(), name, module))
+            self._running[key] = running
+            running.add_done_callback(lambda ended: self._end(key, ended))
+        return await asyncio.shield(running)
+
+    def close(self) -> None:
+        """Wait for no import any longer."""
+        for running in self._running.values():
+            running.cancel()
+
+    def _resolve(self, home: int, name: str, module: str | None) -> Processor:
+        try:
+            return self._registry.resolve(name, module)
+        finally:
+            leave_if_forked(home)
+
+    def _end(self, key: tuple[str, str | None], ended: asyncio.Task[Processor]) -> None:
+        if self._running.get(key) is ended:
+            del self._running[key]
+        if not ended.cancelled():
+            ended.exception()  # nobody may be left to hear it

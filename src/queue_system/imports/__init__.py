@@ -1,0 +1,1 @@
+"""Functions of application modules by name: which may be imported, and their import. docs/security.md has the rules."""

@@ -1,0 +1,492 @@
+"""Whose code a module is, in every layout in which Python finds modules: only the application's is ever imported."""
+
+from __future__ import annotations
+
+import compileall
+import importlib.util
+import os
+import sys
+import types
+import zipfile
+from collections.abc import Callable, Iterator
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from queue_system.errors import UnresolvableNameError
+from queue_system.imports.policy import Application
+
+EVIL = """
+from pathlib import Path
+Path({mark!r}).touch()
+def evil(entity):
+    Path({mark!r}).touch()
+"""
+GOOD = "def good(entity): return entity"
+
+
+class Layout:
+    """An application's folder, one outside of it, and what each file in them says."""
+
+    def __init__(self, folder: Path) -> None:
+        self.app, self.outside, self.mark = folder / "app", folder / "outside", folder / "mark"
+        self.app.mkdir()
+        self.outside.mkdir()
+        self.evil = EVIL.format(mark=str(self.mark))
+
+    def write(self, path: Path, text: str | None = None) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(self.evil if text is None else text)
+        return path
+
+    def zip(self, path: Path, **files: str) -> None:
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, text in files.items():
+                archive.writestr(name.replace("__in__", "/").replace("__dot__", "."), text)
+
+    def metadata(self, folder: Path, record: str | None = "evil.py,,\nevil_1/__init__.py,,\n") -> None:
+        self.write(folder / "evil-1.0.dist-info" / "METADATA", "Metadata-Version: 2.1\nName: evil\nVersion: 1.0\n")
+        if record is not None:
+            self.write(folder / "evil-1.0.dist-info" / "RECORD", record)
+
+
+@pytest.fixture
+def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Layout]:
+    """The application's folder is the current one, and on sys.path."""
+    made = Layout(tmp_path)
+    monkeypatch.chdir(made.app)
+    monkeypatch.setattr(sys, "path", [str(made.app), *sys.path])
+    before = set(sys.modules)
+    yield made
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+Attack = Callable[[Layout], str]
+
+
+def installed_into_a_folder(layout: Layout) -> str:
+    layout.write(layout.app / "deps" / "evil.py")
+    layout.metadata(layout.app / "deps")
+    sys.path.insert(1, str(layout.app / "deps"))
+    return "evil"
+
+
+def installed_into_a_folder_and_named_from_above(layout: Layout) -> str:
+    installed_into_a_folder(layout)
+    return "deps.evil"
+
+
+def installed_beside_the_application(layout: Layout) -> str:
+    layout.write(layout.app / "evil_1" / "__init__.py")
+    layout.metadata(layout.app)
+    return "evil_1"
+
+
+def installed_without_a_list_of_files(layout: Layout) -> str:
+    layout.write(layout.app / "deps" / "evil.py")
+    layout.metadata(layout.app / "deps", record=None)
+    return "deps.evil"
+
+
+def installed_as_an_egg_info(layout: Layout) -> str:
+    layout.write(layout.app / "deps" / "evil.py")
+    layout.write(layout.app / "deps" / "evil-1.0-py3.11.egg-info", "Metadata-Version: 1.0\nName: evil\nVersion: 1.0\n")
+    return "deps.evil"
+
+
+def installed_by_an_old_pip(layout: Layout) -> str:
+    layout.write(layout.app / "deps" / "evil.py")
+    egg = layout.app / "deps" / "evil-1.0-py3.11.egg-info"
+    layout.write(egg / "PKG-INFO", "Metadata-Version: 1.0\nName: evil\nVersion: 1.0\n")
+    layout.write(egg / "SOURCES.txt", "evil.py")
+    layout.write(egg / "installed-files.txt", "../evil.py")
+    return "deps.evil"
+
+
+def installed_outside(layout: Layout) -> str:
+    layout.write(layout.outside / "evil.py")
+    layout.metadata(layout.outside)
+    sys.path.insert(1, str(layout.outside))
+    return "evil"
+
+
+def merely_on_the_path(layout: Layout) -> str:
+    layout.write(layout.outside / "evil.py")
+    sys.path.append(str(layout.outside))
+    return "evil"
+
+
+def a_linked_file(layout: Layout) -> str:
+    (layout.app / "evil.py").symlink_to(layout.write(layout.outside / "cache.py"))
+    return "evil"
+
+
+def a_linked_folder(layout: Layout) -> str:
+    layout.write(layout.outside / "evil.py")
+    (layout.app / "deps").symlink_to(layout.outside)
+    return "deps.evil"
+
+
+def linked_from_site_packages(layout: Layout) -> str:
+    site = layout.outside / "lib" / "python3" / "site-packages"
+    site.mkdir(parents=True)
+    (site / "evil.py").symlink_to(layout.write(layout.app / "evil_1.py"))
+    sys.path.insert(1, str(site))
+    return "evil"
+
+
+def linked_single_files_of_a_cache(layout: Layout) -> str:
+    """As `uv pip install --target deps --link-mode symlink` makes them."""
+    layout.metadata(layout.outside)
+    (layout.app / "deps").mkdir()
+    (layout.app / "deps" / "evil.py").symlink_to(layout.write(layout.outside / "evil.py"))
+    (layout.app / "deps" / "evil-1.0.dist-info").symlink_to(layout.outside / "evil-1.0.dist-info")
+    sys.path.insert(1, str(layout.app / "deps"))
+    return "evil"
+
+
+def vendored(layout: Layout) -> str:
+    layout.write(layout.app / "shop" / "__init__.py", "")
+    layout.write(layout.app / "shop" / "_vendor" / "evil.py")
+    return "shop._vendor.evil"
+
+
+def vendored_on_the_path(layout: Layout) -> str:
+    layout.write(layout.app / "third_party" / "evil.py")
+    sys.path.insert(1, str(layout.app / "third_party"))
+    return "evil"
+
+
+def of_node(layout: Layout) -> str:
+    layout.write(layout.app / "node_modules" / "flatted" / "evil.py")
+    return "node_modules.flatted.evil"
+
+
+def site_packages_in_the_application(layout: Layout) -> str:
+    layout.write(layout.app / "env" / "lib" / "site-packages" / "evil.py")
+    sys.path.insert(1, str(layout.app / "env" / "lib" / "site-packages"))
+    return "evil"
+
+
+def dist_packages(layout: Layout) -> str:
+    layout.write(layout.app / "usr" / "lib" / "python3" / "dist-packages" / "evil.py")
+    sys.path.insert(1, str(layout.app / "usr" / "lib" / "python3" / "dist-packages"))
+    return "evil"
+
+
+def a_virtual_environment_in_the_application(layout: Layout) -> str:
+    layout.write(layout.app / "env" / "pyvenv.cfg", "")
+    layout.write(layout.app / "env" / "bin" / "evil.py")
+    return "env.bin.evil"
+
+
+def an_environment_of_conda(layout: Layout) -> str:
+    (layout.app / "env" / "conda-meta").mkdir(parents=True)
+    layout.write(layout.app / "env" / "share" / "evil.py")
+    return "env.share.evil"
+
+
+def an_egg(layout: Layout) -> str:
+    layout.write(layout.app / "evil-1.0-py3.11.egg" / "evil.py")
+    sys.path.insert(1, str(layout.app / "evil-1.0-py3.11.egg"))
+    return "evil"
+
+
+def a_zip_file_outside(layout: Layout) -> str:
+    layout.zip(layout.outside / "libs.zip", evil__dot__py=layout.evil)
+    sys.path.insert(1, str(layout.outside / "libs.zip"))
+    return "evil"
+
+
+def installed_into_a_zip_file(layout: Layout) -> str:
+    with zipfile.ZipFile(layout.app / "libs.zip", "w") as archive:
+        archive.writestr("evil.py", layout.evil)
+        archive.writestr("evil-1.0.dist-info/METADATA", "Name: evil\nVersion: 1.0\n")
+        archive.writestr("evil-1.0.dist-info/RECORD", "evil.py,,\n")
+    sys.path.insert(1, str(layout.app / "libs.zip"))
+    return "evil"
+
+
+def a_part_of_a_namespace(layout: Layout) -> str:
+    layout.write(layout.app / "space" / "good.py", GOOD)
+    layout.write(layout.outside / "space" / "evil.py")
+    sys.path.insert(1, str(layout.outside))
+    return "space.evil"
+
+
+def a_package_that_extends_its_path(layout: Layout) -> str:
+    layout.write(layout.app / "shop" / "__init__.py", f"__path__.append({str(layout.outside)!r})")
+    layout.write(layout.outside / "evil.py")
+    importlib.import_module("shop")
+    return "shop.evil"
+
+
+def bytecode_alone(layout: Layout) -> str:
+    file = layout.write(layout.app / "evil.py")
+    compileall.compile_file(file, legacy=True, quiet=1)
+    file.unlink()
+    return "evil"
+
+
+def the_file_system_s_root_as_current_folder(layout: Layout) -> str:
+    layout.write(layout.outside / "evil.py")
+    os.chdir("/")
+    sys.path.insert(0, "/")
+    return ".".join(layout.outside.parts[1:]) + ".evil"
+
+
+def another_folder_on_the_path_below_the_root(layout: Layout) -> str:
+    os.chdir("/")
+    return merely_on_the_path(layout)
+
+
+def a_finder_of_an_editable_install_outside(layout: Layout) -> str:
+    file = layout.write(layout.outside / "evil.py")
+    sys.meta_path.append(Editable("evil", file))
+    return "evil"
+
+
+class Editable:
+    """What an editable install puts behind Python's own finders."""
+
+    def __init__(self, name: str, file: Path) -> None:
+        self.name, self.file = name, file
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        return importlib.util.spec_from_file_location(name, self.file) if name == self.name else None
+
+
+ATTACKS: list[Attack] = [
+    installed_into_a_folder, installed_into_a_folder_and_named_from_above, installed_beside_the_application,
+    installed_without_a_list_of_files, installed_as_an_egg_info, installed_by_an_old_pip, installed_outside,
+    merely_on_the_path, a_linked_file, a_linked_folder, linked_from_site_packages, linked_single_files_of_a_cache,
+    vendored, vendored_on_the_path, of_node, site_packages_in_the_application, dist_packages,
+    a_virtual_environment_in_the_application, an_environment_of_conda, an_egg, a_zip_file_outside,
+    installed_into_a_zip_file, a_part_of_a_namespace, a_package_that_extends_its_path, bytecode_alone,
+    the_file_system_s_root_as_current_folder, another_folder_on_the_path_below_the_root,
+    a_finder_of_an_editable_install_outside,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.__name__)
+def test_what_is_not_the_application_s_own_is_refused_and_not_imported(
+    layout: Layout, attack: Attack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    module = attack(layout)
+    with pytest.raises(UnresolvableNameError):
+        Application().import_function("evil", module)
+    assert not layout.mark.exists()
+
+
+@pytest.mark.parametrize("entry", ["", "."])
+def test_a_relative_entry_of_the_path_does_not_follow_the_process_into_another_folder(
+    layout: Layout, entry: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [entry, *sys.path])
+    application = Application()
+    layout.write(layout.outside / "evil.py")
+    monkeypatch.chdir(layout.outside)
+    monkeypatch.setattr(sys, "path_importer_cache", {})
+    with pytest.raises(UnresolvableNameError):
+        application.import_function("evil", "evil")
+    assert not layout.mark.exists()
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "test.support.script_helper.assert_python_ok", "test.support.os_helper.rmtree", "_testcapi.run_in_subinterp",
+        "sitecustomize.main", "__hello__.main", "__phello__.spam.main", "idlelib.pyshell.main", "pydoc.cli",
+        "subprocess.call", "__main__.main", "__mp_main__.main", "queue_system.__main__.main",
+        "queue_system.cli.app.run", "utils.with_timeout", "pip.main", "pytest.main", "redis.client.Redis",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("current", ["application", "root", "library"])
+def test_nothing_of_python_itself_or_of_an_installed_package_is_the_application_s(
+    layout: Layout, reference: str, current: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if current != "application":
+        monkeypatch.chdir("/" if current == "root" else Path(os.__file__).parent)
+    module, _, name = reference.rpartition(".")
+    for allowed in (None, (module,)) if module.startswith("test") else (None,):
+        before = set(sys.modules)
+        with pytest.raises(UnresolvableNameError):
+            Application(allowed).import_function(name, module)
+        assert set(sys.modules) == before
+
+
+def test_an_alias_among_the_imported_modules_leads_nowhere(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `six.moves` and the like put them there: under the application's name, another module."""
+    layout.write(layout.app / "shop" / "__init__.py", "")
+    layout.write(
+        layout.app / "shop" / "compat.py", "import subprocess, sys; sys.modules['shop.compat.sub'] = subprocess"
+    )
+    importlib.import_module("shop.compat")
+    for allowed in (None, ("shop",)):
+        with pytest.raises(UnresolvableNameError, match="cannot be found"):
+            Application(allowed).import_function("call", "shop.compat.sub")
+
+
+@pytest.mark.parametrize("allowed", [None, ("shop",)])
+def test_a_module_that_stands_in_another_s_place_leads_nowhere(
+    layout: Layout, allowed: tuple[str, ...] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout.write(layout.app / "shop.py", "def call(entity): ...\ndef other(entity): ...")
+    monkeypatch.setitem(sys.modules, "shop", sys.modules["os"])
+    with pytest.raises(UnresolvableNameError, match="another one"):
+        Application(allowed).import_function("call", "shop")
+    monkeypatch.setitem(sys.modules, "shop", types.SimpleNamespace(call=print, __name__="shop"))
+    with pytest.raises(UnresolvableNameError, match="SimpleNamespace"):
+        Application(allowed).import_function("call", "shop")
+
+
+def test_what_a_module_makes_up_for_its_attributes_is_not_asked(layout: Layout) -> None:
+    layout.write(layout.app / "shop.py", "import os\ndef __getattr__(name): return os.system")
+    with pytest.raises(UnresolvableNameError, match="has no function 'system'"):
+        Application().import_function("system", "shop")
+
+
+def test_allowed_modules_name_what_may_be_imported_wherever_it_lies_but_nobody_else_s_below_it(layout: Layout) -> None:
+    layout.write(layout.outside / "site-packages" / "shop" / "__init__.py", GOOD)
+    layout.write(layout.outside / "site-packages" / "shop" / "_vendor" / "evil.py")
+    sys.path.insert(1, str(layout.outside / "site-packages"))
+    application = Application(("shop",))
+    assert application.import_function("good", "shop")(5) == 5
+    with pytest.raises(UnresolvableNameError, match="'_vendor'"):
+        application.import_function("evil", "shop._vendor.evil")
+    assert not layout.mark.exists()
+    Application(("shop._vendor.evil",)).import_function("evil", "shop._vendor.evil")
+
+
+Use = Callable[[Layout], str]
+
+
+def a_flat_module(layout: Layout) -> str:
+    layout.write(layout.app / "jobs.py", GOOD)
+    return "jobs"
+
+
+def a_package(layout: Layout) -> str:
+    layout.write(layout.app / "shop" / "__init__.py", GOOD)
+    return "shop"
+
+
+def a_module_of_a_package_that_was_imported(layout: Layout) -> str:
+    layout.write(layout.app / "shop" / "__init__.py", "")
+    layout.write(layout.app / "shop" / "jobs.py", GOOD)
+    importlib.import_module("shop.jobs")
+    return "shop.jobs"
+
+
+def a_package_s_main(layout: Layout) -> str:
+    a_package(layout)
+    layout.write(layout.app / "shop" / "__main__.py", GOOD)
+    return "shop.__main__"
+
+
+def a_folder_without_init(layout: Layout) -> str:
+    layout.write(layout.app / "shop" / "deep" / "jobs.py", GOOD)
+    return "shop.deep.jobs"
+
+
+def a_folder_utils_without_init(layout: Layout) -> str:
+    layout.write(layout.app / "utils" / "jobs.py", GOOD)
+    return "utils.jobs"
+
+
+def a_folder_src(layout: Layout) -> str:
+    layout.write(layout.app / "src" / "shop" / "__init__.py", "")
+    layout.write(layout.app / "src" / "shop" / "jobs.py", GOOD)
+    layout.write(layout.app / "src" / "shop.egg-info" / "PKG-INFO", "Metadata-Version: 2.1\nName: shop\nVersion: 1.0\n")
+    layout.write(layout.app / "src" / "shop.egg-info" / "SOURCES.txt", "src/shop/__init__.py\nsrc/shop/jobs.py\n")
+    sys.path.append(str(layout.app / "src"))
+    return "shop.jobs"
+
+
+def an_editable_install_by_a_finder(layout: Layout) -> str:
+    file = layout.write(layout.app / "src" / "jobs.py", GOOD)
+    sys.meta_path.append(Editable("jobs", file))
+    return "jobs"
+
+
+def beside_installed_packages(layout: Layout) -> str:
+    """As `pip install -t .` makes it, for functions in a cloud."""
+    layout.metadata(layout.app)
+    return a_flat_module(layout)
+
+
+def beside_its_own_environment(layout: Layout) -> str:
+    layout.write(layout.app / ".venv" / "pyvenv.cfg", "")
+    layout.write(layout.app / "pyvenv.cfg", "")
+    return a_flat_module(layout)
+
+
+def through_a_link_to_the_current_release(layout: Layout) -> str:
+    a_package(layout)
+    (layout.outside / "current").symlink_to(layout.app)
+    os.chdir(layout.outside / "current")
+    sys.path[0] = str(layout.outside / "current")
+    return "shop"
+
+
+def linked_inside_the_application(layout: Layout) -> str:
+    """As Kubernetes mounts a ConfigMap."""
+    layout.write(layout.app / "data" / "jobs.py", GOOD)
+    (layout.app / "jobs.py").symlink_to(layout.app / "data" / "jobs.py")
+    return "jobs"
+
+
+def an_archive_in_the_application(layout: Layout) -> str:
+    layout.zip(layout.app / "app.pyz", shop__in____init____dot__py="", shop__in__jobs__dot__py=GOOD)
+    sys.path.insert(1, str(layout.app / "app.pyz"))
+    return "shop.jobs"
+
+
+def under_a_condition(layout: Layout) -> str:
+    text = "try:\n    import nothing\nexcept ImportError:\n    if True:\n        async def good(entity): return entity"
+    layout.write(layout.app / "jobs.py", text)
+    return "jobs"
+
+
+def behind_decorators(layout: Layout) -> str:
+    layout.write(layout.app / "jobs.py", f"from utils import circuit_breaker\n@circuit_breaker()\n{GOOD}")
+    return "jobs"
+
+
+USES: list[Use] = [
+    a_flat_module, a_package, a_module_of_a_package_that_was_imported, a_package_s_main, a_folder_without_init,
+    a_folder_utils_without_init, a_folder_src, an_editable_install_by_a_finder, beside_installed_packages,
+    beside_its_own_environment, through_a_link_to_the_current_release, linked_inside_the_application,
+    an_archive_in_the_application, under_a_condition, behind_decorators,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("use", USES, ids=lambda use: use.__name__)
+def test_an_application_s_functions_are_found_in_the_usual_layouts(
+    layout: Layout, use: Use, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    assert Application().import_function("good", use(layout)).__name__ == "good"
+
+
+def test_a_folder_of_the_worker_s_target_is_the_application_s_wherever_the_process_is(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir("/")
+    module = a_flat_module(layout)
+    application = Application()
+    with pytest.raises(UnresolvableNameError, match="neither in the worker's current folder nor"):
+        application.import_function("good", module)
+    application.add_folder(layout.app)
+    assert application.import_function("good", module)
+
+
+def test_a_module_is_not_imported_for_a_function_that_it_does_not_define(layout: Layout) -> None:
+    layout.write(layout.app / "scripts" / "reset_db.py")
+    with pytest.raises(UnresolvableNameError, match="has no function 'anything' in its source"):
+        Application().import_function("anything", "scripts.reset_db")
+    assert not layout.mark.exists()
