@@ -36,17 +36,7 @@ from queue_system.model.arguments import check_list
 from queue_system.model.keys import check_queue_name, queue_name
 from queue_system.model.operation import Operation
 from queue_system.model.registry import Processor
-from queue_system.model.verdict import (
-    Complete,
-    Fail,
-    Outcome,
-    Raised,
-    Reject,
-    Release,
-    Retry,
-    Unprocessable,
-    judge,
-)
+from queue_system.model.verdict import Complete, Fail, Outcome, Raised, Reject, Release, Retry, Unprocessable, judge
 from queue_system.resilience import circuit_breaker, in_daemon_thread, retry_with_backoff
 from queue_system.tracebacks import trace
 from queue_system.upkeep.duty import Duty
@@ -307,10 +297,7 @@ class QueueWorker:
         fetcher.put(self._settler.settle(delivery, verdict, Timing(started_ms, ended_ms, ended - started)))
 
     def _resolve(self, operation: Operation, started_ms: int) -> tuple[Processor | None, Any, float, str]:
-        """Return what to call, None if it must be imported, with what, for how long at most and by whose limit.
-
-        Raises UndecodableItemError.
-        """
+        """Return what to call, None if it must be imported, with what, for how long at most and by whose limit."""
         if self.config.sealing is not None:
             operation = self.config.sealing.open(operation)
         if operation.phase:
@@ -349,9 +336,7 @@ class QueueWorker:
     @retry_with_backoff(max_retries=3, base_delay=0.1, max_delay=2.0)
     async def _execute_callback(self, callback_name: str, callback_module: str | None, data: dict[str, Any]) -> None:
         """Run a callback with its data; one that raises is tried again up to three times."""
-        callback = self.config.registry.known(callback_name, callback_module)
-        if callback is None:
-            callback = await self._importer.load(callback_name, callback_module)
+        callback = await self._importer.load(callback_name, callback_module)
         if inspect.iscoroutinefunction(callback):
             await callback(data)
             return

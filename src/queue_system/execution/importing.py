@@ -61,6 +61,8 @@ class Importer:
 
     async def load(self, name: str, module: str | None) -> Processor:
         """Return what a name leads to. Raises UnresolvableNameError or ImportFailedError."""
+        if (known := self._registry.known(name, module)) is not None:
+            return known
         key = name, module
         running = self._running.get(key)
         if running is None or running.get_loop() is not asyncio.get_running_loop():
