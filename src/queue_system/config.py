@@ -131,7 +131,7 @@ class QueueConfig:
         self.confirmable: set[str] = set()
         """The durabilities of which this server has shown that it can confirm them."""
         self.max_dead_letters = _whole("max_dead_letters", max_dead_letters, 1)
-        self.sealing = make_sealing(signing_keys, encryption)
+        self.sealing = make_sealing(signing_keys, encryption, self.queue_prefix)
         self._define_connections(redis_client)
         self._define_queue_keys()
         self._define_reports(logger, tracebacks=tracebacks)

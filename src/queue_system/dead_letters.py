@@ -21,7 +21,7 @@ from queue_system.broker.protocol import Command, Group
 from queue_system.config import QueueConfig
 from queue_system.errors import AccessDeniedError, InvalidInputError, shown
 from queue_system.model.arguments import check_lifetime
-from queue_system.model.letter import DeadLetter, Revival, letter_id, read_letter, read_note, revive
+from queue_system.model.letter import DeadLetter, Revival, letter_id, needs_keys, read_letter, read_note, revive
 from queue_system.steps import Steps
 
 __all__ = ["DeadLetter", "DeadLetterPage", "Selection", "count_steps", "drop_steps", "list_steps", "retry_steps"]
@@ -159,6 +159,9 @@ def retry_steps(config: QueueConfig, source: str, selection: Selection) -> Steps
 
     A letter stays if its item would not be taken by a worker of this configuration, or if its operation lives, has
     succeeded, or has a deduplication key that a live one holds; one warning tells how many stayed.
+
+    Raises:
+        InvalidInputError: letters are signed and stay, because this configuration has no keys; the others are done.
     """
     call = _Retry(config, source, selection)
     yield from call.steps()
@@ -166,6 +169,13 @@ def retry_steps(config: QueueConfig, source: str, selection: Selection) -> Steps
         config.log.warning("dead letters stay", list=source, live=call.live, not_retryable=call.unusable)
     if call.done:
         config.log.info("dead letters retried", list=source, retried=call.done)
+    if call.signed:
+        raise InvalidInputError(
+            "signing_keys",
+            f"{call.signed} of these dead letters are signed and stay, as this configuration has no keys to sign what"
+            " it puts back; give it signing_keys (on the command line, --config MODULE:OBJECT)."
+            f" Put back were {call.done} others",
+        )
     return call.done
 
 
@@ -315,12 +325,14 @@ class _Retry(_Drop):
         super().__init__(config, source, selection)
         self._nonce = secrets.token_hex(8)
         self._dedup_ttl_ms = int(config.dedup_ttl * 1000)
+        self.signed = 0
 
     def _find(self, place: int, letter: bytes) -> _Found | None:
         revival = revive(letter, self._nonce, self._config.sealing, self._config.max_item_bytes, due=self._walk.now)
         if revival is not None:
             return _Found(place, letter, revival)
         self.unusable += 1
+        self.signed += needs_keys(read_note(letter), self._config.sealing)
         return None
 
     def _request(self, place: Place, chunk: list[_Found]) -> Command[bytes]:

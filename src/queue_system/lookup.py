@@ -145,7 +145,7 @@ def _record_of(config: QueueConfig, operation_id: str, look: Look) -> OperationR
         started_at=_seconds(record.started_ms),
         finished_at=_seconds(record.touched_ms if status in _FINAL else 0),
         updated_at=_seconds(0 if status == "delayed" else record.touched_ms),
-        result=result if config.sealing is None else config.sealing.decrypt(result, "result"),
+        result=result if config.sealing is None else config.sealing.decrypt(result, "result", operation_id),
         result_error=_text(record.body.get("result_error")),
         error=_text(record.body.get("error")),
         error_type=_text(record.body.get("error_type")),

@@ -136,3 +136,27 @@ async def test_a_hostile_letter_is_shown_harmlessly(cli: RunCli, config: QueueCo
             answer = cli("dead-letters", *arguments, *extra)
             assert answer.code == 0
             assert answer.out.replace("\n", "").isprintable()
+
+
+async def test_show_tells_where_it_failed_line_by_line(cli: RunCli, config: QueueConfig) -> None:
+    await fail(config, "out\nof stock")
+    (letter,) = listed(cli)
+    shown = cli("dead-letters", "show", letter["letter_id"]).out
+    assert "    raise ValueError(str(entity)) " in shown
+    assert "ValueError: out " in shown
+    assert letter["traceback"].startswith("Traceback (most recent call last):\n")
+    record = cli("operation", "show", letter["operation_id"]).out
+    assert "    raise ValueError(str(entity)) " in record
+
+
+async def test_retry_without_the_keys_says_that_signed_letters_stay(
+    cli: RunCli, config: QueueConfig, client: redis.Redis
+) -> None:
+    signed = QueueConfig(redis_url=config.redis_url, queue_prefix=config.queue_prefix, signing_keys={"k": "k" * 16})
+    await fail(signed, "boom")
+    answer = cli("dead-letters", "retry", "--all")
+    assert answer.code == 2
+    assert answer.err.startswith("Error: signing_keys: 1 of these dead letters are signed and stay")
+    assert "--config" in answer.err
+    assert client.llen(config.failures_queue) == 1
+    signed.transport.close()

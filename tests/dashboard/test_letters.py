@@ -233,3 +233,33 @@ async def test_letters_with_absurd_values_are_shown(config: QueueConfig, raw: re
         for address, letter_bytes in zip(addresses, reversed(absurd), strict=True):
             assert (await client.get(address)).status_code == 200
             assert (await client.get(f"{address}/text")).content == letter_bytes
+
+
+async def test_a_letter_and_an_operation_tell_where_they_failed(config: QueueConfig, raw: redis.Redis) -> None:
+    where = 'Traceback (most recent call last):\n  File "shop.py", line 3, in pay\n    redis://u:canary@h\n'
+    bury(raw, config, letter(1, traceback=where + "<script>"))
+    raw.set(config.keys.operation("op-1"), b"failed\t\t1\tnormal:p\t\t1\t0\t0\tw\n" + json.dumps(
+        {"error": "boom", "error_type": "E", "traceback": where}).encode())  # fmt: skip
+    async with browsing(create_app(config)) as client:
+        page = (await client.get("/dead-letters")).text
+        one = next(a["href"] or "" for a in Elements(page).all("a") if "/failures/" in (a["href"] or ""))
+        for address in (one, "/operations?id=op-1"):
+            text = (await client.get(address)).text
+            assert "line 3, in pay" in text
+            assert "<script>" not in text.replace("<script src", "")
+            assert_tame(text)
+            assert "redis://u:***@h" in text.replace("&amp;", "&")
+
+
+async def test_a_dashboard_without_the_keys_puts_back_no_signed_letter(config: QueueConfig, raw: redis.Redis) -> None:
+    """Not by a button, which it does not offer, nor by a form that asks for all; the page says what is missing."""
+    bury(raw, config, letter(1, signature=f"k:{'0' * 64}"))
+    async with browsing(create_app(config, writable=True)) as client:
+        page = (await client.get("/dead-letters")).text
+        one = next(a["href"] or "" for a in Elements(page).all("a") if "/failures/" in (a["href"] or ""))
+        assert 'value="retry"' not in (await client.get(one)).text
+        data = {"form_token": form_token(page), "source": "failures", "action": "retry", "scope": "matching"}
+        answer = await client.post("/dead-letters/change", data=data, headers=OURS)
+    assert answer.status_code == 400
+    assert "signed and stay" in answer.text
+    assert raw.llen(config.failures_queue) == 1

@@ -14,11 +14,13 @@ import pytest
 import redis
 
 from queue_system import (
+    InvalidInputError,
     ItemTooLargeError,
     QueueConfig,
     QueueManager,
     QueueRetryConfig,
     QueueWorker,
+    UndecodableItemError,
     UnserializableError,
 )
 from queue_system.model.operation import Operation, decode_item, encode_item, encode_tail
@@ -198,7 +200,9 @@ async def test_an_unsigned_item_that_the_caller_took_is_refused_too(signed: Queu
     assert letter["failure_reason"] == "signature: the item is not signed, and signing_keys demand it"
 
 
-async def test_keys_rotate_without_a_stop(make_config: MakeConfig, client: redis.Redis, inbox: Inbox) -> None:
+async def test_keys_rotate_without_a_stop(
+    make_config: MakeConfig, client: redis.Redis, prefix: str, inbox: Inbox
+) -> None:
     """What the old key signed runs where both are known, and what is written there needs the new key."""
 
     def fail(entity: Any) -> None:
@@ -217,7 +221,7 @@ async def test_keys_rotate_without_a_stop(make_config: MakeConfig, client: redis
     members: Any = client.zrange(both.keys.delayed, 0, -1)
     (member,) = members
     _, queue, item = member.split(b"\n", 2)
-    only_new = make_sealing({"2027": "a secret of the year 2027"}, None)
+    only_new = make_sealing({"2027": "a secret of the year 2027"}, None, prefix)
     assert only_new is not None
     assert decode_item(only_new.verify(queue, item)).attempts == 1
     client.zadd(both.keys.delayed, {member: 0})
@@ -347,3 +351,108 @@ def test_the_size_of_an_item_is_that_of_the_sealed_one(make_config: MakeConfig) 
     QueueManager(plain).enqueue(ENTITY, "shop.take")
     with pytest.raises(ItemTooLargeError):
         QueueManager(sealed).enqueue(ENTITY, "shop.take")
+
+
+def fail(entity: Any) -> None:
+    raise ValueError("boom")
+
+
+async def bury_signed(signed: QueueConfig, client: redis.Redis) -> None:
+    """Let a signed operation fail, and an item that a foreign key has signed be refused."""
+    QueueManager(signed).enqueue(ENTITY, fail, queue_name="jobs", operation_id="op", retry_config=ONCE)
+    async with running(QueueWorker(signed)):
+        await next_letter(client, signed.failures_queue)
+    push(client, signed, item_of(make_sealing({"theirs": "some other secret"}, None), "normal:jobs", "odd"))
+    async with running(QueueWorker(signed)):
+        await next_letter(client, signed.system_errors_queue)
+
+
+@pytest.mark.parametrize("encryption", [None, Cipher(b"key")])
+@pytest.mark.parametrize("source", ["failures", "system_errors"])
+async def test_without_keys_signed_letters_are_not_put_back_and_stay_as_they_are(
+    signed: QueueConfig, make_config: MakeConfig, client: redis.Redis, prefix: str, source: str, encryption: Any
+) -> None:
+    """Without their signature no worker would take them; letters without one go back, and the refusal is loud."""
+    await bury_signed(signed, client)
+    keyless = make_config(encryption=encryption)
+    queue, before = QueueManager(keyless), key_space(client, prefix)
+    (shown,) = queue.list_dead_letters(source).letters
+    assert not shown.retryable
+    choices: list[dict[str, Any]] = [{}, {"letter_ids": [shown.letter_id]}]
+    for chosen in choices:
+        with pytest.raises(InvalidInputError, match=r"^signing_keys: 1 of these dead letters are signed and stay"):
+            queue.retry_dead_letters(source, **chosen)
+        with pytest.raises(InvalidInputError, match=r"^signing_keys: "):
+            await queue.aretry_dead_letters(source, **chosen)
+    assert key_space(client, prefix) == before
+    unsigned = json.dumps({"operation_id": "plain", "processor": "take", "queue": "normal:jobs", "failure_reason": "x"})
+    client.lpush(f"{prefix}{source}", unsigned)
+    with pytest.raises(InvalidInputError, match="Put back were 1 others"):
+        queue.retry_dead_letters(source)
+    assert [json.loads(item)["operation_id"] for item in waiting(client, keyless)] == ["plain"]
+    assert client.llen(f"{prefix}{source}") == 1
+    assert queue.drop_dead_letters(source) == 1
+
+
+async def test_with_the_keys_signed_letters_go_back(signed: QueueConfig, client: redis.Redis) -> None:
+    await bury_signed(signed, client)
+    assert QueueManager(signed).retry_dead_letters() == 1
+
+
+async def test_a_signed_item_holds_under_its_own_prefix_only(
+    make_config: MakeConfig, client: redis.Redis, prefix: str
+) -> None:
+    """Two applications may share a server and a key; an item that is copied from one to the other is refused."""
+    one, other = make_config(signing_keys=KEYS), make_config(signing_keys=KEYS, queue_prefix=f"{prefix}other:")
+    QueueManager(one).enqueue(ENTITY, "shop.take", queue_name="jobs")
+    push(client, other, *waiting(client, one))
+    async with running(QueueWorker(other)):
+        letter = await next_letter(client, other.system_errors_queue)
+    assert letter["failure_reason"] == "signature: it does not fit this item in this queue"
+
+
+async def test_what_former_releases_signed_and_encrypted_still_runs(
+    make_config: MakeConfig, client: redis.Redis, inbox: Inbox
+) -> None:
+    """They covered neither the prefix nor, in what was encrypted, the operation."""
+    cipher = Cipher(b"key")
+    config = make_config(signing_keys=KEYS, encryption=cipher)
+    config.register_callback(inbox.put, "take", "shop")
+    former = make_sealing(KEYS, cipher)
+    assert former is not None
+    sealed = former.encrypt(json.dumps(ENTITY).encode(), "entity")
+    tail = encode_tail(Operation(processor="take", processor_module="shop"))
+    push(client, config, former.sign(b"normal:jobs", encode_item("old", sealed, tail)))
+    async with running(QueueWorker(config)):
+        assert await inbox.next() == ENTITY
+
+
+@pytest.mark.parametrize("field", ["entity", "result"])
+async def test_what_is_encrypted_is_read_for_its_own_operation_field_and_prefix_only(
+    make_config: MakeConfig, client: redis.Redis, prefix: str, inbox: Inbox, field: str
+) -> None:
+    """Else who can write to the server could let one customer's result be read as another's."""
+    config = make_config(encryption=Cipher(b"key"))
+    config.register_callback(lambda entity: RESULT, "work", "shop")
+    queue = QueueManager(config)
+    for name in ("a", "b"):
+        queue.enqueue(ENTITY, "shop.work", operation_id=name)
+    key = config.get_queue_key("work")
+    if field == "entity":
+        item: Any = client.lindex(key, 0)
+        client.lset(key, 0, item.replace(b'"operation_id":"b"', b'"operation_id":"c"'))
+    async with running(QueueWorker(config)):
+        if field == "entity":
+            letter = await next_letter(client, config.system_errors_queue)
+            assert letter["failure_reason"] == "entity: it was encrypted for another operation, field or prefix"
+        assert (await queue.await_for("a", 10)).result == RESULT
+        if field == "result":
+            await queue.await_for("b", 10)
+    record: Any = client.get(config.keys.operation("a"))
+    client.set(config.keys.operation("x"), record)
+    with pytest.raises(UndecodableItemError, match="another operation, field or prefix"):
+        queue.get_operation("x")
+    other = make_config(encryption=Cipher(b"key"), queue_prefix=f"{prefix}other:")
+    client.set(other.keys.operation("a"), record)
+    with pytest.raises(UndecodableItemError, match="another operation, field or prefix"):
+        QueueManager(other).get_operation("a")

@@ -174,7 +174,7 @@ class Settler:
         try:
             encoded = b"null" if result is None else encode_entity(result, field="result")
             if self._sealing is not None and result is not None:
-                encoded = self._sealing.encrypt(encoded, "result")
+                encoded = self._sealing.encrypt(encoded, "result", delivery.operation_id)
             if len(encoded) > self.max_item_bytes:
                 encoded, problem = b"null", f"result: it has {len(encoded)} bytes, more than {self.max_item_bytes}"
         except UnserializableError as error:

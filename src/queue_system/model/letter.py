@@ -13,7 +13,7 @@ import msgspec
 from queue_system.errors import UndecodableItemError
 from queue_system.model.keys import split_queue
 from queue_system.model.operation import change_item, decode_item
-from queue_system.model.sealing import Sealing
+from queue_system.model.sealing import Sealing, is_signature
 
 _WHY: Final = ("failure_reason", "error_type", "failed_at", "queue", "raw_base64", "traceback")
 _SPENT: Final = ("attempts", "crashes", "first_attempt_time", "signature")
@@ -59,6 +59,7 @@ class Note(msgspec.Struct):
     traceback: Any = ""
     failed_at: Any = None
     raw_base64: Any = None
+    signature: Any = None
     kept_in: Any = None
 
     @property
@@ -176,6 +177,8 @@ def revive(
     note = read_note(letter)
     priority, name = note.where
     queue = f"{priority}:{name}"
+    if needs_keys(note, sealing):
+        return None
     try:
         told, item = _find_item(letter, note, queue.encode(), sealing)
         old = decode_item(item, max_item_bytes)
@@ -192,6 +195,19 @@ def revive(
     if not has_record:
         return Revival(letter, queue, item, "", "", "")
     return Revival(letter, queue, item, old.operation_id, old.deduplication_key, "" if told else f"n{old.nonce}")
+
+
+def needs_keys(note: Note, sealing: Sealing | None) -> bool:
+    """Tell whether a letter or the item in it is signed while nothing here could sign it again."""
+    if sealing is not None and sealing.signs:
+        return False
+    if is_signature(note.signature):
+        return True
+    if note.raw_base64 is None:
+        return False
+    with contextlib.suppress(UndecodableItemError):
+        return is_signature(read_note(_raw_item(note)).signature)
+    return False
 
 
 def _find_item(letter: bytes, note: Note, queue: bytes, sealing: Sealing | None) -> tuple[bool, bytes]:

@@ -1,7 +1,9 @@
 """Signatures of items, encryption of entities and results: both optional. Never talks to Redis, nor shows a secret.
 
-A signed item's last member is `"signature":"KEYID:HEX"`: HMAC-SHA256 over the queue (`high:NAME`), a line feed, and the
-item without that member. It is checked and taken off where an item arrives, and made anew where one is written.
+A signed item's last member is `"signature":"KEYID:HEX"`: HMAC-SHA256 over the prefix, a line feed, the queue
+(`high:NAME`), a line feed, and the item without that member. It is checked and taken off where an item arrives, and
+made anew where one is written. What is encrypted begins with the prefix, the operation's id and the field that it is
+for, so that it can be put nowhere else. Former releases wrote neither; what they wrote is still taken.
 """
 
 from __future__ import annotations
@@ -21,11 +23,13 @@ from queue_system.model.operation import Operation, encode_item
 
 _KEY_ID = re.compile(r"[A-Za-z0-9_.-]{1,32}\Z")
 _SIGNATURE = re.compile(rb',"signature":"([A-Za-z0-9_.-]{1,32}):([0-9a-f]{64})"\}')
+_SIGNED: Final = re.compile(r"[A-Za-z0-9_.-]{1,32}:[0-9a-f]{64}")
 _MARK: Final = b',"signature":"'
 _LONGEST_SIGNATURE: Final = 113
 _SHORTEST_SECRET: Final = 16
 _LETTER: Final = b"letter:"
 _SEALED: Final = frozenset({"sealed"})
+_BOUND: Final = b"\0"  # no JSON begins with it
 
 Encode = Callable[[str, bytes, bytes], bytes]
 
@@ -43,12 +47,13 @@ class Encryption(Protocol):
 class Sealing:
     """Signs and verifies, encrypts and decrypts; each only if it was asked for. Thread-safe."""
 
-    __slots__ = ("_encryption", "_key_id", "_secrets")
+    __slots__ = ("_encryption", "_key_id", "_prefix", "_secrets")
 
-    def __init__(self, secrets: Mapping[bytes, bytes], encryption: Encryption | None) -> None:
+    def __init__(self, secrets: Mapping[bytes, bytes], encryption: Encryption | None, prefix: str = "") -> None:
         self._secrets = dict(secrets)
         self._key_id = next(iter(self._secrets), b"")
         self._encryption = encryption
+        self._prefix = prefix.encode()
 
     @property
     def signs(self) -> bool:
@@ -60,13 +65,13 @@ class Sealing:
         return partial(self._encode, queue.encode())
 
     def _encode(self, queue: bytes, operation_id: str, entity: bytes, tail: bytes) -> bytes:
-        return self.sign(queue, encode_item(operation_id, self.encrypt(entity, "entity"), tail))
+        return self.sign(queue, encode_item(operation_id, self.encrypt(entity, "entity", operation_id), tail))
 
     def sign(self, queue: bytes, item: bytes) -> bytes:
         """Return the item of a queue with a signature by the first key."""
         if not self._secrets:
             return item
-        digest = _digest(self._secrets[self._key_id], queue, item)
+        digest = self._digest(self._secrets[self._key_id], queue, item)
         return b'%b,"signature":"%b:%b"}' % (item[:-1], self._key_id, digest)
 
     def sign_letter(self, queue: bytes, letter: bytes) -> bytes:
@@ -81,7 +86,7 @@ class Sealing:
         """Return an item without its signature.
 
         Raises:
-            UndecodableItemError: it is not signed, by an unknown key, or for other bytes or another queue.
+            UndecodableItemError: it is not signed, by an unknown key, or for other bytes, another queue or prefix.
         """
         if not self._secrets:
             return item
@@ -94,33 +99,58 @@ class Sealing:
         if secret is None:
             raise UndecodableItemError(f"signature: its key {key_id.decode()!r} is not among signing_keys")
         bare = item[:start] + b"}"
-        if not hmac.compare_digest(_digest(secret, queue, bare), given):
+        if not hmac.compare_digest(self._digest(secret, queue, bare), given) and not hmac.compare_digest(
+            _hex(secret, b"%b\n%b" % (queue, bare)), given
+        ):
             raise UndecodableItemError("signature: it does not fit this item in this queue")
         return bare
 
-    def encrypt(self, value: bytes, field: str) -> bytes:
-        """Return an encoded value as `{"sealed":BASE64}`; raise UnserializableError if that fails."""
+    def _digest(self, secret: bytes, queue: bytes, item: bytes) -> bytes:
+        """Return the signature of an item; without a prefix, that of former releases."""
+        where = b"%b\n%b" % (self._prefix, queue) if self._prefix else queue
+        return _hex(secret, b"%b\n%b" % (where, item))
+
+    def encrypt(self, value: bytes, field: str, operation_id: str | None = None) -> bytes:
+        """Return an encoded value as `{"sealed":BASE64}`, for one field of one operation here, or for any.
+
+        Raises UnserializableError if that fails.
+        """
         if self._encryption is None:
             return value
         try:
-            return b'{"sealed":"%b"}' % base64.b64encode(self._encryption.encrypt(value))
+            plain = value if operation_id is None else self._place(field, operation_id) + value
+            return b'{"sealed":"%b"}' % base64.b64encode(self._encryption.encrypt(plain))
         except Exception as error:
             raise UnserializableError(field, f"it cannot be encrypted ({type(error).__name__})") from error
 
-    def decrypt(self, value: Any, field: str) -> Any:
-        """Return what `{"sealed": BASE64}` holds, any other value as it stands; raise UndecodableItemError."""
+    def decrypt(self, value: Any, field: str, operation_id: str | None = None) -> Any:
+        """Return what `{"sealed": BASE64}` holds, any other value as it stands.
+
+        Raises UndecodableItemError if that fails, or if it was encrypted for another operation than the one that is
+        named, another field or another prefix.
+        """
         if self._encryption is None or not isinstance(value, dict) or value.keys() != _SEALED:
             return value
         try:
-            return decode_entity(self._encryption.decrypt(base64.b64decode(value["sealed"], validate=True)))
+            plain = self._encryption.decrypt(base64.b64decode(value["sealed"], validate=True))
+            place, document = _split_place(plain)
+            decoded = decode_entity(document)
         except Exception as error:
             raise UndecodableItemError(f"{field}: it cannot be decrypted ({type(error).__name__})") from error
+        if place and operation_id is not None and place != self._place(field, operation_id):
+            raise UndecodableItemError(f"{field}: it was encrypted for another operation, field or prefix")
+        return decoded
+
+    def _place(self, field: str, operation_id: str) -> bytes:
+        return b"%b%b\n%b\n%b\n" % (_BOUND, self._prefix, operation_id.encode(), field.encode())
 
     def open(self, operation: Operation) -> Operation:
         """Return an operation with entity and result as they were before; raise UndecodableItemError."""
         if self._encryption is None:
             return operation
-        entity, result = self.decrypt(operation.entity, "entity"), self.decrypt(operation.result, "result")
+        operation_id = operation.operation_id
+        entity = self.decrypt(operation.entity, "entity", operation_id)
+        result = self.decrypt(operation.result, "result", operation_id)
         return msgspec.structs.replace(operation, entity=entity, result=result)
 
 
@@ -135,8 +165,15 @@ def signed_value(sealing: Sealing | None, queue: bytes, item: bytes) -> bytes:
     return b"%b\n%b" % (queue, item if sealing is None else sealing.sign(queue, item))
 
 
-def make_sealing(signing_keys: Mapping[str, bytes | str] | None, encryption: Encryption | None) -> Sealing | None:
-    """Return what seals as a configuration says; None if it says nothing.
+def is_signature(value: object) -> bool:
+    """Tell whether the member `signature` of an item or a letter is one of ours, whoever made it."""
+    return isinstance(value, str) and _SIGNED.fullmatch(value) is not None
+
+
+def make_sealing(
+    signing_keys: Mapping[str, bytes | str] | None, encryption: Encryption | None, prefix: str = ""
+) -> Sealing | None:
+    """Return what seals under a prefix as a configuration says; None if it says nothing.
 
     Raises:
         InvalidInputError: a key or the encryption is not usable. Neither ids nor secrets are shown.
@@ -144,8 +181,8 @@ def make_sealing(signing_keys: Mapping[str, bytes | str] | None, encryption: Enc
     if encryption is not None and not all(callable(getattr(encryption, name, None)) for name in ("encrypt", "decrypt")):
         raise InvalidInputError("encryption", f"a {type(encryption).__name__} has no methods encrypt and decrypt")
     if signing_keys is None:
-        return None if encryption is None else Sealing({}, encryption)
-    return Sealing(_check_keys(signing_keys), encryption)
+        return None if encryption is None else Sealing({}, encryption, prefix)
+    return Sealing(_check_keys(signing_keys), encryption, prefix)
 
 
 def _check_keys(signing_keys: object) -> dict[bytes, bytes]:
@@ -166,5 +203,13 @@ def _check_keys(signing_keys: object) -> dict[bytes, bytes]:
     return secrets
 
 
-def _digest(secret: bytes, queue: bytes, item: bytes) -> bytes:
-    return hmac.digest(secret, b"%b\n%b" % (queue, item), "sha256").hex().encode()
+def _hex(secret: bytes, message: bytes) -> bytes:
+    return hmac.digest(secret, message, "sha256").hex().encode()
+
+
+def _split_place(plain: bytes) -> tuple[bytes, bytes]:
+    """Return for what a value was encrypted, b"" if for nothing in particular, and the value."""
+    if not plain.startswith(_BOUND):
+        return b"", plain
+    prefix, operation_id, field, document = plain.split(b"\n", 3)
+    return b"%b\n%b\n%b\n" % (prefix, operation_id, field), document

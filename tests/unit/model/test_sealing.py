@@ -258,3 +258,34 @@ def test_a_result_that_cannot_be_encrypted_is_told_and_not_stored() -> None:
     body = json.loads(record.partition(b"\n")[2])
     assert body == {"result": None, "result_error": "result: it cannot be encrypted (PermissionError)"}
     assert b"the result" not in record
+
+
+def test_a_signature_covers_the_prefix_too() -> None:
+    ours, theirs = make_sealing({"k1": OLD}, None, "ours:"), make_sealing({"k1": OLD}, None, "theirs:")
+    assert ours is not None
+    assert theirs is not None
+    signed = ours.sign(QUEUE, ITEM)
+    digest = json.loads(signed)["signature"].removeprefix("k1:")
+    assert digest == hmac.new(OLD.encode(), b"ours:\nhigh:mail\n" + ITEM, hashlib.sha256).hexdigest()
+    assert ours.verify(QUEUE, signed) == ITEM
+    assert refusal(theirs, signed) == "signature: it does not fit this item in this queue"
+    assert refusal(theirs, ours.sign_letter(QUEUE, ITEM), b"letter:" + QUEUE).startswith("signature: it does not fit")
+
+
+@pytest.mark.parametrize("place", [("other", "7"), ("entity", "8"), ("result", "7")])
+def test_what_is_encrypted_is_bound_to_its_place(place: tuple[str, str]) -> None:
+    one = make_sealing(None, Reversing(), "p:")
+    assert one is not None
+    sealed = json.loads(one.encrypt(b'{"a":1}', "entity", "7"))
+    assert one.decrypt(sealed, "entity", "7") == {"a": 1}
+    with pytest.raises(UndecodableItemError, match="another operation, field or prefix"):
+        one.decrypt(sealed, *place)
+
+
+@pytest.mark.parametrize("plain", [b"\0", b"\0p:\n7\n", b"\0p:\n7\nentity\n", b"\0p:\n7\nentity\n{"])
+def test_what_only_begins_like_a_bound_value_is_refused(plain: bytes) -> None:
+    one = make_sealing(None, Reversing(), "p:")
+    assert one is not None
+    sealed = {"sealed": base64.b64encode(Reversing().encrypt(plain)).decode()}
+    with pytest.raises(UndecodableItemError, match="cannot be decrypted"):
+        one.decrypt(sealed, "entity", "7")
