@@ -118,7 +118,8 @@ class QueueWorker:
     async def start(self) -> None:
         """Start processing; returns at once. A second call does nothing.
 
-        An unreachable server is tried again in the background. Raises AccessDeniedError for wrong credentials.
+        An unreachable server is tried again in the background. Raises AccessDeniedError for wrong credentials, and
+        InvalidInputError for a URL from the environment that names no server.
         """
         await self._leave_closed_loop()
         async with self._lifecycle:
@@ -129,7 +130,7 @@ class QueueWorker:
                 await in_daemon_thread(self.config.endpoint)  # which may have to start a server
                 await stream.fetcher.turn()
             except QueueSystemError as error:
-                if isinstance(error, AccessDeniedError):
+                if isinstance(error, AccessDeniedError | InvalidInputError):
                     await stream.fetcher.close()
                     raise
                 problem = {"error": str(error), "error_type": type(error).__name__}
@@ -144,7 +145,7 @@ class QueueWorker:
     def _tell_start(self, stream: Stream) -> None:
         config = self.config
         self.config.log.info(
-            "worker started", incarnation=stream.fetcher.incarnation, server=config.endpoint().address,
+            "worker started", incarnation=stream.fetcher.incarnation, server=config.address,
             prefix=config.queue_prefix, queues=",".join(self.queues) or "all", concurrency=self.max_workers,
         )  # fmt: skip
 

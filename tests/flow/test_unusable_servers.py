@@ -18,6 +18,7 @@ import redis
 from queue_system import (
     AccessDeniedError,
     CircuitOpenError,
+    InvalidInputError,
     QueueConfig,
     QueueManager,
     QueueSystemError,
@@ -213,6 +214,18 @@ async def test_a_worker_refuses_to_start_with_wrong_credentials(start_server: St
 
 
 @pytest.mark.timeout(20)
+async def test_a_worker_refuses_to_start_with_a_url_from_the_environment_that_names_no_server(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Trying again would change nothing."""
+    monkeypatch.delenv("QUEUE_SYSTEM_REDIS_URL", raising=False)
+    monkeypatch.setenv("REDIS_URL", "gopher://localhost")
+    worker = QueueWorker(QueueConfig())
+    with pytest.raises(InvalidInputError, match="REDIS_URL: scheme 'gopher'"):
+        await worker.start()
+    assert not worker.running
+
+
 async def test_a_worker_starts_without_its_server_and_serves_once_it_is_there(start_server: StartServer) -> None:
     server = start_server()
     server.stop()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -12,6 +14,7 @@ from queue_system.cli.options import duration, names
 from queue_system.cli.session import Session, command
 from queue_system.errors import InvalidInputError
 from queue_system.supervision import WorkerSettings, run
+from queue_system.supervision.first_process import FIRST, waiting_for_orphans
 from queue_system.worker import QueueWorker
 
 
@@ -119,7 +122,8 @@ def worker(
     )
     if settings.target is None:
         QueueWorker(session.config, **_given(settings))  # so that what is wrong is told by the name of its option
-    raise typer.Exit(run(settings, session.variables))
+    work = partial(run, settings, session.variables)
+    raise typer.Exit(waiting_for_orphans(work) if os.getpid() == FIRST else work())
 
 
 def _given(settings: WorkerSettings) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from queue_system.config import QueueConfig
+from queue_system.errors import InvalidInputError
 from queue_system.execution.settlement import Settlement
 from queue_system.model.keys import split_queue
 from queue_system.monitoring.labels import Place, place_of
@@ -38,6 +39,7 @@ except ImportError as error:
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 _FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"
+_IN_MEMORY: Final = "/dev/shm"  # noqa: S108 - a fresh folder of our own there
 _DURATIONS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 _WAITS: Final = (0.005, 0.025, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
 _OUTCOMES: Final = {"complete": "succeeded", "fail": "failed", "retry": "retried", "reject": "system_error"}
@@ -219,7 +221,11 @@ def exposition(collectors: Iterable[Collector]) -> bytes:
 def prepare_multiprocess() -> Path:
     """Choose and empty the folder in which this process's children count, for them to find in their environment.
 
-    Call it in the parent before any child starts. PROMETHEUS_MULTIPROC_DIR names the folder; else it is a fresh one.
+    Call it in the parent before any child starts. PROMETHEUS_MULTIPROC_DIR names the folder; else it is a fresh one,
+    in memory where no folder for temporary files can be written.
+
+    Raises:
+        InvalidInputError: none can be written.
     """
     given = os.environ.get(_FOLDER)
     if given:
@@ -228,10 +234,23 @@ def prepare_multiprocess() -> Path:
         for left in folder.glob("*.db"):
             left.unlink(missing_ok=True)
         return folder
-    folder = Path(tempfile.mkdtemp(prefix="queue-system-metrics-"))
+    folder = _fresh_folder()
     os.environ[_FOLDER] = str(folder)
     atexit.register(_remove, folder, os.getpid())
     return folder
+
+
+def _fresh_folder() -> Path:
+    problem = None
+    for parent in (None, _IN_MEMORY):
+        try:
+            return Path(tempfile.mkdtemp(prefix="queue-system-metrics-", dir=parent))
+        except OSError as error:  # a container's root may be read-only
+            problem = error
+    raise InvalidInputError(
+        "http",
+        f"the processes' counts need a folder that can be written ({problem}); name one with {_FOLDER} or TMPDIR",
+    )
 
 
 def _remove(folder: Path, owner: int) -> None:
