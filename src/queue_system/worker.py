@@ -362,8 +362,9 @@ class QueueWorker:
         slot.task = asyncio.current_task()
         heartbeat = Heartbeat(self.config, fetcher, asyncio.get_running_loop())
         try:
-            delivery = await fetcher.claim_one(adopt)
+            await fetcher.register()
             heartbeat.start()
+            delivery = await fetcher.claim_one(adopt)
             holdings = fetcher.holdings
             found = bool(holdings.held)
             while holdings.held or holdings.outbox:

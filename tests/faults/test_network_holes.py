@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from queue_system import QueueConfig, QueueWorker
 from queue_system.broker.commands import NewOperation
 from queue_system.broker.protocol import pack
 from queue_system.errors import ServerUnreachableError
@@ -20,6 +22,7 @@ from tests.faults.support.producer import Producer, managing
 
 NARROW_LEASE_S = 8.0
 """A beat takes as long as a reply may, so that none is under way for two beats."""
+SLOW_LEASE_S = 1.5
 RESUMED_WITHIN_S = 5.0
 LONGEST_BLOCK_S = 5.0
 GHOSTS = "tokens without a holder"
@@ -194,6 +197,30 @@ def test_a_reply_that_takes_longer_than_the_connection_timeout_is_awaited(bench:
     assert bench.journal.count("start") == {"large": 1}
     assert "a turn took long" in log
     assert "server trouble" not in log
+
+
+@pytest.mark.parametrize("single", [False, True], ids=["a worker", "a single item"])
+async def test_a_first_claim_may_take_longer_than_the_lease_to_arrive(bench: Bench, single: bool) -> None:
+    """Row N7. About 200 kB at 50 kB per s: a worker shows that it lives before it claims, and nobody takes over."""
+    count = 1 if single else 5
+    for number in range(count):
+        large = {"id": str(number), "seconds": 0.0, "padding": "x" * (200_000 // count)}
+        bench.manager.enqueue(large, processors.work, queue_name="large")
+    watching = bench.start_worker(queues=["none"], lease=SLOW_LEASE_S)
+    with Proxy(bench.server.url) as proxy:
+        proxy.delay(Shape(bytes_per_s=50_000.0))
+        if single:
+            config = QueueConfig(redis_url=proxy.url, queue_prefix=bench.prefix, lease_seconds=SLOW_LEASE_S)
+            ran: list[object] = []
+            config.register_callback(ran.append, "work", processors.work.__module__)
+            assert await QueueWorker(config, queues=["large"])._process_queue_item(0)
+            assert len(ran) == 1
+        else:
+            bench.start_worker(url=proxy.url, slots=5, queues=["large"], lease=SLOW_LEASE_S, ready=False)
+            await asyncio.to_thread(bench.wait_drained, 30.0)
+            assert bench.journal.count("start") == dict.fromkeys(map(str, range(count)), 1)
+    assert bench.counter("processed") == count
+    assert bench.counter("reclaimed") == 0, watching.log
 
 
 def test_what_is_booked_on_a_worker_that_knows_nothing_of_it_goes_back(bench: Bench, figures: Figures) -> None:

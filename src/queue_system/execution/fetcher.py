@@ -207,15 +207,19 @@ class Fetcher:
             self.holdings.release_queues(resting)
         return Unprocessable(str(error), type(error).__name__, wait_s, must_wait, trace(error))
 
-    async def claim_one(self, adopt: bytes = b"") -> Delivery | None:
-        """Register and claim a single delivery, outside the stream of turns. Raises ServerError."""
+    async def register(self) -> None:
+        """Register, and claim nothing yet; from here on beats count. Raises ServerError."""
         self._claims = False
         sent = time.monotonic()
-        pulse, claimed = await self._transport.run(
-            self._commands.beat("register", self.incarnation, self._lease_ms),
-            self._commands.claim(self.incarnation, *self._new_claim(1), self._names, adopt=adopt),
-        )
+        command = self._commands.beat("register", self.incarnation, self._lease_ms)
+        (pulse,) = await self._transport.run(command)
         self._register(pulse, self.incarnation, sent)
+
+    async def claim_one(self, adopt: bytes = b"") -> Delivery | None:
+        """Claim a single delivery, outside the stream of turns. Raises ServerError."""
+        self._claim = claim = self._new_claim(1)
+        command = self._commands.claim(self.incarnation, *claim, self._names, adopt=adopt)
+        (claimed,) = await self._transport.run(command)
         self._claimed(claimed, self.incarnation)
         self._take_in()
         self.holdings.isolate()
@@ -270,9 +274,9 @@ class Fetcher:
                 self._claim_when_woken(self._new_claim(wanted))
 
     def _wanted(self) -> int:
-        stale = self._registered and not self.gate.is_open
+        unsure = not (self._registered and self.gate.is_open)  # who claims must beat while the answer is under way
         behind = len(self.holdings.outbox) >= LARGEST_TURN  # what is claimed now could not be settled in time
-        if not self._claims or stale or behind or self.holdings.isolating or self._served() is None:
+        if not self._claims or unsure or behind or self.holdings.isolating or self._served() is None:
             return 0
         waiting = len(self.holdings.buffer) + self.holdings.arriving
         return self._lookahead.room(len(self._executor.slots) - self._executor.running, waiting)
