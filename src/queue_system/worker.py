@@ -26,9 +26,9 @@ from queue_system.errors import (
 )
 from queue_system.execution.callbacks import callback_data, callback_reference
 from queue_system.execution.delivery import Delivery
-from queue_system.execution.executor import NEVER, Slot
 from queue_system.execution.importing import Importer
 from queue_system.execution.settlement import Settler, Timing
+from queue_system.execution.slots import NEVER, Slot, WorkerTask, blame, context_of, differs, forget_cancellations
 from queue_system.execution.stream import Stream
 from queue_system.execution.tally import Tally
 from queue_system.metrics import LogThrottle
@@ -36,7 +36,18 @@ from queue_system.model.arguments import check_list
 from queue_system.model.keys import check_queue_name, queue_name
 from queue_system.model.operation import Operation
 from queue_system.model.registry import Processor
-from queue_system.model.verdict import Complete, Fail, Outcome, Raised, Reject, Release, Retry, Unprocessable, judge
+from queue_system.model.verdict import (
+    Complete,
+    Fail,
+    Outcome,
+    Raised,
+    Reject,
+    Release,
+    Retry,
+    Unprocessable,
+    Verdict,
+    judge,
+)
 from queue_system.resilience import circuit_breaker, in_daemon_thread, retry_with_backoff
 from queue_system.tracebacks import trace
 from queue_system.upkeep.duty import Duty
@@ -115,6 +126,11 @@ class QueueWorker:
         """Whether the worker has been started and not stopped, and its event loop not been closed."""
         return self._running and not self._is_stranded
 
+    @property
+    def abandoned(self) -> int:
+        """How many threads and tasks of operations were given up at their limit and still run."""
+        return 0 if self._stream is None else self._stream.executor.abandoned
+
     async def start(self) -> None:
         """Start processing; returns at once. A second call does nothing.
 
@@ -131,12 +147,12 @@ class QueueWorker:
                 await stream.fetcher.turn()
             except QueueSystemError as error:
                 if isinstance(error, AccessDeniedError | InvalidInputError):
-                    await stream.fetcher.close()
+                    await stream.discard()
                     raise
                 problem = {"error": str(error), "error_type": type(error).__name__}
                 self.config.log.error("server trouble at start: trying again", **problem)
             except BaseException:  # cancelled: what the turn may have claimed goes back
-                stream.close_blocking()
+                await stream.leave()
                 raise
             self._running = True
             self._start_tasks(stream)
@@ -151,9 +167,9 @@ class QueueWorker:
 
     def _start_tasks(self, stream: Stream) -> None:
         loop = asyncio.get_running_loop()
-        for worker_id in range(self.max_workers):
-            self._start_slot(stream, worker_id)
-        self._fetching = loop.create_task(self._fetch(stream), name="queue-system-fetcher")
+        stream.start_slots(self._worker_loop, self._settle)
+        fetching = self._fetch(stream)
+        self._fetching = WorkerTask(fetching, loop=loop, name="queue-system-fetcher", context=context_of(None))
         self._duties = [
             Heartbeat(self.config, stream.fetcher, loop),
             Reaper(
@@ -175,7 +191,8 @@ class QueueWorker:
         first.
         """
         longest_s = min(self.work_timeout, _LONGEST_GRACE_S) if grace is None else grace
-        await asyncio.shield(asyncio.ensure_future(self._stop(longest_s)))
+        blame("it stopped its worker")
+        await asyncio.shield(asyncio.Task(self._stop(longest_s), context=context_of(None)))
 
     @property
     def _is_stranded(self) -> bool:
@@ -201,17 +218,11 @@ class QueueWorker:
             finally:
                 self._running = False
                 self._stop_duties()
-                await self._end_tasks(stream)
+                await stream.end_tasks(self._fetching)
                 self._importer.close()
                 await stream.close()
                 self.config.metrics.flush()
                 self.config.log.info("worker stopped", incarnation=stream.fetcher.incarnation)
-
-    async def _end_tasks(self, stream: Stream) -> None:
-        tasks = [task for task in (self._fetching, *(slot.task for slot in stream.executor.slots)) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
     def _stop_duties(self) -> None:
         for duty in self._duties:
@@ -221,21 +232,14 @@ class QueueWorker:
         try:
             await stream.fetcher.run()
         except asyncio.CancelledError:
-            if self._running:
-                # Cancelled from outside, as asyncio.run does at Ctrl-C: there is no time to await anything.
+            if self._running:  # cancelled from outside, as asyncio.run does at Ctrl-C
                 self._running = False
                 self._stop_duties()
-                stream.close_blocking()
+                await stream.leave()
             raise
 
     def _open_stream(self, slots: int) -> Stream:
         return Stream.open(self.config, slots, self._settler, self._tally, self.queues, self._rests)
-
-    def _start_slot(self, stream: Stream, worker_id: int) -> None:
-        context = contextvars.copy_context()
-        stream.executor.slots[worker_id].task = asyncio.get_running_loop().create_task(
-            self._worker_loop(worker_id), name=f"queue-system-slot-{worker_id}", context=context
-        )
 
     async def _worker_loop(self, worker_id: int) -> None:
         """Handle one delivery after another in one slot. All slots together let the event loop breathe every ms."""
@@ -243,31 +247,41 @@ class QueueWorker:
         if stream is None:
             return
         slot, gate, clean = stream.executor.slots[worker_id], stream.fetcher.gate, contextvars.copy_context()
-        while True:
-            delivery = await gate.take()
-            slot.delivery, slot.noted = delivery, NEVER
+        while not slot.closing:
             try:
+                delivery = await gate.take()
+                slot.delivery, slot.noted = delivery, NEVER
                 await self._handle(stream, slot, delivery)
+                slot.delivery = None
+                if slot.exit is not None:
+                    raise slot.exit
+                if differs(contextvars.copy_context(), clean) and not slot.closing:
+                    clean.run(stream.start_slot, self._worker_loop, worker_id)  # what was set must not reach the next
+                    return
+                if slot.started > gate.slice_until:
+                    await gate.breathe()
+            except asyncio.CancelledError:
+                pass  # it comes late, such as from a timer that an operation left behind
             except Exception as error:
-                self.config.log.error("handling failed", operation_id=delivery.operation_id, exc_info=error)
-                found = trace(error) if self.config.tracebacks else None
-                reject = Reject(f"handling failed: {type(error).__name__}", type(error).__name__, trace=found)
-                stream.fetcher.put(self._settler.settle(delivery, reject))
+                if slot.delivery is None:
+                    raise
+                self._reject(stream, slot.delivery, error)
             finally:
                 slot.delivery = None
-            if slot.task is not None and slot.task.cancelling():
-                raise asyncio.CancelledError
-            if _differs(contextvars.copy_context(), clean):
-                clean.run(self._start_slot, stream, worker_id)  # what a processor set must not reach the next operation
-                return
-            if slot.started > gate.slice_until:
-                await gate.breathe()
+                if slot.task is not None and slot.task.cancelling():
+                    forget_cancellations(slot.task)
+
+    def _reject(self, stream: Stream, delivery: Delivery, error: Exception) -> None:
+        self.config.log.error("handling failed", operation_id=delivery.operation_id, exc_info=error)
+        found = trace(error) if self.config.tracebacks else None
+        reject = Reject(f"handling failed: {type(error).__name__}", type(error).__name__, trace=found)
+        stream.fetcher.put(self._settler.settle(delivery, reject))
 
     async def _handle(self, stream: Stream, slot: Slot, delivery: Delivery) -> None:
         """Resolve, execute, judge, settle: the way of one operation. A callback comes as a delivery of its own."""
-        fetcher, operation = stream.fetcher, delivery.operation
+        operation = delivery.operation
         slot.started = started = time.monotonic()
-        started_ms = fetcher.server_ms(started)
+        started_ms = stream.fetcher.server_ms(started)
         tracing, attempt = self.config.tracing, None
         if tracing is not None:
             attempt = tracing.processing(delivery.queue, delivery.operation_id, operation)
@@ -283,19 +297,26 @@ class QueueWorker:
                 if self._rests.queues:
                     self._rests.resolved(queue_name(delivery.queue))
                 outcome = await stream.executor.run(slot, processor, argument, limit_s, limit_name)
-        ended = time.monotonic()
+        verdict: Verdict = Release()
+        if not slot.abandoned:  # else it is settled already, or handed back
+            verdict = self._settle(stream, delivery, outcome, started, started_ms)
+        if attempt is not None:
+            attempt.end(outcome, verdict)
+
+    def _settle(self, stream: Stream, delivery: Delivery, outcome: Outcome, started: float, started_ms: int) -> Verdict:
+        """Judge an outcome and settle the delivery with the verdict."""
+        fetcher, ended = stream.fetcher, time.monotonic()
         ended_ms = fetcher.server_ms(ended)
-        verdict = judge(operation, outcome, started_ms / 1000, ended_ms / 1000)
+        verdict = judge(delivery.operation, outcome, started_ms / 1000, ended_ms / 1000)
         if not isinstance(verdict, Complete | Release):
             if self.on_error is not None:
                 self.on_error(delivery.operation_id, verdict)
             if not self.config.tracebacks:
                 verdict = replace(verdict, trace=None)
             timed_out = isinstance(outcome, Raised) and outcome.timed_out
-            self._tally.judged(delivery.operation_id, operation.processor, verdict, timed_out=timed_out)
-        if attempt is not None:
-            attempt.end(outcome, verdict)
+            self._tally.judged(delivery.operation_id, delivery.operation.processor, verdict, timed_out=timed_out)
         fetcher.put(self._settler.settle(delivery, verdict, Timing(started_ms, ended_ms, ended - started)))
+        return verdict
 
     def _resolve(self, operation: Operation, started_ms: int) -> tuple[Processor | None, Any, float, str]:
         """Return what to call, None if it must be imported, with what, for how long at most and by whose limit."""
@@ -358,24 +379,9 @@ class QueueWorker:
 
     async def _handle_one(self, worker_id: int, adopt: bytes) -> bool:
         stream = self._open_stream(1)
-        slot, fetcher = stream.executor.slots[0], stream.fetcher
-        slot.task = asyncio.current_task()
-        heartbeat = Heartbeat(self.config, fetcher, asyncio.get_running_loop())
+        heartbeat = Heartbeat(self.config, stream.fetcher, stream.loop)
         try:
-            await fetcher.register()
-            heartbeat.start()
-            delivery = await fetcher.claim_one(adopt)
-            holdings = fetcher.holdings
-            found = bool(holdings.held)
-            while holdings.held or holdings.outbox:
-                if delivery is not None:
-                    self.config.log.debug("handling one item", worker_id=worker_id, operation_id=delivery.operation_id)
-                    await self._handle(stream, slot, delivery)
-                    if slot.task is not None and slot.task.cancelling():
-                        raise asyncio.CancelledError
-                await fetcher.turn()
-                delivery = holdings.buffer.take()
-            return found
+            return await stream.handle_one(worker_id, adopt, heartbeat.start, self._handle)
         finally:
             heartbeat.stop()
             await stream.close()
@@ -389,10 +395,3 @@ def _soon(loop: asyncio.AbstractEventLoop, function: Callable[..., object], *arg
 
 def _is_number(value: Any, kind: Any) -> bool:
     return isinstance(value, kind) and not isinstance(value, bool)
-
-
-def _differs(context: contextvars.Context, clean: contextvars.Context) -> bool:
-    try:
-        return context != clean
-    except Exception:  # noqa: BLE001 - the values of variables may not be comparable, as arrays are not
-        return True

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from queue_system import QueueWorker
 from queue_system.execution.delivery import Delivery
-from queue_system.execution.executor import Slot
 from queue_system.execution.holdings import Holdings
 from queue_system.execution.settlement import Batch, Settlement
+from queue_system.execution.slots import Slot
 from queue_system.execution.stream import Stream
 from tests.nemesis.history import VARIABLE, History, Kind
 

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import inspect
-import math
 import os
+import signal
 import threading
 import time
+import traceback
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, Literal
 
 from queue_system.execution.forks import blind, leave_if_forked
 from queue_system.execution.processes import ProcessPool
+from queue_system.execution.slots import Slot, forget_cancellations, forget_task
 from queue_system.execution.threads import ThreadPool
 from queue_system.model.placement import process_reference
 from queue_system.model.registry import Processor, Reference
 from queue_system.model.verdict import Interrupted, Outcome, Raised, Succeeded
 from queue_system.tracebacks import trace
 
+CANCEL_AGAIN_S: Final = 5.0
+"""How long a processor may tidy up at its limit before it is cancelled once more."""
+GIVE_UP_AFTER_S: Final = 15.0
+"""How long after its limit a processor that ignores its cancellations is abandoned."""
+
+_HELPERS: Final = 32
 _LONGEST_WAIT_S = 3600.0
 _START_WITHIN_S = 60.0
 
@@ -27,39 +35,45 @@ Place = Literal["loop", "thread"] | Reference
 """Where a processor runs; the reference is how a child process finds it."""
 
 
-NEVER: Final = -math.inf
-"""Before all times of the monotonic clock, which may begin with the host."""
-
-
-class Slot:
-    """One of the places at which operations run; it owns the task that awaits them."""
-
-    __slots__ = ("context", "deadline", "delivery", "expired", "noted", "started", "stopped", "task")
-
-    def __init__(self) -> None:
-        self.context = contextvars.copy_context()
-        self.task: asyncio.Task[None] | None = None
-        self.delivery: Any = None
-        self.started = 0.0
-        self.deadline = float("inf")
-        self.expired = False
-        self.stopped = False
-        self.noted = NEVER
-
-
 class Executor:
     """Runs one processor per slot and ends it at its deadline. One timer serves all slots."""
 
-    def __init__(self, slots: int, loop: asyncio.AbstractEventLoop) -> None:
-        self.slots = [Slot() for _ in range(slots)]
-        self.threads = ThreadPool(slots, loop)
+    def __init__(
+        self, slots: int, loop: asyncio.AbstractEventLoop, thread_abandoned: Callable[[], None] = lambda: None
+    ) -> None:
+        self.threads = ThreadPool(slots, loop, thread_abandoned)
+        self.helpers = ThreadPool(max(slots, _HELPERS), loop, thread_abandoned)
+        """The threads of what async processors give to the default executor."""
         self.processes = ProcessPool(loop)
+        self.slots = [self.new_slot() for _ in range(slots)]
+        self.give_up: Callable[[Slot], None] | None = None
+        """Finds a successor for a slot whose processor cannot be ended."""
+        self.zombies: set[asyncio.Task[None]] = set()
+        """The tasks of abandoned slots that have not ended."""
         self._loop = loop
         self._home = os.getpid()
         self._thread = threading.get_ident()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = float("inf")
         self._places: dict[Processor, Place] = {}
+
+    def new_slot(self) -> Slot:
+        """Return a slot without a task."""
+        return Slot(self.helpers.submit)
+
+    def abandon(self, slot: Slot) -> None:
+        """Wait for a slot's task no more; it is counted until it ends."""
+        slot.abandoned = slot.closing = True
+        slot.deadline = float("inf")
+        if (task := slot.task) is not None and not task.done():
+            forget_task(task)
+            self.zombies.add(task)
+            task.add_done_callback(self.zombies.discard)
+
+    @property
+    def abandoned(self) -> int:
+        """How many threads and tasks were given up and still run."""
+        return self.threads.abandoned + self.helpers.abandoned + len(self.zombies)
 
     @property
     def running(self) -> int:
@@ -73,6 +87,7 @@ class Executor:
 
         `limit_name` says whose limit that is.
         """
+        slot.deed, slot.limit_s, slot.limit_name = "", limit_s, limit_name
         slot.deadline = deadline = slot.started + limit_s
         if deadline < self._timer_at:
             self._arm(deadline)
@@ -91,17 +106,19 @@ class Executor:
         except asyncio.CancelledError as error:
             cancelled = error
             outcome = Raised("the processor was cancelled from within", "CancelledError", trace=trace(error))
-            if slot.task is not None and slot.task.cancelling():
+            if slot.stopped:
                 outcome = Interrupted()
         except BaseException as error:
             leave_if_forked(self._home, error)
-            if isinstance(error, KeyboardInterrupt | GeneratorExit) and self._place_of(processor) == "loop":
-                raise  # meant for this process or this task, not for the operation
+            if isinstance(error, GeneratorExit) and asyncio.current_task(self._loop) is not slot.task:
+                raise  # the task itself is closed
+            if isinstance(error, KeyboardInterrupt) and _sent_by_a_signal(error):
+                slot.exit = error  # meant for this process: it is raised again when the attempt is settled
             outcome = raised(error)
         finally:
             slot.deadline = float("inf")
         if slot.expired or slot.stopped:
-            late = TimeoutError(f"the attempt timed out after {limit_s:g} s: {limit_name}")
+            late = _late(slot)
             late.__cause__, cancelled = cancelled, None  # a name for it here would keep it alive
             return self._after_cancel(slot, outcome, late)
         return outcome
@@ -122,6 +139,7 @@ class Executor:
         if self._timer is not None:
             self._timer.cancel()
         self.threads.close()
+        self.helpers.close()
         self.processes.close()
 
     def cut_off(self) -> None:
@@ -152,13 +170,14 @@ class Executor:
 
     def _after_cancel(self, slot: Slot, outcome: Outcome, late: TimeoutError) -> Outcome:
         leave_if_forked(self._home)
-        while slot.task is not None and slot.task.cancelling():
-            slot.task.uncancel()
+        forget_cancellations(slot.task)
         expired, stopped, slot.expired, slot.stopped = slot.expired, slot.stopped, False, False
         if expired and not (stopped and isinstance(outcome, Interrupted)):
             if isinstance(outcome, Raised) and outcome.trace is not None and late.__cause__ is None:
                 late.__cause__ = outcome.trace.error
             return raised(late, timed_out=True)
+        if slot.deed and isinstance(outcome, Interrupted):  # it would do the same to every worker
+            return Raised(f"the processor was cancelled after {slot.deed}", "CancelledError")
         return outcome
 
     def _arm(self, deadline: float) -> None:
@@ -174,12 +193,43 @@ class Executor:
         nearest = float("inf")
         for slot in self.slots:
             if slot.deadline <= now and slot.task is not None:
-                slot.expired = True
-                slot.deadline = now + 1.0  # a processor that swallows the cancellation gets another
-                slot.task.cancel()
+                self._cancel_late(slot, now)
             nearest = min(nearest, slot.deadline)
         if nearest < float("inf"):
             self._arm(nearest)
+
+    def _cancel_late(self, slot: Slot, now: float) -> None:
+        """Cancel what is past its limit; what swallows the cancellation gets another, and is given up at last."""
+        if not slot.expired:
+            slot.expired, slot.expired_at = True, now
+        elif self.give_up is not None and now - slot.expired_at >= GIVE_UP_AFTER_S:
+            self.give_up(slot)
+            return
+        slot.deadline = now + CANCEL_AGAIN_S
+        if slot.task is not None:
+            slot.task.cancel()
+
+
+def limit_exceeded(slot: Slot) -> Raised:
+    """Return the outcome of what a slot runs past its limit."""
+    return raised(_late(slot), timed_out=True)
+
+
+def _late(slot: Slot) -> TimeoutError:
+    return TimeoutError(f"the attempt timed out after {slot.limit_s:g} s: {slot.limit_name}")
+
+
+def _sent_by_a_signal(error: KeyboardInterrupt) -> bool:
+    """Tell whether a signal's handler raised it in this thread, as far as can be told, and not the processor."""
+    if threading.current_thread() is not threading.main_thread():
+        return False
+    codes = {frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)}
+    if ThreadPool._serve.__code__ in codes:  # noqa: SLF001 - it comes from a thread, and signals do not
+        return False
+    handler = signal.getsignal(signal.SIGINT)
+    if handler is signal.default_int_handler:
+        return True  # it leaves no trace of its own; a Ctrl-C must not be lost
+    return getattr(getattr(handler, "func", handler), "__code__", None) in codes
 
 
 def _find_place(processor: Processor) -> Place:

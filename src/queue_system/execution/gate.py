@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 
@@ -45,7 +46,12 @@ class Gate:
             future = asyncio.get_running_loop().create_future()
             self._waiting.append(future)
             self.changed.set()
-            await future
+            try:
+                await future
+            except asyncio.CancelledError:
+                with contextlib.suppress(ValueError):
+                    self._waiting.remove(future)
+                raise
 
     async def breathe(self) -> None:
         """Let the event loop serve others; the next time slice begins when it comes round."""

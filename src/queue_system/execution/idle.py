@@ -10,6 +10,7 @@ from queue_system.broker.contact import Contact
 from queue_system.broker.protocol import Command
 from queue_system.broker.replies import Claimed
 from queue_system.config import QueueConfig
+from queue_system.execution.slots import WorkerTask
 from queue_system.execution.trouble import Trouble
 
 
@@ -41,7 +42,8 @@ class IdleClaim:
         After a failure the claim may have been run.
         """
         wait = self._commands.wait_for_wake(names, block_s)
-        self._task = asyncio.create_task(self._wait(wait, claim, block_s, answered, failed))
+        waiting = self._wait(wait, claim, block_s, answered, failed)
+        self._task = WorkerTask(waiting, loop=asyncio.get_running_loop(), name="queue-system-idle-claim")
 
     async def end(self) -> None:
         """Give up, and wait until that is done."""

@@ -10,9 +10,9 @@ from msgspec.structs import replace
 
 from queue_system.errors import ImportFailedError, UnresolvableNameError
 from queue_system.execution.delivery import Delivery
-from queue_system.execution.executor import Slot
 from queue_system.execution.forks import leave_if_forked
 from queue_system.execution.rests import Rests
+from queue_system.execution.slots import Slot
 from queue_system.execution.stream import Stream
 from queue_system.model.keys import queue_name
 from queue_system.model.operation import Operation

@@ -35,8 +35,11 @@ class _Call:
 class ThreadPool:
     """Runs sync functions for one event loop, at most `size` at once."""
 
-    def __init__(self, size: int, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, size: int, loop: asyncio.AbstractEventLoop, on_abandoned: Callable[[], None] = lambda: None
+    ) -> None:
         self._size = size
+        self._on_abandoned = on_abandoned
         self._home = os.getpid()
         self._loop = loop
         self._calls: SimpleQueue[_Call | None] = SimpleQueue()
@@ -55,7 +58,7 @@ class ThreadPool:
         """
         call = _Call(fn, argument, self._loop.create_future())
         self._busy += 1
-        if self._threads < self._busy:
+        if self._threads < min(self._busy, self._size):
             self._spawn()
         self._calls.put(call)
         try:
@@ -63,13 +66,22 @@ class ThreadPool:
         except asyncio.CancelledError as error:
             with self._lock:
                 call.abandoned = True
-                if call.running:
+                running = call.running
+                if running:
                     error.__traceback__ = where(call.thread)
                     self.abandoned += 1
                     self._threads -= 1
+            if running:
+                if not self._calls.empty():
+                    self._spawn()
+                self._on_abandoned()
             raise
         finally:
             self._busy -= 1
+
+    def submit(self, fn: Callable[..., Any], *args: Any) -> asyncio.Task[Any]:
+        """Run `fn(*args)` as `run` does, and return what awaits it."""
+        return self._loop.create_task(self.run(lambda _: fn(*args), None))
 
     def close(self) -> None:
         """Let idle threads end; abandoned ones end after their call."""

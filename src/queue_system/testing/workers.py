@@ -21,11 +21,10 @@ async def kill_worker(worker: QueueWorker) -> None:
     worker._running = False  # noqa: SLF001 - so that the cancelled tasks do not hand back
     worker._stop_duties()  # noqa: SLF001
     stream.fetcher.holdings.renew()  # from here on, verdicts belong to nobody and are dropped
-    ending = asyncio.ensure_future(worker._end_tasks(stream))  # noqa: SLF001
+    ending = asyncio.ensure_future(stream.end_tasks(worker._fetching))  # noqa: SLF001
     stream.fetcher.drop_connections()
     await ending
-    await stream.fetcher.close()
-    stream.executor.close()
+    await stream.discard()
     await _expire_lease(worker, incarnation)
 
 

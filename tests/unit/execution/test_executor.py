@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from queue_system.execution.executor import Executor, Slot
+from queue_system.execution.executor import Executor
+from queue_system.execution.slots import Slot
 from queue_system.model.verdict import Interrupted, Outcome, Raised, Succeeded
 from queue_system.tracebacks import describe_error
 
@@ -201,7 +202,10 @@ async def test_a_processor_that_swallows_its_cancellation_counts_as_timed_out(st
     assert await stage.run(give_back) == Succeeded(7)
 
 
-async def test_a_processor_that_goes_on_after_its_cancellation_gets_another(stage: Stage) -> None:
+async def test_a_processor_that_goes_on_after_its_cancellation_gets_another(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("queue_system.execution.executor.CANCEL_AGAIN_S", SHORT_S)
     cancellations = 0
 
     async def stubborn(_: Any) -> None:
@@ -275,7 +279,8 @@ async def test_a_result_that_comes_in_spite_of_the_stop_counts(stage: Stage) -> 
     assert await task == Succeeded("saved")
 
 
-async def test_a_cancellation_from_outside_interrupts(stage: Stage) -> None:
+async def test_a_cancellation_that_the_worker_did_not_ask_for_is_a_failure(stage: Stage) -> None:
+    """Whoever asked for it: the processor itself, a timer that it set, or the application."""
     started = asyncio.Event()
 
     async def work(_: Any) -> None:
@@ -285,7 +290,9 @@ async def test_a_cancellation_from_outside_interrupts(stage: Stage) -> None:
     task = stage.begin(work)
     await asyncio.wait_for(started.wait(), 5)
     task.cancel()
-    assert await task == Interrupted()
+    outcome = await task
+    assert isinstance(outcome, Raised)
+    assert (outcome.error_type, outcome.timed_out) == ("CancelledError", False)
 
 
 async def test_stopping_a_slot_that_runs_nothing_changes_nothing(stage: Stage) -> None:

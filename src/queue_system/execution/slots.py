@@ -1,0 +1,114 @@
+"""The places at which operations run, and whose code runs now. Never executes an operation."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import math
+from asyncio.tasks import _unregister_task
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+NEVER: Final = -math.inf
+"""Before all times of the monotonic clock, which may begin with the host."""
+
+
+class Slot:
+    """One of the places at which operations run; it owns the task that awaits them."""
+
+    __slots__ = (
+        "abandoned", "closing", "deadline", "deed", "delivery", "exit", "expired", "expired_at", "limit_name",
+        "limit_s", "noted", "started", "stopped", "submit", "task",
+    )  # fmt: skip
+
+    def __init__(self, submit: Callable[..., Any] | None = None) -> None:
+        self.task: asyncio.Task[None] | None = None
+        self.submit = submit
+        """Runs a function in a thread of the worker."""
+        self.delivery: Any = None
+        self.started = 0.0
+        self.deadline = math.inf
+        self.limit_s = math.inf
+        self.limit_name = ""
+        self.expired = False
+        self.expired_at = 0.0
+        self.stopped = False
+        """Whether the worker has cancelled what runs because it stops."""
+        self.noted = NEVER
+        self.deed = ""
+        """What the operation has done to its worker."""
+        self.exit: BaseException | None = None
+        """What ends this process as soon as the operation is judged."""
+        self.closing = False
+        """Whether the task has to end."""
+        self.abandoned = False
+        """Whether nobody waits any longer for what runs here, since it cannot be ended."""
+
+
+CURRENT: Final = contextvars.ContextVar[Slot | None]("queue_system_slot", default=None)
+"""The slot whose operation runs, also in its threads and in the callbacks and tasks that it creates."""
+
+
+def blame(deed: str) -> bool:
+    """Note what the operation that runs does to its worker; False when no operation is at work here."""
+    slot = CURRENT.get()
+    if slot is None:
+        return False
+    slot.deed = deed
+    return True
+
+
+def context_of(slot: Slot | None) -> contextvars.Context:
+    """Return a copy of the current context in which that slot's operation runs; None: no operation does."""
+    context = contextvars.copy_context()
+    context.run(CURRENT.set, slot)
+    return context
+
+
+class WorkerTask(asyncio.Task[None]):
+    """A task of the worker itself, which no operation can cancel."""
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        """Cancel the task, unless an operation asks for it."""
+        return not blame("it cancelled the tasks of its worker") and super().cancel(msg)
+
+
+def start_apart(slot: Slot, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+    """Let a task do a slot's work that `asyncio.all_tasks` does not show.
+
+    So neither an operation nor the end of the event loop cancels it or waits for it: its worker does, and knows why.
+    `stand_in` is what `asyncio.all_tasks` shows instead.
+    """
+    task = asyncio.Task(work, loop=asyncio.get_running_loop(), name=name, context=context_of(slot))
+    _unregister_task(task)
+    slot.task = task
+    return task
+
+
+def stand_in(ended: asyncio.Event, name: str) -> WorkerTask:
+    """Start a task that stands for a slot among all tasks until the slots have ended."""
+
+    async def wait() -> None:
+        await ended.wait()
+
+    return WorkerTask(wait(), loop=asyncio.get_running_loop(), name=name, context=context_of(None))
+
+
+def forget_cancellations(task: asyncio.Task[None] | None) -> None:
+    """Take back all cancellations of a slot's task: whatever they were meant for is over."""
+    while task is not None and task.cancelling():
+        task.uncancel()
+
+
+def forget_task(task: asyncio.Task[None]) -> None:
+    """Let nobody wait for a task that cannot be ended, nor complain when it is dropped with its event loop."""
+    _unregister_task(task)
+    task._log_destroy_pending = False  # type: ignore[attr-defined]  # noqa: SLF001 - asyncio has no other way to say so
+
+
+def differs(context: contextvars.Context, clean: contextvars.Context) -> bool:
+    """Tell whether a slot's context is no longer as it was."""
+    try:
+        return context != clean
+    except Exception:  # noqa: BLE001 - the values of variables may not be comparable, as arrays are not
+        return True

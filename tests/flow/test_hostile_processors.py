@@ -1,0 +1,363 @@
+"""Whatever a processor or callback does to its task, event loop or worker: its attempt is judged, and others run."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import functools
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import anyio
+import pytest
+import redis
+
+from queue_system import QueueConfig, QueueManager, QueueRetryConfig, QueueWorker
+from tests.flow.support import Inbox, letters, next_letter, read_record, running
+from tests.support.logs import LineLogger
+from tests.support.waiting import eventually
+
+ONCE = QueueRetryConfig(max_attempts=1)
+LONG_S = 60.0
+
+_variable: contextvars.ContextVar[int] = contextvars.ContextVar("variable", default=0)
+
+
+def own_task() -> asyncio.Task[Any]:
+    """The task that runs the caller."""
+    task = asyncio.current_task()
+    assert task is not None
+    return task
+
+
+async def cancel_itself(_: Any) -> None:
+    own_task().cancel()
+    await asyncio.sleep(LONG_S)
+
+
+async def cancel_itself_often(_: Any) -> None:
+    for _ in range(3):
+        own_task().cancel()
+    await asyncio.sleep(LONG_S)
+
+
+async def be_cancelled_by_a_timer(_: Any) -> None:
+    asyncio.get_running_loop().call_later(0.01, own_task().cancel)
+    await asyncio.sleep(LONG_S)
+
+
+async def raise_cancelled(_: Any) -> None:
+    raise asyncio.CancelledError
+
+
+async def be_cancelled_by_a_child(_: Any) -> None:
+    parent = own_task()
+
+    async def child() -> None:
+        parent.cancel()
+
+    await asyncio.gather(asyncio.create_task(child()), asyncio.sleep(LONG_S))
+
+
+async def change_its_context_and_cancel_itself(_: Any) -> None:
+    _variable.set(1)
+    await cancel_itself(None)
+
+
+async def await_its_own_task(_: Any) -> None:
+    await own_task()
+
+
+async def fail_in_a_task_group(_: Any) -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(asyncio.sleep(LONG_S))
+        raise ValueError("one of the group")
+
+
+async def raise_generator_exit(_: Any) -> None:
+    raise GeneratorExit
+
+
+async def raise_interrupt(_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def raise_interrupt_in_a_thread(_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+async def raise_an_exit(_: Any) -> None:
+    raise SystemExit(7)
+
+
+async def stop_the_loop(_: Any) -> None:
+    asyncio.get_running_loop().stop()
+    await asyncio.sleep(LONG_S)
+
+
+async def close_the_loop(_: Any) -> None:
+    asyncio.get_running_loop().close()
+
+
+async def time_out_as_old_libraries_do(_: Any) -> None:
+    """Cancel its own task and turn that into TimeoutError, never taking the cancellation back: async_timeout 4.0.2."""
+    handle = asyncio.get_running_loop().call_later(0.01, own_task().cancel)
+    try:
+        await asyncio.sleep(LONG_S)
+    except asyncio.CancelledError:
+        raise TimeoutError("too slow") from None
+    finally:
+        handle.cancel()
+
+
+FAILING = [
+    cancel_itself, cancel_itself_often, be_cancelled_by_a_timer, raise_cancelled, be_cancelled_by_a_child,
+    change_its_context_and_cancel_itself, await_its_own_task, fail_in_a_task_group, raise_generator_exit,
+    raise_interrupt, raise_interrupt_in_a_thread, raise_an_exit, stop_the_loop, close_the_loop,
+    time_out_as_old_libraries_do,
+]  # fmt: skip
+
+
+async def swallow_its_own_cancellation(_: Any) -> str:
+    own_task().cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await asyncio.sleep(LONG_S)
+    return "done"
+
+
+async def cancel_itself_and_return(_: Any) -> str:
+    own_task().cancel()
+    return "done"
+
+
+async def cancel_itself_take_it_back_and_return(_: Any) -> str:
+    """Before Python 3.13, what was taken back is thrown all the same, at the next wait of the task."""
+    own_task().cancel()
+    own_task().uncancel()
+    return "done"
+
+
+async def be_cancelled_later(_: Any) -> str:
+    """Leave a timer behind, which finds a slot without work, or one with another's."""
+    asyncio.get_running_loop().call_soon(own_task().cancel)
+    return "done"
+
+
+async def leave_scopes_by_their_timeout(_: Any) -> str:
+    with anyio.move_on_after(0.01):
+        await anyio.sleep(LONG_S)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await asyncio.sleep(LONG_S)
+    async with anyio.create_task_group() as group:
+        group.start_soon(anyio.sleep, LONG_S)
+        group.cancel_scope.cancel()
+    return "done"
+
+
+async def stop_the_loop_by_a_callback(_: Any) -> str:
+    loop = asyncio.get_running_loop()
+    loop.call_soon(loop.stop)
+    await asyncio.sleep(0.01)
+    return "done"
+
+
+SUCCEEDING = [
+    swallow_its_own_cancellation, cancel_itself_and_return, cancel_itself_take_it_back_and_return, be_cancelled_later,
+    leave_scopes_by_their_timeout,
+]  # fmt: skip
+
+
+def named(processor: Callable[..., Any]) -> str:
+    """The name of a case."""
+    return getattr(processor, "__name__", "")
+
+
+async def all_slots_run(queue: QueueManager, inbox: Inbox, slots: int) -> None:
+    """Check that so many operations run at the same time."""
+    everybody = asyncio.Barrier(slots)
+
+    async def meet(entity: Any) -> None:
+        await everybody.wait()
+        inbox.put(entity["n"])
+
+    queue.enqueue_batch([{"n": n} for n in range(slots)], meet, retry_config=ONCE)
+    assert sorted(await inbox.take(slots)) == list(range(slots))
+
+
+@pytest.mark.parametrize("processor", FAILING, ids=named)
+async def test_what_a_processor_does_to_itself_is_a_failed_attempt_and_costs_no_slot(
+    config: QueueConfig, queue: QueueManager, client: redis.Redis, inbox: Inbox, processor: Callable[..., Any]
+) -> None:
+    queue.enqueue_batch([{}] * 4, processor, retry_config=QueueRetryConfig.fixed(0.0, max_attempts=2))
+    async with running(QueueWorker(config, max_workers=2)):
+        await eventually(lambda: len(letters(client, config.failures_queue)) == 4, "all have failed", 10)
+        await all_slots_run(queue, inbox, 2)
+    assert [letter["attempts"] for letter in letters(client, config.failures_queue)] == [2] * 4
+    assert config.get_metrics()["retried"] == 4
+
+
+@pytest.mark.parametrize("processor", SUCCEEDING, ids=named)
+async def test_a_cancellation_that_a_processor_gets_over_is_a_success_and_costs_no_slot(
+    config: QueueConfig, queue: QueueManager, client: redis.Redis, inbox: Inbox, processor: Callable[..., Any]
+) -> None:
+    answers = queue.enqueue_batch([{}] * 4, processor, retry_config=ONCE)
+    async with running(QueueWorker(config, max_workers=2)):
+        await eventually(lambda: config.get_metrics()["processed"] == 4, "all have succeeded", 10)
+        await all_slots_run(queue, inbox, 2)
+    records = [read_record(client, config, answer["operation_id"]) for answer in answers]
+    assert {(record.status, record.body["result"]) for record in records} == {("succeeded", "done")}
+
+
+async def test_a_job_that_the_application_cancels_has_failed(
+    config: QueueConfig, queue: QueueManager, client: redis.Redis, inbox: Inbox
+) -> None:
+    """From outside of any processor, by the task that the job itself gave away."""
+    tasks: list[asyncio.Task[Any]] = []
+
+    async def work(_: Any) -> None:
+        tasks.append(own_task())
+        inbox.put("runs")
+        await asyncio.sleep(LONG_S)
+
+    queue.enqueue({}, work, retry_config=ONCE)
+    async with running(QueueWorker(config, max_workers=1)):
+        assert await inbox.next() == "runs"
+        tasks[0].cancel()
+        assert (await next_letter(client, config.failures_queue))["error_type"] == "CancelledError"
+        tasks[0].cancel()
+        await all_slots_run(queue, inbox, 1)
+        tasks[0].cancel()
+        await asyncio.sleep(0)
+        await all_slots_run(queue, inbox, 1)
+
+
+FAILING_AT_ONCE = [cancel_itself, be_cancelled_by_a_timer, raise_generator_exit, raise_interrupt, stop_the_loop]
+
+
+@pytest.mark.parametrize("processor", FAILING_AT_ONCE, ids=named)
+async def test_what_a_callback_does_to_itself_is_judged_and_costs_no_slot(
+    config: QueueConfig, queue: QueueManager, client: redis.Redis, inbox: Inbox, processor: Callable[..., Any]
+) -> None:
+    async def work(_: Any) -> str:
+        return "done"
+
+    @functools.wraps(processor)
+    def sync_callback(data: Any) -> Any:
+        return processor(data)
+
+    for callback in (processor, sync_callback):
+        queue.enqueue({}, work, on_success=callback, retry_config=ONCE)
+    async with running(QueueWorker(config, max_workers=2)):
+        await eventually(lambda: len(letters(client, config.system_errors_queue)) == 2, "both callbacks failed", 12)
+        await all_slots_run(queue, inbox, 2)
+    assert config.get_metrics()["processed"] == 4
+
+
+def run_apart(
+    config: QueueConfig, processor: Callable[..., Awaitable[Any]], ended: Callable[[QueueConfig], bool]
+) -> None:
+    """Run a worker in a program of its own until the condition holds, or the program ends."""
+
+    async def main() -> None:
+        QueueManager(config).enqueue({}, processor, retry_config=QueueRetryConfig.fixed(LONG_S, max_attempts=2))
+        worker = QueueWorker(config, max_workers=2)
+        await worker.start()
+        try:
+            await eventually(lambda: ended(config), "the attempt was judged", 10)
+        finally:
+            await worker.stop(grace=0.1)
+
+    with contextlib.suppress(asyncio.CancelledError, KeyboardInterrupt):
+        asyncio.run(main())
+
+
+async def cancel_all_tasks(_: Any) -> None:
+    for task in asyncio.all_tasks():
+        task.cancel()
+    await asyncio.sleep(LONG_S)
+
+
+async def cancel_all_other_tasks_and_wait(_: Any) -> None:
+    others = asyncio.all_tasks() - {own_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.wait(others)
+
+
+@pytest.mark.parametrize("processor", [cancel_all_tasks, cancel_all_other_tasks_and_wait, stop_the_loop], ids=named)
+def test_who_ends_the_program_from_within_has_spent_an_attempt(
+    config: QueueConfig, client: redis.Redis, processor: Callable[..., Awaitable[Any]]
+) -> None:
+    """Else it would do so to the next worker, and to the one after that."""
+    run_apart(config, processor, lambda config: config.get_metrics().get("retried", 0) == 1)
+    assert client.zcard(config.keys.delayed) == 1
+    assert client.hget(config.keys.metrics, "retried") == b"1"
+
+
+def test_a_processor_that_stops_its_own_worker_and_does_not_end_has_spent_an_attempt(
+    config: QueueConfig, client: redis.Redis
+) -> None:
+    async def main() -> None:
+        worker = QueueWorker(config, max_workers=2)
+
+        async def work(_: Any) -> None:
+            await worker.stop(grace=0.1)
+            await asyncio.sleep(LONG_S)
+
+        QueueManager(config).enqueue({}, work, retry_config=QueueRetryConfig.fixed(LONG_S, max_attempts=2))
+        await worker.start()
+        await eventually(lambda: not worker.running, "the worker has stopped", 10)
+
+    asyncio.run(main())
+    assert client.zcard(config.keys.delayed) == 1
+
+
+async def test_a_slot_whose_task_ends_is_replaced_and_that_is_logged(
+    config: QueueConfig, queue: QueueManager, inbox: Inbox, log: LineLogger
+) -> None:
+    """By whatever means: here its own error."""
+    worker = QueueWorker(config, max_workers=2)
+    async with running(worker):
+        stream = worker._stream
+        assert stream is not None
+        gate = stream.fetcher.gate
+        take = gate.take
+
+        async def broken() -> Any:
+            gate.take = take  # type: ignore[method-assign]
+            raise RuntimeError("a bug")
+
+        gate.take = broken  # type: ignore[method-assign]
+        queue.enqueue({}, inbox.put)
+        await inbox.next()
+        await all_slots_run(queue, inbox, 2)
+    assert [line.message for line in log.lines].count("a slot ended by itself and is replaced") == 1
+
+
+async def test_a_processor_that_ignores_its_cancellation_gives_its_slot_up(
+    config: QueueConfig, queue: QueueManager, client: redis.Redis, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("queue_system.execution.executor.CANCEL_AGAIN_S", 0.05)
+    monkeypatch.setattr("queue_system.execution.executor.GIVE_UP_AFTER_S", 0.2)
+    leave = asyncio.Event()
+
+    async def work(_: Any) -> None:
+        while not leave.is_set():
+            try:
+                await asyncio.sleep(0.01)
+            except asyncio.CancelledError:
+                inbox.put("cancelled")
+
+    queue.enqueue({}, work, timeout=0.05, retry_config=ONCE)
+    async with running(QueueWorker(config, max_workers=1)) as worker:
+        letter = await next_letter(client, config.failures_queue)
+        assert (letter["error_type"], letter["attempts"]) == ("TimeoutError", 1)
+        assert await inbox.next() == "cancelled"
+        await eventually(lambda: worker.abandoned == 1, "it is counted")
+        queue.enqueue({"n": 1}, lambda entity: inbox.put(entity["n"]))
+        await eventually(lambda: config.get_metrics()["processed"] == 1, "the slot has a successor")
+        leave.set()
+        await eventually(lambda: worker.abandoned == 0, "it has ended")
+    assert config.get_metrics()["processed"] == 1
