@@ -158,6 +158,17 @@ def test_two_processes_of_one_directory_share_a_server(data_dir: Path) -> None:
         assert information(first)["run_id"] == information(second)["run_id"]
 
 
+def test_its_folder_keeps_itself_out_of_version_control(data_dir: Path) -> None:
+    """It holds data and lies in the project's own folder; what somebody wrote there instead stays."""
+    ensure_server(data_dir)
+    assert (data_dir / ".gitignore").read_text() == "*\n"
+    release(data_dir)
+    (data_dir / ".gitignore").write_text("!kept\n")
+    ensure_server(data_dir)
+    assert (data_dir / ".gitignore").read_text() == "!kept\n"
+    release(data_dir)
+
+
 def test_a_repeated_call_returns_the_same_lease(data_dir: Path) -> None:
     assert ensure_server(data_dir) is ensure_server(data_dir)
 

@@ -309,9 +309,15 @@ async def test_an_enqueue_that_is_cancelled_is_a_span_that_says_so(start_server:
     os.kill(own.pid, signal.SIGCONT)
 
 
-async def test_the_item_carries_the_context_and_the_baggage_reaches_the_processor(
-    queue: QueueManager, config: QueueConfig, spans: Spans, client: redis.Redis, prefix: str, inbox: Inbox
+@pytest.mark.parametrize("asked", [True, False])
+async def test_the_item_carries_the_context_and_the_baggage_reaches_the_processor_where_it_is_asked_for(
+    config: QueueConfig, spans: Spans, client: redis.Redis, prefix: str, inbox: Inbox, asked: bool
 ) -> None:
+    """Else anybody's baggage would go on to whatever the processor calls."""
+    queue = QueueManager(config)
+    if asked:
+        tracing.enable(config, baggage=True, tracer_provider=spans.provider)
+
     def work(entity: Any) -> None:
         inbox.put(baggage.get_baggage("tenant"))
 
@@ -324,10 +330,39 @@ async def test_the_item_carries_the_context_and_the_baggage_reaches_the_processo
     sent = spans.one("send work")
     assert sent.context is not None
     assert item["traceparent"] == f"00-{id_of(sent)[0]:032x}-{id_of(sent)[1]:016x}-{sent.context.trace_flags:02x}"
-    assert item["baggage"] == "tenant=a+b"
+    assert item.get("baggage") == ("tenant=a+b" if asked else None)
     assert "tracestate" not in item
     async with running(QueueWorker(config)):
-        assert await inbox.next() == "a b"
+        assert await inbox.next() == ("a b" if asked else None)
+        foreign = {**item, "operation_id": "foreign", "nonce": "", "baggage": "tenant=eve"}
+        client.lpush(f"{prefix}normal:work", json.dumps(foreign))
+        assert await inbox.next() == ("eve" if asked else None)
+
+
+async def test_what_a_span_says_is_bounded_and_without_passwords(
+    config: QueueConfig, spans: Spans, client: redis.Redis, prefix: str
+) -> None:
+    """A foreign item may name anything, and a processor may raise anything."""
+
+    def work(entity: Any) -> None:
+        raise type("E" * 5000, (Exception,), {})(f"redis://u:canary@h {'x' * 100_000}")
+
+    config.register_callback(work, "w" * 50_000)
+    client.sadd(f"{prefix}registry", f"{prefix}normal:work")
+    item = {"processor": "w" * 50_000, "max_attempts": 1, "traceparent": "y" * 100_000}
+    client.lpush(f"{prefix}normal:work", json.dumps(item), json.dumps({**item, "processor": "z" * 50_000}))
+    async with running(QueueWorker(config)):
+        await eventually(lambda: len(spans.named("process work")) == 2)
+    for span in spans.named("process work"):
+        assert all(len(str(value)) <= 256 for value in attributes(span).values())
+        assert len(span.status.description or "") <= 1000
+        assert all(len(str(value)) <= 8192 for event in span.events for value in (event.attributes or {}).values())
+        assert "canary" not in span.to_json()
+    (told,) = [span for span in spans.named("process work") if "EEE" in str(attributes(span)["error.type"])]
+    assert "redis://u:***@h" in (told.status.description or "")
+    (event,) = told.events
+    assert event.name == "exception"
+    assert "in work\n" in str((event.attributes or {})["exception.stacktrace"])
 
 
 async def test_a_signed_item_carries_its_context(make_config: MakeConfig, inbox: Inbox) -> None:

@@ -6,6 +6,7 @@ data in an append-only file there, and stops when the last of them has left; `em
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import hashlib
@@ -83,6 +84,7 @@ def ensure_server(data_dir: Path | None = None, *, start_timeout: float = 10.0) 
         lease = _leases.get(directory)
         if lease is None or not _is_current(lease.descriptor, directory / CLIENTS_LOCK):
             release(directory)
+            _keep_out_of_git(directory)
             lease = _leases[directory] = _Lease(_join(directory, deadline), EmbeddedServer(socket_path, directory))
         _await_answer(lease.server, deadline)
         return lease.server
@@ -170,6 +172,14 @@ def _prepare(directory: Path) -> None:
     if info.st_mode & 0o077:
         problem = f"{directory} is open to others (mode {stat.S_IMODE(info.st_mode):04o}); chmod 700 it, or {_WAY_OUT}"
         raise InvalidInputError("data_dir", problem)
+
+
+def _keep_out_of_git(directory: Path) -> None:
+    """Let version control ignore the data; where that cannot be written, it is no reason to fail."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(directory / ".gitignore", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(b"*\n")
 
 
 def _join(directory: Path, deadline: float) -> int:
