@@ -135,7 +135,7 @@ class QueueConfig:
         self._define_connections(redis_client)
         self._define_queue_keys()
         self._define_reports(logger, tracebacks=tracebacks)
-        self.registry = Registry(Application(_module_names(allowed_modules)))
+        self.registry = Registry(Application(check_modules(allowed_modules)))
 
     def _define_reports(self, logger: Any, *, tracebacks: bool) -> None:
         """Set up what tells of the operations: log, metrics, tracebacks, traces."""
@@ -322,7 +322,8 @@ def _url_of_environment() -> str:
     return ""
 
 
-def _module_names(values: Any) -> tuple[str, ...] | None:
+def check_modules(values: Any) -> tuple[str, ...] | None:
+    """Return what may be `allowed_modules`. Raises InvalidInputError."""
     if values is None:
         return None
     names = tuple(check_list("allowed_modules", values))

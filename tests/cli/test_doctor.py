@@ -76,7 +76,7 @@ async def test_all_is_well_and_nothing_changes(patient: Patient, admin: redis.Re
             checks = patient.checks()
     assert {name: check["level"] for name, check in checks.items()} == dict.fromkeys(checks, "ok")
     assert list(checks) == [
-        "server", "persistence", "eviction", "memory", "latency", "clock", "rights", "orphans", "dead_letters",
+        "server", "persistence", "eviction", "memory", "latency", "clock", "rights", "names", "orphans", "dead_letters",
         "workers", "stuck_leases",
     ]  # fmt: skip
     (worker,) = checks["workers"]["details"]["workers"]
@@ -89,7 +89,26 @@ def test_the_text_tells_what_the_document_tells(patient: Patient) -> None:
     assert answer.code == 0
     assert "append-only file, appendfsync always" in answer.out
     assert "→ start one: queue-system worker" in answer.out
-    assert "11 checks: 10 ok, 1 to look at" in answer.out
+    assert "12 checks: 11 ok, 1 to look at" in answer.out
+
+
+@pytest.mark.parametrize(
+    "options, arguments, level, said",
+    [
+        ({"tcp": True}, (), "warn", "any function in the application's folders, and this server asks for no password"),
+        ({"tcp": True}, ("--allowed-modules", "shop.jobs, mails"), "ok", "functions of shop.jobs, mails, and"),
+        ({"tcp": True, "requirepass": "secret"}, (), "ok", "only who logs in can write them"),
+        ({}, (), "ok", "only who may open the socket can write them"),
+    ],
+)
+def test_unset_allowed_modules_are_told_where_the_server_asks_for_no_password(
+    start_server: StartServer, cli: RunCli, options: dict[str, Any], arguments: tuple[str, ...], level: str, said: str
+) -> None:
+    answer = Patient(start_server(**options), cli).examine("--json", *arguments)
+    (names,) = [check for check in answer.document["checks"] if check["name"] == "names"]
+    assert names["level"] == level
+    assert said in names["sentence"]
+    assert ("allowed_modules=[...]" in names["advice"]) is (level == "warn")
 
 
 def test_an_evicting_server_without_persistence(start_server: StartServer, cli: RunCli) -> None:
@@ -206,7 +225,7 @@ async def test_orphans_are_found_and_the_advice_saves_them(patient: Patient, adm
 def test_a_squatted_key_of_the_workers_is_found_and_ends_no_examination(patient: Patient, admin: redis.Redis) -> None:
     admin.set("queue:workers", "squatter")
     checks = patient.checks()
-    assert len(checks) == 11
+    assert len(checks) == 12
     assert checks["orphans"]["level"] == checks["workers"]["level"] == checks["stuck_leases"]["level"] == "fail"
     assert checks["orphans"]["details"] == {"wrong_type": {"queue:workers": "string"}}
     assert checks["orphans"]["advice"] == "RENAME those keys away"

@@ -95,3 +95,11 @@ def test_a_child_that_is_asked_twice_still_drains(bench: Bench) -> None:
     program.send(signal.SIGTERM)
     assert program.ends() == 0
     assert bench.noted("end") == {0: 1}
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_signal_ends_a_worker_whose_target_never_ends_its_import(bench: Bench, processes: int) -> None:
+    program = bench.start(target="tests.supervision.stuck_app:config", processes=processes, variables={"STUCK": "1"})
+    wait_until(lambda: program.log.count("stuck") == processes, "the target is being imported")
+    program.send(signal.SIGTERM)
+    assert program.ends(10.0) == 0

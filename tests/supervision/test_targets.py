@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
+import threading
+import types
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +43,40 @@ async def test_without_a_target_url_and_prefix_make_the_configuration() -> None:
     config = (await load(url="redis://localhost:1/3", prefix="mine:")).config
     assert (config.redis_url, config.queue_prefix) == ("redis://localhost:1/3", "mine:")
     assert (await load()).config.queue_prefix == QueueConfig().queue_prefix
+
+
+@pytest.mark.parametrize("target", [None, f"{APP}:config"])
+async def test_allowed_modules_of_the_settings_take_the_place_of_the_configuration_s(
+    target: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app.config.registry.application, "allowed_modules", None)
+    config = (await load(target=target, allowed_modules=("shop.jobs",))).config
+    assert config.registry.application.allowed_modules == ("shop.jobs",)
+    with pytest.raises(InvalidInputError, match=r"^allowed_modules: 'profile' is the name of a module of Python's own"):
+        await load(target=target, allowed_modules=("profile",))
+
+
+async def test_the_event_loop_goes_on_while_a_target_is_imported_and_its_factory_called() -> None:
+    loop, seen = asyncio.get_running_loop(), list[threading.Thread]()
+    monkeypatched = types.ModuleType("slow_target")
+    gate = threading.Event()
+
+    def make() -> QueueConfig:
+        seen.append(threading.current_thread())
+        loop.call_soon_threadsafe(gate.set)
+        assert gate.wait(10), "the event loop stands still"
+        return asyncio.run(made())
+
+    async def made() -> QueueConfig:
+        return app.config
+
+    monkeypatched.make = make  # type: ignore[attr-defined]
+    sys.modules["slow_target"] = monkeypatched
+    try:
+        assert (await load(target="slow_target:make")).config is app.config
+    finally:
+        del sys.modules["slow_target"]
+    assert seen != [threading.main_thread()]
 
 
 async def test_modules_of_the_current_folder_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -206,6 +206,17 @@ class Endpoint:
         return f"redis://{kwargs.get('host', 'localhost')}:{kwargs.get('port', 6379)}/{kwargs.get('db', 0) or 0}"
 
     @property
+    def is_local(self) -> bool:
+        """Whether the server is reached by a Unix socket."""
+        return bool(self.pool.connection_kwargs.get("path"))
+
+    @property
+    def is_authenticated(self) -> bool:
+        """Whether the settings hold credentials: a password, a provider of one, or a certificate of the client's."""
+        credentials = ("password", "credential_provider", "ssl_certfile")
+        return any(self.pool.connection_kwargs.get(name) for name in credentials)
+
+    @property
     def read_limit_s(self) -> float:
         """After how long a silence, in s, each transport's connection gives up; what blocks must end before."""
         own = self.pool.connection_kwargs.get("socket_timeout")

@@ -52,6 +52,7 @@ class Examination:
     def __init__(self, config: QueueConfig, role: str | None = None) -> None:
         self.config = config
         self.role = role
+        self.allowed_modules = config.registry.application.allowed_modules
 
     def run(self, command: Command[T]) -> T:
         """Run a command. Raises ServerError."""

@@ -163,6 +163,26 @@ def rights(exam: Examination) -> Result:
     return Result(Level.WARN, f"this user may act as {' and '.join(able)}; {missing}", _rules("the role"), details)
 
 
+def names(exam: Examination) -> Result:
+    """Tell which functions an item may name, as far as this configuration says, and who may write items."""
+    allowed, endpoint = exam.allowed_modules, exam.config.endpoint()
+    details = {"allowed_modules": allowed, "asks_for_credentials": endpoint.is_authenticated}
+    if allowed is not None:
+        modules = _some(allowed) or "no module"
+        return Result(
+            Level.OK, f"names from Redis lead to functions of {modules}, and to registered ones", details=details
+        )
+    anywhere = "allowed_modules is unset, so names from Redis lead to any function in the application's folders"
+    if endpoint.is_authenticated:
+        return Result(Level.OK, f"{anywhere}; only who logs in can write them", details=details)
+    if endpoint.is_local:
+        return Result(Level.OK, f"{anywhere}; only who may open the socket can write them", details=details)
+    advice = (
+        "name your modules: QueueConfig(allowed_modules=[...]) or --allowed-modules; and set a password: docs/acl.md"
+    )
+    return Result(Level.WARN, f"{anywhere}, and this server asks for no password", advice, details)
+
+
 def _some(names: Sequence[str]) -> str:
     shown = ", ".join(names[:_SHOWN])
     return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"

@@ -14,8 +14,10 @@ from rich.text import Text
 from queue_system.cli import checks_fleet, checks_keys, checks_server
 from queue_system.cli.checks import Check, Examination, Level, Result, examine
 from queue_system.cli.exits import ExitCode
+from queue_system.cli.options import AllowedModules, names
 from queue_system.cli.session import Session, command
 from queue_system.cli.text import plain
+from queue_system.config import check_modules
 from queue_system.errors import ServerError, ServerUnreachableError
 
 CHECKS: Final[tuple[tuple[str, Check], ...]] = (
@@ -26,6 +28,7 @@ CHECKS: Final[tuple[tuple[str, Check], ...]] = (
     ("latency", checks_server.latency),
     ("clock", checks_server.clock),
     ("rights", checks_server.rights),
+    ("names", checks_server.names),
     ("orphans", checks_keys.orphans),
     ("dead letters", checks_keys.dead_letters),
     ("workers", checks_fleet.workers),
@@ -52,9 +55,12 @@ def doctor(
     role: Annotated[
         Role | None, typer.Option(metavar="ROLE", help="What this user must be able to be: producer, worker or viewer.")
     ] = None,
+    allowed_modules: AllowedModules = None,
 ) -> None:
     """Examine server, workers and keys. The exit code is 1 if a check fails; warnings leave it 0."""
     examination = Examination(session.config, None if role is None else role.value)
+    if allowed_modules is not None:
+        examination.allowed_modules = check_modules(names(allowed_modules))
     try:
         _ = examination.first_look  # as early as can be: the checks of workers compare with it
     except ServerUnreachableError:

@@ -43,3 +43,11 @@ def names(text: str) -> tuple[str, ...]:
 
 
 Yes: TypeAlias = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+AllowedModules: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAMES",
+        envvar="QUEUE_SYSTEM_ALLOWED_MODULES",
+        help="The modules whose functions names from Redis may lead to, between commas. Default: the configuration's.",
+    ),
+]

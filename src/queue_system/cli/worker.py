@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from queue_system.cli.options import duration, names
+from queue_system.cli.options import AllowedModules, duration, names
 from queue_system.cli.session import Session, command
 from queue_system.errors import InvalidInputError
 from queue_system.supervision import WorkerSettings, run
@@ -41,6 +41,7 @@ class Options:
     queues: Annotated[
         str | None, typer.Option(metavar="NAMES", help="The queues served, between commas. Default: all.")
     ] = None
+    allowed_modules: AllowedModules = None
     concurrency: Annotated[
         int | None,
         typer.Option(min=1, metavar="N", help="How many run at once in a process. Default: 5, or the target's."),
@@ -112,11 +113,13 @@ def worker(
         raise InvalidInputError("target", f"it names server and prefix already; leave out --{min(extra)}")
     chosen = asdict(options)
     served, chosen["max_memory_mb"] = chosen.pop("queues"), chosen.pop("max_memory")
+    allowed = chosen.pop("allowed_modules")
     settings = WorkerSettings(
         target=target or place.config,
         url=place.url,
         prefix=place.prefix,
         queues=None if served is None else names(served),
+        allowed_modules=None if allowed is None else names(allowed),
         allowed_hosts=names(chosen.pop("allowed_hosts") or ""),
         **chosen,
     )

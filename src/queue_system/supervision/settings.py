@@ -28,6 +28,8 @@ class WorkerSettings:
     """What every key begins with, for a configuration that no target brings."""
     queues: tuple[str, ...] | None = None
     """The names of the queues served."""
+    allowed_modules: tuple[str, ...] | None = None
+    """The modules from which processors may be imported; they take the place of the configuration's."""
     concurrency: int | None = None
     """How many operations one process runs at once."""
     processes: int = 1

@@ -10,7 +10,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from queue_system.config import QueueConfig
+from queue_system.config import QueueConfig, check_modules
 from queue_system.errors import InvalidInputError, QueueSystemError, shown
 from queue_system.imports.modules import top_folder
 from queue_system.resilience import in_daemon_thread
@@ -38,6 +38,8 @@ async def load_worker(settings: WorkerSettings) -> QueueWorker:
         raise _refusal(settings.target, f"is or returns a {kind}; a QueueConfig or a QueueWorker is needed")
     if settings.tracebacks is not None:
         config.tracebacks = settings.tracebacks
+    if settings.allowed_modules is not None:
+        config.registry.application.allowed_modules = check_modules(settings.allowed_modules)
     if settings.target is not None:
         config.registry.application.add_folder(_folder_of(settings.target.partition(":")[0]))
     wanted: dict[str, Any] = {
