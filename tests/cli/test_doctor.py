@@ -95,10 +95,10 @@ def test_the_text_tells_what_the_document_tells(patient: Patient) -> None:
 @pytest.mark.parametrize(
     "options, arguments, level, said",
     [
-        ({"tcp": True}, (), "warn", "any function in the application's folders, and this server asks for no password"),
+        ({"tcp": True}, (), "warn", "any function of the application, and this server asks for no password"),
         ({"tcp": True}, ("--allowed-modules", "shop.jobs, mails"), "ok", "functions of shop.jobs, mails, and"),
-        ({"tcp": True, "requirepass": "secret"}, (), "ok", "only who logs in can write them"),
-        ({}, (), "ok", "only who may open the socket can write them"),
+        ({"tcp": True, "requirepass": "secret"}, (), "ok", "only who logs in writes them"),
+        ({}, (), "ok", "only who opens the socket writes them"),
     ],
 )
 def test_unset_allowed_modules_are_told_where_the_server_asks_for_no_password(

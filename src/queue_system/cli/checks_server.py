@@ -172,11 +172,11 @@ def names(exam: Examination) -> Result:
         return Result(
             Level.OK, f"names from Redis lead to functions of {modules}, and to registered ones", details=details
         )
-    anywhere = "allowed_modules is unset, so names from Redis lead to any function in the application's folders"
+    anywhere = "allowed_modules is unset: names from Redis lead to any function of the application"
     if endpoint.is_authenticated:
-        return Result(Level.OK, f"{anywhere}; only who logs in can write them", details=details)
+        return Result(Level.OK, f"{anywhere}; only who logs in writes them", details=details)
     if endpoint.is_local:
-        return Result(Level.OK, f"{anywhere}; only who may open the socket can write them", details=details)
+        return Result(Level.OK, f"{anywhere}; only who opens the socket writes them", details=details)
     advice = (
         "name your modules: QueueConfig(allowed_modules=[...]) or --allowed-modules; and set a password: docs/acl.md"
     )
