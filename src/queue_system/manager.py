@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-from queue_system.broker.commands import MAX_ITEMS
+from queue_system.broker.commands import next_page
 from queue_system.config import QueueConfig
 from queue_system.dead_letters import DeadLetterPage, Selection, count_steps, drop_steps, list_steps, retry_steps
 from queue_system.enqueueing import AT_ONCE, batch_steps, describe_operation, enqueue_steps, fresh_id, queue_name_of
@@ -140,12 +140,13 @@ class QueueManager:
         commands = self.config.commands
         removed: int
         removed = page = yield commands.purge(queue)
-        while page == MAX_ITEMS:
+        while page:
             page = yield commands.purge(queue)
             removed += page
-        cursor, mark = "0", b"\n%b\n" % queue.encode()
+        cursor, count, mark = "0", 1, b"\n%b\n" % queue.encode()
         while True:
-            cursor, members = yield commands.delayed_page(cursor)
+            cursor, members = yield commands.delayed_page(cursor, count)
+            count = next_page(members, count)
             doomed = [m for m in members if m[m.find(b"\n") :].startswith(mark)]
             if doomed:
                 removed += yield commands.purge(queue, doomed)

@@ -69,7 +69,7 @@ async def test_a_retry_is_as_old_as_it_has_been_due(make_config: MakeConfig) -> 
     QueueManager(config).enqueue({}, fail, retry_config=retries)
     async with running(QueueWorker(config)):
         await eventually(lambda: read_fleet(config).delayed == 1, "the retry waits")
-    (entry,), _ = config.transport.run(config.commands.delayed_page("0"))[::-1]
+    (entry,), _ = config.transport.run(config.commands.delayed_page("0", 500))[::-1]
     item = json.loads(entry.split(b"\n", 2)[2])
     assert 3200 < item["due"] - time.time() < 4000
 
@@ -79,7 +79,7 @@ def test_a_delayed_operation_carries_when_it_is_due(make_config: MakeConfig) -> 
     queue = QueueManager(config)
     queue.enqueue({}, "shop.work", delay=60)
     queue.enqueue_batch([{}], "shop.work", delay=60)
-    _, entries = config.transport.run(config.commands.delayed_page("0"))
+    _, entries = config.transport.run(config.commands.delayed_page("0", 500))
     for entry in entries:
         item = json.loads(entry.split(b"\n", 2)[2])
         assert 59 < item["due"] - item["timestamp"] < 61

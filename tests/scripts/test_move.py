@@ -154,9 +154,19 @@ def test_following_the_cursor_drains_any_number_of_items(broker: Broker, count: 
     cursor, left = "0", count
     for _ in range(count):
         cursor, held = broker.run(broker.commands.held(W, cursor))
-        _, left = move(broker, *(Move(token, old, "later", old) for token, old in held.items()))
+        _, left = move(broker, *(Move(token, old or b"", "later", old or b"") for token, old in held.items()))
         if left == 0:
             break
     assert left == 0
     assert len(set(broker.items(Q))) == count
     assert f"inflight:{W}" not in broker.snapshot()
+
+
+def test_what_was_not_read_goes_back_as_it_is(broker: Broker, first: int) -> None:
+    """It was too large to be sent: nobody has to send it again."""
+    back = Move(token_of(first), b"", "back", b"")
+    assert move(broker, back, Move(b"1", b"", "back", b"")) == (1, 2)
+    assert broker.items(Q)[0] == "1"
+    before = broker.snapshot()
+    assert move(broker, back) == (0, 2)
+    assert broker.snapshot() == before

@@ -104,6 +104,16 @@ def test_a_foreign_type_of_an_index_counter_or_record_does_not_stop_a_purge(brok
     assert broker.census() == {}
 
 
+def test_one_call_removes_about_eight_mebibytes(broker: Broker) -> None:
+    for number in range(30):
+        item = b'{"operation_id":"%d","entity":"%b"}' % (number, b"x" * 1024 * 1024)
+        broker.client.lpush(broker.keys.prefix + Q, item)
+    removed = [purge(broker) for _ in range(5)]
+    assert sum(removed) == 30
+    assert max(removed) <= 16
+    assert removed[-1] == 0
+
+
 def test_one_call_removes_a_thousand_items_and_the_next_the_rest(broker: Broker) -> None:
     for start in (0, 800):
         broker.enqueue(Q, *(str(i) for i in range(start, start + 800)), nonce=str(start))

@@ -52,6 +52,7 @@ SCRIPTS: Final[dict[str, Script]] = {
         "purge",
         "status",
         "aged",
+        "held",
         "trim",
         "look",
         "oldest",
@@ -76,9 +77,13 @@ class NewOperation(msgspec.Struct, frozen=True, gc=False):
     deduplication_key: str = ""
 
 
+_MOVES: Final = 100
+_PAGE_BYTES: Final = 1024 * 1024
+
+
 @dataclass(frozen=True, slots=True)
 class Move:
-    """What becomes of one item of a dead incarnation. `how` is "next", "later" or "reject"."""
+    """What becomes of one item of a dead incarnation. `how` is "next", "later", "reject" or, unread, "back"."""
 
     token: bytes
     old: bytes
@@ -117,6 +122,27 @@ def split_batch(operations: Sequence[NewOperation]) -> Iterator[list[NewOperatio
         size += len(operation.item)
     if chunk:
         yield chunk
+
+
+def split_moves(moves: Sequence[Move]) -> Iterator[list[Move]]:
+    """Split moves so that no request has too many items or bytes."""
+    chunk: list[Move] = []
+    size = 0
+    for move in moves:
+        its_size = len(move.old) + len(move.new) + len(move.record) + len(move.follow_up)
+        if chunk and (len(chunk) == _MOVES or size + its_size > MAX_REQUEST_BYTES):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(move)
+        size += its_size
+    if chunk:
+        yield chunk
+
+
+def next_page(members: Sequence[bytes], count: int) -> int:
+    """Return how many members to read at once after a page of `count`: about a mebibyte, and not suddenly many."""
+    average = sum(map(len, members)) // len(members) if members else 1
+    return max(1, min(8 * count, 500, _PAGE_BYTES // max(1, average)))
 
 
 class Commands:
@@ -290,17 +316,17 @@ class Commands:
         """Remove the entry of a dead incarnation."""
         return plain(int, "HDEL", self.keys.workers, f"{DEAD}{incarnation}")
 
-    def held(self, incarnation: str, cursor: str = "0") -> Command[tuple[str, dict[bytes, bytes]]]:
-        """Read a page of what an incarnation holds."""
-        return plain(parse_held, "HSCAN", self.keys.inflight(incarnation), cursor, "COUNT", 100)
+    def held(self, incarnation: str, cursor: str = "0") -> Command[tuple[str, dict[bytes, bytes | None]]]:
+        """Read a page of what an incarnation holds; None instead of what is too large to be sent."""
+        return self._script("held", parse_held, incarnation, cursor, self._most_sent)
 
     def tokens(self, incarnation: str) -> Command[list[int]]:
         """Read the tokens that an incarnation holds."""
         return plain(parse_tokens, "HKEYS", self.keys.inflight(incarnation))
 
-    def delayed_page(self, cursor: str) -> Command[tuple[str, list[bytes]]]:
-        """Read a page of the delayed set."""
-        return plain(parse_delayed, "ZSCAN", self.keys.delayed, cursor, "COUNT", 500)
+    def delayed_page(self, cursor: str, count: int) -> Command[tuple[str, list[bytes]]]:
+        """Read a page of about `count` members of the delayed set."""
+        return plain(parse_delayed, "ZSCAN", self.keys.delayed, cursor, "COUNT", count)
 
     def letters(self, dead_letters: str, start: int, stop: int) -> Command[list[bytes]]:
         """Read dead letters by position."""

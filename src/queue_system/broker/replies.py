@@ -143,9 +143,9 @@ def parse_sign(reply: Any) -> bytes:
     return reply or b""
 
 
-def parse_held(reply: Any) -> tuple[str, dict[bytes, bytes]]:
+def parse_held(reply: Any) -> tuple[str, dict[bytes, bytes | None]]:
     """Read the next cursor and a page of tokens with their values."""
-    return reply[0].decode(), {token: value for token, value in _pairs(reply[1]) if not token.startswith(b"#")}
+    return reply[0].decode(), dict(_pairs(reply[1]))
 
 
 def parse_tokens(reply: Any) -> list[int]:

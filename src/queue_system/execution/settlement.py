@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from queue_system.broker.commands import MAX_REQUEST_BYTES
 from queue_system.broker.protocol import pack
 from queue_system.errors import UnserializableError, cut_text
 from queue_system.execution.delivery import Delivery
@@ -87,22 +88,26 @@ class Outbox:
             group.append(settlement)
 
     def take(self, most: int) -> Batch | None:
-        """Remove up to `most` settlements and pack them; None when there are none."""
+        """Remove up to `most` settlements, or about 8 MiB of them, and pack them; None when there are none."""
         if not self._groups:
             return None
         parts: list[bytes] = []
         taken: list[Settlement] = []
-        count = 0
+        count = size = 0
         # A note that an operation runs must not follow the verdict that ends it.
         for (verb, ttl_ms), group in sorted(self._groups.items(), key=lambda entry: entry[0][0] != "running"):
-            chosen, rest = group[: most - len(taken)], group[most - len(taken) :]
+            packed = [settlement.packed for settlement in group[: most - len(taken)]]
+            size += sum(map(len, packed))
+            while size > MAX_REQUEST_BYTES and len(taken) + len(packed) > 1:
+                size -= len(packed.pop())
+            chosen, rest = group[: len(packed)], group[len(packed) :]
             if rest:
                 self._groups[verb, ttl_ms] = rest
             else:
                 del self._groups[verb, ttl_ms]
             if chosen:
                 parts.append(pack((verb, ttl_ms, len(chosen))))
-                parts += [settlement.packed for settlement in chosen]
+                parts += packed
                 taken += chosen
                 count += 3 + _ARITY[verb] * len(chosen)
         self._serial += 1

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from queue_system.broker.commands import MAX_ITEMS
+from queue_system.broker.commands import MAX_ITEMS, split_moves
 from queue_system.broker.contact import Contact
 from queue_system.broker.replies import DEAD
 from queue_system.config import QueueConfig
@@ -23,7 +23,6 @@ _OWN_SILENCE = 0.6
 _WATCH_FIRST = 1.5
 _TERM_LEASES = 10
 _UNWATCHED = 1.5  # rounds without a sign of anybody who watches
-_CHUNK = 100
 _SOON_S = 0.001
 
 
@@ -213,8 +212,8 @@ class Reaper(Duty):
             chosen = [fate for fate in fates if fate.judged or last]
             waits = waits or len(chosen) < len(fates)
             moves = [fate.move for fate in chosen if fate.move.how != "reject"]
-            for start in range(0, len(moves), _CHUNK):
-                run(commands.move(incarnation, moves[start : start + _CHUNK]))
+            for chunk in split_moves(moves):
+                run(commands.move(incarnation, chunk))
             for fate in chosen:
                 if fate.move.how == "reject" and run(commands.move(incarnation, (fate.move,)))[0]:
                     self._tell(fate)

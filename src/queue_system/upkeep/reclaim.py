@@ -40,10 +40,12 @@ class Judge:
         self._sealing = config.sealing
         self._now_ms = now_ms
 
-    def judge(self, token: bytes, value: bytes) -> Fate:
-        """Return the fate of what a dead incarnation held under a token."""
-        queue, _, item = value.partition(b"\n")
+    def judge(self, token: bytes, value: bytes | None) -> Fate:
+        """Return the fate of what a dead incarnation held under a token; None: it is too large to be sent."""
         operation_id = f"token-{token.decode(errors='replace')}"
+        if value is None:
+            return Fate(Move(token, b"", "back", b""), operation_id, judged=False)
+        queue, _, item = value.partition(b"\n")
         if split_queue(queue) is None:
             return self._reject_raw(token, value, operation_id, UndecodableItemError("it came from no queue of ours"))
         oversized = read_oversized(item, int(token)) if token.isdigit() else None

@@ -285,3 +285,19 @@ def test_a_cleared_outbox_is_empty() -> None:
     outbox.clear()
     assert not outbox
     assert outbox.take(10) is None
+
+
+@pytest.mark.parametrize("sizes", [[3] * 10, [1, 9, 1, 1], [9, 9], [8, 1], [1] * 3], ids=str)
+def test_a_batch_has_about_eight_mebibytes_and_at_least_one_settlement(sizes: list[int]) -> None:
+    outbox = Outbox()
+    for number, mebibytes in enumerate(sizes):
+        verb = ("complete", "retry", "fail")[number % 3]
+        outbox.put(Settlement(make_delivery(number), verb, b"x" * mebibytes * 1024 * 1024))
+    batches = []
+    while batch := outbox.take(400):
+        batches.append(batch)
+    assert sorted(s.delivery.token for batch in batches for s in batch.settlements) == list(range(len(sizes)))
+    assert len(outbox) == 0
+    for batch in batches:
+        assert len(batch.packed) < 8 * 1024 * 1024 + 1000 or len(batch.settlements) == 1
+        assert batch.packed.count(b"x") == sum(len(s.packed) for s in batch.settlements)

@@ -2,6 +2,7 @@
 -- KEYS      1 prefix of every key
 -- ARGV      1 incarnation · 2 most dead letters of a list
 --           then for each item: token · value as read · "next", "later" or "reject" · new value or dead letter
+--           (of one that was not read, "back": it goes as it is)
 --           · id · record · record lifetime in ms · deduplication key · value of the callback item ("" for none)
 --           The record of what is not rejected replaces a live one only. Rejected without an id, the item could not be read:
 --           with a lifetime above 1, `record` is the body of its record, which is found by the id that it begins with.
@@ -31,7 +32,9 @@ local moved, rejected = 0, 0
 for i = 3, #ARGV, 9 do
   local token, old, how, new = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
   local id, record, ttl_ms, dedup_key, follow_up = ARGV[i + 4], ARGV[i + 5], ARGV[i + 6], ARGV[i + 7], ARGV[i + 8]
-  if redis.call('HGET', inflight, token) == old then
+  local held = redis.call('HGET', inflight, token)
+  if how == 'back' then old, how, new = held, 'next', held end
+  if held and held == old then
     redis.call('HDEL', inflight, token)
     moved = moved + 1
     if how == 'reject' then

@@ -1,7 +1,7 @@
--- Removes items of one queue with their records and deduplication keys, at most 1,000 a call.
+-- Removes items of one queue with their records and deduplication keys, at most 1,000 or about 8 MiB a call.
 -- KEYS      1 prefix of every key
 -- ARGV      1 queue ("high:NAME"), then members of the delayed set to remove (none: items of the list are removed)
--- Reply     items removed
+-- Reply     items removed; 0 when none is left
 -- Uses      tell.lua
 -- Invariant a deduplication key goes only while it still names the removed operation.
 local prefix, queue = KEYS[1], ARGV[1]
@@ -32,9 +32,17 @@ if #ARGV > 1 then
     end
   end
 else
-  local items = redis.call('RPOP', list, 1000) or {}
-  removed = #items
-  for i = 1, removed do forget(items[i]) end
+  local bytes, largest, step = 0, 1, 1
+  while removed < 1000 and bytes < 8388608 do
+    local items = redis.call('RPOP', list, step)
+    if not items then break end
+    removed = removed + #items
+    for _, item in ipairs(items) do
+      bytes, largest = bytes + #item, math.max(largest, #item)
+      forget(item)
+    end
+    step = math.max(1, math.min(16, 1000 - removed, math.floor((8388608 - bytes) / largest)))
+  end
   if redis.call('EXISTS', list) == 0 then redis.pcall('ZREM', prefix .. 'ready:' .. priority, name) end
 end
 if removed > 0 then redis.pcall('HINCRBY', prefix .. 'metrics', 'purged', removed) end
