@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar, overload
@@ -49,6 +50,9 @@ SERVER_BREAKER: Final = "queue_system.redis."
 
 _LONGEST_S = 1e9
 _URL_VARIABLES: Final = ("QUEUE_SYSTEM_REDIS_URL", "REDIS_URL")
+_SILENCES_PER_LEASE: Final = 3
+_MOST: Final = 2**53
+_MOST_RETRIES: Final = 1000
 _NO_KEYWORDS: Final[Mapping[str, Any]] = {}
 
 _serial = itertools.count(1)
@@ -76,9 +80,12 @@ class QueueConfig:
         connection_timeout: limit, in s, of one attempt of a call, from the look-up of the host to the answer; a second
             more for each KiB that passes. A worker's own connection: of connecting, and of silence.
         max_connection_retries: how often a command is sent again after a lost connection.
-        lease_seconds: how long a silent worker keeps its operations.
-        result_ttl: how long, in s, the record of a finished operation is kept.
-        dedup_ttl: how long, in s, a deduplication key of an operation that shows no life stays taken.
+        lease_seconds: how long a silent worker keeps its operations. Its beats bear no silence longer than a third of
+            it, whatever `connection_timeout` says.
+        result_ttl: how long, in s, the record of a finished operation is kept. An enqueue whose answer is lost is not
+            sent again later than half of it, since the record is what tells a resend from a new operation.
+        dedup_ttl: how long, in s, a deduplication key of an operation that shows no life stays taken. A running one
+            shows it every third of that.
         max_item_bytes: the largest item that is accepted.
         allowed_modules: modules from which processors may be imported by name, their submodules included. None: every
             module in the current folder, or in that of the running script or the worker's target, that is not
@@ -122,7 +129,7 @@ class QueueConfig:
         self.queue_prefix = check_prefix(queue_prefix)
         self.backup_ttl = _at_least("backup_ttl", backup_ttl, 1)
         self.connection_timeout = _at_least("connection_timeout", connection_timeout, 0.001)
-        self.max_connection_retries = _whole("max_connection_retries", max_connection_retries, 0)
+        self.max_connection_retries = _whole("max_connection_retries", max_connection_retries, 0, _MOST_RETRIES)
         self.lease_seconds = _at_least("lease_seconds", lease_seconds, 0.2)
         self.result_ttl = _at_least("result_ttl", result_ttl, 0)
         self.dedup_ttl = _at_least("dedup_ttl", dedup_ttl, 0.001)
@@ -159,6 +166,10 @@ class QueueConfig:
         self.breaker_name = f"{SERVER_BREAKER}{next(_serial)}"
         self.breaker: CircuitBreaker = get_breaker(self.breaker_name, keep=False, **BREAKER)
         self.transport = SyncTransport(self.endpoint, self.max_connection_retries)
+        self.beat_transport = self.transport
+        """What beats travel on: it gives a silent connection up so early that a resend saves the lease."""
+        if (longest_s := self.lease_seconds / _SILENCES_PER_LEASE) < self.connection_timeout:
+            self.beat_transport = SyncTransport(lambda: replace(self.endpoint(), longest_s=longest_s), 0)
         self.aio_pool = AioPool(self.endpoint, self.max_connection_retries, lambda: self.breaker.is_open)
 
     def _define_queue_keys(self) -> None:
@@ -351,7 +362,8 @@ def _at_least(field: str, value: object, least: float) -> float:
     return float(value)
 
 
-def _whole(field: str, value: object, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise InvalidInputError(field, f"{shown(value)} is not usable; use a whole number of at least {least}")
+def _whole(field: str, value: object, least: int, most: int = _MOST) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        limits = f"of at least {least}" if most == _MOST else f"from {least} to {most}"
+        raise InvalidInputError(field, f"{shown(value)} is not usable; use a whole number {limits}")
     return value

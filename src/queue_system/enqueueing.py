@@ -29,6 +29,7 @@ from queue_system.model.arguments import (
 from queue_system.model.entity import encode_entities, encode_entity
 from queue_system.model.keys import check_identifier, join_queue, queue_name_from
 from queue_system.model.operation import Operation, encode_item, encode_tail
+from queue_system.model.record import keeping
 from queue_system.model.registry import Processor
 from queue_system.model.retry import QueueRetryConfig
 from queue_system.steps import Steps
@@ -104,8 +105,7 @@ def enqueue_steps(  # noqa: PLR0913 - the arguments of `enqueue`
     if len(item) > config.max_item_bytes:
         raise _too_large(config, item, "entity")
     new = NewOperation(operation_id, item, operation.deduplication_key)
-    ttl_ms = int(config.dedup_ttl * 1000)
-    command = config.commands.enqueue(queue, nonce, (new,), delay_ms=delay_ms, dedup_ttl_ms=ttl_ms)
+    command = config.commands.enqueue(queue, nonce, (new,), delay_ms=delay_ms, **_lifetimes_ms(config, operation))
     if durability == "fast":
         (answer,) = yield command
     else:
@@ -147,11 +147,10 @@ def _batch_steps(
     if delay_ms:
         template.due = unix_seconds() + delay_ms / 1000
     operations = _prepare(config, queue, entities, template, options)
-    ttl_ms = int(config.dedup_ttl * 1000)
+    lifetimes_ms = _lifetimes_ms(config, template)
     enqueue = config.commands.enqueue
     commands = [
-        enqueue(queue, template.nonce, chunk, delay_ms=delay_ms, dedup_ttl_ms=ttl_ms)
-        for chunk in split_batch(operations)
+        enqueue(queue, template.nonce, chunk, delay_ms=delay_ms, **lifetimes_ms) for chunk in split_batch(operations)
     ]
     if not commands:
         replies = []
@@ -204,6 +203,13 @@ def _prepare(
 def queue_name_of(processor: str) -> str:
     """Return the queue's name that serves a processor unless another is given."""
     return queue_name_from(processor.partition("#")[0].rpartition(".")[2])
+
+
+def _lifetimes_ms(config: QueueConfig, operation: Operation) -> dict[str, int]:
+    """Return how long a deduplication key shows life, and the record of a finished operation stays, in ms."""
+    own_ttl = operation.result_ttl
+    _, kept_ms = keeping(config.result_ttl if own_ttl is None else own_ttl)
+    return {"dedup_ttl_ms": int(config.dedup_ttl * 1000), "record_ttl_ms": kept_ms}
 
 
 def _too_large(config: QueueConfig, item: bytes, field: str) -> ItemTooLargeError:

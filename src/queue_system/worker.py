@@ -32,7 +32,7 @@ from queue_system.execution.slots import NEVER, Slot, WorkerTask, blame, context
 from queue_system.execution.stream import Stream
 from queue_system.execution.tally import Tally
 from queue_system.metrics import LogThrottle
-from queue_system.model.arguments import check_list
+from queue_system.model.arguments import check_lifetime, check_list
 from queue_system.model.keys import check_queue_name, queue_name
 from queue_system.model.operation import Operation
 from queue_system.model.registry import Processor
@@ -57,6 +57,7 @@ from queue_system.upkeep.sweeper import Sweeper
 
 _LONGEST_GRACE_S = 25.0
 _LONGEST_TIMEOUT_S = 1e9
+_MOST_SLOTS = 100_000
 _WORKER_LIMIT = "work_timeout of the worker"
 _OWN_LIMIT = "timeout of the operation"
 
@@ -92,9 +93,9 @@ class QueueWorker:
     ) -> None:
         if not isinstance(config, QueueConfig):
             raise InvalidInputError("config", f"a {type(config).__name__} is no QueueConfig")
-        if not _is_number(max_workers, int) or max_workers < 1:
+        if not _is_number(max_workers, int) or not 1 <= max_workers <= _MOST_SLOTS:
             raise InvalidInputError(
-                "max_workers", f"{shown(max_workers)} is not usable; use a whole number of at least 1"
+                "max_workers", f"{shown(max_workers)} is not usable; use a whole number from 1 to {_MOST_SLOTS}"
             )
         if not _is_number(work_timeout, int | float) or not 0 < work_timeout <= _LONGEST_TIMEOUT_S:
             raise InvalidInputError(
@@ -190,7 +191,7 @@ class QueueWorker:
         None waits up to min(work_timeout, 25 s). What is handed back spends no attempt. A second call waits for the
         first.
         """
-        longest_s = min(self.work_timeout, _LONGEST_GRACE_S) if grace is None else grace
+        longest_s = min(self.work_timeout, _LONGEST_GRACE_S) if grace is None else check_lifetime("grace", grace)
         blame("it stopped its worker")
         await asyncio.shield(asyncio.Task(self._stop(longest_s), context=context_of(None)))
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from typing import Any, Final, TypeVar
 
@@ -52,12 +54,13 @@ class AioPool:
         """
         replies: list[T] = []
         attempt = 0
+        ends = time.monotonic() + min([command.resend_within_s for command in commands], default=math.inf)
         while True:
             due = commands if together else commands[len(replies) : len(replies) + 1]
             try:
                 replies += await self._exchange(due)
             except ServerUnreachableError:
-                if attempt >= self._retries or self._hopeless():
+                if attempt >= self._retries or time.monotonic() > ends or self._hopeless():
                     raise
                 if attempt > 0:
                     await asyncio.sleep(backoff_delay(attempt - 1, 0.05, 2.0))

@@ -65,6 +65,7 @@ SCRIPTS: Final[dict[str, Script]] = {
 }
 MAX_ITEMS: Final = 1000
 """How many items one script may touch."""
+_LONGEST_MS: Final = 10**12
 MAX_REQUEST_BYTES: Final = 8 * 1024 * 1024
 """How many bytes of items one request may carry."""
 
@@ -163,9 +164,20 @@ class Commands:
         return Command(name, SCRIPTS[name], 1 + len(arguments) + count, body, parse)
 
     def enqueue(
-        self, queue: str, nonce: str, operations: Sequence[NewOperation], *, delay_ms: int = 0, dedup_ttl_ms: int
+        self,
+        queue: str,
+        nonce: str,
+        operations: Sequence[NewOperation],
+        *,
+        delay_ms: int = 0,
+        dedup_ttl_ms: int,
+        record_ttl_ms: int = _LONGEST_MS,
     ) -> Command[list[int | bytes]]:
-        """Add operations to one queue. Reply: 1 queued, 0 id taken, or the id that holds the deduplication key."""
+        """Add operations to one queue. Reply: 1 queued, 0 id taken, or the id that holds the deduplication key.
+
+        `record_ttl_ms` is how long their records stay once they are finished: it is not sent again when these may be
+        gone.
+        """
         keyed = False
         for operation in operations:
             if operation.deduplication_key:
@@ -179,7 +191,8 @@ class Commands:
             if keyed:
                 parts.append(pack((operation.deduplication_key,)))
         count = 6 + (3 if keyed else 2) * len(operations)
-        return Command("enqueue", SCRIPTS["enqueue"], count, b"".join(parts), parse_enqueued)
+        within_s = (delay_ms + record_ttl_ms / 2) / 1000
+        return Command("enqueue", SCRIPTS["enqueue"], count, b"".join(parts), parse_enqueued, resend_within_s=within_s)
 
     def claim(
         self,

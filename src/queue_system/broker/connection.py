@@ -6,6 +6,7 @@ A user's client is only a source of settings: the transports open connections of
 from __future__ import annotations
 
 import inspect
+import math
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -194,6 +195,8 @@ class Endpoint:
     timeout: float
     prepare: Callable[[], object] | None = None
     """Called before each connection: brings an embedded server back."""
+    longest_s: float = math.inf
+    """No silence, nor an attempt to connect, is borne for longer, whatever the client's own settings say."""
 
     @property
     def address(self) -> str:
@@ -220,7 +223,7 @@ class Endpoint:
     def read_limit_s(self) -> float:
         """After how long a silence, in s, each transport's connection gives up; what blocks must end before."""
         own = self.pool.connection_kwargs.get("socket_timeout")
-        return min(own, self.timeout) if own else self.timeout
+        return min(own or self.timeout, self.timeout, self.longest_s)
 
     def connect(self) -> SyncConnection:
         """Open a blocking connection; raises what redis-py raises, an error of the user's code as ConnectionError.
@@ -298,8 +301,8 @@ class Endpoint:
     def _settings(self, kind: type) -> dict[str, Any]:
         accepted = _parameters(kind)
         given = {k: v for k, v in self.pool.connection_kwargs.items() if k in accepted and k not in _DROPPED}
-        given["socket_timeout"] = given.get("socket_timeout") or self.timeout
-        given["socket_connect_timeout"] = given.get("socket_connect_timeout") or self.timeout
+        for name in _SECONDS:
+            given[name] = min(given.get(name) or self.timeout, self.longest_s)
         given["protocol"] = 2
         return given
 

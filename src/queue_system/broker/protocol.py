@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from importlib import resources
 from typing import Any, Generic, TypeVar
@@ -57,6 +58,8 @@ class Command(msgspec.Struct, Generic[T_co], frozen=True, gc=False):
     parse: Callable[[Any], T_co]
     blocks: bool = False
     """Whether the server may take its time before it replies."""
+    resend_within_s: float = math.inf
+    """So long after it was first sent, it may be sent again; later, it may do its work a second time."""
 
     def request(self, *, by_text: bool = False) -> bytes:
         """Return the bytes to send."""
@@ -67,7 +70,11 @@ class Command(msgspec.Struct, Generic[T_co], frozen=True, gc=False):
 
     def in_full(self) -> Command[T_co]:
         """Return the same with its script's text, so that no server asks for it and runs what follows first."""
-        return self if self.script is None else Command(self.name, None, 0, self.request(by_text=True), self.parse)
+        return (
+            self
+            if self.script is None
+            else msgspec.structs.replace(self, script=None, count=0, body=self.request(by_text=True))
+        )
 
 
 class Group(msgspec.Struct, frozen=True, gc=False):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import time
 import weakref
@@ -64,13 +65,14 @@ class SyncTransport:
                 after it perhaps.
         """
         left = self._retries if retries is None else retries
+        ends = time.monotonic() + min([command.resend_within_s for command in commands], default=math.inf)
         replies: list[Any] = []
         attempt = 0
         while True:
             try:
                 self._exchange(commands, replies)
             except (ErrorReply, RedisError, OSError) as error:
-                if attempt >= left or not is_transient(error):
+                if attempt >= left or not is_transient(error) or time.monotonic() > ends:
                     raise typed(error, self._endpoint().address) from error
             else:
                 for i, command in enumerate(commands):

@@ -32,7 +32,7 @@ from queue_system.model.verdict import Unprocessable
 from queue_system.tracebacks import trace
 
 _NOTE_RUNNING_AFTER_S = 0.1
-_NOTE_AGAIN_S = 1800.0
+_NOTE_AGAIN_S, _NOTES_PER_KEY = 1800.0, 3
 _FRESH, _GATHER_S = 0.7, 0.002
 _LOOK_EVERY_S = 0.2
 
@@ -49,6 +49,7 @@ class Fetcher:
         self.gate = Gate(holdings.buffer)
         self._config, self._commands = config, config.commands
         self._executor, self._tally, self._names = executor, tally, list(names)
+        self._note_key_s = min(_NOTE_AGAIN_S, config.dedup_ttl / _NOTES_PER_KEY)
         self._lease_ms = int(config.lease_seconds * 1000)
         self._transport = AioTransport(config.endpoint)
         self._lookahead = Lookahead(len(executor.slots))
@@ -320,7 +321,8 @@ class Fetcher:
             ran = now - slot.started
             if slot.delivery is not None and ran > _NOTE_RUNNING_AFTER_S:
                 self._lookahead.observe_running(ran)
-                if now - slot.noted > _NOTE_AGAIN_S:
+                keyed = slot.delivery.operation.deduplication_key
+                if now - slot.noted > (self._note_key_s if keyed else _NOTE_AGAIN_S):
                     slot.noted = now
                     self.holdings.note_running(slot.delivery, self.now_ms() - int(ran * 1000), self.now_ms())
 

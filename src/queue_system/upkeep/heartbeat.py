@@ -63,7 +63,7 @@ class Heartbeat(Duty):
         if incarnation is None:
             return self.interval_s
         command = self._config.commands.beat("beat", incarnation, int(self._config.lease_seconds * 1000))
-        pulse = self._config.transport.run(command, retries=2, wait=self.stopped.wait)
+        pulse = self._config.beat_transport.run(command, retries=2, wait=self.stopped.wait)
         self.contact.answer()
         if not pulse.alive:
             self._tell(self._holder.lose, incarnation)
