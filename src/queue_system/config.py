@@ -36,6 +36,7 @@ from queue_system.model.keys import PRIORITIES, Keys, check_prefix, check_priori
 from queue_system.model.operation import largest_item
 from queue_system.model.registry import Registry
 from queue_system.model.sealing import Encryption, make_sealing
+from queue_system.model.secret_file import read_secret
 from queue_system.model.trace import Tracing
 from queue_system.resilience import CircuitBreaker, circuit_breaker, get_breaker, retry_with_backoff
 from queue_system.resilience.circuits import BreakerParameters
@@ -53,6 +54,7 @@ _URL_VARIABLES: Final = ("QUEUE_SYSTEM_REDIS_URL", "REDIS_URL")
 _SILENCES_PER_LEASE: Final = 3
 _MOST: Final = 2**53
 _MOST_RETRIES: Final = 1000
+_URL_FILE: Final = "QUEUE_SYSTEM_REDIS_URL_FILE"
 _NO_KEYWORDS: Final[Mapping[str, Any]] = {}
 
 _serial = itertools.count(1)
@@ -72,8 +74,8 @@ class QueueConfig:
         redis_client: a `redis.Redis` whose settings are used; the system opens connections of its own. One that
             connects in a way of its own, such as fakeredis, is refused.
         redis_url: `redis://`, `rediss://`, `unix://`, `valkey://`, `valkeys://` or `embedded:///path`. Without URL and
-            client: `QUEUE_SYSTEM_REDIS_URL`, then `REDIS_URL`, then an embedded server in `QUEUE_SYSTEM_DATA_DIR` or
-            `.queue-system/`.
+            client: `QUEUE_SYSTEM_REDIS_URL`, or what lies in the file `QUEUE_SYSTEM_REDIS_URL_FILE`, then `REDIS_URL`,
+            then an embedded server in `QUEUE_SYSTEM_DATA_DIR` or `.queue-system/`.
         queue_prefix: what every key begins with.
         backup_ttl: how long, in s, dead letters are kept.
         logger: a stdlib logger, a structlog logger, or any object with `debug/info/warning/error(message, **fields)`.
@@ -154,6 +156,10 @@ class QueueConfig:
         self.tracebacks = _flag("tracebacks", tracebacks)
         self.tracing: Tracing | None = None
         """What traces enqueueing and execution; `queue_system.tracing.enable` sets it."""
+
+    def __repr__(self) -> str:
+        server = redact(self.redis_url) if self.redis_url else "a client's" if self.redis_client else "by default"
+        return f"<QueueConfig of {server}, prefix {self.queue_prefix!r}>"
 
     def _define_connections(self, redis_client: redis.Redis | None) -> None:
         """Note how the server is reached; connects to nothing."""
@@ -324,12 +330,17 @@ class QueueConfig:
 
 
 def _url_of_environment() -> str:
-    for variable in _URL_VARIABLES:
-        if url := os.environ.get(variable):
-            try:
-                return check_url(url)
-            except InvalidInputError as error:
-                raise InvalidInputError(variable, str(error).removeprefix(f"{error.field}: ")) from None
+    """Return the URL that the environment names, or that lies in the file which it names; "" if there is none."""
+    found = {name: value for name in _URL_VARIABLES if (value := os.environ.get(name))}
+    if path := os.environ.get(_URL_FILE):
+        if _URL_VARIABLES[0] in found:
+            raise InvalidInputError(_URL_FILE, f"{_URL_VARIABLES[0]} is set as well; unset one of both")
+        found = {_URL_FILE: read_secret(_URL_FILE, path)}
+    for variable, url in found.items():
+        try:
+            return check_url(url)
+        except InvalidInputError as error:
+            raise InvalidInputError(variable, str(error).removeprefix(f"{error.field}: ")) from None
     return ""
 
 

@@ -17,6 +17,7 @@ from queue_system.dashboard import create_app, serve
 from queue_system.dashboard.access import COOKIE, SESSION_S, Access
 from queue_system.dashboard.server import check_bind
 from queue_system.dashboard.shield import MOST_FORM_BYTES
+from queue_system.dashboard.throttle import MOST_FAILURES, WINDOW_S, Throttle
 from tests.dashboard.support import OURS, TOKEN, browsing, form_token
 
 BEARER = {"authorization": f"Bearer {TOKEN}"}
@@ -161,8 +162,7 @@ async def test_a_dashboard_only_reads_unless_it_is_told_otherwise(config: QueueC
         page = (await client.get("/dead-letters")).text
         assert "Retry" not in page
         reading = await client.get("/dead-letters/sure", params=CHANGE)
-        cookie = client.cookies[COOKIE]
-        data = {**CHANGE, "form_token": hmac.new(cookie.encode(), b"form", "sha256").hexdigest()}
+        data = {**CHANGE, "form_token": form_token(page)}
         writing = await client.post("/dead-letters/change", data=data, headers=OURS)
         assert (reading.status_code, writing.status_code) == (403, 403)
     async with browsing(create_app(config, writable=True)) as client:
@@ -329,3 +329,102 @@ async def test_a_hook_that_fails_lets_nobody_in(config: QueueConfig) -> None:
     assert answer.status_code == 500
     assert "canary" not in answer.text
     assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+async def test_a_session_that_was_signed_out_is_worth_nothing_to_who_has_a_copy(config: QueueConfig) -> None:
+    """Another session of the same token goes on."""
+    app = create_app(config, token=TOKEN)
+    async with browsing(app) as client:
+        await session(client)
+        copy = {"cookie": f"{COOKIE}={client.cookies[COOKIE]}"}
+        client.cookies.clear()
+        await session(client)
+        other = {"cookie": f"{COOKIE}={client.cookies[COOKIE]}"}
+        client.cookies.clear()
+        assert (await client.get("/", headers=copy)).status_code == 200
+        data = {"form_token": form_token((await client.get("/", headers=copy)).text)}
+        assert (await client.post("/logout", data=data, headers={**OURS, **copy})).status_code == 303
+        assert (await client.get("/", headers=copy)).status_code == 303
+        assert (await client.post("/logout", data=data, headers={**OURS, **copy})).status_code == 401
+        assert (await client.get("/", headers=other)).status_code == 200
+
+
+def test_what_ended_is_remembered_up_to_a_bound_and_no_longer_than_it_would_have_lasted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("queue_system.dashboard.access._MOST_ENDED", 3)
+    access = Access(TOKEN, None, writable=False, allowed_hosts=None)
+    sessions = [access.new_session() for _ in range(5)]
+    for each in sessions:
+        access.end_session(each)
+        access.end_session("forged.cookie.value")
+    assert len(access._ended) == 3
+    assert not access.is_session(sessions[-1])
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + SESSION_S + 1)
+    access.end_session(access.new_session())
+    assert len(access._ended) == 1
+
+
+async def test_a_form_token_follows_from_a_secret_and_not_from_the_cookie_alone(config: QueueConfig) -> None:
+    """Who can plant a cookie, as a neighbour on the same host can, cannot make the token of a form."""
+    async with browsing(create_app(config, writable=True)) as client:
+        planted = "0" * 32
+        for guess in (hmac.new(planted.encode(), b"form", "sha256").hexdigest(),
+                      hmac.new(b"", planted.encode(), "sha256").hexdigest()):  # fmt: skip
+            headers = {**OURS, "cookie": f"{COOKIE}={planted}"}
+            data = {**CHANGE, "form_token": guess}
+            assert (await client.post("/dead-letters/change", data=data, headers=headers)).status_code == 403
+    first, second = (Access(None, None, writable=True, allowed_hosts=None) for _ in range(2))
+    shared = [Access(None, None, writable=True, allowed_hosts=None, secret=b"s" * 32) for _ in range(2)]
+    asked = HTTPConnection({"type": "http", "headers": [(b"cookie", f"{COOKIE}=x".encode())]})
+    assert first.form_token(asked, "") != second.form_token(asked, "")
+    assert shared[0].form_token(asked, "") == shared[1].form_token(asked, "")
+
+
+@pytest.mark.parametrize("way", ["form", "bearer"])
+async def test_wrong_tokens_are_logged_and_soon_refused_unseen(config: QueueConfig, way: str) -> None:
+    """The log tells the address, never what was offered; a session that runs, and who has the token, go on."""
+    log: Any = config.logger
+
+    async def offer(token: str) -> httpx.Response:
+        if way == "form":
+            return await session(client, token)
+        answer: httpx.Response = await client.get("/", headers={"authorization": f"Bearer {token}", "accept": "*/*"})
+        return answer
+
+    async with browsing(create_app(config, token=TOKEN)) as client:
+        await session(client)
+        running = {"cookie": f"{COOKIE}={client.cookies[COOKIE]}"}
+        client.cookies.clear()
+        for n in range(10):
+            assert (await offer(f"wrong-guess-number-{n}")).status_code in {401, 403}
+        refused = await offer("wrong-guess-number-11")
+        assert refused.status_code == 429
+        assert 0 < int(refused.headers["retry-after"]) <= 60
+        assert (await session(client)).status_code == 429
+        assert (await client.get("/", headers=running)).status_code == 200
+        assert (await client.get("/", headers=BEARER)).status_code == 200
+    lines = log.of("dashboard refused a wrong token")
+    assert [line["failures"] for line in lines] == list(range(1, 11))
+    assert {line["client"] for line in lines} == {"127.0.0.1"}
+    assert "wrong-guess" not in str(log.__dict__)
+    assert [line["client"] for line in log.of("dashboard began a session")] == ["127.0.0.1"]
+
+
+def test_a_client_may_try_again_after_a_while() -> None:
+    now = [0.0]
+    throttle = Throttle(lambda: now[0])
+    for _ in range(MOST_FAILURES):
+        assert throttle.wait_s("2001:db8::1") == 0
+        throttle.failed("2001:db8::1")
+    assert throttle.wait_s("2001:db8::2") == WINDOW_S, "one network is one client"
+    assert throttle.wait_s("2001:db8:1::1") == throttle.wait_s("192.0.2.7") == 0
+    now[0] = WINDOW_S
+    assert throttle.wait_s("2001:db8::1") == 0
+    throttle.failed("192.0.2.7")
+    throttle.succeeded("192.0.2.7")
+    assert throttle.failed("192.0.2.7") == 1
+    for n in range(5000):
+        throttle.failed(f"10.0.{n // 256}.{n % 256}")
+    assert len(throttle._failures) == 1000

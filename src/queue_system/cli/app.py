@@ -14,7 +14,7 @@ from queue_system.cli.exits import ExitCode
 from queue_system.cli.help import PlainGroup
 from queue_system.cli.output import Output
 from queue_system.cli.printing import UnprintableError, printing
-from queue_system.cli.session import Debug, Prefix, Target, Url, read_place
+from queue_system.cli.session import Debug, Prefix, Target, Url, UrlFile, read_place
 
 PROGRAM: Final = "queue-system"
 _USAGE_ERROR: Final[type[Exception]] = typer.BadParameter.__mro__[1]  # typer gives it no public name
@@ -44,6 +44,7 @@ def root(
     context: typer.Context,
     *,
     url: Url = None,
+    url_file: UrlFile = None,
     prefix: Prefix = "queue:",
     config: Target = None,
     debug: Debug = False,
@@ -58,7 +59,7 @@ def root(
 
     Every option has an environment variable: `--help` of a command names it.
     """
-    given = {"url": url, "prefix": prefix, "config": config, "debug": debug}
+    given = {"url": url, "url_file": url_file, "prefix": prefix, "config": config, "debug": debug}
     context.obj = read_place(context, given, Output(as_json=False))
 
 

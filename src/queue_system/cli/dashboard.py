@@ -10,6 +10,7 @@ from queue_system.cli.exits import ExitCode
 from queue_system.cli.options import names
 from queue_system.cli.session import Session, command
 from queue_system.errors import InvalidInputError
+from queue_system.model.secret_file import read_secret
 
 
 def add_to(app: typer.Typer) -> None:
@@ -25,8 +26,18 @@ def dashboard(
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, metavar="PORT", help="At which port.")] = 9180,
     token: Annotated[str | None, typer.Option(metavar="TOKEN", help="What a visitor must show.")] = None,
+    token_file: Annotated[
+        str | None, typer.Option(metavar="FILE", help="A file with the token, such as a mounted secret.")
+    ] = None,
     allowed_hosts: Annotated[
         str | None, typer.Option(metavar="NAMES", help="The names under which it is visited, between commas.")
+    ] = None,
+    root_path: Annotated[
+        str, typer.Option(metavar="PATH", help="Behind a proxy: the path below which it serves this, as /ops/queues.")
+    ] = "",
+    trusted_proxies: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESSES", help="The proxies whose X-Forwarded-... are believed, between commas."),
     ] = None,
     writable: Annotated[bool, typer.Option("--writable", help="Let visitors retry and drop dead letters.")] = False,
 ) -> None:
@@ -36,10 +47,27 @@ def dashboard(
     except ModuleNotFoundError as missing:
         session.output.error(f"the dashboard needs {missing.name}: pip install 'redis-queue-system[dashboard]'")
         raise typer.Exit(ExitCode.NEGATIVE) from missing
+    token = _token(token, token_file)
     visited = None if allowed_hosts is None else names(allowed_hosts)
+
+    def ready(address: str) -> None:
+        rights = "retries and drops dead letters" if writable else "reads only"
+        session.output.note(f"the dashboard is at {address} and {rights}; Ctrl-C ends it")
+
     try:
-        serve(session.config, host, port, token=token, writable=writable, allowed_hosts=visited)
+        serve(
+            session.config, host, port, token=token, writable=writable, allowed_hosts=visited, root_path=root_path,
+            trusted_proxies=names(trusted_proxies or ""), ready=ready,
+        )  # fmt: skip
     except KeyboardInterrupt:
         return  # the way to end it
     except (OSError, SystemExit) as error:  # uvicorn tells what it is, and exits
         raise InvalidInputError("port", f"nothing can be served at {host}:{port}; --port names another") from error
+
+
+def _token(token: str | None, token_file: str | None) -> str | None:
+    if token_file is None:
+        return token
+    if token is not None:
+        raise InvalidInputError("token_file", "the token is given as well; leave one of them out")
+    return read_secret("token_file", token_file)

@@ -8,7 +8,7 @@ import inspect
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cached_property
 from typing import Annotated, Any, Final, TypeAlias, get_type_hints
 
@@ -22,6 +22,7 @@ from queue_system.cli.output import Output
 from queue_system.config import QueueConfig
 from queue_system.errors import InvalidInputError, QueueSystemError
 from queue_system.manager import QueueManager
+from queue_system.model.secret_file import read_secret
 from queue_system.supervision import WorkerSettings
 from queue_system.supervision.targets import load_worker
 
@@ -50,6 +51,15 @@ Url: TypeAlias = Annotated[
         help="The server, such as redis://host:6379/0. Default: REDIS_URL, then an embedded one.",
     ),
 ]
+UrlFile: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        envvar="QUEUE_SYSTEM_REDIS_URL_FILE",
+        rich_help_panel=_PANEL,
+        help="A file with the server's URL, such as a mounted secret.",
+    ),
+]
 Prefix: TypeAlias = Annotated[
     str,
     typer.Option(
@@ -75,7 +85,8 @@ Debug: TypeAlias = Annotated[
 class Shared:
     """The options that every command has, and the program before it: which server is meant, and how much is told."""
 
-    url: Url = None
+    url: Url = field(default=None, repr=False)  # it may hold a password
+    url_file: UrlFile = None
     prefix: Prefix = "queue:"
     config: Target = None
     debug: Debug = False
@@ -88,6 +99,11 @@ class Place(Shared):
     typed: frozenset[str] = frozenset()
     """The options that were typed, not taken from the environment."""
 
+    @property
+    def server_url(self) -> str | None:
+        """The URL that is given, or lies in the file that is named. Raises InvalidInputError."""
+        return self.url if self.url_file is None else read_secret("url_file", self.url_file)
+
     @classmethod
     def read(cls, context: typer.Context, given: Mapping[str, Any]) -> Place:
         """Read the options, which may stand before the command and after it; what is typed beats the environment.
@@ -99,10 +115,16 @@ class Place(Shared):
         here = frozenset(name for name in given if _is_typed(context, name))
         typed = here | before.typed
         values = {name: getattr(before, name) if name in before.typed - here else given[name] for name in given}
-        if elsewhere := typed & {"url", "prefix"}:
+        if elsewhere := typed & {"url", "url_file", "prefix"}:
             if "config" in typed:
-                raise InvalidInputError("config", f"it names server and prefix already; leave out --{min(elsewhere)}")
+                extra = min(elsewhere).replace("_", "-")
+                raise InvalidInputError("config", f"it names server and prefix already; leave out --{extra}")
             values["config"] = None
+        if values.get("url") is not None and values.get("url_file") is not None:
+            beaten = {"url", "url_file"} - typed
+            if len(beaten) != 1:
+                raise InvalidInputError("url_file", "the URL is given as well; leave one of them out")
+            values[beaten.pop()] = None
         return cls(**values, typed=typed)
 
 
@@ -123,7 +145,7 @@ class Session:
         """The configuration that the options name. Raises InvalidInputError."""
         if self.place.config is not None:
             return asyncio.run(load_worker(WorkerSettings(target=self.place.config))).config
-        config = QueueConfig(redis_url=self.place.url, queue_prefix=self.place.prefix)
+        config = QueueConfig(redis_url=self.place.server_url, queue_prefix=self.place.prefix)
         missing = config.missing_data_dir()
         if missing is not None and not self._starts_server:
             raise InvalidInputError(

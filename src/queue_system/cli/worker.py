@@ -109,14 +109,16 @@ def worker(
 ) -> None:
     """Process operations until SIGTERM or Ctrl-C, which let running ones end within --grace."""
     place = session.place
-    if target is not None and (extra := place.typed & {"url", "prefix", "config"}):
-        raise InvalidInputError("target", f"it names server and prefix already; leave out --{min(extra)}")
+    if target is not None and (extra := place.typed & {"url", "url_file", "prefix", "config"}):
+        raise InvalidInputError(
+            "target", f"it names server and prefix already; leave out --{min(extra).replace('_', '-')}"
+        )
     chosen = asdict(options)
     served, chosen["max_memory_mb"] = chosen.pop("queues"), chosen.pop("max_memory")
     allowed = chosen.pop("allowed_modules")
     settings = WorkerSettings(
         target=target or place.config,
-        url=place.url,
+        url=place.server_url,
         prefix=place.prefix,
         queues=None if served is None else names(served),
         allowed_modules=None if allowed is None else names(allowed),

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
 
+from queue_system.dashboard.throttle import Throttle
 from queue_system.errors import InvalidInputError
 
 AuthHook: TypeAlias = Callable[[HTTPConnection], bool | Awaitable[bool]]
@@ -26,6 +27,7 @@ SESSION_S: Final = 12 * 3600
 _SHORTEST_TOKEN: Final = 16
 _LOOPBACK_NAME: Final = "localhost"
 _BEARER: Final = "bearer "
+_MOST_ENDED: Final = 10_000
 
 
 def is_loopback(host: str) -> bool:
@@ -46,11 +48,20 @@ class Access:
     Without a token and without a hook, only this machine is answered: the peer's address and the name in `Host` must be
     loopback ones. With `allowed_hosts`, `Host` must be one of them, or a loopback name.
 
+    Sessions and forms are bound to `secret`, which processes that serve the same dashboard must share. None: it follows
+    from the token, or is a random one without.
+
     Raises InvalidInputError for a token that could be guessed.
     """
 
     def __init__(
-        self, token: str | None, auth: AuthHook | None, *, writable: bool, allowed_hosts: Sequence[str] | None
+        self,
+        token: str | None,
+        auth: AuthHook | None,
+        *,
+        writable: bool,
+        allowed_hosts: Sequence[str] | None,
+        secret: bytes | None = None,
     ) -> None:
         if auth is not None and not callable(auth):
             raise InvalidInputError("auth", f"a {type(auth).__name__} cannot be called")
@@ -60,7 +71,13 @@ class Access:
         self._auth = auth
         self._hosts = None if allowed_hosts is None else frozenset(host.lower() for host in allowed_hosts)
         self._digest = _digest(_check_token(token))
-        self._session_key = hmac.digest(self._digest, b"session", hashlib.sha256)
+        if secret is None:
+            secret = b"" if self.has_login else secrets.token_bytes(32)
+        root_key = hmac.digest(self._digest, secret, hashlib.sha256)
+        self._session_key = hmac.digest(root_key, b"session", hashlib.sha256)
+        self._form_key = hmac.digest(root_key, b"form", hashlib.sha256)
+        self._ended: dict[str, float] = {}
+        self.throttle = Throttle()
 
     def answers_host(self, connection: HTTPConnection) -> bool:
         """Tell whether the name under which we are asked is one of ours: another site's may lead here as well."""
@@ -96,14 +113,24 @@ class Access:
         body, _, mac = cookie.rpartition(".")
         if not hmac.compare_digest(self._mac(body).encode(), mac.encode(errors="replace")):
             return False
-        return int(body.partition(".")[0]) > time.time()
+        return int(body.partition(".")[0]) > time.time() and cookie not in self._ended
+
+    def end_session(self, cookie: str) -> None:
+        """Let a session be worth nothing from now on, whoever has a copy of its cookie."""
+        if not self.is_session(cookie):
+            return
+        now = time.time()
+        self._ended = {each: end for each, end in self._ended.items() if end > now}
+        self._ended[cookie] = int(cookie.partition(".")[0])
+        while len(self._ended) > _MOST_ENDED:
+            del self._ended[min(self._ended, key=self._ended.__getitem__)]
 
     def form_token(self, connection: HTTPConnection, visitor: str) -> str:
-        """Return what a form must carry to change something: it follows from what only we and this browser know."""
-        secret = connection.cookies.get(COOKIE) or visitor
+        """Return what a form must carry to change something: only we can make it, and for this very browser."""
+        who = connection.cookies.get(COOKIE) or visitor
         if self.has_bearer(connection):
-            secret = connection.headers["authorization"]
-        return hmac.new(secret.encode(errors="replace"), b"form", hashlib.sha256).hexdigest()
+            who = connection.headers["authorization"]
+        return hmac.new(self._form_key, who.encode(errors="replace"), hashlib.sha256).hexdigest()
 
     def is_form_token(self, connection: HTTPConnection, given: str) -> bool:
         """Compare in constant time; a browser that has no cookie of ours has no form of ours."""
@@ -115,6 +142,11 @@ class Access:
         """Tell whether a request carries our token, and not an `Authorization` that is a proxy's or the hook's."""
         given = connection.headers.get("authorization", "")
         return given[: len(_BEARER)].lower() == _BEARER and self.is_token(given[len(_BEARER) :].strip())
+
+    def offers_wrong_bearer(self, connection: HTTPConnection) -> bool:
+        """Tell whether a request offers a token, but not ours; a hook may know it."""
+        given = connection.headers.get("authorization", "")
+        return self.has_login and given[: len(_BEARER)].lower() == _BEARER and not self.has_bearer(connection)
 
     def _mac(self, body: str) -> str:
         return hmac.new(self._session_key, body.encode(errors="replace"), hashlib.sha256).hexdigest()

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from queue_system.dashboard.pages import Pages, download
+from queue_system.dashboard.proxy import root_of
 from queue_system.dashboard.rendering import MOST_SHOWN
 from queue_system.dead_letters import DeadLetter, DeadLetterPage, Selection, list_steps
 from queue_system.model.preview import preview
@@ -182,7 +183,7 @@ class Letters:
             raise HTTPException(403, "This dashboard only reads.")
 
     def _back(self, request: Request, wanted: Filter, **more: str) -> Response:
-        root = request.scope.get("root_path", "")
+        root = root_of(request.scope)
         return RedirectResponse(f"{root}/dead-letters?{wanted.query(**more)}", 303)
 
 

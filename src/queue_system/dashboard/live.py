@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Final
 
 from queue_system.dashboard.figures import NOTHING, QueueFigures
@@ -12,9 +12,10 @@ from queue_system.dashboard.rendering import Renderer
 from queue_system.dashboard.sampler import Sampler, Snapshot
 from queue_system.monitoring.fleet import rests_of
 
-VIEWS: Final = ("overview", "queues", "workers", "none")
+VIEWS: Final = ("overview", "queues", "workers", "letters", "none")
 """The pages that have a part of their own that is alive; every page shows the state of the connection."""
 
+_PARTS: Final[Mapping[str, Sequence[str]]] = {"none": (), "letters": ("failures", "system_errors")}
 MOST_QUEUES: Final = 200
 _BUSIEST: Final = 8
 _MOST_RESTING: Final = 5
@@ -39,8 +40,8 @@ class Live:
         if parts is None:
             values = _values(snapshot, root)
             parts = {name: self._renderer.render(f"live_{name}.html", values) for name in ("state", "banner", "badge")}
-            if view != "none":
-                parts[view] = self._renderer.render(f"live_{view}.html", values)
+            for name in _PARTS.get(view, (view,)):
+                parts[name] = self._renderer.render(f"live_{name}.html", values)
             self._rendered[view, root] = parts
         return parts
 

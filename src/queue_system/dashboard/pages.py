@@ -17,6 +17,7 @@ from queue_system.broker.failures import redact
 from queue_system.config import QueueConfig
 from queue_system.dashboard.access import COOKIE, SESSION_S, Access
 from queue_system.dashboard.live import MOST_QUEUES, VIEWS, Live
+from queue_system.dashboard.proxy import root_of
 from queue_system.dashboard.rendering import MOST_SHOWN, Renderer, safe_reason
 from queue_system.dashboard.sampler import Snapshot
 from queue_system.errors import AccessDeniedError, CircuitOpenError, InvalidInputError, QueueSystemError, ServerError
@@ -92,7 +93,9 @@ class Pages:
         view = request.query_params.get("view", "none")
         if view not in VIEWS:
             raise HTTPException(404)
-        stream = self._live.events(view, request.scope.get("root_path", ""))
+        if request.method == "HEAD":
+            return Response(media_type="text/event-stream")
+        stream = self._live.events(view, root_of(request.scope))
         return StreamingResponse(stream, media_type="text/event-stream", headers={"x-accel-buffering": "no"})
 
     async def asset(self, request: Request) -> Response:
@@ -125,7 +128,7 @@ class Pages:
     def _page(
         self, request: Request, page: str, values: Mapping[str, Any], view: str, snapshot: Snapshot, status: int
     ) -> HTMLResponse:
-        root, visitor = request.scope.get("root_path", ""), secrets.token_hex(16)
+        root, visitor = root_of(request.scope), secrets.token_hex(16)
         html = self._renderer.render(
             f"{page}.html",
             {
@@ -147,7 +150,7 @@ class Pages:
 
     def login(self, request: Request, *, problem: str = "", status: int = 200) -> HTMLResponse:
         """Answer with the login form."""
-        values = {"root": request.scope.get("root_path", ""), "problem": problem}
+        values = {"root": root_of(request.scope), "problem": problem}
         return HTMLResponse(self._renderer.render("login.html", values), status)
 
     async def read_form(self, request: Request, *, signed: bool = True) -> dict[str, list[str]]:
@@ -181,7 +184,7 @@ class Pages:
 
 def set_cookie(request: Request, response: Response, value: str) -> None:
     """Hand a browser the value that only it and we know; no script and no other site may use it."""
-    path = request.scope.get("root_path", "") or "/"
+    path = root_of(request.scope) or "/"
     secure = request.url.scheme == "https"
     response.set_cookie(COOKIE, value, max_age=SESSION_S, path=path, secure=secure, httponly=True, samesite="strict")
 

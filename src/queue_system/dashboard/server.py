@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import uvicorn
@@ -12,7 +13,9 @@ import uvicorn
 from queue_system.config import QueueConfig
 from queue_system.dashboard.access import AuthHook, is_loopback
 from queue_system.dashboard.app import create_app
+from queue_system.dashboard.proxy import check_root_path
 from queue_system.errors import InvalidInputError
+from queue_system.monitoring.connections import StreamProtocol
 
 _GRACE_S = 3
 
@@ -26,20 +29,32 @@ def serve(  # noqa: PLR0913 - those of `create_app`, and where to listen
     auth: AuthHook | None = None,
     writable: bool = False,
     allowed_hosts: Sequence[str] | None = None,
+    root_path: str = "",
+    trusted_proxies: Sequence[str] = (),
+    ready: Callable[[str], None] | None = None,
 ) -> None:
     """Serve the dashboard until SIGINT or SIGTERM. The arguments are those of `create_app`.
+
+    `ready` is called with the address once it listens. A restart ends all sessions.
 
     Raises:
         InvalidInputError: `host` is reached from other machines, and neither `token` nor `auth` says who may come.
         OSError: the port cannot be opened.
     """
     check_bind(host, token, auth)
-    app = create_app(config, token=token, auth=auth, writable=writable, allowed_hosts=allowed_hosts)
+    app = create_app(
+        config, token=token, auth=auth, writable=writable, allowed_hosts=allowed_hosts, root_path=root_path,
+        trusted_proxies=trusted_proxies, secret=secrets.token_bytes(32),
+    )  # fmt: skip
     settings = uvicorn.Config(
-        app, access_log=False, log_level="warning", server_header=False,
-        timeout_graceful_shutdown=_GRACE_S,
+        app, http=StreamProtocol, ws="none", access_log=False, log_level="warning", server_header=False,
+        proxy_headers=False, timeout_graceful_shutdown=_GRACE_S,
     )  # fmt: skip
     with contextlib.suppress(KeyboardInterrupt), _listen(host, port) as listening:
+        address = _address(listening, check_root_path(root_path))
+        config.log.info("dashboard serves", address=address, writable=writable)
+        if ready is not None:
+            ready(address)
         _Server(settings).run([listening])
 
 
@@ -53,6 +68,11 @@ def check_bind(host: str, token: str | None, auth: AuthHook | None) -> None:
 
 def _listen(host: str, port: int) -> socket.socket:
     return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+
+
+def _address(listening: socket.socket, root: str) -> str:
+    host, port = listening.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}{root}/"
 
 
 class _Server(uvicorn.Server):

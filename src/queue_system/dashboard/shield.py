@@ -10,6 +10,10 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from queue_system.dashboard.access import Access, is_same_origin
+from queue_system.dashboard.attempts import TOO_OFTEN, note_failure, retry_after
+from queue_system.dashboard.proxy import is_forwarded, root_of
+from queue_system.metrics import StructuredLogger
+from queue_system.monitoring.guard import refusal
 
 MOST_FORM_BYTES: Final = 256 * 1024
 
@@ -25,6 +29,11 @@ _HEADERS: Final = {
     "cross-origin-resource-policy": "same-origin",
 }
 _READS: Final = ("GET", "HEAD")
+_NO_PROXY: Final = (
+    "This dashboard answers to its own machine only, and this request came through a proxy, behind which everybody"
+    " looks like that. To run it behind one, start it with --token-file and --trusted-proxies, and with --root-path"
+    " where it lives below a path."
+)
 
 
 class Shield:
@@ -36,6 +45,9 @@ class Shield:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})  # before it is accepted, this is answered 403
+            return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -60,6 +72,10 @@ class Shield:
             raise
 
     def _refusal(self, connection: HTTPConnection) -> Response | None:
+        if (foreign := refusal(connection.scope)) is not None:
+            return foreign
+        if self._access.local_only and is_forwarded(connection.scope):
+            return PlainTextResponse(_NO_PROXY, 403)
         if not self._access.answers_host(connection):
             return PlainTextResponse("This name of the host is not known here: see allowed_hosts.", 421)
         if connection.scope["method"] in _READS:
@@ -77,9 +93,10 @@ class Shield:
 class Admission:
     """Lets through whom the access rules admit; sends others to the login, if there is one."""
 
-    def __init__(self, app: ASGIApp, access: Access) -> None:
+    def __init__(self, app: ASGIApp, access: Access, log: StructuredLogger) -> None:
         self._app = app
         self._access = access
+        self._log = log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -87,10 +104,14 @@ class Admission:
         if await self._access.admits(connection):
             await self._app(scope, receive, send)
             return
+        if self._access.offers_wrong_bearer(connection):
+            wait_s = note_failure(self._access.throttle, self._log, connection)
+            if wait_s:
+                await PlainTextResponse(TOO_OFTEN, 429, retry_after(wait_s))(scope, receive, send)
+                return
         wants_page = scope["method"] in _READS and "text/html" in connection.headers.get("accept", "")
         if self._access.has_login and wants_page:
-            login = scope.get("root_path", "")
-            await RedirectResponse(f"{login}/login", 303)(scope, receive, send)
+            await RedirectResponse(f"{root_of(scope)}/login", 303)(scope, receive, send)
         elif self._access.has_login:
             await PlainTextResponse("A token is needed.", 401, {"www-authenticate": "Bearer"})(scope, receive, send)
         else:

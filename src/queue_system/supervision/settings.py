@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from queue_system.errors import InvalidInputError, shown
@@ -22,7 +22,7 @@ class WorkerSettings:
     target: str | None = None
     """`"module:object"`: a QueueConfig, a QueueWorker, or a callable without arguments, maybe async, that returns one.
     None: a QueueConfig of `url`, `prefix` and the environment, with processors by import."""
-    url: str | None = None
+    url: str | None = field(default=None, repr=False)  # it may hold a password
     """The server, for a configuration that no target brings."""
     prefix: str | None = None
     """What every key begins with, for a configuration that no target brings."""

@@ -1,0 +1,31 @@
+"""Reads a secret that lies in a file of its own, as containers and service managers hand it over. Never logs it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from queue_system.errors import InvalidInputError, shown
+
+_MOST_BYTES: Final = 16 * 1024
+
+
+def read_secret(field: str, path: str) -> str:
+    """Return the one line of a file, without white space around it.
+
+    Raises:
+        InvalidInputError: there is no such file, or something else than one line of text is in it; `field` is named,
+            and nothing of what is in the file is shown.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            text = file.read(_MOST_BYTES + 1).decode()
+    except OSError as error:
+        raise InvalidInputError(field, f"{shown(path)} cannot be read: {error.strerror or 'it is no file'}") from None
+    except ValueError:
+        raise InvalidInputError(field, f"{shown(path)}: expected one line of text, got other bytes") from None
+    secret = text.strip()
+    if not secret or len(text) > _MOST_BYTES or len(secret.splitlines()) > 1:
+        problem = "more than that" if secret else "an empty file"
+        raise InvalidInputError(field, f"{shown(path)}: expected one line of text, got {problem}")
+    return secret
