@@ -32,8 +32,9 @@ from queue_system.execution.slots import NEVER, Slot, WorkerTask, blame, context
 from queue_system.execution.stream import Stream
 from queue_system.execution.tally import Tally
 from queue_system.metrics import LogThrottle
-from queue_system.model.arguments import check_lifetime, check_list
+from queue_system.model.arguments import check_lifetime, check_list, is_number
 from queue_system.model.keys import check_queue_name, queue_name
+from queue_system.model.lazy import finished
 from queue_system.model.operation import Operation
 from queue_system.model.registry import Processor
 from queue_system.model.verdict import (
@@ -93,11 +94,11 @@ class QueueWorker:
     ) -> None:
         if not isinstance(config, QueueConfig):
             raise InvalidInputError("config", f"a {type(config).__name__} is no QueueConfig")
-        if not _is_number(max_workers, int) or not 1 <= max_workers <= _MOST_SLOTS:
+        if not is_number(max_workers, int) or not 1 <= max_workers <= _MOST_SLOTS:
             raise InvalidInputError(
                 "max_workers", f"{shown(max_workers)} is not usable; use a whole number from 1 to {_MOST_SLOTS}"
             )
-        if not _is_number(work_timeout, int | float) or not 0 < work_timeout <= _LONGEST_TIMEOUT_S:
+        if not is_number(work_timeout, int | float) or not 0 < work_timeout <= _LONGEST_TIMEOUT_S:
             raise InvalidInputError(
                 "work_timeout", f"{shown(work_timeout)} is not usable; use a positive number of seconds"
             )
@@ -316,7 +317,10 @@ class QueueWorker:
                 verdict = replace(verdict, trace=None)
             timed_out = isinstance(outcome, Raised) and outcome.timed_out
             self._tally.judged(delivery.operation_id, delivery.operation.processor, verdict, timed_out=timed_out)
-        fetcher.put(self._settler.settle(delivery, verdict, Timing(started_ms, ended_ms, ended - started)))
+        settlement = self._settler.settle(delivery, verdict, Timing(started_ms, ended_ms, ended - started))
+        if settlement.problem:
+            self._tally.lost_result(delivery.operation_id, delivery.operation.processor, settlement.problem)
+        fetcher.put(settlement)
         return verdict
 
     def _resolve(self, operation: Operation, started_ms: int) -> tuple[Processor | None, Any, float, str]:
@@ -361,12 +365,11 @@ class QueueWorker:
         """Run a callback with its data; one that raises is tried again up to three times."""
         callback = await self._importer.load(callback_name, callback_module)
         if inspect.iscoroutinefunction(callback):
-            await callback(data)
+            finished(await callback(data))
             return
         run = in_daemon_thread if self._stream is None else self._stream.executor.threads.run
         result = await run(callback, data)
-        if inspect.isawaitable(result):
-            await result
+        finished(await result if inspect.isawaitable(result) else result)
 
     @circuit_breaker(name=breaker_name, **BREAKER)
     async def _process_queue_item(self, worker_id: int) -> bool:
@@ -392,7 +395,3 @@ def _soon(loop: asyncio.AbstractEventLoop, function: Callable[..., object], *arg
     """Call a function in an event loop from another thread; not at all once the loop is closed."""
     with contextlib.suppress(RuntimeError):
         loop.call_soon_threadsafe(function, *arguments)
-
-
-def _is_number(value: Any, kind: Any) -> bool:
-    return isinstance(value, kind) and not isinstance(value, bool)

@@ -190,6 +190,18 @@ async def test_what_is_handed_back_is_overtaken_by_nothing(
         assert [entity["n"] for entity in await inbox.take(3000)] == list(range(3000))
 
 
+@pytest.mark.parametrize("max_workers", [1, 3])
+async def test_a_free_slot_takes_what_is_claimed_before_anything_is_handed_back(
+    queue: QueueManager, config: QueueConfig, inbox: Inbox, monkeypatch: pytest.MonkeyPatch, max_workers: int
+) -> None:
+    """However early that is, as on a machine so busy that slots come round late: the worker makes progress."""
+    monkeypatch.setattr(fetcher, "RELEASE_AFTER_S", -1.0)
+    queue.enqueue_batch([{"n": n} for n in range(200)], inbox.put)
+    async with running(QueueWorker(config, max_workers=max_workers)):
+        taken = [entity["n"] for entity in await inbox.take(200)]
+    assert (taken if max_workers == 1 else sorted(taken)) == list(range(200))
+
+
 async def test_what_a_busy_worker_claimed_runs_first_after_its_release(
     queue: QueueManager, config: QueueConfig, inbox: Inbox
 ) -> None:

@@ -17,6 +17,7 @@ from queue_system.execution.forks import blind, leave_if_forked
 from queue_system.execution.processes import ProcessPool
 from queue_system.execution.slots import Slot, forget_cancellations, forget_task
 from queue_system.execution.threads import ThreadPool
+from queue_system.model.lazy import PLAIN, finished
 from queue_system.model.placement import process_reference
 from queue_system.model.registry import Processor, Reference
 from queue_system.model.verdict import Interrupted, Outcome, Raised, Succeeded
@@ -96,10 +97,11 @@ class Executor:
         try:
             place = self._place_of(processor)
             if place == "loop":
-                outcome = Succeeded(await processor(argument))
+                result = await processor(argument)
+                outcome = Succeeded(result if type(result) in PLAIN else finished(result))
             elif place == "thread":
                 result = await self.threads.run(processor, argument)
-                outcome = Succeeded(await result if inspect.isawaitable(result) else result)
+                outcome = Succeeded(finished(await result if inspect.isawaitable(result) else result))
             else:
                 slot.deadline += _START_WITHIN_S
                 outcome = await self.processes.run(place, argument, partial(self._begin, slot, limit_s))

@@ -314,7 +314,8 @@ class Fetcher:
             self._lookahead.observe_wait(now - oldest)
             coming = self._claim is not None or self.holdings.arriving  # it would overtake what goes back now
             if now - oldest > RELEASE_AFTER_S and not coming:
-                self.holdings.release_waiting()
+                free = len(self._executor.slots) - self._executor.running
+                self.holdings.release_waiting(keep=free if self.gate.is_open else 0)
         if self.holdings.isolate():
             self.gate.wake()
         for slot in self._executor.slots:

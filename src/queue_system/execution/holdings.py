@@ -154,9 +154,15 @@ class Holdings:
         if _WENT in codes:
             self._tally.letters_went(codes.count(_WENT))
 
-    def release_waiting(self) -> None:
-        """Hand back all that waits for a slot, in such an order that it is next in its list."""
-        self._release([*self._suspects, *self.buffer.drain()])
+    def release_waiting(self, keep: int = 0) -> None:
+        """Hand back what waits for a slot, in such an order that it is next in its list; not the `keep` next to start.
+
+        Those are for free slots: handed back, they would be claimed for the same slots again.
+        """
+        waiting = self.buffer.drain()
+        for delivery in waiting[:keep]:
+            self.buffer.put(delivery)
+        self._release([*self._suspects, *waiting[keep:]])
         self._suspects.clear()
 
     def release_queues(self, names: Collection[str]) -> None:

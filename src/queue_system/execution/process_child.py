@@ -20,6 +20,7 @@ from queue_system.errors import UnresolvableNameError, UnserializableError, cut_
 from queue_system.execution.children import Child
 from queue_system.execution.processes import BEGINS, LAST_WORDS_S, Answer, Request
 from queue_system.model.entity import encode_entity
+from queue_system.model.lazy import finished
 from queue_system.model.placement import process_reference
 from queue_system.tracebacks import trace
 
@@ -53,7 +54,7 @@ class Servant:
         try:
             function = _find(request.module, request.name)
             self._channel.sendall(BEGINS)
-            result = function(request.entity)
+            result = finished(function(request.entity))
         except BaseException as error:
             if self._leaving:
                 raise

@@ -50,6 +50,8 @@ class Settlement(msgspec.Struct, frozen=True, gc=False):
     timing: Timing = _NO_TIMING
     form: str = ""
     """How the script names the verdict, where it has another form of it."""
+    problem: str = ""
+    """Why the result is lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +199,7 @@ class Settler:
         keeps, ttl_ms = self._kept(operation)
         record = self._record(b"succeeded", delivery, timing, body if keeps else b"")
         packed = _pack_complete(delivery, record, follow_up)
-        return Settlement(delivery, "complete", packed, ttl_ms, follow_up, timing)
+        return Settlement(delivery, "complete", packed, ttl_ms, follow_up, timing, problem=problem)
 
     def _retry(self, delivery: Delivery, delay: float, error: bytes, timing: Timing) -> Settlement:
         operation, delay_ms = delivery.operation, int(delay * 1000)

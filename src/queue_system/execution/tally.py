@@ -73,6 +73,13 @@ class Tally:
             case Reject():
                 self._log.error("operation rejected", **fields, error_type=error_type, **trace)
 
+    def lost_result(self, operation_id: str, processor: str, problem: str) -> None:
+        """Log that an operation succeeded and its result cannot be kept."""
+        self._log.warning(
+            "a result cannot be kept: the operation succeeded without it",
+            operation_id=operation_id, processor=processor, result_error=problem,
+        )  # fmt: skip
+
     def lease_lost(self, operations: int) -> None:
         """Count deliveries whose settlement came too late."""
         self._metrics.add_many("lease_lost", operations)

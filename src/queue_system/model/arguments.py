@@ -107,3 +107,8 @@ def delay_milliseconds(value: Any) -> int:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def is_number(value: Any, kind: Any) -> bool:
+    """Tell whether a value is a number of that type; a truth value is none."""
+    return isinstance(value, kind) and not isinstance(value, bool)

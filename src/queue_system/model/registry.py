@@ -13,6 +13,7 @@ from queue_system.errors import InvalidInputError, shown
 from queue_system.forking import renew_in_children
 from queue_system.imports.main import MAIN_NAMES, main_module_name, name_of_main
 from queue_system.imports.policy import Application
+from queue_system.model.lazy import check_not_lazy
 
 Processor = Callable[..., Any]
 
@@ -62,6 +63,7 @@ class Registry:
         """Register a callable under its own or the given name and return how items name it; it replaces another."""
         if not callable(fn):
             raise InvalidInputError("callback", f"{shown(fn)} is not callable")
+        check_not_lazy(fn, "callback")
         reference = Reference(name or _name_of(fn, "callback").rpartition(".")[2], module or _module_of(fn))
         self._callables[reference.module, reference.name] = fn
         return reference
@@ -86,6 +88,7 @@ class Registry:
             known = None
         if known is not None and self._callables.get((known.module, known.name)) == fn:
             return known
+        check_not_lazy(fn, field_name)
         name, module = _name_of(fn, field_name), getattr(fn, "__module__", None)
         if module in MAIN_NAMES:
             for (under, alias), registered in list(self._callables.items()):

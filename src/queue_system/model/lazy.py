@@ -1,0 +1,42 @@
+"""Functions that do nothing when they are called, and what they return: work that has not been done. Never runs it."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import itertools
+from collections.abc import AsyncGenerator, Awaitable, Coroutine, Generator
+from concurrent.futures import Future
+from typing import Any, Final
+
+from queue_system.errors import InvalidInputError, shown
+
+PLAIN: Final = frozenset({type(None), bool, int, float, str, dict, list, tuple})
+"""The types of nearly all results, none of which is lazy."""
+
+_LAZY: Final = (Awaitable, Generator, AsyncGenerator, Future, map, filter, itertools.starmap)
+
+
+def check_not_lazy(fn: Any, field_name: str) -> None:
+    """Raise InvalidInputError for a generator function of any kind: calling it runs none of its code."""
+    target = fn
+    while isinstance(target, functools.partial):
+        target = target.func
+    own = getattr(type(target), "__call__", None)  # noqa: B004 - an object's own method
+    for called in (target, own):
+        if inspect.isgeneratorfunction(called) or inspect.isasyncgenfunction(called):
+            raise InvalidInputError(
+                field_name,
+                f"expected a function that does its work when it is called, got the generator function {shown(fn)}; "
+                "let it return its result instead of yielding",
+            )
+
+
+def finished(result: Any) -> Any:
+    """Return a result; raise TypeError if it is work that has not been done yet, such as a generator."""
+    kind = type(result)
+    if kind in PLAIN or not (isinstance(result, _LAZY) or kind.__module__ == "contextlib"):
+        return result
+    if isinstance(result, Coroutine | Generator):
+        result.close()  # else Python would warn of it, too
+    raise TypeError(f"the function returned a {kind.__name__}, whose code has not run; await or consume it in there")
