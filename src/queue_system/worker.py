@@ -293,7 +293,9 @@ class QueueWorker:
         except UndecodableItemError as error:
             outcome = Unprocessable(str(error), type(error).__name__, trace=trace(error))
         else:
-            if processor is None:
+            if limit_s <= 0:
+                outcome = Raised.before_start(limit_name)
+            elif processor is None:
                 outcome = await self._importer.run(stream, slot, delivery, argument, (limit_s, limit_name))
             else:
                 if self._rests.queues:

@@ -57,6 +57,18 @@ async def test_every_page_tells_of_a_queue_that_workers_leave_alone(config: Queu
     assert all("shop.lacking.charge: <b>no module</b>" in page for page in pages)
 
 
+async def test_a_delayed_operation_tells_when_it_was_enqueued_and_is_due(
+    config: QueueConfig, queue: QueueManager
+) -> None:
+    operation_id = queue.enqueue({}, "shop.send", delay=3600)["operation_id"]
+    record = queue.get_operation(operation_id)
+    assert record is not None
+    async with browsing(create_app(config)) as client:
+        page = Elements((await client.get("/operations", params={"id": operation_id})).text).text
+    assert f"Enqueued {moment(record.enqueued_at)}" in page
+    assert f"Due {moment(record.due_at)}" in page
+
+
 async def test_queues_are_listed_and_found_by_name(config: QueueConfig, queue: QueueManager) -> None:
     for name, n in (("mails", 2), ("exports", 30)):
         queue.enqueue_batch([{}] * n, "shop.send", queue_name=name)

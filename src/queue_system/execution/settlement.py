@@ -224,7 +224,7 @@ class Settler:
         traceback = _traceback(verdict.trace, MOST_BYTES)
         changes: dict[str, object] = {"traceback": traceback} if traceback else {}
         if operation.processor:
-            attempts = operation.attempts + (verb == "fail")
+            attempts = operation.attempts + _executions(verdict)
             changes |= {"operation_id": delivery.operation_id, "attempts": attempts}
         letter = encode_letter(
             delivery.item, delivery.queue, error, error_type, timing.ended_ms / 1000,
@@ -241,7 +241,8 @@ class Settler:
             follow_up = self._follow_up(delivery, changes)
         status = b"failed" if verb == "fail" else b"rejected"
         keeps, ttl_ms = self._kept(operation)
-        record = self._record(status, delivery, timing, encode_error(error, error_type, traceback) if keeps else b"")
+        body = encode_error(error, error_type, traceback) if keeps else b""
+        record = self._record(status, delivery, timing, body, _executions(verdict))
         operation_id = delivery.operation_id if operation.processor else ""
         packed = pack((delivery.token, operation_id, record, operation.deduplication_key, follow_up, letter))
         return Settlement(delivery, verb, packed, ttl_ms, follow_up, timing)
@@ -257,9 +258,11 @@ class Settler:
         item = change_item(delivery.item, changes, drop=("crashes",))
         return signed_value(self._sealing, delivery.queue, item)
 
-    def _record(self, status: bytes, delivery: Delivery, timing: Timing, body: bytes = b"") -> bytes:
+    def _record(
+        self, status: bytes, delivery: Delivery, timing: Timing, body: bytes = b"", executions: int = 1
+    ) -> bytes:
         operation = delivery.operation
-        attempts = operation.attempts + (status != b"rejected")
+        attempts = operation.attempts + executions
         if operation.crashes and status != b"delayed":  # a retry forgets them
             body = tell_crashes(body, operation.crashes)
         times_ms = (timing.ended_ms, int(operation.timestamp * 1000), timing.started_ms)
@@ -274,6 +277,11 @@ def _pack_complete(delivery: Delivery, record: bytes, follow_up: bytes) -> bytes
         len(token), token, len(operation_id), operation_id, len(record), record,
         len(dedup_key), dedup_key, len(follow_up), follow_up,
     )  # fmt: skip
+
+
+def _executions(verdict: Fail | Reject) -> int:
+    """Return how many executions the verdict is about."""
+    return int(isinstance(verdict, Fail) and verdict.began)
 
 
 def _declined(settlement: Settlement, wait_s: float) -> Settlement:

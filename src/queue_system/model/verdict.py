@@ -27,6 +27,14 @@ class Raised(msgspec.Struct, frozen=True):
     error_type: str
     timed_out: bool = False
     trace: Trace | None = None
+    began: bool = True
+    """False: the total time had passed before, so nothing was executed."""
+
+    @staticmethod
+    def before_start(limit_name: str) -> Raised:
+        """Return the outcome of an operation whose time was over before it could start."""
+        error = f"timed out before it could start: {limit_name.replace('what was', 'nothing is')}"
+        return Raised(error, "TimeoutError", timed_out=True, began=False)
 
 
 class Interrupted(msgspec.Struct, frozen=True, gc=False):
@@ -67,11 +75,12 @@ class Retry(msgspec.Struct, frozen=True):
 
 
 class Fail(msgspec.Struct, frozen=True):
-    """The operation goes to the failures."""
+    """The operation goes to the failures; not `began`, without another execution."""
 
     error: str
     error_type: str
     trace: Trace | None = None
+    began: bool = True
 
 
 class Reject(msgspec.Struct, frozen=True):
@@ -113,6 +122,8 @@ def _after_error(operation: Operation, raised: Raised, started: float, now: floa
         retry = operation.retry_config
     except InvalidInputError as invalid:
         return Reject(f"the retry settings make no sense: {invalid}", type(invalid).__name__, trace=trace)
+    if not raised.began:
+        return Fail(error, error_type, trace, began=False)
     attempts = max(0, operation.attempts)  # a foreign item may say anything
     executions = attempts + 1
     if executions >= retry.max_attempts:

@@ -11,6 +11,8 @@ local time = call('TIME')
 local due_ms = time[1] * 1000 + math.floor(time[2] / 1000) + delay_ms
 local queue, status = priority .. ':' .. name, delay_ms > 0 and 'delayed' or 'queued'
 local header, records = string.format('%s\t%s\t%d\t%s\t', status, nonce, due_ms, queue), prefix .. 'operation:'
+-- What a delayed one's record tells beside the due time: no execution yet, and when it was enqueued.
+local rest = delay_ms > 0 and string.format('\t0\t%d\t0\t', due_ms - delay_ms) or ''
 local items, added, answers, keys = {}, {}, nil, nil
 
 local whole = ARGV[4] == ''
@@ -21,7 +23,7 @@ if whole then -- the usual case, at one command's price
     whole = whole and not added[id]
     added[id] = true
     writes[#writes + 1] = records .. id
-    writes[#writes + 1] = header
+    writes[#writes + 1] = header .. rest
     items[#items + 1] = ARGV[i + 1]
   end
   whole = whole and call('MSETNX', unpack(writes)) == 1
@@ -37,7 +39,7 @@ if not whole then
   for i = 6, #ARGV, lifetime_ms and 3 or 2 do
     local id, key = ARGV[i], lifetime_ms and ARGV[i + 2] or ''
     local answer = key ~= '' and (resent(id) and 1 or live_holder(key, id, lifetime_ms, due_ms - delay_ms))
-    if not answer and call('SET', records .. id, header .. key, 'NX') then
+    if not answer and call('SET', records .. id, header .. key .. rest, 'NX') then
       answer = 1
       added[id] = true
       items[#items + 1] = ARGV[i + 1]

@@ -11,9 +11,11 @@ local function put_aside(token, value, wait_ms)
   redis.call('ZADD', KEYS[1] .. 'delayed', due_ms, token .. '\n' .. value)
 end
 
--- Lets the record of an operation that was noted as running say so no longer.
-local function note_queued(item)
+-- Lets the record of an operation that was noted as running say so no longer. That of one without an id goes: it is named
+-- after its token, and will have another.
+local function note_queued(item, token)
   local id = string.match(item, '^{"operation_id":"([^"\\]+)"')
+  if not id then redis.pcall('DEL', KEYS[1] .. 'operation:token-' .. token) end
   local key = KEYS[1] .. 'operation:' .. (id or '')
   local record = id and redis.pcall('GET', key)
   if type(record) ~= 'string' or string.sub(record, 1, 8) ~= 'running\t' then return end
@@ -31,7 +33,7 @@ local function put_back(push, token, value)
     returning[list] = {push = push, queue = queue, priority = priority, name = name, items = {}, tokens = {}}
     lists_in_order[#lists_in_order + 1] = returning[list]
   end
-  note_queued(item)
+  note_queued(item, token)
   table.insert(returning[list].items, item)
   table.insert(returning[list].tokens, token)
 end

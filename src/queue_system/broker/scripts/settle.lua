@@ -92,6 +92,7 @@ function verbs.aside(i, _, wait_ms)
   local value = redis.call('HGET', inflight, ARGV[i])
   if not value then return false end
   redis.call('HDEL', inflight, ARGV[i])
+  note_queued(string.match(value, '\n(.*)$') or '', ARGV[i])
   put_aside(ARGV[i], value, wait_ms or ARGV[i + 1])
   return true
 end
