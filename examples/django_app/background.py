@@ -15,7 +15,7 @@ if not apps.ready:  # in a worker, which nobody else prepares
 
 from examples.django_app.models import Order
 
-config = QueueConfig()
+config = QueueConfig(allowed_modules=[__name__])  # names in Redis lead to functions of this module only
 queue = QueueManager(config)
 
 

@@ -9,7 +9,7 @@ from flask.typing import ResponseReturnValue
 
 from queue_system import CircuitOpenError, InvalidInputError, QueueConfig, QueueManager, ServerError
 
-config = QueueConfig()
+config = QueueConfig(allowed_modules=[__name__])  # names in Redis lead to functions of this module only
 queue = QueueManager(config)
 app = Flask(__name__)
 

@@ -25,7 +25,7 @@ async def make_report(report: dict[str, Any]) -> dict[str, str]:
     return {"title": report["title"], "file": f"{report['title']}.pdf"}
 
 
-config = QueueConfig()
+config = QueueConfig(allowed_modules=[__name__])  # names in Redis lead to functions of this module only
 app = FastAPI(lifespan=web.lifespan(config), exception_handlers=web.exception_handlers)
 Queue = Annotated[QueueManager, Depends(web.queue)]
 

@@ -16,11 +16,12 @@ from typing import Any, Final
 from queue_system.broker.commands import SCRIPTS
 from queue_system.broker.sync import SyncTransport
 from queue_system.broker.wire import AioWire
-from queue_system.execution.executor import Executor, Slot
+from queue_system.execution.executor import Executor
 from queue_system.execution.fetcher import Fetcher
 from queue_system.execution.gate import Gate
 from queue_system.execution.holdings import Holdings
 from queue_system.execution.importing import Importer
+from queue_system.execution.slots import Slot
 from queue_system.model.operation import PHASE_SUCCESS
 from queue_system.upkeep.heartbeat import Heartbeat
 from tests.faults.support.journal import note
