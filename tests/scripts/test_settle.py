@@ -289,3 +289,29 @@ def test_a_thousand_deliveries_are_settled_at_once(broker: Broker) -> None:
     first = held(broker, *(f"r{i}" for i in ids))
     assert broker.settle("s2", ("release", 0, [(first + i,) for i in reversed(range(1000))])) == b"d" * 1000
     assert broker.items(Q) == [f"r{i}" for i in ids]
+
+
+def test_a_refused_verdict_sets_the_item_aside_as_it_is_and_rejects_it(broker: Broker) -> None:
+    broker.enqueue("normal:a", "1", key="k")
+    token, record = broker.claim().first_token, record_of("rejected", "normal:a")
+    settlement = ("shelve", RESULT_TTL_MS, [(token, "1", record, "k", "", b"letter", 60_000)])
+    assert broker.settle("s1", settlement) == b"d"
+    before = broker.snapshot()
+    assert before[f"oversized:{token}"] == item_of("1")
+    assert 0 < broker.client.pttl(f"{broker.keys.prefix}oversized:{token}") <= 60_000
+    assert (before["system_errors"], before["operation:1"]) == ([b"letter"], record)
+    assert "dedup" not in before
+    assert broker.inflight() == {}
+    assert broker.settle("s1", settlement) == b"d"
+    assert broker.settle("s2", settlement) == b"l"
+    assert broker.snapshot()["system_errors"] == [b"letter"]
+
+
+def test_a_settlement_of_nothing_takes_the_id_and_changes_nothing_else(broker: Broker) -> None:
+    broker.enqueue("normal:a", "1")
+    token = broker.claim().first_token
+    assert broker.settle("s1") == b""
+    assert broker.settle("s1", ("release", 0, [(token,)])) == b""
+    assert list(broker.inflight()) == [token]
+    assert broker.settle("s2", ("release", 0, [(token,)])) == b"d"
+    assert broker.settle("s2") == b"d"

@@ -16,20 +16,18 @@ from queue_system.broker.contact import Contact
 from queue_system.broker.protocol import Command
 from queue_system.broker.replies import Claimed, Pulse
 from queue_system.config import QueueConfig
-from queue_system.errors import QueueSystemError, WrongKeyTypeError
+from queue_system.errors import AccessDeniedError, QueueSystemError, WrongKeyTypeError
 from queue_system.execution.delivery import Delivery
 from queue_system.execution.executor import Executor
 from queue_system.execution.gate import Gate
 from queue_system.execution.holdings import Holdings
 from queue_system.execution.idle import IdleClaim
 from queue_system.execution.lookahead import LARGEST_TURN, RELEASE_AFTER_S, Lookahead, block_seconds
-from queue_system.execution.rests import RestNote, may_be_known
+from queue_system.execution.refusals import Refusals
+from queue_system.execution.rests import RestNote
 from queue_system.execution.settlement import Batch, Settlement
 from queue_system.execution.tally import Tally
 from queue_system.execution.trouble import Trouble
-from queue_system.model.keys import queue_name
-from queue_system.model.verdict import Unprocessable
-from queue_system.tracebacks import trace
 
 _NOTE_RUNNING_AFTER_S = 0.1
 _NOTE_AGAIN_S, _NOTES_PER_KEY = 1800.0, 3
@@ -58,6 +56,7 @@ class Fetcher:
         self._series = f"{secrets.token_hex(4)}."  # whoever writes into our hash does not know it
         self._server_offset_ms = (time.time() - time.monotonic()) * 1000
         self._batch: Batch | None = None
+        self._refusals = Refusals(config, holdings.settler)
         self._claim: Claim | None = None
         self._look_at = 0.0
         self._notes: list[RestNote] = []
@@ -145,6 +144,8 @@ class Fetcher:
                 if isinstance(error, WrongKeyTypeError):
                     await self._lose_what_is_overwritten()
                 await self._trouble.wait(error)
+                if self._batch is not None and not isinstance(error, AccessDeniedError):
+                    await self._reconsider(self._batch)
                 self.gate.changed.set()
             await self.gate.wait(self._longest_pause())
             held = self.holdings
@@ -160,6 +161,18 @@ class Fetcher:
         except QueueSystemError:
             pass  # the next turn tells
 
+    async def _reconsider(self, batch: Batch) -> None:
+        """Learn whether a batch that fails again and again was applied; if it was not, send less of it at once."""
+        codes = await self._refusals.ask(self._transport, self._settling(Batch(batch.serial, b"", 0, [])))
+        if codes is None or self._batch is not batch:
+            return
+        if codes:
+            self._settled(batch, codes, self.incarnation)
+        else:
+            self._batch = None
+            self.holdings.outbox.put_back(self._refusals.split(batch, self.now_ms()))
+        self._trouble.over()
+
     async def turn(self) -> None:
         """Settle what finished and claim what fits. Sent again after an error, it is the same turn."""
         self._tend()
@@ -169,9 +182,7 @@ class Fetcher:
         if registering:
             commands.append(self._commands.beat("register", incarnation, self._lease_ms))
         if batch is not None:
-            commands.append(
-                self._commands.settle(incarnation, f"{self._series}s{batch.serial}", batch.packed, batch.count)
-            )
+            commands.append(self._settling(batch))
         if claim is not None:
             commands.append(self._claim_command(claim))
         if self._notes or self.holdings.rests.notes:
@@ -195,18 +206,6 @@ class Fetcher:
             self._claimed(next(replies), incarnation)
         self._notes = []
         self.gate.changed.set()
-
-    def unresolved(self, delivery: Delivery, error: QueueSystemError) -> Unprocessable:
-        """Judge an operation that names what this worker does not know; hand back others of a queue that now rests."""
-        rests, name = self.holdings.rests, queue_name(delivery.queue)
-        operation = delivery.operation
-        module = f"{operation.processor_module}." if operation.processor_module else ""
-        if not may_be_known(operation.processor, operation.processor_module):
-            return Unprocessable(str(error), type(error).__name__)
-        wait_s, must_wait = rests.missed(name, f"{module}{operation.processor}: {error}")
-        if self.holdings.buffer and (resting := rests.resting()):
-            self.holdings.release_queues(resting)
-        return Unprocessable(str(error), type(error).__name__, wait_s, must_wait, trace(error))
 
     async def register(self) -> None:
         """Register, and claim nothing yet; from here on beats count. Raises ServerError."""
@@ -241,10 +240,7 @@ class Fetcher:
         """Settle and release all that is booked on this incarnation, and sign off; tell whether that is done."""
         run = self._config.transport.run
         while batch := self._batch or self.holdings.outbox.take(MAX_ITEMS):
-            run(
-                self._commands.settle(self.incarnation, f"{self._series}s{batch.serial}", batch.packed, batch.count),
-                retries=0,
-            )
+            run(self._settling(batch), retries=0)
             self._batch = None
         pulse = run(self._commands.beat("leave", self.incarnation, self._lease_ms), retries=0)
         if not pulse.alive or pulse.tokens == 0:
@@ -265,7 +261,7 @@ class Fetcher:
 
     def _choose(self) -> None:
         if self._batch is None:
-            self._batch = self.holdings.outbox.take(LARGEST_TURN)
+            self._batch = self.holdings.outbox.take(self._refusals.share)
             if self._batch is not None:
                 self._lookahead.observe_runs(self._batch.durations())
         if self._claim is None and (wanted := self._wanted()):
@@ -277,19 +273,11 @@ class Fetcher:
     def _wanted(self) -> int:
         unsure = not (self._registered and self.gate.is_open)  # who claims must beat while the answer is under way
         behind = len(self.holdings.outbox) >= LARGEST_TURN  # what is claimed now could not be settled in time
-        if not self._claims or unsure or behind or self.holdings.isolating or self._served() is None:
+        held = self.holdings
+        if not self._claims or unsure or behind or held.isolating or held.rests.served(self._names) is None:
             return 0
         waiting = len(self.holdings.buffer) + self.holdings.arriving
         return self._lookahead.room(len(self._executor.slots) - self._executor.running, waiting)
-
-    def _served(self) -> list[str] | None:
-        """Return the queues that a claim names; None when all that this worker serves are left alone."""
-        resting = self.holdings.rests.resting()
-        if not resting:
-            return self._names
-        if not self._names:
-            return [f"!{name}" for name in resting]
-        return [name for name in self._names if name not in resting] or None
 
     def _new_claim(self, wanted: int) -> Claim:
         return f"{self._series}c{next(self._serial)}", wanted
@@ -302,7 +290,8 @@ class Fetcher:
         return self.incarnation.partition("@")[2]
 
     def _claim_command(self, claim: Claim) -> Command[Claimed | None]:
-        return self._commands.claim(self.incarnation, *claim, self._served() or self._names, expected=self._expected)
+        names = self.holdings.rests.served(self._names) or self._names
+        return self._commands.claim(self.incarnation, *claim, names, expected=self._expected)
 
     def _tend(self) -> None:
         """Hand back what waits too long or is of a queue at rest, let a suspect start, and note what runs long."""
@@ -338,6 +327,7 @@ class Fetcher:
         if incarnation != self.incarnation:
             return
         self._batch = None
+        self._refusals.passed()
         if len(codes) != len(batch.settlements):  # "lost", or what a stranger wrote in the place of an answer
             self.lose(incarnation)
             return
@@ -386,7 +376,7 @@ class Fetcher:
                 self.gate.changed.set()
 
         block_s = block_seconds(self._next_due_ms, self.now_ms(), self.holdings.rests.left_s())
-        names = self._served() or self._names
+        names = self.holdings.rests.served(self._names) or self._names
         command = self._claim_command(claim)
         self._idle.start(names if self._names else (), command, block_s, answered, failed)
 

@@ -9,9 +9,9 @@ from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
 from queue_system.broker.replies import Claimed
-from queue_system.errors import UndecodableItemError
+from queue_system.errors import QueueSystemError, UndecodableItemError
 from queue_system.execution.delivery import Buffer, Delivery
-from queue_system.execution.rests import Rests
+from queue_system.execution.rests import Rests, may_be_known
 from queue_system.execution.settlement import Batch, Outbox, Settlement, Settler, Timing
 from queue_system.execution.tally import Tally
 from queue_system.model.discarded import readable_id
@@ -19,7 +19,8 @@ from queue_system.model.keys import queue_name, split_queue
 from queue_system.model.operation import Operation, check_size, decode_item
 from queue_system.model.oversized import read_oversized
 from queue_system.model.sealing import Sealing
-from queue_system.model.verdict import Reject, Release
+from queue_system.model.verdict import Reject, Release, Unprocessable
+from queue_system.tracebacks import trace
 
 _SUSPECT_FROM = 2
 _LOST, _KEPT = b"lk"
@@ -37,7 +38,7 @@ class Holdings:
     def __init__(
         self, settler: Settler, tally: Tally, sealing: Sealing | None = None, rests: Rests | None = None
     ) -> None:
-        self._settler = settler
+        self.settler = settler
         self.rests = rests or tally.new_rests()
         self.incarnation = self._new_incarnation()
         self.held: dict[int, Delivery] = {}
@@ -68,7 +69,7 @@ class Holdings:
         self._releasing.clear()
 
     def _new_incarnation(self) -> str:
-        return f"{secrets.token_hex(8)}@{self._settler.worker_name}"
+        return f"{secrets.token_hex(8)}@{self.settler.worker_name}"
 
     @property
     def isolating(self) -> bool:
@@ -117,7 +118,7 @@ class Holdings:
             oversized = read_oversized(item, token)
             verdict = Reject(oversized.reason(self._max_item_bytes) if oversized else str(error), type(error).__name__)
             self._tally.judged(readable_id(item) or f"token-{token}", "", verdict, timed_out=False)
-            settlement = self._settler.discard(delivery, verdict.error, verdict.error_type, Timing(now_ms, now_ms))
+            settlement = self.settler.discard(delivery, verdict.error, verdict.error_type, Timing(now_ms, now_ms))
             self.put(settlement)
             return
         delivery = self.held[token] = Delivery(self.incarnation, token, queue, item, operation, now)
@@ -165,6 +166,18 @@ class Holdings:
         self._release([*self._suspects, *waiting[keep:]])
         self._suspects.clear()
 
+    def unresolved(self, delivery: Delivery, error: QueueSystemError) -> Unprocessable:
+        """Judge an operation that names what this worker does not know; hand back others of a queue that now rests."""
+        rests, name = self.rests, queue_name(delivery.queue)
+        operation = delivery.operation
+        module = f"{operation.processor_module}." if operation.processor_module else ""
+        if not may_be_known(operation.processor, operation.processor_module):
+            return Unprocessable(str(error), type(error).__name__)
+        wait_s, must_wait = rests.missed(name, f"{module}{operation.processor}: {error}")
+        if self.buffer and (resting := rests.resting()):
+            self.release_queues(resting)
+        return Unprocessable(str(error), type(error).__name__, wait_s, must_wait, trace(error))
+
     def release_queues(self, names: Collection[str]) -> None:
         """Hand back what waits for a slot and is of these queues; the rest goes on waiting."""
         waiting = self.buffer.drain()
@@ -197,8 +210,8 @@ class Holdings:
     def note_running(self, delivery: Delivery, started_ms: int, now_ms: int) -> None:
         """Put the note that an operation runs into the next turn."""
         if not delivery.operation.phase:
-            self.put(self._settler.running(delivery, started_ms, now_ms))
+            self.put(self.settler.running(delivery, started_ms, now_ms))
 
     def _release(self, deliveries: Sequence[Delivery]) -> None:
         for delivery in reversed(deliveries):
-            self.put(self._settler.settle(delivery, Release()))
+            self.put(self.settler.settle(delivery, Release()))

@@ -41,14 +41,14 @@ class Importer:
         found = await stream.executor.run(slot, self._find, operation, *limit)
         match found:
             case Succeeded(UnresolvableNameError() as unknown):
-                return stream.fetcher.unresolved(delivery, unknown)
+                return stream.fetcher.holdings.unresolved(delivery, unknown)
             case Succeeded(processor):
                 self._rests.resolved(queue_name(delivery.queue))
                 return await stream.executor.run(slot, processor, argument, *limit)
             case Raised(error, timed_out=timed_out):
                 if timed_out:
                     error = f"{error}, while module {operation.processor_module!r} was imported"
-                stream.fetcher.unresolved(delivery, ImportFailedError(error))  # a queue of such rests, too
+                stream.fetcher.holdings.unresolved(delivery, ImportFailedError(error))  # a queue of such rests, too
                 return replace(found, error=error)
         return found
 

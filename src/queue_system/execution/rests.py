@@ -107,6 +107,13 @@ class Rests:
         now = self._now()
         return [queue for queue, misses in self.queues.items() if misses.until > now]
 
+    def served(self, names: list[str]) -> list[str] | None:
+        """Return what a claim of these queues, or of all if there are none, names; None when all are left alone."""
+        resting = self.resting()
+        if not resting:
+            return names
+        return [name for name in names if name not in resting] or None if names else [f"!{name}" for name in resting]
+
     def left_s(self) -> float | None:
         """Return in how many s the first rest ends; None when there is none."""
         now = self._now()

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from hashlib import sha1
 from typing import Final
 
 import msgspec
 
 from queue_system.broker.commands import MAX_REQUEST_BYTES
 from queue_system.broker.protocol import pack
-from queue_system.errors import UnserializableError, cut_text
+from queue_system.errors import ServerError, UnserializableError, cut_text
 from queue_system.execution.delivery import Delivery
-from queue_system.model.discarded import failure_callback
+from queue_system.model.discarded import failure_callback, readable_id
 from queue_system.model.entity import encode_entity
 from queue_system.model.operation import PHASE_FAILURE, PHASE_SUCCESS, Operation, change_item
-from queue_system.model.oversized import raw_letter
+from queue_system.model.oversized import Oversized, oversized_letter, raw_letter
 from queue_system.model.record import encode_error, encode_letter, encode_record, keeping, tell_crashes
 from queue_system.model.sealing import Sealing, signed_value
 from queue_system.model.verdict import Complete, Fail, Reject, Release, Retry, Verdict
 from queue_system.tracebacks import MOST_BYTES, Trace, tail
 
 _ARITY: Final = {
-    "complete": 5, "fail": 6, "reject": 6, "decline": 7, "discard": 6, "retry": 5, "release": 1, "aside": 2,
-    "running": 3,
+    "complete": 5, "fail": 6, "reject": 6, "decline": 7, "discard": 6, "shelve": 7, "retry": 5, "release": 1,
+    "aside": 2, "running": 3,
 }  # fmt: skip
 _RETRIED_TRACEBACK: Final = 2048  # bytes; an outage may leave very many operations waiting for their retry
 _encode = msgspec.json.Encoder().encode
@@ -116,6 +118,13 @@ class Outbox:
         self._size -= len(taken)
         return Batch(self._serial, b"".join(parts), count, taken)
 
+    def put_back(self, settlements: Sequence[Settlement]) -> None:
+        """Put settlements before all others, in their order."""
+        for settlement in reversed(settlements):
+            key = (settlement.form or settlement.verb, settlement.ttl_ms)
+            self._groups.setdefault(key, []).insert(0, settlement)
+            self._size += 1
+
     def clear(self) -> None:
         """Forget everything, because the incarnation was reclaimed."""
         self._groups.clear()
@@ -167,6 +176,22 @@ class Settler:
             follow_up = signed_value(self._sealing, delivery.queue, item)
         packed = pack((delivery.token, "", body, self._worker, follow_up, letter))
         return Settlement(delivery, "reject", packed, self._ttl_ms, follow_up, timing, form="discard")
+
+    def shelve(self, refused: Settlement, prefix: str, now_ms: int, kept_ms: int) -> Settlement:
+        """Return what settles a delivery whose verdict the server refuses: its item stays there, under its own key."""
+        delivery, item, operation = refused.delivery, refused.delivery.item, refused.delivery.operation
+        id_ = operation.operation_id or readable_id(item)
+        kept_in, digest = f"{prefix}oversized:{delivery.token}", sha1(item, usedforsecurity=False).hexdigest()
+        shelved = Oversized(id_, kept_in, len(item), digest, item[:1024])
+        reason = f"the server refuses the verdict ({refused.verb}); the item is kept in the key {kept_in}"
+        error_type = ServerError.__name__
+        letter = oversized_letter(shelved, delivery.queue, reason, error_type, now_ms / 1000)
+        keeps, ttl_ms = self._kept(operation)
+        body = encode_error(reason, error_type) if keeps else b""
+        record = self._record(b"rejected", delivery, Timing(refused.timing.started_ms, now_ms), body)
+        id_ = "" if operation.phase else id_
+        packed = pack((delivery.token, id_, record, operation.deduplication_key, "", letter, kept_ms))
+        return Settlement(delivery, "reject", packed, ttl_ms, timing=refused.timing, form="shelve")
 
     def running(self, delivery: Delivery, started_ms: int, now_ms: int) -> Settlement:
         """Return the note that an operation runs; it settles nothing."""

@@ -65,6 +65,11 @@ def raw_letter(  # noqa: PLR0913 - what any dead letter tells, and the token
     oversized = read_oversized(item, token)
     if oversized is None:
         return encode_letter(item, queue, reason, error_type, failed_at, max_item_bytes=max_item_bytes)
+    return oversized_letter(oversized, queue, reason, error_type, failed_at)
+
+
+def oversized_letter(oversized: Oversized, queue: bytes, reason: str, error_type: str, failed_at: float) -> bytes:
+    """Encode the dead letter of an item that is kept under a key of its own."""
     return _encode({
         **({"operation_id": oversized.operation_id} if oversized.operation_id else {}),
         "kept_in": oversized.kept_in,

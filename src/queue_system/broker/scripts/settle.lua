@@ -7,6 +7,8 @@
 --             reject    the same · dead letter for `system_errors`
 --             discard   token · "" · body of the record · worker · value of the callback item · dead letter, as in reject:
 --                       for what cannot be read, whose record is found by the id that it begins with
+--             shelve    as reject, then for how many ms the item stays under the key to which it is moved as it is:
+--                       for a verdict that the server refuses
 --             retry     token · id · record · value of the changed item · delay in ms
 --             decline   as reject, then for how many ms the item waits instead while that list is full
 --             release   token
@@ -21,7 +23,7 @@ local prefix, incarnation, settlement_id, most_letters = KEYS[1], ARGV[1], ARGV[
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local inflight, delayed, dedup = prefix .. 'inflight:' .. incarnation, prefix .. 'delayed', prefix .. 'dedup'
-local ARITY = {complete = 5, fail = 6, reject = 6, decline = 7, discard = 6, retry = 5, release = 1, aside = 2, running = 3}
+local ARITY = {complete = 5, fail = 6, reject = 6, decline = 7, discard = 6, shelve = 7, retry = 5, release = 1, aside = 2, running = 3}
 
 if redis.call('HEXISTS', prefix .. 'workers', incarnation) == 0 then return 'lost' end
 local previous = redis.call('HGET', inflight, '#settle')
@@ -87,6 +89,13 @@ function verbs.discard(i, ttl_ms)
   give_up(value, ARGV[i + 2], ttl_ms, ARGV[i + 3])
   count('system_errors')
   return went and 'o' or true
+end
+function verbs.shelve(i, ttl_ms)
+  local value = redis.call('HGET', inflight, ARGV[i])
+  if not value then return false end
+  local item = string.match(value, '^[^\n]*\n(.*)$') or value
+  redis.call('SET', prefix .. 'oversized:' .. ARGV[i], item, 'PX', ARGV[i + 6])
+  return verbs.reject(i, ttl_ms)
 end
 function verbs.aside(i, _, wait_ms)
   local value = redis.call('HGET', inflight, ARGV[i])

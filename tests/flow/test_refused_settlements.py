@@ -1,0 +1,114 @@
+"""Settlements that the server refuses: none of them holds the others, and what they are about is kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+
+from queue_system import QueueConfig, QueueManager, QueueWorker
+from queue_system.broker.commands import Commands
+from queue_system.execution.settlement import Batch
+from tests.flow.support import read_record, running
+from tests.support.logs import LineLogger
+from tests.support.servers import OwnServer
+from tests.support.waiting import eventually
+
+NEIGHBOURS = 30
+LARGE = 700_000
+
+
+@pytest.fixture
+def strict(server: OwnServer) -> Iterator[redis.Redis]:
+    """A server that takes no argument of more than 1 MiB, from now until the end of the test."""
+    with server.client() as client:
+        usual = client.config_get("proto-max-bulk-len")["proto-max-bulk-len"]
+        client.config_set("proto-max-bulk-len", 1024 * 1024)
+        yield client
+        client.config_set("proto-max-bulk-len", usual)
+
+
+async def serve_neighbours(config: QueueConfig, client: redis.Redis, letters: int) -> list[dict[str, Any]]:
+    """Run a worker until the neighbours have succeeded and so many letters are there; return those."""
+    queue = QueueManager(config)
+    async with running(QueueWorker(config, max_workers=50)):
+        await eventually(
+            lambda: queue.get_queue_status()["metrics"].get("processed") == NEIGHBOURS, "the others succeed", 20.0
+        )
+        await eventually(lambda: client.llen(config.system_errors_queue) == letters, "the letters are there", 20.0)
+    assert not client.exists(config.keys.workers), "nothing is left in flight"
+    found: Any = client.lrange(config.system_errors_queue, 0, -1)
+    return [json.loads(letter) for letter in found]
+
+
+async def work(entity: dict[str, Any]) -> Any:
+    """Give back what the entity carries."""
+    return entity.get("text")
+
+
+async def test_foreign_bytes_whose_letter_is_too_large_hold_no_other(
+    make_config: Any, strict: redis.Redis, log: LineLogger
+) -> None:
+    config = make_config(logger=log)
+    raw = [b"no item" + b"%d" % n * 900_000 for n in range(2)]
+    key = config.get_queue_key("work")
+    strict.lpush(key, *raw)
+    QueueManager(config).enqueue_batch([{"n": n} for n in range(NEIGHBOURS)], work)
+    found = await serve_neighbours(config, strict, 2)
+    assert sorted(strict.get(letter["kept_in"]) or b"" for letter in found) == sorted(raw)
+    assert {letter["error_type"] for letter in found} == {"ServerError"}
+    assert all(letter["kept_in"] in letter["failure_reason"] for letter in found)
+    assert len(log.of("the server refuses a verdict: the item is set aside")) == 2
+
+
+async def test_a_verdict_that_is_too_large_is_told_in_the_record_and_holds_no_other(
+    make_config: Any, strict: redis.Redis
+) -> None:
+    """Its callback item carries the entity beside the result."""
+    config = make_config()
+    queue = QueueManager(config)
+    queue.enqueue({"text": "x" * LARGE}, work, operation_id="large", on_success=work, deduplication_key="key")
+    queue.enqueue_batch([{"n": n} for n in range(NEIGHBOURS)], work)
+    (letter,) = await serve_neighbours(config, strict, 1)
+    kept: Any = strict.get(letter["kept_in"])
+    assert json.loads(kept)["entity"] == {"text": "x" * LARGE}
+    assert (letter["operation_id"], letter["queue"]) == ("large", "normal:work")
+    record = read_record(strict, config, "large")
+    assert record.status == "rejected"
+    assert letter["kept_in"] in record.body["error"]
+    assert not strict.hexists(f"{config.queue_prefix}dedup", "key")
+
+
+@pytest.mark.parametrize("applied", [True, False])
+async def test_asking_about_a_batch_tells_whether_it_was_applied_and_applies_nothing(
+    config: QueueConfig, client: redis.Redis, applied: bool
+) -> None:
+    """Sent later, the batch itself changes nothing any more: its place is taken."""
+    QueueManager(config).enqueue({}, work, operation_id="one")
+    commands, run = config.commands, config.transport.run
+    run(commands.beat("register", "w", 60_000))
+    claimed = run(commands.claim("w", "c1", 1))
+    assert claimed is not None
+    batch = release(claimed.first_token)
+    if applied:
+        assert settle(config, commands, batch) == b"d"
+    nothing = Batch(batch.serial, b"", 0, [])
+    assert settle(config, commands, nothing) == (b"d" if applied else b"")
+    assert settle(config, commands, batch) == (b"d" if applied else b"")
+    waiting = client.llen(config.get_queue_key("work"))
+    assert waiting == (1 if applied else 0)
+    assert client.hexists(config.keys.inflight("w"), str(claimed.first_token)) is not applied
+
+
+def release(token: int) -> Batch:
+    """Return a batch that hands one delivery back."""
+    packed = b"$7\r\nrelease\r\n$1\r\n0\r\n$1\r\n1\r\n$%d\r\n%d\r\n" % (len(str(token)), token)
+    return Batch(5, packed, 4, [])
+
+
+def settle(config: QueueConfig, commands: Commands, batch: Batch) -> bytes:
+    """Send a batch."""
+    return config.transport.run(commands.settle("w", f"s{batch.serial}", batch.packed, batch.count))
