@@ -15,7 +15,7 @@ from queue_system.broker.commands import ping
 from queue_system.config import QueueConfig
 from queue_system.monitoring.fleet import FleetFigures, FleetReader, Latest
 from queue_system.monitoring.health import BLOCKED_AFTER_S, WorkerHealth, longest_beat_s
-from queue_system.monitoring.labels import place_of
+from queue_system.monitoring.labels import events_of, place_of
 from queue_system.resilience import in_daemon_thread
 
 try:
@@ -122,7 +122,7 @@ def _shown(figures: FleetFigures) -> dict[str, Any]:
         "workers_alive": figures.alive,
         "dead_letters": figures.dead_letters,
         "resting": [asdict(rest) for rest in figures.resting],
-        "metrics": figures.counters,
+        "metrics": events_of(figures.counters),
     }
 
 
