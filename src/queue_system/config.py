@@ -274,10 +274,10 @@ class QueueConfig:
         return str(self.breaker.state)
 
     def notice_blocking(self, operation: str, twin: str) -> None:
-        """Warn, once for each method, of a call that blocks the running event loop."""
+        """Tell, once for each method, of a call that blocks the running event loop."""
         if operation not in self._noticed:
             self._noticed.add(operation)
-            self.log.warning("a blocking call holds up the event loop: await its twin", call=operation, twin=twin)
+            self.log.info("a blocking call holds up the event loop: await its twin", call=operation, twin=twin)
 
     def _log_error(self, operation: str, error: BaseException) -> None:
         if isinstance(error, UnknownOperationError | WaitTimeoutError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.scripts.support import Broker, W, assert_refused, assert_whole, ids_in, item_of, record_of, value_of
@@ -331,3 +333,34 @@ def test_a_retry_waits_behind_what_is_ready(broker: Broker) -> None:
     record = record_of("delayed", "normal:a")
     broker.settle_one("retry", broker.claim().first_token, "1", record, value_of("normal:a", "1"), 0)
     assert ids_in(broker.claim(2).values) == ["2", "1"]
+
+
+def test_a_claim_that_names_many_queues_costs_few_commands(broker: Broker) -> None:
+    """However many of them are ready."""
+    names = [f"q{i}" for i in range(3000)]
+    for name in ("q9", "q1000"):
+        broker.enqueue(f"low:{name}", f"in {name}")
+    assert commands_of(broker, names, 1) < 40
+    assert ids_in(broker.claim(5, names).values) == ["in q1000"]
+    for name in names:
+        broker.client.lpush(f"{broker.keys.prefix}normal:{name}", b"x")
+    broker.client.zadd(f"{broker.keys.prefix}ready:normal", {name: i for i, name in enumerate(names)})
+    assert commands_of(broker, names, 3) < 400
+    assert commands_of(broker, names, 3) < 40, "all markers lie there"
+
+
+def commands_of(broker: Broker, names: list[str], wanted: int) -> int:
+    """How many commands a claim makes the server run."""
+    before: Any = broker.client.info("commandstats")
+    assert len(list(broker.claim(wanted, names).values)) == wanted
+    after: Any = broker.client.info("commandstats")
+    return sum(stats["calls"] - before.get(name, {"calls": 0})["calls"] for name, stats in after.items())
+
+
+def test_queues_are_served_in_turn_whether_few_or_many_others_are_ready(broker: Broker) -> None:
+    for name in ("c", "a", "b"):
+        broker.enqueue(f"normal:{name}", f"in {name}")
+    assert ids_in(broker.claim(1, ["a", "b", "c"]).values) == ["in c"]
+    for i in range(100):
+        broker.enqueue(f"normal:other{i}", str(i))
+    assert ids_in(broker.claim(5, ["b", "a", "a"]).values) == ["in a", "in b"]

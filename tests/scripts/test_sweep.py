@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.scripts.support import Broker, assert_whole, ids_in, item_of
@@ -101,3 +103,29 @@ def test_a_foreign_type_of_one_index_does_not_hide_the_lists_of_another(broker: 
     broker.squat("ready:normal")
     assert sweep(broker) == ("0", 2)
     assert ids_in(broker.claim(5).values) == ["high:a", "low:a"]
+
+
+def test_empty_lists_cost_no_look_at_each(broker: Broker) -> None:
+    """Beside one that is filled, too."""
+    broker.client.sadd(broker.keys.registry, *(f"{broker.keys.prefix}normal:q{i}" for i in range(3000)))
+    push(broker, "normal:q7", "1")
+    before: Any = broker.client.info("commandstats")
+    cursor, found = sweep(broker)
+    while cursor != "0":
+        cursor, more = sweep(broker, cursor)
+        found += more
+    after: Any = broker.client.info("commandstats")
+    looks = sum(stats["calls"] - before.get(name, {"calls": 0})["calls"] for name, stats in after.items())
+    assert found == 1
+    assert looks < 300
+
+
+def test_queues_indexed_before_the_clock_was_set_back_have_their_turn_in_their_order(broker: Broker) -> None:
+    for queue in ("normal:a", "normal:b", "normal:c"):
+        broker.enqueue(queue, f"old {queue}")
+    ahead_us = broker.now_ms() * 1000 + 3_600_000_000
+    broker.client.zadd(f"{broker.keys.prefix}ready:normal", {"b": ahead_us, "c": ahead_us + 1, "a": ahead_us + 2})
+    broker.enqueue("normal:new", "1", "2", "3", "4", "5")
+    sweep(broker)
+    first = [ids_in(broker.claim(1).values) for _ in range(3)]
+    assert first == [["old normal:b"], ["old normal:c"], ["old normal:a"]]

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from queue_system.broker.protocol import Argument, Command, Script, load_script, pack, plain
+from queue_system.broker.protocol import Argument, Command, Script, load_script, pack, pack_names, plain
 from queue_system.broker.replies import (
     DEAD,
     Claimed,
@@ -49,6 +49,7 @@ SCRIPTS: Final[dict[str, Script]] = {
         "mark",
         "move",
         "sweep",
+        "forget_names",
         "purge",
         "status",
         "aged",
@@ -210,7 +211,10 @@ class Commands:
         the largest item that may come: a guess, by which few are read at once.
         """
         limits = (expected, self._most_sent, self._kept_ms)
-        return self._script("claim", parse_claim, incarnation, claim_id, wanted, adopt, *limits, *names)
+        packed = pack_names(tuple(names))
+        return self._script(
+            "claim", parse_claim, incarnation, claim_id, wanted, adopt, *limits, packed=packed, count=len(names)
+        )
 
     def settle(self, incarnation: str, settlement_id: str, packed: bytes, count: int) -> Command[bytes]:
         """Settle deliveries, given as `count` packed arguments. Reply: a letter each, or b"lost"."""
@@ -242,6 +246,10 @@ class Commands:
     def sweep(self, cursor: str, interval_ms: int) -> Command[tuple[str, int]]:
         """Index lists that a foreign client filled. Reply: next cursor and how many were found."""
         return self._script("sweep", parse_sweep, cursor, interval_ms)
+
+    def forget_names(self, cursor: str, interval_ms: int, after_ms: int) -> Command[tuple[str, int]]:
+        """Forget names of queues that were not used for long. Reply: next cursor and how many went."""
+        return self._script("forget_names", parse_sweep, cursor, interval_ms, after_ms)
 
     def purge(self, queue: str, delayed: Sequence[bytes] = ()) -> Command[int]:
         """Remove up to 1,000 items of a queue's list, or the given members of the delayed set."""
@@ -297,10 +305,13 @@ class Commands:
         keys = [self.keys.wake(name) for name in names] or [self.keys.wake()]
         return plain(bool, "BZPOPMIN", *keys, f"{seconds:.3f}", blocks=True)
 
-    def register_queues(self, names: Sequence[str]) -> Command[int]:
-        """Add the lists of some queues to the registry, so that a foreign LPUSH to them is noticed."""
-        lists = [self.keys.queue(priority, name) for name in names for priority in PRIORITIES]
-        return plain(int, "SADD", self.keys.registry, *lists)
+    def register_queues(self, names: Sequence[str]) -> Iterator[Command[int]]:
+        """Add the lists of some queues to the registry, so that a foreign LPUSH to them is noticed, and keep them."""
+        for start in range(0, len(names), MAX_ITEMS // 3):
+            some = names[start : start + MAX_ITEMS // 3]
+            lists = [self.keys.queue(priority, name) for name in some for priority in PRIORITIES]
+            yield plain(int, "SADD", self.keys.registry, *lists)
+            yield plain(int, "ZREM", self.keys.drained, *some)
 
     def count_confirmed(self, operations: int) -> Command[int]:
         """Count operations whose durability is waited for: a write after theirs, for which a server can wait."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from importlib import resources
 from typing import Any, Generic, TypeVar
 
@@ -19,6 +20,12 @@ def pack(arguments: Sequence[Argument]) -> bytes:
     """Pack arguments as RESP bulk strings, without the leading count."""
     encoded = [a if isinstance(a, bytes) else a.encode() if isinstance(a, str) else b"%d" % a for a in arguments]
     return b"".join([b"$%d\r\n%b\r\n" % (len(a), a) for a in encoded])
+
+
+@lru_cache(maxsize=64)
+def pack_names(names: tuple[str, ...]) -> bytes:
+    """Pack what the claims of one worker have in common, however many queues it names."""
+    return pack(names)
 
 
 class Script:

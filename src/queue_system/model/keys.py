@@ -113,6 +113,11 @@ class Keys:
         return key.startswith(f"{self.prefix}oversized:") and key.removeprefix(f"{self.prefix}oversized:").isdecimal()
 
     @property
+    def drained(self) -> str:
+        """The names of queues that are empty, by when that was seen first since their last use."""
+        return f"{self.prefix}drained"
+
+    @property
     def registry(self) -> str:
         """The set of all lists of ready items."""
         return f"{self.prefix}registry"

@@ -9,11 +9,15 @@ from functools import partial
 from queue_system.broker.contact import Contact
 from queue_system.broker.server_check import findings, read_server
 from queue_system.config import QueueConfig
+from queue_system.errors import AccessDeniedError
 from queue_system.model.letter import read_time
 from queue_system.upkeep.duty import Duty
 
 _INTERVAL_S = 1.5
 _TRIM_EVERY_S = 60.0
+NAMES_EVERY_S = 3600.0
+FORGET_AFTER_S = 7 * 86400.0
+"""After how long without use the name of an empty queue goes."""
 _MOST_PASSED = 1000
 
 
@@ -32,16 +36,17 @@ class Sweeper(Duty):
         super().__init__(config.log, _INTERVAL_S, config.upkeep_outage, contact)
         self._config = config
         self._now_ms = now_ms
-        self._unregistered = tuple(names)
+        self._names = tuple(names)
+        self._next_names = time.monotonic()
         self._surveyed = False
         self._orphans = "0"
         self._next_trim = time.monotonic() + _TRIM_EVERY_S
 
     def perform(self) -> float:
         """Register the lists that this worker serves, and sweep all, unless another worker has just done so."""
-        if self._unregistered:
-            self._config.transport.run(self._config.commands.register_queues(self._unregistered), retries=0)
-            self._unregistered = ()
+        if time.monotonic() >= self._next_names:
+            self.tend_names()
+            self._next_names = time.monotonic() + NAMES_EVERY_S
         cursor = "0"
         while not self.stopped.is_set():
             command = self._config.commands.sweep(cursor, int(_INTERVAL_S * 1000 * 0.9))
@@ -57,6 +62,20 @@ class Sweeper(Duty):
             self._next_trim = time.monotonic() + _TRIM_EVERY_S
             self.trim()
         return self.interval_s
+
+    def tend_names(self) -> None:
+        """Register the queues that this worker names, so that they are kept; forget those that nobody uses."""
+        commands, run = self._config.commands, self._config.transport.run
+        for command in commands.register_queues(self._names):
+            run(command, retries=0)
+        cursor, interval_ms = "0", int(NAMES_EVERY_S * 1000 * 0.9)
+        try:
+            while not self.stopped.is_set():
+                cursor, _ = run(commands.forget_names(cursor, interval_ms, int(FORGET_AFTER_S * 1000)), retries=0)
+                if cursor in {"0", "-1"}:
+                    return
+        except AccessDeniedError as error:  # of a user that was set up before SREM was needed
+            self.log.warning("names of queues that nobody uses are kept", error=str(error))
 
     def survey(self) -> None:
         """Warn of every setting and known flaw of the server that endangers operations."""

@@ -161,9 +161,9 @@ end
 
 local left_out, left_behind, serves_some = {}, false, false
 for i = first_name, #ARGV do
-  local name = string.match(ARGV[i], '^!(.+)$')
-  if name then left_out[name] = true else serves_some = true end
+  if string.byte(ARGV[i]) == 33 then left_out[string.sub(ARGV[i], 2)] = true else serves_some = true end -- 33 is "!"
 end
+local served -- the names as a set, made when it is needed
 
 local function serve_all(priority)
   local index, passed = prefix .. 'ready:' .. priority, 0
@@ -180,22 +180,50 @@ local function serve_all(priority)
   return queues > 0
 end
 
-local function serve_some(priority)
-  local index, turns, left = prefix .. 'ready:' .. priority, {}, false
-  for i = first_name, #ARGV do
-    local score = redis.pcall('ZSCORE', index, ARGV[i])
-    if score and not score.err then turns[#turns + 1] = {tonumber(score), ARGV[i]} end
+local function turns_of(index) -- the queues served that are ready, by turn
+  local ready, turns = size('ZCARD', index), {}
+  if ready == 0 then return turns end
+  if ready <= 10 * #ARGV then -- one command for all is cheaper than one for each name
+    if not served then
+      served = {}
+      for i = first_name, #ARGV do served[ARGV[i]] = true end
+    end
+    for start = 0, ready - 1, 1000 do
+      for _, name in ipairs(redis.call('ZRANGE', index, start, start + 999)) do
+        if served[name] then turns[#turns + 1] = name end
+        if #turns == wanted + 256 then return turns end -- those behind are served, and their markers seen to, in their turn
+      end
+    end
+    return turns
   end
-  table.sort(turns, function(a, b) return a[1] < b[1] end)
-  for i, entry in ipairs(turns) do
-    local missing = wanted - #values
-    local share = math.ceil(missing / (#turns - i + 1))
-    if not has_room() or take(priority, entry[2], share) then
-      left = true
-      redis.pcall('ZADD', prefix .. 'wake:' .. entry[2], 0, 'r')
+  local scores = {}
+  for i = first_name, #ARGV do
+    local score = redis.call('ZSCORE', index, ARGV[i])
+    if score and not scores[ARGV[i]] then
+      scores[ARGV[i]] = tonumber(score)
+      turns[#turns + 1] = ARGV[i]
     end
   end
-  return left
+  table.sort(turns, function(a, b) return scores[a] < scores[b] end)
+  return turns
+end
+
+local function arm(markers, first, last) -- most of many lie there already
+  local there = redis.pcall('EXISTS', unpack(markers, first, last))
+  if there == last - first + 1 then return end
+  for i = first, last do redis.pcall('ZADD', markers[i], 0, 'r') end
+end
+
+local function serve_some(priority)
+  local turns, waiting = turns_of(prefix .. 'ready:' .. priority), {}
+  for i, name in ipairs(turns) do
+    local missing = wanted - #values
+    if not has_room() or take(priority, name, math.ceil(missing / (#turns - i + 1))) then
+      waiting[#waiting + 1] = prefix .. 'wake:' .. name
+    end
+  end
+  for first = 1, #waiting, 128 do arm(waiting, first, math.min(first + 127, #waiting)) end
+  return #waiting > 0
 end
 
 local more, due_ms = false, next_due_ms()
