@@ -49,8 +49,12 @@ def test_the_library_reads_the_file_that_the_environment_names(
         QueueManager(QueueConfig(queue_prefix=prefix)).get_queue_status()
 
 
-@pytest.mark.parametrize("content", [None, b"", b" \n", b"a\nb", b"\xff\xfe", b"x" * 20_000], ids=lambda c: str(c)[:12])
-@pytest.mark.parametrize("option", ["--url-file", "--token-file"])
+@pytest.mark.parametrize(
+    "option, content",
+    [("--url-file", None), ("--url-file", b" \n"), ("--url-file", b"a\nb"), ("--url-file", b"\xff\xfe"),
+     ("--token-file", None), ("--token-file", b""), ("--token-file", b"x" * 20_000)],
+    ids=lambda value: str(value)[:12],
+)  # fmt: skip
 def test_a_file_that_cannot_be_used_is_named_and_not_shown(
     cli: RunCli, tmp_path: Path, option: str, content: bytes | None
 ) -> None:

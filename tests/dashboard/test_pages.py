@@ -316,6 +316,25 @@ def test_a_stream_tells_of_what_is_enqueued(config: QueueConfig, queue: QueueMan
         assert changed.keys() <= {"overview"}
 
 
+def test_the_numbers_of_dead_letters_are_live_and_their_list_says_that_it_is_not(
+    config: QueueConfig, raw: redis.Redis
+) -> None:
+    """A list that moved by itself would move another letter under a selection."""
+    with served(create_app(config)) as address:
+        page = httpx.get(f"{address}/dead-letters?queue=mails", timeout=10).text
+        assert "the list below stays as it is" in page
+        again = next(a["href"] or "" for a in Elements(page).all("a") if a.get("id") == "again")
+        assert "queue=mails" in again
+        with httpx.stream("GET", f"{address}/events?view=letters", timeout=10) as stream:
+            lines = (line for line in stream.iter_lines() if line)
+            first = json.loads(next(lines).removeprefix("data: "))
+            assert {name for name in first if f'data-live="{name}"' in page} >= {"failures", "system_errors", "badge"}
+            bury(raw, config, *(letter(n) for n in range(17)))
+            for line in lines:
+                if "17" in json.loads(line.removeprefix("data: ")).get("failures", ""):
+                    break
+
+
 async def test_a_stream_ends_so_that_its_viewer_is_asked_again(
     config: QueueConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

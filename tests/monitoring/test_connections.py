@@ -56,8 +56,8 @@ def request(path: str = "/livez", host: str = "localhost", *more: str, method: s
 
 @pytest.mark.parametrize(
     "said",
-    [b"", b"GET /livez HT", b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX-A: 1\r\n"],
-    ids=["silent", "a-line", "headers"],
+    [b"", b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX-A: 1\r\n"],
+    ids=["silent", "headers"],
 )
 def test_a_flood_of_connections_that_ask_nothing_leaves_the_probe_to_others(port: int, said: bytes) -> None:
     with contextlib.ExitStack() as flood:

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from queue_system.model.preview import INDENTED_LEVELS, SHOWN_LEVELS, document, preview
@@ -25,12 +25,14 @@ def nested(levels: int, leaf: Any) -> Any:
     return leaf
 
 
+@settings(max_examples=40)
 @given(ANY_JSON)
 def test_what_is_small_is_written_whole_as_json_dumps_does(value: Any) -> None:
     assert preview(value, 1 << 20) == (json.dumps(value, indent=2, ensure_ascii=False), False)
     assert "".join(document(value)) == json.dumps(value, indent=2)
 
 
+@settings(max_examples=40)
 @given(ANY_JSON, st.integers(0, 40))
 def test_what_is_cut_is_the_beginning(value: Any, most: int) -> None:
     whole = json.dumps(value, indent=2, ensure_ascii=False)
