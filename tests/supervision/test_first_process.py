@@ -80,7 +80,7 @@ def test_a_killed_worker_gives_its_signal_as_the_exit_code() -> None:
 
 def test_counts_go_into_memory_where_nothing_else_can_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a read-only root."""
-    monkeypatch.delenv("PROMETHEUS_MULTIPROC_DIR", raising=False)
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")  # so that it is as before after the test
     monkeypatch.setattr(tempfile, "tempdir", "/proc/nowhere")
     folder = prometheus.prepare_multiprocess()
     try:
