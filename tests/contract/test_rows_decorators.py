@@ -7,12 +7,14 @@ import contextvars
 import threading
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from queue_system import CircuitOpenError, InvalidInputError
 from queue_system.resilience import backoff_delay
+from tests.contract.support import python
 from tests.support.waiting import DEADLINE_S, wait_until
 from utils import circuit_breaker, retry_with_backoff, try_catch, with_timeout
 
@@ -221,3 +223,15 @@ def test_a_timed_out_thread_ends_when_its_work_does() -> None:
         waits()
     gate.set()
     wait_until(ended.is_set)
+
+
+@pytest.mark.parametrize("first", ["utils", "utils.helpers"])
+def test_a_project_s_folder_utils_without_an_init_file_works_beside_ours(tmp_path: Path, first: str) -> None:
+    (tmp_path / "utils").mkdir()
+    (tmp_path / "utils" / "helpers.py").write_text("HELP = 5")
+    program = (
+        f"import {first}\nfrom utils.helpers import HELP\nfrom utils import with_timeout\nprint(HELP, with_timeout)"
+    )
+    with python("-c", program, cwd=tmp_path) as process:
+        output, errors = process.communicate(timeout=30)
+    assert output.startswith("5 <function with_timeout"), errors

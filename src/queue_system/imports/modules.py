@@ -119,9 +119,12 @@ def _ask(finder: Any, *arguments: Any) -> ModuleSpec | None:
 
 def _search_path(name: str, spec: ModuleSpec) -> Iterable[str] | None:
     """Return where a package's modules lie; an imported one may have extended its path."""
-    if name == "utils" and spec.origin is not None and same_file(spec.origin, _UTILS):
-        return pkgutil.extend_path(list(spec.submodule_search_locations or ()), name)  # as ours does itself
     module = sys.modules.get(name)
+    if name == "utils" and spec.origin is not None and same_file(spec.origin, _UTILS):
+        extended = pkgutil.extend_path(list(spec.submodule_search_locations or ()), name)  # as ours does when imported
+        if module is not None:
+            module.__path__ = extended  # sys.path may have grown since then
+        return extended
     if isinstance(module, ModuleType) and spec.origin is not None and getattr(module, "__file__", None) == spec.origin:
         path = getattr(module, "__path__", None)
         return None if path is None else list(path)

@@ -28,6 +28,7 @@ from queue_system.imports.sources import defines
 
 _MODULE: Final = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*\Z")
 _NAME: Final = re.compile(r"[^\W\d]\w*\Z")
+_DUNDER: Final = re.compile(r"__.*__\Z")
 _OWN: Final = __name__.partition(".")[0]
 _NEVER: Final = sys.stdlib_module_names | frozenset(sys.builtin_module_names) | {_OWN}
 
@@ -108,9 +109,16 @@ class Application:
         """Say why a module is not the application's; None when it is."""
         if (library := library_of(found.file)) is not None:
             return f"it is an installed package in {library}"
+        crowded: Path | None = None
         for root in self._roots:
-            if library_of(root) is None and real(found.file).is_relative_to(real(root)) and _is_close(found, root):
-                return foreign_part(found.file, root, found.top)
+            if library_of(root) is None and real(found.file).is_relative_to(real(root)):
+                if _is_close(found, root):
+                    return foreign_part(found.file, root, found.top)
+                crowded = root
+        if crowded is not None:
+            return (
+                f"{found.file} lies deep in {crowded}, which holds Python itself; run the worker in a folder of its own"
+            )
         return f"{found.file} lies neither in the worker's current folder nor in that of its target"
 
 
@@ -142,7 +150,8 @@ def _checked(reference: str, name: str, module_name: str | None) -> str:
         )
     if module_name is None:
         raise UnresolvableNameError(f"{shown(name)} is not registered here, and without a module it cannot be imported")
-    if (name.startswith("__") and name.endswith("__")) or not _MODULE.match(module_name):
+    parts = module_name.removesuffix(".__main__").split(".")
+    if not _MODULE.match(module_name) or any(_DUNDER.match(part) for part in (*parts, name)):
         raise UnresolvableNameError(f"{reference!r:.120} is no name of a module's function")
     return module_name
 

@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 
 from queue_system.errors import UnresolvableNameError
+from queue_system.imports import policy
+from queue_system.imports.libraries import library_paths
 from queue_system.imports.policy import Application
 
 EVIL = """
@@ -301,6 +303,7 @@ def test_a_relative_entry_of_the_path_does_not_follow_the_process_into_another_f
     [
         "test.support.script_helper.assert_python_ok", "test.support.os_helper.rmtree", "_testcapi.run_in_subinterp",
         "sitecustomize.main", "__hello__.main", "__phello__.spam.main", "idlelib.pyshell.main", "pydoc.cli",
+        "app.__init__.main", "__init__.main", "app.__pycache__.x.main",
         "subprocess.call", "__main__.main", "__mp_main__.main", "queue_system.__main__.main",
         "queue_system.cli.app.run", "utils.with_timeout", "pip.main", "pytest.main", "redis.client.Redis",
     ],
@@ -312,6 +315,7 @@ def test_nothing_of_python_itself_or_of_an_installed_package_is_the_application_
     if current != "application":
         monkeypatch.chdir("/" if current == "root" else Path(os.__file__).parent)
     module, _, name = reference.rpartition(".")
+    library_paths()  # sysconfig imports its data when it is first asked
     for allowed in (None, (module,)) if module.startswith("test") else (None,):
         before = set(sys.modules)
         with pytest.raises(UnresolvableNameError):
@@ -394,6 +398,7 @@ def a_folder_without_init(layout: Layout) -> str:
 
 
 def a_folder_utils_without_init(layout: Layout) -> str:
+    importlib.import_module("utils")  # ours, before the application's folder is on the path
     layout.write(layout.app / "utils" / "jobs.py", GOOD)
     return "utils.jobs"
 
@@ -479,10 +484,31 @@ def test_a_folder_of_the_worker_s_target_is_the_application_s_wherever_the_proce
     monkeypatch.chdir("/")
     module = a_flat_module(layout)
     application = Application()
-    with pytest.raises(UnresolvableNameError, match="neither in the worker's current folder nor"):
+    with pytest.raises(UnresolvableNameError, match="which holds Python itself"):
         application.import_function("good", module)
     application.add_folder(layout.app)
     assert application.import_function("good", module)
+
+
+def test_a_package_is_not_imported_a_second_time_by_the_name_of_its_file(layout: Layout) -> None:
+    layout.write(layout.app / "shop" / "__init__.py")
+    with pytest.raises(UnresolvableNameError, match="is no name"):
+        Application().import_function("evil", "shop.__init__")
+    assert not layout.mark.exists()
+
+
+def test_a_folder_that_holds_python_itself_is_no_application_s_alone(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What lies right in it may be meant; what lies deeper is anybody's."""
+    python = layout.app / ".pyenv" / "lib"
+    monkeypatch.setattr(policy, "standard_library_paths", lambda: frozenset({python.resolve()}))
+    module = a_flat_module(layout)
+    assert Application().import_function("good", module)
+    layout.write(layout.app / "projects" / "other" / "evil.py")
+    with pytest.raises(UnresolvableNameError, match="which holds Python itself; run the worker in a folder of its own"):
+        Application().import_function("evil", "projects.other.evil")
+    assert not layout.mark.exists()
 
 
 def test_a_module_is_not_imported_for_a_function_that_it_does_not_define(layout: Layout) -> None:

@@ -11,6 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from queue_system.errors import InvalidInputError, UnresolvableNameError
+from queue_system.imports.libraries import library_paths
 from queue_system.imports.policy import Application
 from queue_system.model.entity import encode_entity
 from queue_system.model.keys import (
@@ -79,6 +80,7 @@ def test_a_name_of_an_item_leads_to_nothing_that_was_not_registered(
     allowed: tuple[str, ...] | None, name: str, module: str | None
 ) -> None:
     """Nor is anything imported on the way."""
+    library_paths()  # sysconfig imports its data when it is first asked
     before = set(sys.modules)
     with pytest.raises(UnresolvableNameError):
         Registry(Application(allowed)).resolve(name, module)
