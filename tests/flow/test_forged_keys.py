@@ -63,4 +63,4 @@ async def test_a_worker_goes_on_whatever_is_written_into_its_keys(
         while first != set(range(2 * OPERATIONS)) and not (what == "foreign type" and len(first) > OPERATIONS):
             first.add(await inbox.next())
         await eventually(lambda: queue.get_queue_status()["total_items"] == 0, "all is settled", 10.0)
-    await eventually(lambda: not client.exists(config.keys.workers) or what == "foreign type", "nobody is left", 10.0)
+        await eventually(lambda: client.hlen(config.keys.workers) == 1, "no other incarnation is left", 20.0)

@@ -16,18 +16,20 @@ from queue_system.broker.contact import Contact
 from queue_system.broker.protocol import Command
 from queue_system.broker.replies import Claimed, Pulse
 from queue_system.config import QueueConfig
-from queue_system.errors import AccessDeniedError, QueueSystemError, WrongKeyTypeError
+from queue_system.errors import AccessDeniedError
 from queue_system.execution.delivery import Delivery
 from queue_system.execution.executor import Executor
 from queue_system.execution.gate import Gate
 from queue_system.execution.holdings import Holdings
 from queue_system.execution.idle import IdleClaim
+from queue_system.execution.isolation import PROCESS
 from queue_system.execution.lookahead import LARGEST_TURN, RELEASE_AFTER_S, Lookahead, block_seconds
 from queue_system.execution.refusals import Refusals
 from queue_system.execution.rests import RestNote
 from queue_system.execution.settlement import Batch, Settlement
+from queue_system.execution.suspects import Suspects
 from queue_system.execution.tally import Tally
-from queue_system.execution.trouble import Trouble
+from queue_system.execution.trouble import Trouble, is_overwritten
 
 _NOTE_RUNNING_AFTER_S = 0.1
 _NOTE_AGAIN_S, _NOTES_PER_KEY = 1800.0, 3
@@ -61,6 +63,8 @@ class Fetcher:
         self._look_at = 0.0
         self._notes: list[RestNote] = []
         self._idle = IdleClaim(config, tally.tell_counts, self.gate.changed.set)
+        self.seat = PROCESS.seat(asyncio.get_running_loop(), lambda: bool(holdings.held), self.gate.changed.set)
+        self._suspects = Suspects(holdings, self.seat, self._is_claiming, self._end_idle_claim)
         self.contact = Contact()
         self._trouble = Trouble(config.log, config.outage, tally.tell_counts, self.contact)
 
@@ -82,8 +86,7 @@ class Fetcher:
     @property
     def newest(self) -> float:
         """The newest token that no claim under way may yet bring."""
-        claiming = self._claim is not None or self._idle.waits
-        return self.holdings.newest if claiming or self.holdings.arrived else math.inf
+        return self.holdings.newest if self._is_claiming() or self.holdings.arrived else math.inf
 
     def server_ms(self, monotonic: float) -> int:
         """Return the server's time at a moment of the monotonic clock, as far as this worker knows it."""
@@ -115,6 +118,7 @@ class Fetcher:
             "lease lost: other workers run these operations again", incarnation=incarnation, operations=lost
         )
         self.holdings.renew()
+        self._suspects.drop()
         self._registered, self._drained, self.gate.valid_until = False, False, 0.0
         self._batch = self._claim = None  # the idle claim goes on: dropped, it could take the wake-up along
         for slot in self._executor.slots:
@@ -141,8 +145,8 @@ class Fetcher:
                     self._tally.tell_counts()
             except Exception as error:  # noqa: BLE001 - whatever it is: who fetches no more holds his lease for ever
                 self._tally.outage()
-                if isinstance(error, WrongKeyTypeError):
-                    await self._lose_what_is_overwritten()
+                if await is_overwritten(error, self._transport, self._commands.tokens(self.incarnation)):
+                    self.lose(self.incarnation)
                 await self._trouble.wait(error)
                 if self._batch is not None and not isinstance(error, AccessDeniedError):
                     await self._reconsider(self._batch)
@@ -151,15 +155,6 @@ class Fetcher:
             held = self.holdings
             if not held.arrived and self._lookahead.may_gather(len(held.buffer), len(held.outbox)):
                 await asyncio.sleep(_GATHER_S)
-
-    async def _lose_what_is_overwritten(self) -> None:
-        """Begin a new incarnation if a foreign type stands in the place of what this one held."""
-        try:
-            await self._transport.run(self._commands.tokens(self.incarnation))
-        except WrongKeyTypeError:
-            self.lose(self.incarnation)
-        except QueueSystemError:
-            pass  # the next turn tells
 
     async def _reconsider(self, batch: Batch) -> None:
         """Learn whether a batch that fails again and again was applied; if it was not, send less of it at once."""
@@ -187,7 +182,7 @@ class Fetcher:
             commands.append(self._claim_command(claim))
         if self._notes or self.holdings.rests.notes:
             self._notes = self._notes or self.holdings.rests.take_notes()
-            commands.append(self._commands.rest(self._worker_name, self._notes))
+            commands.append(self._commands.rest(self.incarnation.partition("@")[2], self._notes))
         sent = time.monotonic()
         request = self._transport.send(commands) if commands else None
         self._take_in()  # what the last turn brought, while the server works on this one
@@ -217,12 +212,16 @@ class Fetcher:
 
     async def claim_one(self, adopt: bytes = b"") -> Delivery | None:
         """Claim a single delivery, outside the stream of turns. Raises ServerError."""
+        if adopt:
+            self.seat.busy = True  # what was taken from its list must be booked at once
+        else:
+            await self.seat.wait()
         self._claim = claim = self._new_claim(1)
         command = self._commands.claim(self.incarnation, *claim, self._names, adopt=adopt)
         (claimed,) = await self._transport.run(command)
         self._claimed(claimed, self.incarnation)
         self._take_in()
-        self.holdings.isolate()
+        self._isolate()
         return self.holdings.buffer.take()
 
     async def stop_claiming(self) -> None:
@@ -273,21 +272,17 @@ class Fetcher:
     def _wanted(self) -> int:
         unsure = not (self._registered and self.gate.is_open)  # who claims must beat while the answer is under way
         behind = len(self.holdings.outbox) >= LARGEST_TURN  # what is claimed now could not be settled in time
-        held = self.holdings
-        if not self._claims or unsure or behind or held.isolating or held.rests.served(self._names) is None:
+        served = self.holdings.rests.served(self._names)
+        if not self._claims or unsure or behind or self.seat.yields or served is None:
             return 0
         waiting = len(self.holdings.buffer) + self.holdings.arriving
-        return self._lookahead.room(len(self._executor.slots) - self._executor.running, waiting)
+        return self._suspects.room(self._lookahead.room(len(self._executor.slots) - self._executor.running, waiting))
 
     def _new_claim(self, wanted: int) -> Claim:
         return f"{self._series}c{next(self._serial)}", wanted
 
     def _settling(self, batch: Batch) -> Command[bytes]:
         return self._commands.settle(self.incarnation, f"{self._series}s{batch.serial}", batch.packed, batch.count)
-
-    @property
-    def _worker_name(self) -> str:
-        return self.incarnation.partition("@")[2]
 
     def _claim_command(self, claim: Claim) -> Command[Claimed | None]:
         names = self.holdings.rests.served(self._names) or self._names
@@ -305,7 +300,7 @@ class Fetcher:
             if now - oldest > RELEASE_AFTER_S and not coming:
                 free = len(self._executor.slots) - self._executor.running
                 self.holdings.release_waiting(keep=free if self.gate.is_open else 0)
-        if self.holdings.isolate():
+        if self._isolate():
             self.gate.wake()
         for slot in self._executor.slots:
             ran = now - slot.started
@@ -315,6 +310,19 @@ class Fetcher:
                 if now - slot.noted > (self._note_key_s if keyed else _NOTE_AGAIN_S):
                     slot.noted = now
                     self.holdings.note_running(slot.delivery, self.now_ms() - int(ran * 1000), self.now_ms())
+
+    def _isolate(self) -> bool:
+        """Let a suspect start if it is its turn; tell whether that is so."""
+        more = self._claims and not self._drained
+        return self._suspects.tend(running=self._executor.running > 0, is_open=self.gate.is_open, more=more)
+
+    def _is_claiming(self) -> bool:
+        return self._claim is not None or self._idle.waits
+
+    def _end_idle_claim(self) -> None:
+        """Let the main connection ask what the claim that waits for work has brought; it brings nothing more."""
+        if (claim_id := self._idle.cancel()) is not None and self._claim is None:
+            self._claim = claim_id, 0
 
     def _register(self, pulse: Pulse, incarnation: str, sent: float) -> None:
         if not pulse.alive:
@@ -328,7 +336,7 @@ class Fetcher:
             return
         self._batch = None
         self._refusals.passed()
-        if len(codes) != len(batch.settlements):  # "lost", or what a stranger wrote in the place of an answer
+        if codes == b"lost" or len(codes) != len(batch.settlements):  # the latter, if a stranger wrote the answer
             self.lose(incarnation)
             return
         self.holdings.answered(batch, codes, self.now_ms())
@@ -357,13 +365,14 @@ class Fetcher:
     def _take_in(self) -> None:
         try:
             if self.holdings.take_in():
+                self._isolate()
                 self.gate.wake()
         except Exception:
             self._transport.close()  # replies still to come would be read as those of the next turn
             raise
 
     def _claim_when_woken(self, claim: Claim) -> None:
-        incarnation = self.incarnation
+        incarnation, self._idle.asked = self.incarnation, claim[0]
 
         def answered(claimed: Claimed | None) -> None:
             self._claimed(claimed, incarnation)
@@ -375,13 +384,13 @@ class Fetcher:
                 self._claim = claim  # the main connection asks again, under the same id
                 self.gate.changed.set()
 
-        block_s = block_seconds(self._next_due_ms, self.now_ms(), self.holdings.rests.left_s())
+        block_s = block_seconds(self._next_due_ms, self.now_ms(), self.holdings.left_s())
         names = self.holdings.rests.served(self._names) or self._names
         command = self._claim_command(claim)
         self._idle.start(names if self._names else (), command, block_s, answered, failed)
 
     def _longest_pause(self) -> float | None:
-        if self.holdings.buffer:
+        if self.holdings.buffer or self.holdings.suspected or self.seat.owns:
             return RELEASE_AFTER_S / 2
         if self._executor.running:
             return _NOTE_RUNNING_AFTER_S

@@ -32,7 +32,7 @@ class Holdings:
     """The deliveries of one incarnation at a time, from their arrival to the answer to their settlement.
 
     An item that was in flight at two deaths of its worker is a suspect: it waits apart, and starts only when nothing
-    else is in flight here, so that poison is told from its neighbours.
+    else is in flight in this process, so that poison is told from its neighbours.
     """
 
     def __init__(
@@ -51,6 +51,7 @@ class Holdings:
         self.newest = 0
         """The newest token that the server had given out, to whomever, when it answered the last claim taken in."""
         self._suspects: deque[Delivery] = deque()
+        self._aside_until = 0.0
         self._releasing: set[int] = set()
         self._queues: set[bytes] = set()
         self._max_item_bytes = settler.max_item_bytes
@@ -77,6 +78,21 @@ class Holdings:
         if self._suspects:
             return True
         return len(self.held) == 1 and next(iter(self.held.values())).operation.crashes >= _SUSPECT_FROM
+
+    @property
+    def suspected(self) -> bool:
+        """Whether a suspect waits."""
+        return bool(self._suspects)
+
+    @property
+    def only_suspects(self) -> bool:
+        """Whether nothing is held but suspects that wait."""
+        return len(self.held) == len(self._suspects)
+
+    @property
+    def vacant(self) -> bool:
+        """Whether nothing is booked on this incarnation, as far as is known here."""
+        return not (self.held or self.arrived or self._releasing)
 
     def claimed(self, claimed: Claimed) -> None:
         """Learn what a claim brought; `take_in` does the rest."""
@@ -195,17 +211,31 @@ class Holdings:
         self._releasing.update(unknown)
         self._release([Delivery(incarnation, token, b"", b"", _NAMELESS, 0.0) for token in unknown])
 
-    def isolate(self) -> bool:
-        """Let the first suspect start if it is all that is held; hand back what stands in its way."""
+    def left_s(self) -> float | None:
+        """Return in how many s there may be work again that this worker has put off; None if it has put off none."""
+        rest_s, aside_s = self.rests.left_s(), self._aside_until - time.monotonic()
+        return rest_s if aside_s <= 0 else min(aside_s, aside_s if rest_s is None else rest_s)
+
+    def isolate(self, *, alone: bool = True, aside_s: float = 1.0) -> bool:
+        """Let the first suspect start if it is all that is held; hand back what stands in its way.
+
+        `alone` tells whether nothing else is held in this process. Other suspects wait for `aside_s`.
+        """
         if not self._suspects:
             return False
         self._release(self.buffer.drain())
-        while len(self._suspects) > 1:
-            self._release([self._suspects.pop()])
-        if len(self.held) != 1:
+        self.set_suspects_aside(aside_s, keep=1)
+        if not alone or len(self.held) != 1 or self.arrived:
             return False
         self.buffer.put(self._suspects.popleft())
         return True
+
+    def set_suspects_aside(self, wait_s: float, *, keep: int = 0) -> None:
+        """Let all suspects but the first few wait for so long where they stand in nobody's way."""
+        if len(self._suspects) > keep:
+            self._aside_until = time.monotonic() + wait_s
+        while len(self._suspects) > keep:
+            self.put(self.settler.settle(self._suspects.pop(), Release(wait_s)))
 
     def note_running(self, delivery: Delivery, started_ms: int, now_ms: int) -> None:
         """Put the note that an operation runs into the next turn."""

@@ -23,6 +23,8 @@ class IdleClaim:
         self._trouble = Trouble(config.log, config.outage, tell_counts, Contact())
         self._ended = ended
         self._task: asyncio.Task[None] | None = None
+        self.asked: str | None = None
+        """The id of the claim that waits for its answer."""
 
     @property
     def waits(self) -> bool:
@@ -44,6 +46,14 @@ class IdleClaim:
         wait = self._commands.wait_for_wake(names, block_s)
         waiting = self._wait(wait, claim, block_s, answered, failed)
         self._task = WorkerTask(waiting, loop=asyncio.get_running_loop(), name="queue-system-idle-claim")
+        self._task.add_done_callback(self._over)  # called even if it is cancelled before it begins
+
+    def cancel(self) -> str | None:
+        """Give up; return the id of the claim under way, which may have been run and answered to nobody."""
+        asked, self.asked = self.asked, None
+        if asked is not None and self._task is not None:
+            self._task.cancel()
+        return asked
 
     async def end(self) -> None:
         """Give up, and wait until that is done."""
@@ -66,10 +76,13 @@ class IdleClaim:
         try:
             _, claimed = await self._transport.run(wait, claim, patience=block_s)
             self._trouble.over()
+            self.asked = None
             answered(claimed)
         except Exception as error:  # noqa: BLE001 - as in the turns
+            self.asked = None
             failed()
             await self._trouble.wait(error)
-        finally:
-            self._task = None
-            self._ended()
+
+    def _over(self, _: asyncio.Task[None]) -> None:
+        self._task = None
+        self._ended()

@@ -18,6 +18,7 @@ from queue_system.execution.executor import Executor, limit_exceeded
 from queue_system.execution.fetcher import Fetcher
 from queue_system.execution.forks import guard, release
 from queue_system.execution.holdings import Holdings
+from queue_system.execution.isolation import PROCESS
 from queue_system.execution.loop_guard import guard_loop, release_loop
 from queue_system.execution.rests import Rests
 from queue_system.execution.settlement import Settler
@@ -112,6 +113,8 @@ class Stream:
                 await self._handle_apart(delivery, handle)
             await fetcher.turn()
             delivery = holdings.buffer.take()
+            if delivery is None and holdings.suspected:
+                await asyncio.sleep(_STEP_S)  # until it may start, or has waited for long enough
         return found
 
     async def _handle_apart(self, delivery: Delivery, handle: Handle) -> None:
@@ -160,6 +163,7 @@ class Stream:
         """Drop the connections and everything held, without a word to the server."""
         self._release()
         await self.fetcher.close()
+        PROCESS.remove(self.fetcher.seat)
 
     async def leave(self) -> None:
         """Do what `end_tasks` and `close` do at the end of the event loop, which waits for this as for any task."""
@@ -233,6 +237,7 @@ class Stream:
             with contextlib.suppress(QueueSystemError):
                 if self.fetcher.leave_blocking():
                     break
+        PROCESS.remove(self.fetcher.seat)
 
     async def _until(self, holds: Callable[[], bool], longest_s: float) -> None:
         deadline = time.monotonic() + longest_s

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from queue_system.broker.aio import AioTransport
 from queue_system.broker.contact import Contact
-from queue_system.errors import AccessDeniedError, QueueSystemError
+from queue_system.broker.protocol import Command
+from queue_system.errors import AccessDeniedError, QueueSystemError, WrongKeyTypeError
 from queue_system.metrics import LogThrottle, StructuredLogger
 from queue_system.resilience import backoff_delay
 
@@ -62,3 +64,16 @@ class Trouble:
             self._log.error("server trouble: trying again", **fields)
         else:
             self._log.error("unexpected trouble: trying again", **fields, exc_info=error)
+
+
+async def is_overwritten(error: Exception, transport: AioTransport, tokens: Command[list[int]]) -> bool:
+    """Tell whether a turn failed because a foreign type stands in the place of what its incarnation held."""
+    if not isinstance(error, WrongKeyTypeError):
+        return False
+    try:
+        await transport.run(tokens)
+    except WrongKeyTypeError:
+        return True
+    except QueueSystemError:
+        pass  # the next turn tells
+    return False

@@ -1,0 +1,116 @@
+"""When a worker's suspects of being poison run: alone in their process, and not at the cost of all others. No I/O."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from typing import Final
+
+from queue_system.execution.holdings import Holdings
+from queue_system.execution.isolation import STREAK_S, Seat
+
+ASIDE_S: Final = 1.0
+"""For how long a suspect waits that stands in the way of others."""
+SHORT_S: Final = 0.2
+"""For how long one waits that stands in the way of suspects only."""
+
+
+class Probe(enum.Enum):
+    """Whether a single claim looks for the next suspect."""
+
+    NONE = enum.auto()
+    WANTED = enum.auto()
+    ASKED = enum.auto()
+
+
+class Suspects:
+    """Lets a worker's suspects start one after the other, each when nothing else is in flight in the process.
+
+    Others start nothing meanwhile. A suspect that cannot start within a fraction of a second is set aside for a while,
+    and so are all that come while the others have their turn, which is longer by far.
+    """
+
+    def __init__(
+        self, holdings: Holdings, seat: Seat, under_way: Callable[[], bool], end_idle_claim: Callable[[], None]
+    ) -> None:
+        self._holdings = holdings
+        self._seat = seat
+        self._under_way = under_way
+        self._end_idle_claim = end_idle_claim
+        self._probe = Probe.NONE
+
+    def tend(self, *, running: bool, is_open: bool, more: bool) -> bool:
+        """Do what is due; tell whether a suspect may start.
+
+        `running` says whether anything runs in this worker, `is_open` whether something may start, `more` whether there
+        may be more to claim.
+        """
+        seat, held = self._seat, self._holdings
+        if seat.yields:
+            self._make_room()
+        elif held.suspected:
+            return self._start(is_open=is_open)
+        elif seat.owns:
+            seat.seen = seat.isolation.now()
+            self._go_on(running=running, is_open=is_open, more=more)
+        return False
+
+    def room(self, room: int) -> int:
+        """Return how many deliveries may be claimed of `room`, which the slots could take: one after a suspect."""
+        if self._seat.owns:
+            if not room or self._probe is not Probe.WANTED:
+                return 0
+            self._probe = Probe.ASKED
+            return 1
+        if not room or self._holdings.isolating or not self._seat.enter():
+            return 0
+        return room
+
+    def drop(self) -> None:
+        """Learn that all is lost that was held."""
+        self._seat.isolation.end(self._seat, in_vain=False)
+
+    def _make_room(self) -> None:
+        """Hand back what waits, for another worker's suspect, and say so once nothing is held any more."""
+        self._end_idle_claim()
+        self._holdings.release_waiting()
+        if self._seat.busy and self._is_vacant():
+            self._seat.vacate()
+
+    def _start(self, *, is_open: bool) -> bool:
+        seat, held = self._seat, self._holdings
+        self._probe = Probe.NONE
+        aside_s = SHORT_S if held.only_suspects else ASIDE_S
+        if not seat.isolation.ask(seat, empty=held.only_suspects):
+            held.set_suspects_aside(aside_s)
+            return False
+        seat.seen = seat.isolation.now()
+        self._end_idle_claim()
+        if held.isolate(alone=is_open and seat.alone and not self._under_way(), aside_s=aside_s):
+            return True
+        if seat.isolation.is_overdue() and held.suspected:
+            held.set_suspects_aside(ASIDE_S)
+            seat.isolation.end(seat, in_vain=True)
+        return False
+
+    def _go_on(self, *, running: bool, is_open: bool, more: bool) -> None:
+        """After a suspect, look whether the next is one, too; else let the others have the process again."""
+        held = self._holdings
+        if running or held.buffer:
+            if not held.isolating:  # what follows a suspect is none
+                self._end()
+            return
+        if not is_open or not more or self._seat.isolation.owned_s() > STREAK_S:
+            self._end()
+        elif self._probe is Probe.NONE:
+            if not self._under_way():
+                self._probe = Probe.WANTED  # the claim travels behind the suspect's settlement
+        elif self._probe is Probe.ASKED and self._is_vacant():
+            self._end()
+
+    def _end(self) -> None:
+        self._probe = Probe.NONE
+        self._seat.isolation.end(self._seat, in_vain=False)
+
+    def _is_vacant(self) -> bool:
+        return self._holdings.vacant and not self._under_way()
