@@ -11,11 +11,11 @@ from functools import lru_cache
 from typing import Any, Final
 
 from queue_system.broker.commands import NewOperation, split_batch
-from queue_system.broker.protocol import Group
+from queue_system.broker.protocol import Command, Group
 from queue_system.clock import ms_since, unix_seconds
 from queue_system.config import QueueConfig
 from queue_system.durability import confirmed
-from queue_system.errors import InvalidInputError, ItemTooLargeError
+from queue_system.errors import InvalidInputError, ItemTooLargeError, ServerError
 from queue_system.model.arguments import (
     BatchOptions,
     check_column,
@@ -152,12 +152,11 @@ def _batch_steps(
     commands = [
         enqueue(queue, template.nonce, chunk, delay_ms=delay_ms, **lifetimes_ms) for chunk in split_batch(operations)
     ]
-    if not commands:
-        replies = []
-    elif durability == "fast":
-        replies = yield Group(commands)
-    else:
-        replies = yield from confirmed(config, commands, durability, [new.operation_id for new in operations])
+    try:
+        replies = yield from _sent(config, commands, durability, [new.operation_id for new in operations])
+    except ServerError as error:
+        _tell_queued(config, error, operations)
+        raise
     answers = list(itertools.chain.from_iterable(replies))
     duration_ms = ms_since(started_ns)
     if operations:
@@ -173,6 +172,28 @@ def _batch_steps(
         }
         for new, answer in zip(operations, answers, strict=True)
     ]
+
+
+def _sent(
+    config: QueueConfig, commands: Sequence[Command[Any]], durability: str, operation_ids: Sequence[str]
+) -> Steps[list[Any]]:
+    if not commands:
+        return []
+    if durability == "fast":
+        replies: list[Any] = yield Group(commands)
+        return replies
+    return (yield from confirmed(config, commands, durability, operation_ids))
+
+
+def _tell_queued(config: QueueConfig, error: ServerError, operations: Sequence[NewOperation]) -> None:
+    """Let the error of a batch that was refused midway tell what is queued all the same, and count that."""
+    queued: list[str] = []
+    for chunk, answers in zip(split_batch(operations), error.answers, strict=False):
+        queued += [new.operation_id for new, answer in zip(chunk, answers or (), strict=False) if answer == 1]
+    if queued:
+        config.metrics.add_many("enqueued", len(queued))
+        error.queued_ids = tuple(queued)
+        error.args = (f"{error}; {len(queued)} of {len(operations)} operations are queued: queued_ids has their ids",)
 
 
 def _prepare(

@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Sequence
+from typing import Any, Self
 
 _LONGEST_SHOWN = 80
 _LONGEST_TEXT = 8192
@@ -74,11 +75,29 @@ class ItemTooLargeError(InvalidInputError):
 
 
 class ServerError(QueueSystemError):
-    """The server could not do what was asked."""
+    """The server could not do what was asked.
+
+    `queued_ids` are those operations of a batch that are queued all the same; of the others, `outcome_unknown` tells
+    whether an earlier try, whose answer was lost, may have queued them.
+    """
+
+    queued_ids: tuple[str, ...] = ()
+    outcome_unknown: bool = False
+    answers: tuple[Any, ...] = ()
+    """What the commands of one call were answered, None for those without a good answer."""
+
+    def after_lost_answer(self) -> Self:
+        """Tell that an earlier try got no answer, so that nobody knows whether it was carried out; return itself."""
+        self.outcome_unknown = True
+        if not isinstance(self, ServerUnreachableError):  # whose text says so
+            self.args = (f"{self}; the outcome is unknown, as an earlier try got no answer: sending again is safe",)
+        return self
 
 
 class ServerUnreachableError(ServerError, ConnectionError):
     """No answer came within the bounded number of tries. Whether the server acted is unknown; resending is safe."""
+
+    outcome_unknown = True
 
 
 class ServerFullError(ServerError):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
+import secrets
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import Any
 
 from queue_system.broker.commands import next_page
@@ -137,11 +140,12 @@ class QueueManager:
     def purge_queue(self, queue_name: str, priority: str = "normal") -> Steps[int]:
         """Remove all items that wait in one queue, delayed ones included; return how many. Running ones go on."""
         queue = join_queue(priority, queue_name)
-        commands = self.config.commands
+        commands, numbers = self.config.commands, itertools.count(1)
+        purge = partial(commands.purge, queue, call_id=secrets.token_hex(8))
         removed: int
-        removed = page = yield commands.purge(queue)
+        removed = page = yield purge(number=next(numbers))
         while page:
-            page = yield commands.purge(queue)
+            page = yield purge(number=next(numbers))
             removed += page
         cursor, count, mark = "0", 1, b"\n%b\n" % queue.encode()
         while True:
@@ -149,7 +153,7 @@ class QueueManager:
             count = next_page(members, count)
             doomed = [m for m in members if m[m.find(b"\n") :].startswith(mark)]
             if doomed:
-                removed += yield commands.purge(queue, doomed)
+                removed += yield purge(doomed, number=next(numbers))
             if cursor == "0":
                 return removed
 

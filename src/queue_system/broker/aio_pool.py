@@ -53,13 +53,19 @@ class AioPool:
             QueueSystemError: typed, after at most `retries` resends; those before the failed command were run.
         """
         replies: list[T] = []
-        attempt = 0
+        attempt, lost = 0, False
         ends = time.monotonic() + min([command.resend_within_s for command in commands], default=math.inf)
         while True:
             due = commands if together else commands[len(replies) : len(replies) + 1]
             try:
                 replies += await self._exchange(due)
-            except ServerUnreachableError:
+            except ServerError as error:
+                error.answers = (*replies, *[None] * (len(commands) - len(replies)))
+                if not isinstance(error, ServerUnreachableError):
+                    if lost:
+                        error.after_lost_answer()
+                    raise
+                lost = lost or not isinstance(error.__cause__, ErrorReply)
                 if attempt >= self._retries or time.monotonic() > ends or self._hopeless():
                     raise
                 if attempt > 0:

@@ -251,9 +251,9 @@ class Commands:
         """Forget names of queues that were not used for long. Reply: next cursor and how many went."""
         return self._script("forget_names", parse_sweep, cursor, interval_ms, after_ms)
 
-    def purge(self, queue: str, delayed: Sequence[bytes] = ()) -> Command[int]:
-        """Remove up to 1,000 items of a queue's list, or the given members of the delayed set."""
-        return self._script("purge", int, queue, *delayed)
+    def purge(self, queue: str, delayed: Sequence[bytes] = (), *, call_id: str = "", number: int = 0) -> Command[int]:
+        """Remove up to 1,000 items of a queue's list, or members of the delayed set; `call_id` and `number` name it."""
+        return self._script("purge", int, queue, f"#{call_id} {number}" if call_id else "", *delayed)
 
     def status(self, cursor: str) -> Command[StatusPage]:
         """Read a page of list lengths."""

@@ -17,6 +17,7 @@ from queue_system.broker.connection import VERSION_CHECK, Endpoint, SyncConnecti
 from queue_system.broker.failures import is_transient, typed
 from queue_system.broker.protocol import Command
 from queue_system.broker.wire import ErrorReply, SyncWire
+from queue_system.errors import QueueSystemError, ServerError
 from queue_system.resilience.backoff import backoff_delay
 
 T = TypeVar("T")
@@ -67,13 +68,15 @@ class SyncTransport:
         left = self._retries if retries is None else retries
         ends = time.monotonic() + min([command.resend_within_s for command in commands], default=math.inf)
         replies: list[Any] = []
-        attempt = 0
+        attempt, lost = 0, False
         while True:
+            answers = [*replies, *[None] * (len(commands) - len(replies))]
             try:
-                self._exchange(commands, replies)
+                self._exchange(commands, replies, answers)
             except (ErrorReply, RedisError, OSError) as error:
                 if attempt >= left or not is_transient(error) or time.monotonic() > ends:
-                    raise typed(error, self._endpoint().address) from error
+                    raise _told(typed(error, self._endpoint().address), commands, answers, lost=lost) from error
+                lost = lost or not isinstance(error, ErrorReply)
             else:
                 for i, command in enumerate(commands):
                     replies[i] = command.parse(replies[i])
@@ -88,8 +91,8 @@ class SyncTransport:
         """Close the idle connections; the next command opens a fresh one."""
         _close_all(self._idle)
 
-    def _exchange(self, commands: Sequence[Command[Any]], replies: list[Any]) -> None:
-        """Add the replies that are missing."""
+    def _exchange(self, commands: Sequence[Command[Any]], replies: list[Any], answers: list[Any]) -> None:
+        """Add the replies that are missing; note in `answers` each that came, those behind an error, too."""
         connection = self._acquire()
         wire = connection.wire
         failed: int | None = None
@@ -103,6 +106,7 @@ class SyncTransport:
             if ErrorReply in map(type, replies):
                 failed = self._send_texts(wire, commands, replies)
         except BaseException:
+            _note(replies, answers)
             # What is still to come on this connection belongs to these commands; nobody else may read it.
             connection.close()
             self.close()
@@ -113,6 +117,7 @@ class SyncTransport:
             self._release(connection)
             return
         error = replies[failed]
+        _note(replies, answers)
         del replies[failed:]
         if is_transient(error):
             connection.close()  # such as READONLY: a fresh connection may lead to the new primary
@@ -158,6 +163,23 @@ class SyncTransport:
             self._idle.append(connection)
         else:
             connection.close()
+
+
+def _note(replies: Sequence[Any], answers: list[Any]) -> None:
+    for i, reply in enumerate(replies):
+        answers[i] = None if isinstance(reply, ErrorReply) else reply
+
+
+def _told(
+    error: QueueSystemError, commands: Sequence[Command[Any]], answers: Sequence[Any], *, lost: bool
+) -> QueueSystemError:
+    """Let an error tell which commands were answered, and whether an earlier try may have been carried out."""
+    if isinstance(error, ServerError):
+        pairs = zip(commands, answers, strict=True)
+        error.answers = tuple([None if answer is None else command.parse(answer) for command, answer in pairs])
+        if lost:
+            error.after_lost_answer()
+    return error
 
 
 def _first_error(replies: Sequence[Any]) -> int | None:

@@ -1,15 +1,25 @@
 -- Removes items of one queue with their records and deduplication keys, at most 1,000 or about 8 MiB a call.
 -- KEYS      1 prefix of every key
--- ARGV      1 queue ("high:NAME"), then members of the delayed set to remove (none: items of the list are removed)
+-- ARGV      1 queue ("high:NAME") · 2 "#", id of the call, a space and the number of this request in it ("" for none)
+--           then members of the delayed set to remove (none: items of the list are removed)
 -- Reply     items removed; 0 when none is left
 -- Uses      tell.lua
--- Invariant a deduplication key goes only while it still names the removed operation.
+-- Invariant sent again with the same call and number, it removes nothing more and gives the same answer;
+--           a deduplication key goes only while it still names the removed operation.
 local prefix, queue = KEYS[1], ARGV[1]
 local priority, name = string.match(queue, '^(%a+):(.+)$')
 local list, delayed, dedup = prefix .. queue, prefix .. 'delayed', prefix .. 'dedup'
 redis.call('LLEN', list)
 redis.call('ZCARD', delayed)
 redis.call('HLEN', dedup)
+
+local call, request = string.match(ARGV[2] or '', '^#(%S+) (%d+)$')
+local answers = call and prefix .. 'answer:' .. call
+if answers then
+  local before = redis.pcall('GET', answers)
+  local last, answer = string.match(type(before) == 'string' and before or '', '^(%d+) (%d+)$')
+  if last and tonumber(last) >= tonumber(request) then return last == request and tonumber(answer) or 0 end
+end
 
 local function forget(item)
   local id = string.match(item, '^{"operation_id":"([^"\\]+)"')
@@ -24,8 +34,8 @@ local function forget(item)
 end
 
 local removed = 0
-if #ARGV > 1 then
-  for i = 2, #ARGV do
+if #ARGV > 2 then
+  for i = 3, #ARGV do
     if redis.call('ZREM', delayed, ARGV[i]) == 1 then
       removed = removed + 1
       forget(string.match(ARGV[i], '^[^\n]*\n[^\n]*\n(.*)$') or '')
@@ -46,4 +56,5 @@ else
   if redis.call('EXISTS', list) == 0 then redis.pcall('ZREM', prefix .. 'ready:' .. priority, name) end
 end
 if removed > 0 then redis.pcall('HINCRBY', prefix .. 'metrics', 'purged', removed) end
+if removed > 0 and answers then redis.pcall('SET', answers, request .. ' ' .. removed, 'PX', 300000) end
 return removed
