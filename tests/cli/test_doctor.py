@@ -275,7 +275,8 @@ def test_each_role_is_recognised(guarded: AclServer, cli: RunCli) -> None:
         rights = next(check for check in answer.document["checks"] if check["name"] == "rights")
         assert (answer.code, rights["level"]) == (0, "ok")
         able = [name for name, lacks in rights["details"]["lacks"].items() if not lacks]
-        assert able == {"viewer": ["viewer"], "producer": ["producer"], "worker": list(ROLES)}[role]
+        both = ["enqueuer", "producer"]
+        assert able == {"viewer": ["viewer"], "enqueuer": both[:1], "producer": both, "worker": list(ROLES)}[role]
     answer = cli("doctor", "--url", guarded.url_of("viewer"), "--prefix", "queue:", "--role", "worker")
     assert answer.code == 1
     assert "as worker this user lacks" in answer.out

@@ -22,6 +22,7 @@ from queue_system import (
     QueueRetryConfig,
     QueueWorker,
     ServerError,
+    WaitTimeoutError,
     WrongKeyTypeError,
 )
 from queue_system.broker import commands
@@ -120,8 +121,9 @@ def test_the_worker_s_file_names_the_commands_that_the_package_sends_and_no_othe
 
 
 def test_the_files_of_the_other_roles_name_what_their_scripts_need_and_no_other() -> None:
-    plain = {"zscan", "hincrby", "wait", "waitaof", "xread"}  # what a purge reads, and what is waited by
-    assert granted("producer") == within("enqueue", "look", "purge", "status") | plain | ANYWHERE
+    waiting = {"hincrby", "wait", "waitaof"}
+    assert granted("enqueuer") == within("enqueue") | waiting | ANYWHERE
+    assert granted("producer") == within("enqueue", "look", "status") | waiting | {"xread"} | ANYWHERE
     operator = within("retry", "drop", "look", "purge", "status", "oldest") | {
         "lrange",
         "llen",
@@ -130,11 +132,14 @@ def test_the_files_of_the_other_roles_name_what_their_scripts_need_and_no_other(
         "xread",
     }
     assert granted("operator") == operator | ANYWHERE
-    assert granted("viewer") == within("status", "oldest") | {"lrange", "llen", "time"} | ANYWHERE
+    assert granted("viewer") == within("status") | {"lrange", "llen", "time"} | ANYWHERE
 
 
-def test_a_producer_enqueues_purges_and_reads_the_status(as_role: AsRole, admin: redis.Redis) -> None:
-    config = as_role("producer")
+@pytest.mark.parametrize("role", ["producer", "enqueuer"])
+def test_a_producer_enqueues_and_reads_the_status_and_one_who_only_enqueues_does_not(
+    as_role: AsRole, admin: redis.Redis, role: str
+) -> None:
+    config = as_role(role)
     queue = QueueManager(config)
     queue.enqueue({"n": 1}, work)
     for expected in ("queued", "duplicate"):
@@ -142,13 +147,55 @@ def test_a_producer_enqueues_purges_and_reads_the_status(as_role: AsRole, admin:
         assert queue.enqueue({"n": 3}, work, deduplication_key="k")["status"] == expected
     queue.enqueue({"n": 4}, work, delay=60)
     queue.enqueue_batch([{"n": n} for n in range(1500)], work, priority="low")
-    status = queue.get_queue_status()
-    assert (status["total_items"], status["queue:delayed"], status["metrics"]["enqueued"]) == (1503, 1, 1504)
-    assert queue.purge_queue("work") == 4
-    assert queue.purge_queue("work", "low") == 1500
-    assert queue.get_queue_status()["total_items"] == 0
     config._ensure_redis_sync()
+    if role == "producer":
+        status = queue.get_queue_status()
+        assert (status["total_items"], status["queue:delayed"], status["metrics"]["enqueued"]) == (1503, 1, 1504)
+        record = queue.get_operation("mine")
+        assert record is not None
+        assert record.status == "queued"
+        with pytest.raises(WaitTimeoutError):
+            queue.wait_for("mine", 0.05)
     assert refused(admin) == []
+    calls: list[Callable[[], object]] = [lambda: queue.purge_queue("work")]
+    if role == "enqueuer":
+        calls += [lambda: queue.wait_for("mine", 0.05)]
+    for call in calls:
+        with pytest.raises(AccessDeniedError):
+            call()
+    operator = QueueManager(as_role("operator"))
+    assert operator.purge_queue("work") == 4
+    assert operator.purge_queue("work", "low") == 1500
+    assert operator.get_queue_status()["total_items"] == 0
+
+
+@pytest.mark.parametrize("role", ["producer", "enqueuer"])
+def test_who_enqueues_can_neither_forge_a_result_nor_read_what_waits(
+    guarded: AclServer, as_role: AsRole, admin: redis.Redis, role: str
+) -> None:
+    """A record that there is cannot be overwritten, removed or let expire, and no command returns an item."""
+    queue = QueueManager(as_role(role))
+    queue.enqueue({"card": 4111}, work, operation_id="mine")
+    queue.enqueue({"card": 4111}, work, delay=60)
+    forged = b"succeeded\t\t1\tnormal:work\t\t1\t0\t0\tw\n{}"
+    before = key_space(admin, "queue:")
+    key = "queue:operation:mine"
+    tries: list[tuple[Any, ...]] = [
+        ("SET", key, forged), ("DEL", key), ("UNLINK", key), ("GETDEL", key), ("PEXPIRE", key, 1), ("APPEND", key, "x"),
+        ("SETRANGE", key, 0, forged), ("RENAME", key, "queue:operation:x"), ("HSET", key, "f", "v"),
+        ("LPUSH", key, "x"),
+        ("COPY", "queue:operation:x", key, "REPLACE"), ("LPOP", "queue:normal:work"), ("RPOP", "queue:normal:work"),
+        ("LRANGE", "queue:normal:work", 0, -1), ("LINDEX", "queue:normal:work", 0), ("ZRANGE", "queue:delayed", 0, -1),
+        ("ZSCAN", "queue:delayed", 0), ("XADD", "queue:change:mine", "*", "c", ""), ("SET", "queue:token", 9),
+    ]  # fmt: skip
+    with redis.Redis.from_url(guarded.url_of(role)) as client:
+        for words in tries:
+            with pytest.raises(redis.ResponseError, match=r"permission|WRONGTYPE"):
+                client.execute_command(*words)
+        assert client.msetnx({key: forged}) == 0
+        with pytest.raises(redis.ResponseError, match=r"ACL|permission|can't run"):
+            client.eval(f"return redis.call('SET', '{key}', 'x')", 1, "queue:")
+    assert key_space(admin, "queue:") == before
 
 
 def test_a_producer_waits_for_the_disk_or_is_told_that_the_server_cannot(as_role: AsRole, admin: redis.Redis) -> None:
@@ -162,8 +209,9 @@ def test_a_producer_waits_for_the_disk_or_is_told_that_the_server_cannot(as_role
     assert refused(admin) == []
 
 
-def test_a_producer_takes_back_what_it_cannot_finish(as_role: AsRole, admin: redis.Redis) -> None:
-    queue = QueueManager(as_role("producer"))
+@pytest.mark.parametrize("role", ["producer", "enqueuer"])
+def test_a_producer_takes_back_what_it_cannot_finish(as_role: AsRole, admin: redis.Redis, role: str) -> None:
+    queue = QueueManager(as_role(role))
     admin.set("queue:registry", "squatter")
     with pytest.raises(WrongKeyTypeError):
         queue.enqueue({}, work, deduplication_key="k")
@@ -308,10 +356,15 @@ def test_a_viewer_reads_the_status_and_changes_nothing(guarded: AclServer, as_ro
     run(producer.config.commands.claim("w", "c1", 1))
     seen, before = viewer.get_queue_status(), key_space(admin, "queue:")
     assert {**producer.get_queue_status(), "status_time": 0} == {**seen, "status_time": 0}
+    with redis.Redis.from_url(guarded.url_of("viewer")) as client, pytest.raises(redis.exceptions.NoPermissionError):
+        client.lindex("queue:normal:work", 0)
+    admin.acl_log_reset()
     assert (seen["total_items"], seen["queue:running"], seen["queue:failures"]) == (2, 1, 1)
     assert seen["metrics"] == {"enqueued": 4}
     (figures,) = read_fleet(viewer.config).queues
-    assert (figures.name, figures.depth, figures.oldest_age_s is not None) == ("work", 2, True)
+    assert (figures.name, figures.depth, figures.oldest_age_s) == ("work", 2, None)
+    (figures,) = read_fleet(as_role("worker")).queues
+    assert figures.oldest_age_s is not None
     assert refused(admin) == []
     changes: list[Callable[[], object]] = [
         lambda: viewer.enqueue({}, work),

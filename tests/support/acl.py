@@ -11,7 +11,7 @@ from tests.support.servers import OwnServer
 from tests.support.source import ROOT
 
 FILES = ROOT / "docs" / "acl"
-ROLES = ("producer", "worker", "operator", "viewer")
+ROLES = ("producer", "enqueuer", "worker", "operator", "viewer")
 FRESH_PREFIX = "t????????????:"
 """The pattern of the prefixes that the `prefix` fixture makes."""
 _SECRET = "acl-secret"

@@ -17,7 +17,7 @@ _TRIES: Final[Mapping[str, str]] = {line.partition(" ")[0]: line for line in (
     "del @operation:x", "exists @operation:x", "pexpire @change:x 1", "hget @dedup f", "hmget @dedup f",
     "hset @dedup f v", "hdel @dedup f", "hlen @dedup", "hgetall @metrics", "hincrby @metrics f 1", "hkeys @workers",
     "hexists @inflight:x f", "hscan @inflight:x 0", "llen @failures", "lindex @high:x 0", "lpush @high:x v",
-    "rpush @high:x v", "lpop @high:x", "rpop @high:x", "lrem @failures 0 v", "ltrim @failures 0 1",
+    "rpush @high:x v", "rpop @high:x", "lrem @failures 0 v", "ltrim @high:x 0 1",
     "lrange @failures 0 1", "lset @failures 0 v", "sadd @registry v", "scard @registry", "sscan @registry 0",
     "zadd @delayed 0 v", "zcard @delayed", "zrem @delayed v", "zscan @delayed 0", "zscore @ready:high v",
     "zrange @ready:high 0 1", "zrevrange @waiters 0 1", "zrangebyscore @resting 0 1", "zremrangebyrank @wake 0 1",
@@ -26,14 +26,16 @@ _TRIES: Final[Mapping[str, str]] = {line.partition(" ")[0]: line for line in (
 )}  # fmt: skip
 """Each command with the least arguments; `@` stands for the prefix."""
 _COUNTING: Final = "time llen zcard sscan hlen hexists hkeys hgetall"
-_BOTH: Final = (
-    f"{_COUNTING} wait waitaof get set msetnx del exists pexpire hget hset hdel hincrby lpush lpop rpop sadd zadd zrem"
-    " zscan zscore zrangebyscore zrevrange zremrangebyscore xadd xread xrevrange"
-)
+_ENQUEUEING: Final = "time wait waitaof get msetnx exists hget hset hlen hincrby lpush ltrim sadd scard zadd zcard zrem"
+_PRODUCING: Final = f"{_ENQUEUEING} llen sscan hexists hkeys hgetall zrangebyscore zremrangebyscore xread xrevrange"
 ROLES: Final[Mapping[str, str]] = {
-    "viewer": f"{_COUNTING} lindex lrange zrangebyscore",
-    "producer": _BOTH,
-    "worker": (f"{_BOTH} lindex hmget hscan rpush lset lrem ltrim lrange scard zrange zremrangebyrank bzpopmin"),
+    "viewer": f"{_COUNTING} lrange zrangebyscore",
+    "enqueuer": _ENQUEUEING,
+    "producer": _PRODUCING,
+    "worker": (
+        f"{_PRODUCING} set del pexpire hdel hmget hscan rpop rpush lindex lset lrem lrange zscan zscore zrange"
+        " zrevrange zremrangebyrank bzpopmin xadd"
+    ),
 }
 """What each role of docs/acl must be able to run, beyond what every client needs."""
 

@@ -139,7 +139,7 @@ def clock(exam: Examination) -> Result:
 
 
 def rights(exam: Examination) -> Result:
-    """Tell what the current user lacks to be a producer, a worker or a viewer."""
+    """Tell what the current user lacks to be what a role of docs/acl is."""
     lacks: dict[str, list[str]] = {}
     try:
         for role, names in ROLES.items():
@@ -157,7 +157,7 @@ def rights(exam: Examination) -> Result:
             return Result(Level.OK, f"this user may act as {exam.role}", details=details)
         return Result(Level.FAIL, f"as {exam.role} this user lacks {lacking}", _rules(exam.role), details)
     if not missing:
-        return Result(Level.OK, "this user may act as viewer, producer and worker", details=details)
+        return Result(Level.OK, "this user may act as viewer, enqueuer, producer and worker", details=details)
     if not able:
         return Result(Level.FAIL, f"this user may act in no role: {missing}", _rules("worker"), details)
     return Result(Level.WARN, f"this user may act as {' and '.join(able)}; {missing}", _rules("the role"), details)

@@ -40,6 +40,7 @@ _STYLES: Final = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "bold red
 class Role(StrEnum):
     """What a user of the server is for."""
 
+    ENQUEUER = "enqueuer"
     PRODUCER = "producer"
     WORKER = "worker"
     VIEWER = "viewer"
@@ -53,7 +54,8 @@ def add_to(app: typer.Typer) -> None:
 def doctor(
     session: Session,
     role: Annotated[
-        Role | None, typer.Option(metavar="ROLE", help="What this user must be able to be: producer, worker or viewer.")
+        Role | None,
+        typer.Option(metavar="ROLE", help="What this user must be able to be: enqueuer, producer, worker or viewer."),
     ] = None,
     allowed_modules: AllowedModules = None,
 ) -> None:

@@ -13,11 +13,35 @@ local queue, status = priority .. ':' .. name, delay_ms > 0 and 'delayed' or 'qu
 local header, records = string.format('%s\t%s\t%d\t%s\t', status, nonce, due_ms, queue), prefix .. 'operation:'
 -- What a delayed one's record tells beside the due time: no execution yet, and when it was enqueued.
 local rest = delay_ms > 0 and string.format('\t0\t%d\t0\t', due_ms - delay_ms) or ''
-local items, added, answers, keys = {}, {}, nil, nil
+local list, ready, delayed = prefix .. queue, prefix .. 'ready:' .. priority, prefix .. 'delayed'
+local registry = prefix .. 'registry'
+local items, writes, added, answers, held = {}, {}, {}, nil, {}
+
+-- Puts the items into their list; returns an error where a key has a foreign type, or memory is full.
+local pushed, indexed
+local function take_back()
+  if pushed then call('LTRIM', list, #items, -1) end
+  if indexed then call('ZREM', ready, name) end
+end
+local function push()
+  local result
+  if delay_ms > 0 then
+    result = pcall('ZCARD', delayed)
+    if type(result) == 'number' then result = pcall('SCARD', registry) end
+  else
+    result = pcall('LPUSH', list, unpack(items))
+    pushed = type(result) == 'number'
+    if pushed then result = pcall('ZADD', ready, 'NX', string.format('%d%06d', time[1], time[2]), name) end
+    indexed = pushed and result == 1
+    if indexed then result = pcall('SCARD', registry) end
+  end
+  if type(result) == 'number' then return nil end
+  take_back()
+  return result
+end
 
 local whole = ARGV[4] == ''
 if whole then -- the usual case, at one command's price
-  local writes = {}
   for i = 6, #ARGV, 2 do
     local id = ARGV[i]
     whole = whole and not added[id]
@@ -26,58 +50,58 @@ if whole then -- the usual case, at one command's price
     writes[#writes + 1] = header .. rest
     items[#items + 1] = ARGV[i + 1]
   end
-  whole = whole and call('MSETNX', unpack(writes)) == 1
+  if whole then
+    local refused = push()
+    if refused then return refused end
+    local written = pcall('MSETNX', unpack(writes))
+    if written ~= 1 then take_back() end -- an id is known already, or the user may not write records
+    if type(written) ~= 'number' then return written end
+    whole = written == 1
+  end
 end
 if not whole then
   local dedup, lifetime_ms = prefix .. 'dedup', tonumber(ARGV[4])
   if lifetime_ms then call('HLEN', dedup) end -- before the first write, to see its type
-  items, added, answers, keys = {}, {}, {}, {}
+  items, writes, added, answers = {}, {}, {}, {}
   local function resent(id)
     local record = pcall('GET', records .. id)
     return type(record) == 'string' and string.match(record, '^%a+\t([^\t]*)\t') == nonce and not added[id]
   end
+  local function holder_of(key, id)
+    if held[key] then return held[key] ~= id and held[key] or nil end
+    return live_holder(key, id, lifetime_ms, due_ms - delay_ms)
+  end
   for i = 6, #ARGV, lifetime_ms and 3 or 2 do
     local id, key = ARGV[i], lifetime_ms and ARGV[i + 2] or ''
-    local answer = key ~= '' and (resent(id) and 1 or live_holder(key, id, lifetime_ms, due_ms - delay_ms))
-    if not answer and call('SET', records .. id, header .. key .. rest, 'NX') then
+    local answer = key ~= '' and (resent(id) and 1 or holder_of(key, id))
+    if not answer and not added[id] and call('EXISTS', records .. id) == 0 then
       answer = 1
       added[id] = true
       items[#items + 1] = ARGV[i + 1]
-      if key ~= '' then
-        call('HSET', dedup, key, id)
-        keys[#keys + 1] = key
-      end
+      writes[#writes + 1] = records .. id
+      writes[#writes + 1] = header .. key .. rest
+      if key ~= '' then held[key] = id end
     elseif not answer then
       answer = resent(id) and 1 or 0
     end
     answers[#answers + 1] = answer
   end
   if #items == 0 then return answers end
+  local refused = push()
+  if refused then return refused end
+  local written = pcall('MSETNX', unpack(writes))
+  if written ~= 1 then
+    take_back()
+    return written
+  end
+  for key, id in pairs(held) do call('HSET', dedup, key, id) end
 end
 
-local list, ready, delayed = prefix .. queue, prefix .. 'ready:' .. priority, prefix .. 'delayed'
-local result, pushed, indexed
-if delay_ms > 0 then
-  result = pcall('ZCARD', delayed)
-  if type(result) == 'number' then result = pcall('SADD', prefix .. 'registry', list) end
-else
-  result = pcall('LPUSH', list, unpack(items))
-  pushed = type(result) == 'number'
-  if pushed then result = pcall('ZADD', ready, 'NX', string.format('%d%06d', time[1], time[2]), name) end
-  indexed = pushed and result == 1
-  if indexed then result = pcall('SADD', prefix .. 'registry', list) end
-end
-if type(result) ~= 'number' then -- a foreign type: take back what was new
-  for id in pairs(added) do call('DEL', records .. id) end
-  if keys and #keys > 0 then call('HDEL', prefix .. 'dedup', unpack(keys)) end
-  if pushed then call('LPOP', list, #items) end
-  if indexed then call('ZREM', ready, name) end
-  return result
-end
 if delay_ms > 0 then
   for i = 1, #items do call('ZADD', delayed, due_ms, '0\n' .. queue .. '\n' .. items[i]) end
 end
-if indexed or delay_ms > 0 then -- hints: without them, workers look every 5 s; those of an indexed queue have been told
+if indexed or delay_ms > 0 then -- the list is registered; hints: without them, workers look every 5 s
+  call('SADD', registry, list)
   pcall('ZADD', prefix .. 'wake', '0', 'r')
   pcall('ZADD', prefix .. 'wake:' .. name, '0', 'r')
 end
