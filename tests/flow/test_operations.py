@@ -117,6 +117,7 @@ async def test_a_retry_waits_for_its_delay_and_is_recorded_as_delayed(
         await eventually(lambda: client.zcard(config.keys.delayed) == 1, "the retry waits")
         record = read_record(client, config, answer["operation_id"])
         assert (record.status, record.attempts, record.ttl_ms) == ("delayed", 1, -1)
+        assert record.body.pop("traceback").endswith('raise ValueError("not yet")\nValueError: not yet\n')
         assert record.body == {"error": "not yet", "error_type": "ValueError"}
         assert queue.get_queue_status()[config.keys.delayed] == 1
         second, third = await inbox.take(2)
