@@ -18,7 +18,7 @@ _TRIES: Final[Mapping[str, str]] = {line.partition(" ")[0]: line for line in (
     "hset @dedup f v", "hdel @dedup f", "hlen @dedup", "hgetall @metrics", "hincrby @metrics f 1", "hkeys @workers",
     "hexists @inflight:x f", "hscan @inflight:x 0", "llen @failures", "lindex @high:x 0", "lpush @high:x v",
     "rpush @high:x v", "rpop @high:x", "lrem @failures 0 v", "ltrim @high:x 0 1",
-    "lrange @failures 0 1", "lset @failures 0 v", "sadd @registry v", "scard @registry", "sscan @registry 0",
+    "lrange @failures 0 1", "lset @failures 0 v", "sadd @registry v", "scard @registry", "sscan @registry 0", "srem @registry v",
     "zadd @delayed 0 v", "zcard @delayed", "zrem @delayed v", "zscan @delayed 0", "zscore @ready:high v",
     "zrange @ready:high 0 1", "zrevrange @waiters 0 1", "zrangebyscore @resting 0 1", "zremrangebyrank @wake 0 1",
     "zremrangebyscore @waiters 0 1", "bzpopmin @wake:x 0.01", "xadd @change:x * f v", "xread streams @change:x 0",
@@ -34,7 +34,7 @@ ROLES: Final[Mapping[str, str]] = {
     "producer": _PRODUCING,
     "worker": (
         f"{_PRODUCING} set del pexpire hdel hmget hscan rpop rpush lindex lset lrem lrange zscan zscore zrange"
-        " zrevrange zremrangebyrank bzpopmin xadd"
+        " zrevrange zremrangebyrank bzpopmin xadd srem"
     ),
 }
 """What each role of docs/acl must be able to run, beyond what every client needs."""
