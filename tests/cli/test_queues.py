@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from typing import Any
 
 import pytest
 import redis
+from rich.console import Console
 
 from queue_system import QueueConfig, QueueManager, QueueRetryConfig, QueueWorker
+from queue_system.cli.status import Board
+from queue_system.monitoring.fleet import read_fleet
 from tests.cli.support import RunCli, RunProgram
 from tests.flow.support import running
 from tests.support.waiting import eventually
@@ -167,3 +171,15 @@ async def test_status_tells_which_queue_workers_leave_alone_and_why(
     assert "charge: left alone by 1 worker: shop.lacking.charge" in " ".join(shown.split())
     (rest,) = document["resting"]["charge"]
     assert rest["queue"] == "charge"
+
+
+def test_status_tells_which_dead_letters_are_full(config: QueueConfig, client: redis.Redis) -> None:
+    board = Board("server", config.queue_prefix, most_letters=2)
+    client.lpush(config.system_errors_queue, b"a", b"b")
+    client.lpush(config.failures_queue, b"a")
+    board.update(read_fleet(config))
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(board.view())
+    shown = console.export_text()
+    assert "system_errors is full: 2 letters of 2; what cannot be resolved stays in its queue" in shown
+    assert "failures is full" not in shown

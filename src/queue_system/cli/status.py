@@ -26,6 +26,10 @@ from queue_system.monitoring.fleet import FleetFigures, read_fleet, rests_of
 
 _RATED: Final = ("enqueued", "processed", "retried", "failed")
 _STYLES: Final = {"failures": "yellow", "system_errors": "bold red"}
+_AT_THE_CAP: Final = {
+    "failures": "each new one drops the oldest",
+    "system_errors": "what cannot be resolved stays in its queue",
+}
 _LEAST_INTERVAL_S: Final = 0.1
 
 
@@ -44,6 +48,8 @@ class Board:
     now: FleetFigures | None = None
     rates: dict[str, float] | None = None
     trouble: str = ""
+    most_letters: int = 0
+    """How many dead letters each list keeps; 0: not known."""
 
     def update(self, now: FleetFigures) -> None:
         """Take a new reading."""
@@ -80,6 +86,13 @@ class Board:
             parts += [
                 plain(f"{name}: left alone by {count(len(rests), 'worker')}: {rests[0].reason}", "yellow")
                 for name, rests in rests_of(self.now).items()
+            ]
+            parts += [
+                plain(
+                    f"{source} is full: {count(n, 'letter')} of {self.most_letters:,}; {_AT_THE_CAP[source]}", "yellow"
+                )
+                for source, n in self.now.dead_letters.items()
+                if self.most_letters and n >= self.most_letters
             ]
             if not self.now.complete:
                 parts.append(Text(f"{len(self.now.queues):,} lists are shown; there are more", "yellow"))
@@ -158,7 +171,9 @@ def status(
 ) -> None:
     """Show how many operations wait, run and have failed. With --watch and --json, one line each time."""
     config = session.config
-    board = Board(config.endpoint().address, config.queue_prefix, empty_shown=show_all)
+    board = Board(
+        config.endpoint().address, config.queue_prefix, empty_shown=show_all, most_letters=config.max_dead_letters
+    )
 
     def look() -> None:
         board.update(read_fleet(config))
