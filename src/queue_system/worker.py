@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import contextvars
 import inspect
 import os
@@ -31,6 +30,7 @@ from queue_system.execution.settlement import Settler, Timing
 from queue_system.execution.slots import NEVER, Slot, WorkerTask, blame, context_of, differs, forget_cancellations
 from queue_system.execution.stream import Stream
 from queue_system.execution.tally import Tally
+from queue_system.loop import soon_in
 from queue_system.metrics import LogThrottle
 from queue_system.model.arguments import check_lifetime, check_list, is_number
 from queue_system.model.keys import check_queue_name, queue_name
@@ -179,7 +179,7 @@ class QueueWorker:
                 lambda: stream.fetcher.incarnation,
                 stream.fetcher.now_ms,
                 stream.fetcher.contact,
-                partial(_soon, loop, self._tally.taken_over),
+                partial(soon_in, loop, self._tally.taken_over),
             ),
             Sweeper(self.config, stream.fetcher.now_ms, self.queues, stream.fetcher.contact),
         ]
@@ -298,7 +298,9 @@ class QueueWorker:
             elif processor is None:
                 outcome = await self._importer.run(stream, slot, delivery, argument, (limit_s, limit_name))
             else:
-                if self._rests.queues:
+                if stream.executor.refuses(processor):
+                    stream.hold_back(delivery)
+                elif self._rests.queues:
                     self._rests.resolved(queue_name(delivery.queue))
                 outcome = await stream.executor.run(slot, processor, argument, limit_s, limit_name)
         verdict: Verdict = Release()
@@ -391,9 +393,3 @@ class QueueWorker:
         finally:
             heartbeat.stop()
             await stream.close()
-
-
-def _soon(loop: asyncio.AbstractEventLoop, function: Callable[..., object], *arguments: object) -> None:
-    """Call a function in an event loop from another thread; not at all once the loop is closed."""
-    with contextlib.suppress(RuntimeError):
-        loop.call_soon_threadsafe(function, *arguments)

@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import contextvars
 import functools
-from collections.abc import Awaitable, Callable
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import anyio
@@ -14,6 +16,7 @@ import pytest
 import redis
 
 from queue_system import QueueConfig, QueueManager, QueueRetryConfig, QueueWorker
+from queue_system.monitoring.health import health_of
 from tests.flow.support import Inbox, letters, next_letter, read_record, running
 from tests.support.logs import LineLogger
 from tests.support.waiting import eventually
@@ -361,3 +364,95 @@ async def test_a_processor_that_ignores_its_cancellation_gives_its_slot_up(
         leave.set()
         await eventually(lambda: worker.abandoned == 0, "it has ended")
     assert config.get_metrics()["processed"] == 1
+
+
+async def ignore_cancellations(_: Any) -> None:
+    while True:
+        with contextlib.suppress(BaseException):
+            await asyncio.sleep(LONG_S)
+
+
+async def tidy_up_for_long(_: Any) -> None:
+    try:
+        await asyncio.sleep(LONG_S)
+    finally:
+        await asyncio.sleep(LONG_S)
+
+
+async def wait_in_a_thread(_: Any) -> None:
+    await asyncio.to_thread(block_a_thread, None)
+
+
+def block_a_thread(_: Any) -> None:
+    _blocked.append(None)
+    _released.wait(LONG_S)
+
+
+_released = threading.Event()
+_blocked: list[None] = []
+NEVER_ENDING = [ignore_cancellations, tidy_up_for_long, wait_in_a_thread, block_a_thread]
+STOPS_WITHIN_S = 20.0
+
+
+@pytest.fixture
+def _release_threads() -> Iterator[None]:
+    _released.clear()
+    _blocked.clear()
+    yield
+    _released.set()
+
+
+@pytest.mark.parametrize("stops", [True, False], ids=["stop", "end of asyncio.run"])
+@pytest.mark.usefixtures("_release_threads")
+def test_the_end_of_a_worker_keeps_its_bound_whatever_runs_and_names_what_it_abandons(
+    config: QueueConfig, queue: QueueManager, client: redis.Redis, log: LineLogger, stops: bool
+) -> None:
+    """And hands all of it back, with no attempt spent."""
+    ids = {
+        queue.enqueue({}, processor, operation_id=f"op-{processor.__name__}")["operation_id"]
+        for processor in NEVER_ENDING
+    }
+
+    async def main() -> None:
+        worker = QueueWorker(config)
+        await worker.start()
+        stream = worker._stream
+        assert stream is not None
+        await eventually(lambda: stream.executor.running == len(ids) and len(_blocked) == 2, "all run")
+        if stops:
+            await worker.stop(grace=0.05)
+
+    began = time.monotonic()
+    asyncio.run(main())
+    assert time.monotonic() - began < STOPS_WITHIN_S < LONG_S
+    assert sum(queue.get_queue_status()[f"{config.queue_prefix}normal:{fn.__name__}"] for fn in NEVER_ENDING) == 4
+    (told,) = log.of("operations ignore their cancellation: they are abandoned and run again elsewhere")
+    assert "op-ignore_cancellations" in told["operation_ids"].split(", ")
+    threads = {line["operation_id"] for line in log.of("a thread is abandoned, and runs on")}
+    assert threads == {"op-wait_in_a_thread", "op-block_a_thread"}
+    assert not client.exists(config.keys.workers)
+
+
+@pytest.mark.usefixtures("_release_threads")
+async def test_a_worker_that_has_abandoned_many_threads_hands_sync_work_back_and_runs_the_rest(
+    config: QueueConfig, queue: QueueManager, inbox: Inbox, log: LineLogger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("queue_system.execution.threads._LEAST_BOUND", 2)
+    monkeypatch.setattr("queue_system.execution.threads._BOUND_FACTOR", 0)
+    queue.enqueue_batch([{}] * 8, block_a_thread, timeout=0.05, retry_config=ONCE)
+
+    async def work(entity: Any) -> None:
+        inbox.put(entity["n"])
+
+    async with running(QueueWorker(config, max_workers=2)) as worker:
+        await eventually(lambda: worker.abandoned == 2, "two were abandoned")
+        await eventually(lambda: any("left alone" in line.message for line in log.lines), "that is told")
+        queue.enqueue_batch([{"n": n} for n in range(20)], work)
+        assert await inbox.take(20) == list(range(20))
+        assert health_of(worker).abandoned == worker.abandoned == 2
+        resting = queue.get_queue_status()["resting"]
+        assert "2 threads passed their time limit and still run" in str(resting)
+        _released.set()
+        await eventually(lambda: worker.abandoned == 0, "they have ended")
+        await eventually(lambda: config.get_metrics()["processed"] == 26, "the others run then")
+    assert config.get_metrics()["failed"] == 2

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
+import signal
 import socketserver
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
@@ -376,3 +379,35 @@ def test_a_worker_whose_event_loop_was_closed_works_in_another_one(
     with server.client() as client:
         assert client.hlen(f"{prefix}workers") == 0
     config.transport.close()
+
+
+@pytest.mark.parametrize("stops", [True, False], ids=["stop", "cancelled"])
+def test_a_frozen_server_holds_up_the_end_of_a_worker_for_five_seconds_at_most(
+    start_server: StartServer, stops: bool
+) -> None:
+    """With an operation that has to be cancelled, and settlements that cannot be sent."""
+    server = start_server()
+    config = QueueConfig(redis_url=server.url, logger=LineLogger())
+    took_s: list[float] = []
+
+    async def main() -> None:
+        began = asyncio.Event()
+
+        async def work(_: Any) -> None:
+            began.set()
+            await asyncio.sleep(60)
+
+        QueueManager(config).enqueue({}, work)
+        worker = QueueWorker(config, max_workers=2)
+        await worker.start()
+        await asyncio.wait_for(began.wait(), 10)
+        os.kill(server.pid, signal.SIGSTOP)
+        took_s.append(time.monotonic())
+        if stops:
+            await worker.stop(grace=0.5)
+
+    try:
+        asyncio.run(main())
+        assert time.monotonic() - took_s[0] <= 5.0
+    finally:
+        os.kill(server.pid, signal.SIGCONT)

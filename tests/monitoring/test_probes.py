@@ -188,6 +188,38 @@ async def test_a_worker_without_its_heartbeat_or_its_fetcher_is_dead(make_config
     assert WorkerHealth(1, running=True, heartbeat_age_s=0.1).why_dead(30, 30) == ["it fetches no more"]
 
 
+async def test_a_worker_without_a_slot_or_that_starts_nothing_is_neither_alive_nor_ready(
+    make_config: MakeConfig,
+) -> None:
+    config = make_config()
+    worker, inbox = QueueWorker(config, max_workers=2), asyncio.Event()
+
+    async def work(entity: Any) -> None:
+        inbox.set()
+
+    with watching(config, worker, blocked_after=0.2) as probe:
+        async with running(worker):
+            await eventually(lambda: health_of(worker).consuming, "it consumes")
+            stream = worker._stream
+            assert stream is not None
+            slots = list(stream.executor.slots)
+            for slot in slots:
+                slot.closing = True  # so that nobody replaces it
+                assert slot.task is not None
+                slot.task.cancel()
+            await eventually(lambda: health_of(worker).dead_slots == 2, "its slots have ended")
+            QueueManager(config).enqueue({}, work)
+            await eventually(lambda: health_of(worker).stalled_s > 0.3, "it has work and starts none")
+            for path in ("/livez", "/readyz"):
+                status, body = await answers(probe, path)
+                assert status == 503
+                assert f"worker {os.getpid()}: 2 of its 2 slots have ended" in body["reasons"]
+            assert "it has had work for" in (await answers(probe, "/livez"))[1]["reasons"][1]
+    assert not inbox.is_set()
+    stalled = WorkerHealth(1, running=True, fetching=True, heartbeat_age_s=0.1, contact_age_s=0.1, stalled_s=31.0)
+    assert stalled.why_dead(30, 30) == stalled.why_idle() == ["it has had work for 31.0 s and starts none"]
+
+
 async def test_a_process_without_workers_tells_of_the_fleet_and_a_supervisor_without_children_is_not_ready(
     make_config: MakeConfig,
 ) -> None:

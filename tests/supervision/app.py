@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import multiprocessing
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from queue_system import QueueConfig, QueueWorker, run_in_process
@@ -60,6 +62,36 @@ def end_a_process(entity: dict[str, Any]) -> None:
     process.terminate()
     process.join()
     note(entity, f"ended{process.exitcode}")
+
+
+async def wait_in_a_thread(entity: dict[str, Any]) -> None:
+    """Wait in the default pool of threads."""
+    note(entity, "start")
+    await asyncio.to_thread(time.sleep, entity["seconds"])
+
+
+async def wait_in_its_own_pool(entity: dict[str, Any]) -> None:
+    """Wait in a pool whose threads Python waits for at its exit."""
+    note(entity, "start")
+    await asyncio.get_running_loop().run_in_executor(_pool, time.sleep, entity["seconds"])
+
+
+async def ignore_cancellations(entity: dict[str, Any]) -> None:
+    """Go on whatever happens, as a loop with a bare `except` does."""
+    note(entity, "start")
+    while True:
+        with contextlib.suppress(BaseException):
+            await asyncio.sleep(entity["seconds"])
+
+
+async def signal_itself(entity: dict[str, Any]) -> None:
+    """Ask its own process to leave, and wait."""
+    note(entity, "start")
+    os.kill(os.getpid(), entity["signal"])
+    await asyncio.sleep(entity["seconds"])
+
+
+_pool = ThreadPoolExecutor(1)
 
 
 def _sleep_on() -> None:

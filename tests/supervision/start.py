@@ -12,7 +12,7 @@ from queue_system.supervision import WorkerSettings, run, supervisor
 def main(settings: dict[str, Any]) -> int:
     """Run and return the exit code; `margin` shortens the supervisor's patience."""
     supervisor._MARGIN_S = settings.pop("margin", 10.0)
-    return run(WorkerSettings(**settings))
+    return run(WorkerSettings(**settings), ends_process=True)
 
 
 if __name__ == "__main__":

@@ -127,7 +127,7 @@ def worker(
     )
     if settings.target is None:
         QueueWorker(session.config, **_given(settings))  # so that what is wrong is told by the name of its option
-    work = partial(run, settings, session.variables)
+    work = partial(run, settings, session.variables, ends_process=True)
     raise typer.Exit(waiting_for_orphans(work) if os.getpid() == FIRST else work())
 
 

@@ -81,6 +81,15 @@ class Executor:
         """How many slots have a delivery."""
         return sum(slot.delivery is not None for slot in self.slots)
 
+    @property
+    def last_start(self) -> float:
+        """When, on the monotonic clock, the last operation was started."""
+        return max(slot.started for slot in self.slots)
+
+    def refuses(self, processor: Processor) -> bool:
+        """Tell whether too many threads were abandoned for a processor that would need another."""
+        return self.threads.abandoned >= self.threads.most_abandoned and self._place_of(processor) == "thread"
+
     async def run(
         self, slot: Slot, processor: Processor, argument: Any, limit_s: float, limit_name: str = "work_timeout"
     ) -> Outcome:
@@ -100,8 +109,7 @@ class Executor:
                 result = await processor(argument)
                 outcome = Succeeded(result if type(result) in PLAIN else finished(result))
             elif place == "thread":
-                result = await self.threads.run(processor, argument)
-                outcome = Succeeded(finished(await result if inspect.isawaitable(result) else result))
+                outcome = await self._run_in_thread(processor, argument)
             else:
                 slot.deadline += _START_WITHIN_S
                 outcome = await self.processes.run(place, argument, partial(self._begin, slot, limit_s))
@@ -124,6 +132,12 @@ class Executor:
             late.__cause__, cancelled = cancelled, None  # a name for it here would keep it alive
             return self._after_cancel(slot, outcome, late)
         return outcome
+
+    async def _run_in_thread(self, processor: Processor, argument: Any) -> Outcome:
+        if self.refuses(processor):
+            return Interrupted()
+        result = await self.threads.run(processor, argument)
+        return Succeeded(finished(await result if inspect.isawaitable(result) else result))
 
     def stop_slot(self, slot: Slot) -> None:
         """Cancel what runs in a slot because the worker stops."""

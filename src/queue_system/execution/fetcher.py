@@ -361,6 +361,7 @@ class Fetcher:
         for key in claimed.wrong_keys:
             self._config.log.error("a list holds a foreign type and is skipped", key=key.decode(errors="replace"))
         self.holdings.claimed(claimed)
+        self.gate.note_claim(len(claimed.values), self._executor.last_start)
 
     def _take_in(self) -> None:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections import deque
 
@@ -26,6 +27,8 @@ class Gate:
         """Whether a slot has found the buffer empty."""
         self.changed = asyncio.Event()
         """Set when the fetcher has something to do."""
+        self.work_since = math.inf
+        """Since when, on the monotonic clock, there has been work here of which nothing was started."""
         self.slice_until = 0.0
         """Until when, on the monotonic clock, slots may go on before they let the event loop serve others."""
         self._buffer = buffer
@@ -52,6 +55,13 @@ class Gate:
                 with contextlib.suppress(ValueError):
                     self._waiting.remove(future)
                 raise
+
+    def note_claim(self, found: int, last_start: float) -> None:
+        """Learn how much a claim brought, and when the last operation was started."""
+        if not found:
+            self.work_since = math.inf
+        elif last_start >= self.work_since or self.work_since == math.inf:
+            self.work_since = time.monotonic()
 
     async def breathe(self) -> None:
         """Let the event loop serve others; the next time slice begins when it comes round."""

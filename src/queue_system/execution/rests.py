@@ -86,6 +86,14 @@ class Rests:
         if misses.until <= now:
             self._begin(queue, misses, now)
 
+    def hold(self, queue: str, reason: str) -> None:
+        """Learn that an operation of a queue was handed back, since nothing of its kind can be run here now."""
+        now = self._now()
+        misses = self.queues.setdefault(queue, _Misses(_short(reason), now))
+        misses.reason = _short(reason)
+        if misses.until <= now:
+            self._begin(queue, misses, now)
+
     def resolved(self, queue: str) -> None:
         """Learn that an operation of a queue among `queues` was resolved: a rest of it ends."""
         misses = self.queues.get(queue)

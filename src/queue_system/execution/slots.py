@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import ctypes
 import math
 from asyncio.tasks import _unregister_task
 from collections.abc import Callable, Coroutine
@@ -101,7 +102,11 @@ def forget_cancellations(task: asyncio.Task[None] | None) -> None:
 
 
 def forget_task(task: asyncio.Task[None]) -> None:
-    """Let nobody wait for a task that cannot be ended, nor complain when it is dropped with its event loop."""
+    """Let nobody wait for a task that cannot be ended, and keep it for good.
+
+    Python closes the coroutine of a task that it drops, by an exception; one that ignores it, too, would never return.
+    """
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(task))
     _unregister_task(task)
     task._log_destroy_pending = False  # type: ignore[attr-defined]  # noqa: SLF001 - asyncio has no other way to say so
 

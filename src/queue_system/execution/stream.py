@@ -22,16 +22,18 @@ from queue_system.execution.isolation import PROCESS
 from queue_system.execution.loop_guard import guard_loop, release_loop
 from queue_system.execution.rests import Rests
 from queue_system.execution.settlement import Settler
-from queue_system.execution.slots import Slot, WorkerTask, stand_in, start_apart
+from queue_system.execution.slots import CURRENT, NEVER, Slot, WorkerTask, stand_in, start_apart
 from queue_system.execution.tally import Tally
 from queue_system.metrics import StructuredLogger
+from queue_system.model.keys import queue_name
 from queue_system.model.verdict import Raised
 from queue_system.resilience import in_daemon_thread
 
 _STOP_WITHIN_S = 2.0
 _END_WITHIN_S = 0.25
 _TIDY_UP_S = 1.0
-_SIGN_OFF_WITHIN_S = 1.5
+_LEAVE_WITHIN_S = 3.75
+_SIGN_OFF_WITHIN_S = 3.0
 _STEP_S = 0.005
 _LEAVE_TRIES = 3
 _REPLACE_AFTER_S = 0.1
@@ -42,7 +44,7 @@ Handle: TypeAlias = Callable[["Stream", Slot, Delivery], Coroutine[Any, Any, Non
 Settle: TypeAlias = Callable[["Stream", Delivery, Raised, float, int], object]
 
 
-@dataclass(frozen=True, eq=False, slots=True, weakref_slot=True)
+@dataclass(eq=False, slots=True, weakref_slot=True)
 class Stream:
     """An executor and its fetcher."""
 
@@ -52,6 +54,8 @@ class Stream:
     loop: asyncio.AbstractEventLoop
     ended: asyncio.Event
     """Set when no slot is waited for any longer."""
+    cancelled_at: float = NEVER
+    """When, on the monotonic clock, what still ran was cancelled because the worker stops."""
     stand_ins: list[WorkerTask] = field(default_factory=list)
 
     @classmethod
@@ -60,12 +64,24 @@ class Stream:
     ) -> Stream:
         """Put the halves together, for the running event loop."""
         loop = asyncio.get_running_loop()
-        executor = Executor(slots, loop)
+        executor = Executor(slots, loop, lambda: stream.thread_abandoned())  # noqa: PLW0108 - it comes later
         fetcher = Fetcher(config, executor, Holdings(settler, tally, config.sealing, rests), tally, names)
         stream = cls(executor, fetcher, config.log, loop, asyncio.Event())
         guard(stream)
         guard_loop(loop)
         return stream
+
+    def thread_abandoned(self) -> None:
+        """Learn that a thread of the current operation was given up, and tell of it."""
+        slot = CURRENT.get()
+        fields = {} if slot is None or slot.delivery is None else {
+            "operation_id": slot.delivery.operation_id, "processor": slot.delivery.operation.processor
+        }  # fmt: skip
+        self.log.warning("a thread is abandoned, and runs on", **fields, abandoned=self.executor.abandoned)
+
+    def hold_back(self, delivery: Delivery) -> None:
+        """Learn that a sync operation was not begun, since too many threads were abandoned: its queue rests."""
+        self.fetcher.holdings.rests.hold(queue_name(delivery.queue), self.executor.threads.refusal)
 
     def start_slots(self, work: Work, settle: Settle) -> None:
         """Start a task for each slot that does `work`; `settle` settles what is given up."""
@@ -136,6 +152,7 @@ class Stream:
         """Claim no more; let running operations end for `grace_s`, then cancel them; settle all that can be settled."""
         await self.fetcher.stop_claiming()
         await self._until(lambda: not self.executor.running, grace_s)
+        self.cancelled_at = time.monotonic()
         for slot in self.executor.slots:
             self.executor.stop_slot(slot)
         await self._until(lambda: not (self.executor.running or self.fetcher.unsettled), _STOP_WITHIN_S)
@@ -156,7 +173,8 @@ class Stream:
         self._release()
         await self.fetcher.close()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_SIGN_OFF_WITHIN_S):
+            left_s = self.cancelled_at + _LEAVE_WITHIN_S - time.monotonic()
+            async with asyncio.timeout(left_s if left_s > 0 else _SIGN_OFF_WITHIN_S):
                 await in_daemon_thread(self._sign_off)
 
     async def discard(self) -> None:
@@ -213,12 +231,13 @@ class Stream:
     def _abandon(self) -> None:
         self._log_abandoned()
         for slot in self.executor.slots:
-            self.executor.abandon(slot)
+            if slot.delivery is not None:
+                self.executor.abandon(slot)
 
     def _log_abandoned(self) -> None:
         stuck: list[Slot] = [slot for slot in self.executor.slots if slot.delivery is not None]
         if stuck:
-            ids = [slot.delivery.operation_id for slot in stuck[:_SHOWN]]
+            ids = ", ".join(slot.delivery.operation_id for slot in stuck[:_SHOWN])
             self.log.warning(
                 "operations ignore their cancellation: they are abandoned and run again elsewhere",
                 operations=len(stuck), operation_ids=ids,

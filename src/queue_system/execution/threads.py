@@ -9,10 +9,18 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, Final
 
 from queue_system.execution.forks import leave_if_forked
 from queue_system.tracebacks import where
+
+_LEAST_BOUND: Final = 20
+_BOUND_FACTOR: Final = 4
+
+
+def most_abandoned(size: int) -> int:
+    """Return how many threads of a pool may be abandoned before it refuses to begin anything."""
+    return max(_LEAST_BOUND, _BOUND_FACTOR * size)
 
 
 class _Call:
@@ -50,12 +58,16 @@ class ThreadPool:
         self._busy = 0
         self.abandoned = 0
         """How many threads were given up at a time limit and still run."""
+        self.most_abandoned = most_abandoned(size)
+        """At so many, no further function is begun."""
 
     async def run(self, fn: Callable[[Any], Any], argument: Any) -> Any:
         """Run `fn(argument)` in a thread with a copied context and return its result or raise its error.
 
         Cancelling the caller abandons the thread: it runs on, but its result is dropped and another takes its place.
         """
+        if self.abandoned >= self.most_abandoned:
+            raise RuntimeError(self.refusal)
         call = _Call(fn, argument, self._loop.create_future())
         self._busy += 1
         if self._threads < min(self._busy, self._size):
@@ -78,6 +90,11 @@ class ThreadPool:
             raise
         finally:
             self._busy -= 1
+
+    @property
+    def refusal(self) -> str:
+        """Why no function is begun."""
+        return f"{self.abandoned} threads passed their time limit and still run, so no further one is used"
 
     def submit(self, fn: Callable[..., Any], *args: Any) -> asyncio.Task[Any]:
         """Run `fn(*args)` as `run` does, and return what awaits it."""

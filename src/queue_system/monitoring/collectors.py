@@ -108,7 +108,9 @@ class HealthCollector(Collector):
         consuming.add_metric(self._place, sum(worker.consuming for worker in workers))
         build = InfoMetricFamily("queue_system_build", "What runs here.")
         build.add_metric([], {"version": _version(), "python": platform.python_version()})
-        return [slots, lag, consuming, self._circuits(workers), build]
+        abandoned = _gauge("abandoned", "Threads and tasks of operations given up at their limit that still run.")
+        abandoned.add_metric(self._place, sum(worker.abandoned for worker in workers))
+        return [slots, lag, consuming, abandoned, self._circuits(workers), build]
 
     def _circuits(self, workers: Sequence[WorkerHealth]) -> Metric:
         circuits = _gauge("circuit_state", "Processes here by circuit and state.", "circuit", "state")

@@ -19,6 +19,9 @@ from queue_system.worker import QueueWorker
 BLOCKED_AFTER_S = 30.0
 """For how long an event loop may be blocked by default before a restart is asked for."""
 
+STALLED_AFTER_S = 10.0
+"""For how long a worker with free slots may have work and start none before it counts as not ready."""
+
 _TIMEOUTS_OF_A_BEAT = 10  # a beat is sent up to three times, each with a connection and an answer to wait for
 
 
@@ -44,6 +47,12 @@ class WorkerHealth:
     """Since when no beat has been answered; None: none ever was."""
     circuits: Mapping[str, str] = field(default_factory=dict)
     """The state of each circuit breaker of the process: closed, open or half_open."""
+    dead_slots: int = 0
+    """Slots whose task has ended."""
+    stalled_s: float = 0.0
+    """For how long there has been work here of which nothing was started, though slots are free."""
+    abandoned: int = 0
+    """Threads and tasks of operations that were given up at their limit and still run."""
 
     def aged(self, seconds: float, told_every_s: float = 0.0) -> WorkerHealth:
         """Return what is known `seconds` later when nothing was heard of the worker since: all durations have grown.
@@ -55,6 +64,7 @@ class WorkerHealth:
             self,
             loop_lag_s=max(self.loop_lag_s, seconds - told_every_s) if told_every_s else self.loop_lag_s + seconds,
             heartbeat_age_s=None if heartbeat is None else heartbeat + seconds,
+            stalled_s=self.stalled_s and self.stalled_s + seconds,
             contact_age_s=None if contact is None else contact + seconds,
         )
 
@@ -74,12 +84,20 @@ class WorkerHealth:
             reasons.append(f"its heartbeat has been stuck for {self.heartbeat_age_s:.1f} s")
         if not self.fetching:
             reasons.append("it fetches no more")
+        if self.dead_slots:
+            reasons.append(f"{self.dead_slots} of its {self.slots} slots have ended")
+        if self.stalled_s > blocked_after_s:
+            reasons.append(f"it has had work for {self.stalled_s:.1f} s and starts none")
         return reasons
 
     def why_idle(self) -> list[str]:
         """Return why it takes no operations."""
         if not self.running:
             return ["it does not run"]
+        if self.dead_slots:
+            return [f"{self.dead_slots} of its {self.slots} slots have ended"]
+        if self.stalled_s > STALLED_AFTER_S:
+            return [f"it has had work for {self.stalled_s:.1f} s and starts none"]
         if not self.consuming and self.contact_age_s is not None:
             return [f"it starts nothing; its last beat was answered {self.contact_age_s:.1f} s ago"]
         return [] if self.consuming else ["it starts nothing; no beat was ever answered"]
@@ -96,20 +114,27 @@ def health_of(worker: QueueWorker) -> WorkerHealth:
     now = time.monotonic()
     if stream is None or fetching is None:
         return WorkerHealth(os.getpid(), slots=worker.max_workers, circuits=_circuits(worker.config))
-    gate = stream.fetcher.gate
+    gate, slots = stream.fetcher.gate, stream.executor.slots
+    busy = sum(slot.delivery is not None for slot in slots)
+    ended = sum(slot.task is None or slot.task.done() for slot in slots) if worker.running else 0
+    waits = worker.running and gate.is_open and not busy and stream.executor.last_start < gate.work_since
+    stalled_s = max(0.0, now - gate.work_since) if waits else 0.0
     heartbeat = next((duty for duty in duties if isinstance(duty, Heartbeat)), None)
     return WorkerHealth(
         pid=os.getpid(),
         incarnation=stream.fetcher.incarnation,
         running=worker.running,
         fetching=not fetching.done(),
-        consuming=worker.running and gate.is_open and not fetching.done(),
+        consuming=(worker.running and gate.is_open and not (fetching.done() or ended) and stalled_s <= STALLED_AFTER_S),
         slots=worker.max_workers,
-        busy=sum(slot.delivery is not None for slot in stream.executor.slots),
+        busy=busy,
         loop_lag_s=round(lag_of(fetching.get_loop()), 3),
         heartbeat_age_s=None if heartbeat is None or not heartbeat.alive else round(now - heartbeat.round_began, 3),
         contact_age_s=None if gate.contact is None else round(now - gate.contact, 3),
         circuits=_circuits(worker.config),
+        dead_slots=ended,
+        stalled_s=round(stalled_s, 3),
+        abandoned=stream.executor.abandoned,
     )
 
 

@@ -63,7 +63,7 @@ def _work(channel: socket.socket, line: bytes, departure: Departure) -> int:
             departure.ask()
 
         loop.add_reader(channel, supervisor_left)
-        return await Serving(settings, departure, Notifier({}), tell_health).run()
+        return await Serving(settings, departure, Notifier({}), tell_health, ends_process=True).run()
 
     settings = msgspec.json.decode(line, type=WorkerSettings)
     logs.configure(settings.log_format, settings.log_level)

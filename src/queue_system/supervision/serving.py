@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from queue_system.loop import run as run_loop
 from queue_system.monitoring.health import WorkerHealth, health_of
+from queue_system.supervision.leaving import Leaving
 from queue_system.supervision.observing import answering, count
 from queue_system.supervision.settings import WorkerSettings
 from queue_system.supervision.signals import LEAVE, Departure, handling
@@ -31,8 +32,10 @@ _LOOK_AGAIN_S: Final = 0.05
 Tell = Callable[[WorkerHealth], None]
 
 
-def serve(settings: WorkerSettings) -> int:
+def serve(settings: WorkerSettings, *, ends_process: bool = False) -> int:
     """Run one worker until a signal or its own settings end it, and return the exit code.
+
+    With `ends_process`, this process ends with that code even if something that runs in it does not.
 
     Raises:
         InvalidInputError: the settings or their target make no sense.
@@ -40,19 +43,26 @@ def serve(settings: WorkerSettings) -> int:
     """
     departure, notifier = Departure(), Notifier(os.environ)
     with handling(departure.signalled, *LEAVE):
-        return run_loop(Serving(settings, departure, notifier).run())
+        return run_loop(Serving(settings, departure, notifier, ends_process=ends_process).run())
 
 
 class Serving:
     """The life of one worker. `tell` hears its health once a second."""
 
     def __init__(
-        self, settings: WorkerSettings, departure: Departure, notifier: Notifier, tell: Tell | None = None
+        self,
+        settings: WorkerSettings,
+        departure: Departure,
+        notifier: Notifier,
+        tell: Tell | None = None,
+        *,
+        ends_process: bool = False,
     ) -> None:
         self._settings = settings
         self._departure = departure
         self._notifier = notifier
         self._tell = tell
+        self._leaving = Leaving(lambda: departure.asked, settings.grace, DONE) if ends_process else None
 
     async def run(self) -> int:
         """Load, start, wait for a reason to leave, and leave within the grace time."""
@@ -60,12 +70,20 @@ class Serving:
         if worker is None:
             return DONE
         with self._observed(worker):
-            await worker.start()
+            code = FAILED
+            if self._leaving is not None:
+                self._leaving.watch(worker)
             try:
-                return await self._first_reason(worker)
+                await worker.start()
+                try:
+                    code = await self._first_reason(worker)
+                finally:
+                    self._notifier.stopping()
+                    await self._stop(worker)
             finally:
-                self._notifier.stopping()
-                await self._stop(worker)
+                if self._leaving is not None:
+                    self._leaving.left(code)
+            return code
 
     async def _load(self) -> QueueWorker | None:
         """Load the worker; None if something asks it to leave before, however long its target takes to import."""

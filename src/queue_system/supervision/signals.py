@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 
 from queue_system.execution.forks import disown_signals
+from queue_system.execution.slots import blame
 
+_SENDERS = frozenset({"kill", "killpg", "raise_signal", "pthread_kill", "interrupt_main"})
 LEAVE = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -40,10 +42,12 @@ class Departure:
         if not self.asked:
             await event.wait()
 
-    def signalled(self, number: int, _frame: FrameType | None) -> None:
+    def signalled(self, number: int, frame: FrameType | None) -> None:
         """Handle a signal. This runs between any two instructions, so a blocked event loop cannot hold it up."""
         if self.asked and not self._patient:
             os._exit(128 + number)
+        if frame is not None and _SENDERS.intersection(frame.f_code.co_names):  # not what was only at work meanwhile
+            blame(f"it sent {signal.Signals(number).name} to its own process")
         self.ask()
 
 

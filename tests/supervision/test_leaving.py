@@ -1,0 +1,49 @@
+"""A worker's process leaves in time and with its documented exit code, whatever still runs in it."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import pytest
+
+from queue_system import QueueRetryConfig
+from tests.supervision import app
+from tests.supervision.support import LONG_S, Bench
+
+LEAVES_WITHIN_S = 30.0
+STUBBORN = [app.wait_in_a_thread, app.wait_in_its_own_pool, app.ignore_cancellations, app.block]
+
+
+def test_a_process_leaves_in_time_whatever_runs_in_it(bench: Bench) -> None:
+    """All at once: what waits in threads, what ignores its cancellation, and what blocks the event loop.
+
+    Every other one has a supervisor.
+    """
+    programs = []
+    for n, processor in enumerate(STUBBORN):
+        bench.enqueue(1, processor, first=n, seconds=LONG_S)
+        programs.append(bench.start(queues=(processor.__name__,), grace=0.2, processes=1 + n % 2))
+    bench.wait_for_notes("start", len(STUBBORN))
+    asked = time.monotonic()
+    for program in programs:
+        program.send(signal.SIGTERM)
+    assert [program.ends(LEAVES_WITHIN_S) for program in programs] == [0] * len(STUBBORN)
+    assert time.monotonic() - asked < LEAVES_WITHIN_S
+    waiting = sorted(item["entity"]["n"] for item in bench.waiting())
+    assert waiting == list(range(len(STUBBORN))), "not all was handed back"
+    assert all(item.get("attempts", 0) == item.get("crashes", 0) == 0 for item in bench.waiting())
+    assert bench.in_flight() == []
+    assert all("operation_ids" in line for program in programs[2:] for line in program.lines("operations ignore"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_who_asks_its_own_process_to_leave_has_spent_an_attempt(bench: Bench, number: signal.Signals) -> None:
+    """Else it would end the next process, and the one after that."""
+    retry = QueueRetryConfig.fixed(LONG_S, max_attempts=2)
+    entity = {"n": 1, "journal": str(bench.journal), "seconds": LONG_S, "signal": int(number)}
+    bench.queue.enqueue(entity, app.signal_itself, retry_config=retry)
+    program = bench.start(grace=0.2)
+    assert program.ends(LEAVES_WITHIN_S) == 0
+    assert bench.client.zcard(f"{bench.prefix}delayed") == 1
+    assert bench.client.hget(f"{bench.prefix}metrics", "retried") == b"1"
