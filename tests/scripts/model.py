@@ -17,12 +17,13 @@ from queue_system.model.letter import Revival
 LIVE = (b"queued", b"delayed", b"running")
 OUTCOMES = {"complete": ("processed", ""), "fail": ("failed", "failures"), "reject": ("rejected", "system_errors")}
 _ID = re.compile(rb'{"operation_id":"([^"]+)"')
+_ENQUEUED = re.compile(rb"^(delayed(?:\t[^\t\n]*){4})\t0\t\d+\t0\t$")
 _TIME = re.compile(rb"^([a-z]+\t[^\t]*\t)\d+")
 
 
 def timeless(record: bytes) -> bytes:
-    """Return a record with `T` for the time at which it was touched."""
-    return _TIME.sub(rb"\1T", record)
+    """Return a record with `T` for the time at which it was touched, and without that at which it was enqueued."""
+    return _TIME.sub(rb"\1T", _ENQUEUED.sub(rb"\1", record))
 
 
 def id_of(value: bytes) -> str:
