@@ -91,7 +91,7 @@ class Reaper(Duty):
             self.rests = random.random() * incarnations > _WATCHERS
             if self.rests:
                 self._seen.clear()
-                self._sign = Observation(b"", now)
+                self._sign = Observation(b"", time.monotonic())
         return self.rests
 
     def failed(self, error: QueueSystemError) -> float:
