@@ -196,6 +196,16 @@ def test_a_reclaim_that_hangs(patient: Patient, admin: redis.Redis) -> None:
     assert stuck["sentence"] == "not taken over: 2 operations of 1 dead worker"
 
 
+def test_a_prefix_within_another_is_told(patient: Patient, admin: redis.Redis) -> None:
+    """The users of the outer one reach all keys of the inner one."""
+    admin.sadd("queue:registry", "queue:normal:work")
+    admin.sadd("queue:billing:registry", "queue:billing:normal:work")
+    document = patient.examine("--prefix", "queue:billing:", "--json").document
+    (told,) = [check for check in document["checks"] if check["name"] == "orphans"]
+    assert (told["level"], told["details"]) == ("warn", {"outer_prefixes": ["queue:"]})
+    assert patient.checks()["orphans"]["level"] == "ok"
+
+
 async def test_orphans_are_found_and_the_advice_saves_them(patient: Patient, admin: redis.Redis) -> None:
     """What the check says to do makes a worker run the operations."""
     ran: list[object] = []

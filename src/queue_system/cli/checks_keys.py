@@ -56,7 +56,19 @@ def orphans(exam: Examination) -> Result:
         advice.append(f"HSET {prefix}workers {fields} lets the workers take them over")
     if problems:
         return Result(Level.FAIL, "; ".join(problems), "; ".join(advice), details)
+    if outer := _outer_prefixes(exam):
+        problem = (
+            f"the prefix lies within {', '.join(outer)}, which is in use: who may reach that reaches this one, too"
+        )
+        return Result(Level.WARN, problem, "use prefixes of which none begins with another", {"outer_prefixes": outer})
     return Result(Level.OK, "every key has its type, every list is registered, every operation in hand has its worker")
+
+
+def _outer_prefixes(exam: Examination) -> list[str]:
+    """Return the prefixes in use with which this one begins."""
+    prefix = exam.config.queue_prefix
+    cuts = [prefix[: i + 1] for i, char in enumerate(prefix[:-1]) if not char.isalnum()]
+    return [outer for outer in cuts if exam.run(key_type(f"{outer}registry")) == "set"]
 
 
 def _typed_keys(exam: Examination) -> Iterator[tuple[str, str, str]]:
