@@ -16,7 +16,7 @@ from queue_system.upkeep.duty import Duty
 _INTERVAL_S = 1.5
 _TRIM_EVERY_S = 60.0
 NAMES_EVERY_S = 3600.0
-FORGET_AFTER_S = 7 * 86400.0
+FORGET_AFTER_S = 35 * 86400.0
 """After how long without use the name of an empty queue goes."""
 _MOST_PASSED = 1000
 
