@@ -155,13 +155,15 @@ def test_what_a_reaper_cannot_judge_goes_back_unchanged(
 def test_those_who_can_judge_an_item_come_first(make_config: MakeConfig, client: redis.Redis) -> None:
     """Else the deaths of its workers would not be counted in a fleet of several settings."""
     able, unable = make_config(signing_keys=KEYS), make_config(lease_seconds=LEASE_S, signing_keys=OTHER_KEYS)
-    hold(unable, "gone", sealed(KEYS, item_of("a", crashes=1)))
+    sealing = able.sealing
+    assert sealing is not None
+    hold(unable, "gone", sealing.sign(QUEUE.encode(), item_of("a", crashes=1)))
     other = threading.Thread(target=reaper(unable).perform)
     other.start()
     reaper(able).perform()
     other.join()
     (item,) = waiting(client, able)
-    assert item == sealed(KEYS, item_of("a", crashes=2))
+    assert item == sealing.sign(QUEUE.encode(), item_of("a", crashes=2))
 
 
 @pytest.mark.parametrize("phase", ["", "on_success"])

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from queue_system.broker.commands import SCRIPTS
-from queue_system.broker.protocol import Script
+from queue_system.broker.commands import SCRIPTS, Commands
+from queue_system.broker.protocol import Command, Script
 from queue_system.upkeep.reaper import Observation, Reaper
 
 VARIABLE = "NEMESIS_MUTANT"
@@ -23,7 +23,10 @@ def apply(name: str) -> None:
 
 
 def ignore_the_counter() -> None:
-    """Let a reaper declare a worker dead that has beaten since it was observed, or while no beats come through."""
+    """Let a reaper declare a worker dead that has beaten since it was observed, or while no beats come through.
+
+    It leaves no sign that it watches, since that is a write: while writes are held up it would see nothing at all.
+    """
     _patch(
         "mark",
         ("('HGET', workers, ARGV[1]) ~= ARGV[2] then", "('HEXISTS', workers, ARGV[1]) == 0 then"),
@@ -32,7 +35,11 @@ def ignore_the_counter() -> None:
     def beats(self: Reaper, entry: bytes, asked: float, answered: float) -> bool:
         return True
 
+    def watch(self: Commands, sign: str) -> Command[dict[str, bytes]]:
+        return self.incarnations()
+
     Reaper._beats = beats  # type: ignore[method-assign]
+    Commands.watch = watch  # type: ignore[method-assign]
 
 
 def settle_without_token() -> None:
