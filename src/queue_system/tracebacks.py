@@ -1,6 +1,7 @@
 """Where an error came from, as bounded text: the last frames, causes, groups, notes. No locals, no passwords of URLs.
 
-Frames of this package are left out where there are others. Never raises, whatever an error's own methods do.
+Frames of this package are left out where there are others. What an error says begins no line: it stands behind the name
+of its type or is indented, and is printable. Never raises, whatever an error's own methods do.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from types import FrameType, TracebackType
 from typing import Any, Final
 
 from queue_system.errors import QueueSystemError, cut_text
-from queue_system.logs import without_passwords
+from queue_system.logs import printable, without_passwords
 
 __all__ = ["MOST_BYTES", "Trace", "describe_error", "remote", "tail", "trace", "where"]
 
@@ -155,20 +156,20 @@ class _Writer:
 
     def _message(self, error: BaseException) -> str:
         lines = [*self._place_of_syntax(error)] if isinstance(error, SyntaxError) else []
-        kind, text = _kind(error), self.clean(_text_of(error))
-        named = kind if text == type(error).__name__ else f"{kind}: {_short(text, _LONGEST_TEXT)}"
+        kind, text = printable(_kind(error)), self.clean(_text_of(error))
+        named = kind if text == type(error).__name__ else f"{kind}: {_told(text, _LONGEST_TEXT)}"
         lines.append(f"{named}\n")
         notes = getattr(error, "__notes__", None)
         if isinstance(notes, list | tuple):
-            lines += [f"{_short(self.clean(str(note)), _LONGEST_TEXT)}\n" for note in notes[:_MOST_NOTES]]
+            lines += [f"    {_told(self.clean(str(note)), _LONGEST_TEXT)}\n" for note in notes[:_MOST_NOTES]]
             self.has_secret = self.has_secret or len(notes) > _MOST_NOTES
         return "".join(lines)
 
     def _place_of_syntax(self, error: SyntaxError) -> Iterator[str]:
         self._has_place = True
-        yield f'  File "{error.filename}", line {error.lineno}\n'
+        yield f'  File "{printable(str(error.filename))}", line {error.lineno}\n'
         if error.text:
-            yield f"    {_short(self.clean(str(error.text).strip()), _LONGEST_LINE)}\n"
+            yield f"    {_told(self.clean(str(error.text).strip()), _LONGEST_LINE)}\n"
 
     def _frames(self, error: BaseException) -> Iterator[str]:
         first: list[_Place] = []
@@ -193,9 +194,10 @@ class _Writer:
         self._has_place = True
         code, number = place.frame.f_code, place.line
         line = linecache.getline(code.co_filename, number, place.frame.f_globals).strip()
-        source = f"    {_short(self.clean(line), _LONGEST_LINE)}\n" if line else ""
+        source = f"    {_told(self.clean(line), _LONGEST_LINE)}\n" if line else ""
         again = f"  [Previous line repeated {place.repeats} more times]\n" if place.repeats else ""
-        return f'  File "{code.co_filename}", line {number}, in {code.co_name}\n{source}{again}'
+        place_in_code = f'File "{printable(code.co_filename)}", line {number}, in {printable(code.co_name)}'
+        return f"  {place_in_code}\n{source}{again}"
 
 
 @dataclass(slots=True)
@@ -263,8 +265,10 @@ def _indented(text: str) -> str:
     return "".join([f"  | {line}\n" for line in text.splitlines()]) + "  +----\n"
 
 
-def _short(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[:most]}... ({len(text)} characters)"
+def _told(text: str, most: int) -> str:
+    """Return a text as printable lines, all but the first indented further than a frame; a long one is cut."""
+    told = "\n    ".join([printable(line) for line in text[:most].split("\n")])
+    return told if len(told) <= most >= len(text) else f"{told[:most]}... ({len(text)} characters)"
 
 
 @lru_cache(maxsize=256)

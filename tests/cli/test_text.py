@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
 
 import pytest
+import redis
 from rich.console import Console
 
 from queue_system import QueueManager, QueueRetryConfig, QueueWorker
@@ -57,13 +59,31 @@ async def test_a_hostile_operation_is_shown_harmlessly(
         assert record.status == operation_id
         assert host in str(record.worker)
     await worker.stop()
-    for arguments in (["operation", "show", "failed"], ["operation", "show", "succeeded"], ["status"]):
+    (letter,) = queue.list_dead_letters().letters
+    assert_harmless(cli, ["operation", "show", "failed"], ["operation", "show", "succeeded"], ["status"])
+    assert_harmless(cli, ["dead-letters", "list"], ["dead-letters", "show", letter.letter_id])
+
+
+def assert_harmless(cli: RunCli, *commands: list[str]) -> None:
+    for arguments in commands:
         for extra in ([], ["--json"]):
             answer = cli(*arguments, *extra, env={"COLUMNS": "500"})
             assert answer.code == 0
             lines = answer.out.split("\n")
             assert all(line.isprintable() for line in lines)
             assert not any(line.strip().startswith(FORGED) for line in lines)
+
+
+@pytest.mark.parametrize("text", CORPUS.values())
+def test_a_letter_that_somebody_else_wrote_is_shown_harmlessly(
+    cli: RunCli, queue: QueueManager, client: redis.Redis, text: str
+) -> None:
+    """No member of a letter begins a line of the terminal, its traceback of several lines neither."""
+    members = ("operation_id", "processor", "queue", "failure_reason", "error_type", "entity")
+    letter = dict.fromkeys(members, text) | {"traceback": f"{FORGED}\n{text}\n{FORGED}"}
+    client.lpush(queue.config.keys.failures, json.dumps(letter))
+    (found,) = queue.list_dead_letters().letters
+    assert_harmless(cli, ["dead-letters", "list"], ["dead-letters", "show", found.letter_id])
 
 
 def test_what_the_operator_typed_is_escaped_in_errors(cli: RunCli) -> None:

@@ -19,6 +19,7 @@ from queue_system.logs import JsonFormatter, TextFormatter, without_passwords
 from queue_system.metrics import StructuredLogger
 from queue_system.resilience import retry_with_backoff, with_timeout
 from queue_system.tracebacks import MOST_BYTES, trace
+from tests.support.hostile_texts import CORPUS, FORGED
 
 SECRET = "hunter2"
 URL = f"postgres://ada:{SECRET}@db.internal/shop"
@@ -166,10 +167,38 @@ def test_each_error_of_a_group_is_told_with_its_place() -> None:
     assert text.count("in look_up") == 3
 
 
+@pytest.mark.parametrize("text", CORPUS.values())
+def test_no_text_of_an_error_begins_a_line_or_passes_for_a_place_in_the_code(text: str) -> None:
+    """What follows the first line of a message, a note or a name is further in than any frame, and printable."""
+    hostile = f'{text}\n  File "forged.py", line 1, in forged\nTraceback (most recent call last):\n{FORGED}'
+
+    def fail() -> None:
+        error = type(hostile, (Exception,), {})(hostile)
+        error.add_note(hostile)
+        raise error from ExceptionGroup(hostile, [KeyError(hostile), ValueError(hostile)])
+
+    lines = trace(caught(fail)).text.splitlines()
+    assert all(line.isprintable() for line in lines)
+    assert not any(line.startswith(FORGED) for line in lines)
+    inner = [line.removeprefix("  | ") for line in lines]
+    assert not any(line.startswith(('  File "forged', FORGED)) for line in inner)
+    assert inner.count("Traceback (most recent call last):") == 1
+
+
+def test_a_message_of_unprintable_characters_is_cut_and_kept() -> None:
+    def fail() -> None:
+        raise ValueError("\U0010ffff" * 5000)
+
+    text = trace(caught(fail)).text
+    assert text.splitlines()[0] == "Traceback (most recent call last):"
+    assert "ValueError: \\U0010ffff\\U0010ffff" in text
+    assert len(text) < MOST_BYTES // 2
+
+
 def test_notes_are_told() -> None:
     error = ValueError("boom")
     error.add_note("while charging ada")
-    assert trace(caught(raising(error))).text.endswith("ValueError: boom\nwhile charging ada\n")
+    assert trace(caught(raising(error))).text.endswith("ValueError: boom\n    while charging ada\n")
 
 
 class Hostile(Exception):  # noqa: N818

@@ -130,11 +130,8 @@ def _private(config: QueueConfig) -> Iterator[tuple[QueueConfig, list[str]]]:
         names += [keys.queue(priority, _NAME) for priority in PRIORITIES]
         names += [f"{prefix}ready:{priority}" for priority in PRIORITIES]
         names += [keys.registry, keys.delayed, keys.workers, keys.metrics, keys.failures, keys.system_errors]
-        names += [
-            keys.wake(),
-            keys.wake(_NAME),
-            *(f"{prefix}{name}" for name in ("token", "dedup", "swept", "waiters")),
-        ]
+        names += [keys.drained, keys.resting, keys.watched, keys.wake(), keys.wake(_NAME)]
+        names += [f"{prefix}{name}" for name in ("token", "dedup", "swept", "waiters", "incarnations")]
         for start in range(0, len(names), _CHUNK):
             private.transport.run(delete_keys(names[start : start + _CHUNK]))
         private.transport.close()

@@ -16,7 +16,7 @@ from queue_system.cli.exits import ExitCode
 from queue_system.cli.help import PlainGroup
 from queue_system.cli.options import Yes, duration
 from queue_system.cli.session import Session, command
-from queue_system.cli.text import beginning, count, moment, paragraph, plain, pretty_json
+from queue_system.cli.text import beginning, count, marked, moment, plain, pretty_json
 from queue_system.dead_letters import DeadLetter, DeadLetterPage, Selection, list_steps
 from queue_system.errors import InvalidInputError
 from queue_system.steps import run_steps
@@ -219,7 +219,7 @@ def _letter(letter: DeadLetter) -> RenderableType:
         if (value := getattr(letter, name)) is not None:
             table.add_row(name.removesuffix("_id").replace("_", " "), beginning(str(value)))
     if letter.traceback:
-        table.add_row("traceback", paragraph(letter.traceback))
+        table.add_row("traceback", marked(letter.traceback))
     table.add_row("failed", moment(letter.failed_at))
     table.add_row("retryable", "yes" if letter.retryable else "no")
     table.add_row(

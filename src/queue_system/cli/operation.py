@@ -12,7 +12,7 @@ from queue_system.cli.exits import ExitCode
 from queue_system.cli.help import PlainGroup
 from queue_system.cli.options import duration
 from queue_system.cli.session import Session, command
-from queue_system.cli.text import beginning, moment, paragraph, plain, pretty_json
+from queue_system.cli.text import beginning, marked, moment, plain, pretty_json
 from queue_system.errors import UnknownOperationError
 from queue_system.logs import printable
 from queue_system.lookup import OperationRecord
@@ -76,7 +76,7 @@ def _view(record: OperationRecord) -> RenderableType:
         if value := getattr(record, name):
             table.add_row(name.replace("_", " "), beginning(value))
     if record.traceback:
-        table.add_row("traceback", paragraph(record.traceback))
+        table.add_row("traceback", marked(record.traceback))
     if record.status == "succeeded" and not record.result_error:
         table.add_row("result", pretty_json(record.result))
     return table

@@ -33,6 +33,11 @@ def paragraph(value: str) -> Text:
     return Text("\n").join([plain(line) for line in value[-MOST_SHOWN:].rstrip("\n").split("\n")])
 
 
+def marked(value: str) -> Text:
+    """Return a text of several lines as `paragraph` does, with a mark before each, so that none passes for our own."""
+    return Text("\n").join([Text("| ", "dim") + line for line in paragraph(value).split("\n")])
+
+
 def beginning(text: str) -> Text:
     """Return the beginning of a text that may be very long, as `plain` does."""
     return plain(text) if len(text) <= MOST_SHOWN else plain(text[:MOST_SHOWN]) + Text("\n") + _CUT

@@ -7,14 +7,17 @@ a child that came back to the event loop would take replies and signals from its
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import select
 import signal
 import sys
 import threading
-import traceback
 import weakref
 from typing import Final, Protocol
+
+from queue_system.logs import printable
+from queue_system.tracebacks import trace
 
 __all__ = ["Inherited", "blind", "disown_signals", "guard", "leave_if_forked", "release"]
 
@@ -58,7 +61,9 @@ def leave_if_forked(home: int, error: BaseException | None = None) -> None:
     if isinstance(error, SystemExit):
         code = error.code if isinstance(error.code, int) else int(error.code is not None)
     elif error is not None:
-        traceback.print_exception(error)
+        with contextlib.suppress(Exception):  # there may be no stderr
+            found = trace(error)
+            sys.stderr.write(found.text or f"{found.kind}: {printable(found.message)}\n")
         code = 1
     os._exit(code)
 
