@@ -5,10 +5,15 @@ from __future__ import annotations
 import ast
 import functools
 import importlib.util
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Final
 
 from queue_system.imports.modules import Found
+
+_parsing: Final = threading.Lock()
+_MOST_TRIES: Final = 100
 
 
 def defines(found: Found, name: str) -> bool:
@@ -30,7 +35,21 @@ def _functions_of(file: str, _changed_ns: int, _size: int) -> frozenset[str]:
 
 
 def _functions_in(source: str) -> frozenset[str]:
-    return frozenset(_names(ast.parse(source).body))
+    return frozenset(_names(_tree(source).body))
+
+
+def _tree(source: str) -> ast.Module:
+    """Parse a source; CPython before 3.13 counts the depth of all threads' trees together, and fails by SystemError.
+
+    The lock keeps our own threads apart, and trying again helps against those of the application.
+    """
+    with _parsing:
+        for _ in range(_MOST_TRIES):
+            try:
+                return ast.parse(source)
+            except SystemError:
+                continue
+        return ast.parse(source)
 
 
 def _names(statements: Iterable[ast.AST]) -> Iterator[str]:
