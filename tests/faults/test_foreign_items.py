@@ -109,14 +109,14 @@ def test_a_list_counts_as_registered_when_a_worker_was_started_for_its_queue(ben
 def test_forbidden_names_are_refused_with_a_reason_and_nothing_is_executed(bench: Bench, tmp_path: Path) -> None:
     trace = tmp_path / "executed"
     bench.start_worker()
-    for name, module in FORBIDDEN:
+    for number, (name, module) in enumerate(FORBIDDEN):
         entity: Any = f"touch {trace}"
         if module == "subprocess":
             entity = ["touch", str(trace)]
         elif module == "builtins":
             entity = f"__import__('os').system('touch {trace}')"
         item = {"operation_id": f"{module}-{name}", "entity": entity, "processor": name, "processor_module": module}
-        push(bench, "by_hand", json.dumps(item).encode())
+        push(bench, f"forbidden-{number}", json.dumps(item).encode())  # of one queue, those after the fifth would wait
     push(bench, "by_hand", work_item("innocent"))
     bench.wait_drained(6.0)
 
