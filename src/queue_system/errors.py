@@ -127,6 +127,9 @@ class UnconfirmedError(ServerError):
 class AccessDeniedError(ServerError):
     """The credentials are wrong, or the user lacks a permission."""
 
+    logged_in: bool = True
+    """False: it is the login that the server refuses, so that this user may do nothing there."""
+
 
 class WrongKeyTypeError(ServerError):
     """A key under our prefix holds a value of a type that we did not write."""

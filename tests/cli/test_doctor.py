@@ -155,6 +155,21 @@ def test_a_slow_connection(start_server: StartServer, cli: RunCli) -> None:
     assert latency["details"]["p99_ms"] >= latency["details"]["p50_ms"] >= 5
 
 
+@pytest.mark.parametrize("login, said", [("", "Authentication required"), (":wrong@", "invalid")])
+def test_a_refused_login_is_no_diagnosis_but_one_line_and_4(
+    start_server: StartServer, cli: RunCli, login: str, said: str
+) -> None:
+    """No check could look at anything; the line names the cause, and does not lead back to `doctor`."""
+    server = start_server(tcp=True, requirepass="secret")
+    answer = cli("doctor", "--url", f"redis://{login}127.0.0.1:{server.port}/0")
+    assert (answer.code, answer.out) == (4, "")
+    assert "denies access: " in answer.err
+    assert said in answer.err
+    assert "redis://USER:PASSWORD@HOST:6379/0" in answer.err
+    assert "doctor" not in answer.err
+    assert ".;" not in answer.err
+
+
 def test_no_server_is_no_diagnosis(patient: Patient) -> None:
     patient.server.stop()
     answer = patient.examine("--json")

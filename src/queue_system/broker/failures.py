@@ -32,6 +32,9 @@ _DENIED = re.compile(
     r"|ACL failure in script|user executing the script",
     re.IGNORECASE,
 )
+_NO_LOGIN = re.compile(
+    r"\b(NOAUTH|WRONGPASS)\b|invalid username-password|invalid password|Authentication required", re.IGNORECASE
+)
 _REFUSED: Final = ("invalid username-password", "invalid password", "WRONGPASS", "NOAUTH", "Authentication required")
 _OLD = re.compile(r"unknown (redis )?command|number of arg", re.IGNORECASE)
 _SECRET = re.compile(
@@ -73,11 +76,13 @@ def typed(error: BaseException, address: str) -> QueueSystemError:
     if isinstance(error, QueueSystemError):
         return error
     _scrub(error)
-    text = redact(str(error))
+    text = redact(str(error)).removesuffix(".")
     if is_transient(error):
         return ServerUnreachableError(f"{address} gives no answer: {text or type(error).__name__}")
     if isinstance(error, client.AuthenticationError | client.NoPermissionError) or _DENIED.search(text):
-        return AccessDeniedError(f"{address} denies access: {text}; check user, password and ACL")
+        denied = AccessDeniedError(f"{address} denies access: {text}; check user, password and ACL")
+        denied.logged_in = not _NO_LOGIN.search(text)
+        return denied
     if _FULL.search(text):
         return ServerFullError(f"{address} refuses writes: {text}")
     if "WRONGTYPE" in text:

@@ -18,7 +18,7 @@ from queue_system.cli.options import AllowedModules, names
 from queue_system.cli.session import Session, command
 from queue_system.cli.text import plain
 from queue_system.config import check_modules
-from queue_system.errors import ServerError, ServerUnreachableError
+from queue_system.errors import AccessDeniedError, ServerError, ServerUnreachableError
 
 CHECKS: Final[tuple[tuple[str, Check], ...]] = (
     ("server", checks_server.server),
@@ -67,8 +67,10 @@ def doctor(
         _ = examination.first_look  # as early as can be: the checks of workers compare with it
     except ServerUnreachableError:
         raise
-    except ServerError:
-        pass  # the checks that need it tell why
+    except ServerError as error:
+        if isinstance(error, AccessDeniedError) and not error.logged_in:
+            raise
+        # else the checks that need it tell why
     results: list[tuple[str, Result]] = []
     with session.output.progress("examining", len(CHECKS)) as advance:
         for result in examine(examination, CHECKS):

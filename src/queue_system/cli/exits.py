@@ -39,6 +39,7 @@ _WAYS_OUT: Final[tuple[tuple[type[QueueSystemError], str], ...]] = (
     (ServerUnreachableError, "is it up? --url or QUEUE_SYSTEM_REDIS_URL names another server"),
     (AccessDeniedError, "`queue-system doctor` tells what this user lacks"),
 )
+_LOG_IN: Final = "--url or QUEUE_SYSTEM_REDIS_URL names them, as in redis://USER:PASSWORD@HOST:6379/0"
 
 
 def exit_code(error: QueueSystemError) -> ExitCode:
@@ -58,6 +59,8 @@ def exit_code(error: QueueSystemError) -> ExitCode:
 
 def describe(error: QueueSystemError) -> str:
     """Return an error as one sentence and the way out."""
+    if isinstance(error, AccessDeniedError) and not error.logged_in:
+        return f"{error}; {_LOG_IN}"
     for kind, way_out in _WAYS_OUT:
         if isinstance(error, kind):
             return f"{error}; {way_out}"
