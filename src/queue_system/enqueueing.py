@@ -15,7 +15,7 @@ from queue_system.broker.protocol import Command, Group
 from queue_system.clock import ms_since, unix_seconds
 from queue_system.config import QueueConfig
 from queue_system.durability import confirmed
-from queue_system.errors import InvalidInputError, ItemTooLargeError, ServerError
+from queue_system.errors import CircuitOpenError, InvalidInputError, ItemTooLargeError, ServerError, UnconfirmedError
 from queue_system.model.arguments import (
     BatchOptions,
     check_column,
@@ -106,12 +106,26 @@ def enqueue_steps(  # noqa: PLR0913 - the arguments of `enqueue`
         raise _too_large(config, item, "entity")
     new = NewOperation(operation_id, item, operation.deduplication_key)
     command = config.commands.enqueue(queue, nonce, (new,), delay_ms=delay_ms, **_lifetimes_ms(config, operation))
-    if durability == "fast":
-        (answer,) = yield command
-    else:
-        ((answer,),) = yield from confirmed(config, (command,), durability, (operation_id,))
+    config.registry.local.hold(operation)
+    try:
+        if durability == "fast":
+            (answer,) = yield command
+        else:
+            ((answer,),) = yield from confirmed(config, (command,), durability, (operation_id,))
+    except (ServerError, CircuitOpenError) as error:
+        if not _may_be_queued(error):
+            config.registry.local.release(operation)
+        raise
+    return _enqueued(config, operation, operation_id, answer, started_ns)
+
+
+def _enqueued(
+    config: QueueConfig, operation: Operation, operation_id: str, answer: int | bytes, started_ns: int
+) -> dict[str, Any]:
     if answer == 1:
         config.metrics.add_many("enqueued", 1)
+    else:
+        config.registry.local.release(operation)
     has_callbacks = operation.on_success is not None or operation.on_failure is not None
     return {
         "operation_id": answer.decode() if isinstance(answer, bytes) else operation_id,
@@ -152,15 +166,19 @@ def _batch_steps(
     commands = [
         enqueue(queue, template.nonce, chunk, delay_ms=delay_ms, **lifetimes_ms) for chunk in split_batch(operations)
     ]
+    config.registry.local.hold(template, len(operations))
     try:
         replies = yield from _sent(config, commands, durability, [new.operation_id for new in operations])
-    except ServerError as error:
-        _tell_queued(config, error, operations)
+    except (ServerError, CircuitOpenError) as error:
+        queued = _tell_queued(config, error, operations) if isinstance(error, ServerError) else 0
+        if not _may_be_queued(error):
+            config.registry.local.release(template, len(operations) - queued)
         raise
     answers = list(itertools.chain.from_iterable(replies))
     duration_ms = ms_since(started_ns)
     if operations:
         config.metrics.add_many("enqueued", answers.count(1))
+        config.registry.local.release(template, len(operations) - answers.count(1))
         config.metrics.log_batch("enqueue", len(operations), duration_ms)
     has_callbacks = options.on_success is not None or options.on_failure is not None
     return [
@@ -185,8 +203,8 @@ def _sent(
     return (yield from confirmed(config, commands, durability, operation_ids))
 
 
-def _tell_queued(config: QueueConfig, error: ServerError, operations: Sequence[NewOperation]) -> None:
-    """Let the error of a batch that was refused midway tell what is queued all the same, and count that."""
+def _tell_queued(config: QueueConfig, error: ServerError, operations: Sequence[NewOperation]) -> int:
+    """Let the error of a batch that was refused midway tell what is queued all the same; count and return how many."""
     queued: list[str] = []
     for chunk, answers in zip(split_batch(operations), error.answers, strict=False):
         queued += [new.operation_id for new, answer in zip(chunk, answers or (), strict=False) if answer == 1]
@@ -194,6 +212,12 @@ def _tell_queued(config: QueueConfig, error: ServerError, operations: Sequence[N
         config.metrics.add_many("enqueued", len(queued))
         error.queued_ids = tuple(queued)
         error.args = (f"{error}; {len(queued)} of {len(operations)} operations are queued: queued_ids has their ids",)
+    return len(queued)
+
+
+def _may_be_queued(error: ServerError | CircuitOpenError) -> bool:
+    """Tell whether operations may be queued of which an error does not tell that they are."""
+    return isinstance(error, UnconfirmedError) or (isinstance(error, ServerError) and error.outcome_unknown)
 
 
 def _prepare(

@@ -56,6 +56,7 @@ from queue_system.upkeep.heartbeat import Heartbeat
 from queue_system.upkeep.reaper import Reaper
 from queue_system.upkeep.sweeper import Sweeper
 
+_NOT_THE_END = frozenset({"retry", "release"})
 _LONGEST_GRACE_S = 25.0
 _LONGEST_TIMEOUT_S = 1e9
 _MOST_SLOTS = 100_000
@@ -117,6 +118,7 @@ class QueueWorker:
         self._tally = Tally(config.metrics, config.log, config.observers)
         self._rests = self._tally.new_rests()
         self._importer = Importer(config.registry, self._rests)
+        self._local = config.registry.local
         self._stream: Stream | None = None
         self._fetching: asyncio.Task[None] | None = None
         self._duties: list[Duty] = []
@@ -314,7 +316,7 @@ class QueueWorker:
         fetcher, ended = stream.fetcher, time.monotonic()
         ended_ms = fetcher.server_ms(ended)
         verdict = judge(delivery.operation, outcome, started_ms / 1000, ended_ms / 1000)
-        if not isinstance(verdict, Complete | Release):
+        if type(verdict) is not Complete and not isinstance(verdict, Complete | Release):
             if self.on_error is not None:
                 self.on_error(delivery.operation_id, verdict)
             if not self.config.tracebacks:
@@ -324,6 +326,8 @@ class QueueWorker:
         settlement = self._settler.settle(delivery, verdict, Timing(started_ms, ended_ms, ended - started))
         if settlement.problem:
             self._tally.lost_result(delivery.operation_id, delivery.operation.processor, settlement.problem)
+        if self._local.known and not (settlement.follow_up or settlement.form) and settlement.verb not in _NOT_THE_END:
+            self._local.release(delivery.operation)
         fetcher.put(settlement)
         return verdict
 

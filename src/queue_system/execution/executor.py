@@ -10,7 +10,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Final, Literal
 
 from queue_system.execution.forks import blind, leave_if_forked
@@ -29,6 +29,7 @@ GIVE_UP_AFTER_S: Final = 15.0
 """How long after its limit a processor that ignores its cancellations is abandoned."""
 
 _HELPERS: Final = 32
+_MOST_PLACES: Final = 256
 _LONGEST_WAIT_S = 3600.0
 _START_WITHIN_S = 60.0
 
@@ -56,7 +57,7 @@ class Executor:
         self._thread = threading.get_ident()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = float("inf")
-        self._places: dict[Processor, Place] = {}
+        self._find_place = lru_cache(maxsize=_MOST_PLACES)(_find_place)
 
     def new_slot(self) -> Slot:
         """Return a slot without a task."""
@@ -171,12 +172,9 @@ class Executor:
 
     def _place_of(self, processor: Processor) -> Place:
         try:
-            return self._places[processor]
+            return self._find_place(processor)
         except TypeError:  # it has no hash
             return _find_place(processor)
-        except KeyError:
-            place = self._places[processor] = _find_place(processor)
-            return place
 
     def _begin(self, slot: Slot, limit_s: float) -> None:
         """Let a limit count from now on: neither a child's start nor its imports are the operation's."""

@@ -9,11 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from queue_system.errors import InvalidInputError, shown
+from queue_system.errors import InvalidInputError, UnresolvableNameError, shown
 from queue_system.forking import renew_in_children
 from queue_system.imports.main import MAIN_NAMES, main_module_name, name_of_main
 from queue_system.imports.policy import Application
 from queue_system.model.lazy import check_not_lazy
+from queue_system.model.local import MOST_SETTLED, LocalCallables
 
 Processor = Callable[..., Any]
 
@@ -47,9 +48,10 @@ class Registry:
     """The callables of one configuration. Thread-safe."""
 
     application: Application = field(default_factory=Application)
+    local: LocalCallables = field(default_factory=LocalCallables)
+    """The closures and methods that were enqueued here."""
     _callables: dict[tuple[str | None, str], Processor] = field(default_factory=dict)
     _references: dict[Processor, Reference] = field(default_factory=dict)
-    _counts: dict[tuple[str | None, str], int] = field(default_factory=dict)
     _lock: threading.RLock = field(default_factory=threading.RLock)  # a signal handler may enqueue, too
 
     def __post_init__(self) -> None:
@@ -88,6 +90,8 @@ class Registry:
             known = None
         if known is not None and self._callables.get((known.module, known.name)) == fn:
             return known
+        if (key := self.local.name_of(fn)) is not None:
+            return Reference(key[1], key[0])
         check_not_lazy(fn, field_name)
         name, module = _name_of(fn, field_name), getattr(fn, "__module__", None)
         if module in MAIN_NAMES:
@@ -95,23 +99,33 @@ class Registry:
                 if registered is fn:  # by `register`: so it is found under that, wherever it was defined
                     return Reference(alias, under)
             module = name_of_main(fn, name, field_name)
+        if not _NAME.match(name):
+            module, name = self.local.add(fn, module, name)
+            return Reference(name, module)
+        return self._know(fn, Reference(name, module))
+
+    def _know(self, fn: Processor, reference: Reference) -> Reference:
+        """Know a module's function, in the place of another that had its name."""
         with self._lock:
-            reference = Reference(name if _NAME.match(name) else self._tell_apart(name, module), module)
-            self._callables[module, reference.name] = fn
+            former = self._callables.get((reference.module, reference.name))
+            with contextlib.suppress(TypeError, KeyError):  # it has no hash, or was registered
+                del self._references[former]  # type: ignore[arg-type]  # None is none of them
+            self._callables[reference.module, reference.name] = fn
             with contextlib.suppress(TypeError):  # it has no hash
                 self._references[fn] = reference
         return reference
 
-    def _tell_apart(self, name: str, module: str | None) -> str:
-        """Closures and methods of one name are different callables, though nothing but this process knows them."""
-        count = self._counts.get((module, name), 0) + 1
-        self._counts[module, name] = count
-        return name if count == 1 else f"{name}#{count}"
-
     def known(self, name: str, module: str | None) -> Processor | None:
         """Return the callable that an item names if no import is needed for it."""
-        fn = self._callables.get((module, name))
-        return self._by_name_alone(name) if fn is None and module is None else fn
+        key = (module, name)
+        try:
+            return self._callables[key]
+        except KeyError:
+            pass
+        try:
+            return self.local.known[key].fn
+        except KeyError:
+            return self._by_name_alone(name) if module is None else None
 
     def resolve(self, name: str, module: str | None) -> Processor:
         """Return the callable that an item names; blocks for as long as an import takes.
@@ -121,12 +135,18 @@ class Registry:
             ImportFailedError: its module raised while it was imported.
         """
         fn = self.known(name, module)
+        if fn is None and self.local.was_known((module, name)):
+            raise UnresolvableNameError(
+                f"{Reference(name, module)} was enqueued by this process, which has forgotten it: of closures and"
+                f" methods whose operations are settled it keeps the newest {MOST_SETTLED}; use a module-level function"
+            )
         if fn is None:
             fn = self._callables[module, name] = self.application.import_function(name, module)
         return fn
 
     def _by_name_alone(self, name: str) -> Processor | None:
         found = {id(fn): fn for (_, known), fn in list(self._callables.items()) if known == name}
+        found |= {id(local.fn): local.fn for (_, known), local in list(self.local.known.items()) if known == name}
         return next(iter(found.values())) if len(found) == 1 else None
 
 
