@@ -13,14 +13,19 @@ T = TypeVar("T")
 _LAST_STANDARD_STREAM: Final = 2
 
 
-def run(main: Coroutine[Any, Any, T]) -> T:
+def run(main: Coroutine[Any, Any, T], task: Callable[..., asyncio.Task[Any]] | None = None) -> T:
     """Run a coroutine as `asyncio.run` does, in uvloop's event loop where it is installed.
 
+    `task` makes the task that runs it; who gives one handles SIGINT, too.
     `pip install 'redis-queue-system[uvloop]'` brings it; docs/benchmarks.md shows what it gains.
     """
     occupy_standard_streams()
     with asyncio.Runner(loop_factory=_fastest()) as runner:
-        return runner.run(main)
+        if task is None:
+            return runner.run(main)
+        loop = runner.get_loop()
+        running: asyncio.Task[T] = task(main, loop=loop)
+        return loop.run_until_complete(running)
 
 
 def occupy_standard_streams() -> None:

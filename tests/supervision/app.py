@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import multiprocessing
 import os
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -89,6 +90,32 @@ async def signal_itself(entity: dict[str, Any]) -> None:
     note(entity, "start")
     os.kill(os.getpid(), entity["signal"])
     await asyncio.sleep(entity["seconds"])
+
+
+async def cancel_all_tasks(entity: dict[str, Any]) -> None:
+    """Cancel every task of the event loop, as a clean-up that means its own does."""
+    for task in asyncio.all_tasks():
+        task.cancel()
+    note(entity, "start")
+
+
+async def gather_all_tasks(entity: dict[str, Any]) -> None:
+    """Give up waiting for all tasks, which cancels them."""
+    asyncio.gather(*asyncio.all_tasks()).cancel()
+    await asyncio.sleep(0)
+    note(entity, "start")
+
+
+async def block_without_threads(entity: dict[str, Any]) -> None:
+    """Block the event loop in a process that can begin no thread any more."""
+    threading.Thread.start = _begin_none  # type: ignore[assignment,method-assign]  # as at a limit of threads or memory
+    note(entity, "start")
+    while True:
+        time.sleep(entity["seconds"])  # noqa: ASYNC251 - that is its fault
+
+
+def _begin_none(_: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
 
 
 _pool = ThreadPoolExecutor(1)

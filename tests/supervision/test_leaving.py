@@ -47,3 +47,28 @@ def test_who_asks_its_own_process_to_leave_has_spent_an_attempt(bench: Bench, nu
     assert program.ends(LEAVES_WITHIN_S) == 0
     assert bench.client.zcard(f"{bench.prefix}delayed") == 1
     assert bench.client.hget(f"{bench.prefix}metrics", "retried") == b"1"
+
+
+def test_a_process_that_can_begin_no_thread_leaves_all_the_same(bench: Bench) -> None:
+    """Though none hands its operations back; their lease ends instead."""
+    bench.enqueue(1, app.block_without_threads, seconds=LONG_S)
+    program = bench.start(grace=0.2)
+    bench.wait_for_notes("start", 1)
+    program.send(signal.SIGTERM)
+    assert program.ends(LEAVES_WITHIN_S) == 0
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_processor_that_cancels_all_tasks_ends_no_process(bench: Bench, processes: int) -> None:
+    """Neither its own main task nor those that watch the worker are an operation's to cancel."""
+    program = bench.start(processes=processes)
+    program.wait_for("worker started", processes)
+    for n, processor in enumerate((app.cancel_all_tasks, app.gather_all_tasks)):
+        bench.enqueue(1, processor, first=n)
+        bench.wait_for_notes("start", n + 1)
+    bench.enqueue(20, first=2)
+    bench.wait_for_notes("end", 20)
+    assert len(program.lines("worker started")) == processes
+    assert program.lines("worker drains") == []
+    program.send(signal.SIGTERM)
+    assert program.ends(LEAVES_WITHIN_S) == 0

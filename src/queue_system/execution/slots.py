@@ -8,7 +8,9 @@ import ctypes
 import math
 from asyncio.tasks import _unregister_task
 from collections.abc import Callable, Coroutine
-from typing import Any, Final
+from typing import Any, Final, TypeVar
+
+T = TypeVar("T")
 
 NEVER: Final = -math.inf
 """Before all times of the monotonic clock, which may begin with the host."""
@@ -66,7 +68,7 @@ def context_of(slot: Slot | None) -> contextvars.Context:
     return context
 
 
-class WorkerTask(asyncio.Task[None]):
+class WorkerTask(asyncio.Task[T]):
     """A task of the worker itself, which no operation can cancel."""
 
     def cancel(self, msg: Any | None = None) -> bool:
@@ -86,7 +88,7 @@ def start_apart(slot: Slot, work: Coroutine[Any, Any, None], name: str) -> async
     return task
 
 
-def stand_in(ended: asyncio.Event, name: str) -> WorkerTask:
+def stand_in(ended: asyncio.Event, name: str) -> WorkerTask[None]:
     """Start a task that stands for a slot among all tasks until the slots have ended."""
 
     async def wait() -> None:

@@ -56,7 +56,7 @@ class Stream:
     """Set when no slot is waited for any longer."""
     cancelled_at: float = NEVER
     """When, on the monotonic clock, what still ran was cancelled because the worker stops."""
-    stand_ins: list[WorkerTask] = field(default_factory=list)
+    stand_ins: list[WorkerTask[None]] = field(default_factory=list)
 
     @classmethod
     def open(

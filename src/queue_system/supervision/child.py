@@ -15,6 +15,7 @@ import msgspec
 from queue_system import logs
 from queue_system.errors import InvalidInputError, QueueSystemError
 from queue_system.execution.children import Child
+from queue_system.execution.slots import WorkerTask
 from queue_system.loop import run as run_loop
 from queue_system.monitoring.health import WorkerHealth
 from queue_system.supervision.serving import DONE, FAILED, REFUSED, Serving
@@ -68,7 +69,7 @@ def _work(channel: socket.socket, line: bytes, departure: Departure) -> int:
     settings = msgspec.json.decode(line, type=WorkerSettings)
     logs.configure(settings.log_format, settings.log_level)
     try:
-        return run_loop(work())
+        return run_loop(work(), WorkerTask)
     except QueueSystemError as error:
         tell(Report(problem=explain(error)))
         return REFUSED if isinstance(error, InvalidInputError) else FAILED

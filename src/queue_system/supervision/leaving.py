@@ -66,14 +66,18 @@ class Leaving:
         stream = None if self._worker is None else self._worker._stream  # noqa: SLF001 - there is no other reader
         if stream is not None:
             releasing = threading.Thread(target=stream.leave_blocked, daemon=True)
-            releasing.start()
-            releasing.join(_HAND_BACK_S)
+            with suppress(RuntimeError, MemoryError):  # it can begin no thread
+                releasing.start()
+                releasing.join(_HAND_BACK_S)
 
     def _end(self, code: int, why: str) -> None:
-        threads = [thread.name for thread in threading.enumerate() if not thread.daemon]
-        log = StructuredLogger.wrap() if self._worker is None else self._worker.config.log
-        log.warning(why, exit_code=code, threads=", ".join(threads[:10]))
-        for flush in (*(handler.flush for handler in logging.getLogger().handlers), sys.stdout.flush, sys.stderr.flush):
-            with suppress(Exception):
-                flush()
-        os._exit(code)
+        try:
+            threads = [thread.name for thread in threading.enumerate() if not thread.daemon]
+            log = StructuredLogger.wrap() if self._worker is None else self._worker.config.log
+            log.warning(why, exit_code=code, threads=", ".join(threads[:10]))
+            streams = (*logging.getLogger().handlers, sys.stdout, sys.stderr)
+            for stream in streams:
+                with suppress(Exception):
+                    stream.flush()
+        finally:  # whatever logging does, as where memory is at its limit
+            os._exit(code)

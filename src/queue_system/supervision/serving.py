@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Callable, Coroutine, Iterator
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
+from queue_system.execution.slots import WorkerTask
 from queue_system.loop import run as run_loop
 from queue_system.monitoring.health import WorkerHealth, health_of
 from queue_system.supervision.leaving import Leaving
@@ -30,6 +31,7 @@ PULSE_S: Final = 1.0
 _LOOK_AGAIN_S: Final = 0.05
 
 Tell = Callable[[WorkerHealth], None]
+T = TypeVar("T")
 
 
 def serve(settings: WorkerSettings, *, ends_process: bool = False) -> int:
@@ -43,7 +45,7 @@ def serve(settings: WorkerSettings, *, ends_process: bool = False) -> int:
     """
     departure, notifier = Departure(), Notifier(os.environ)
     with handling(departure.signalled, *LEAVE):
-        return run_loop(Serving(settings, departure, notifier, ends_process=ends_process).run())
+        return run_loop(Serving(settings, departure, notifier, ends_process=ends_process).run(), WorkerTask)
 
 
 class Serving:
@@ -87,7 +89,7 @@ class Serving:
 
     async def _load(self) -> QueueWorker | None:
         """Load the worker; None if something asks it to leave before, however long its target takes to import."""
-        loading, asked = asyncio.ensure_future(load_worker(self._settings)), asyncio.ensure_future(self._asked())
+        loading, asked = _begin(load_worker(self._settings)), _begin(self._asked())
         try:
             await asyncio.wait((loading, asked), return_when=asyncio.FIRST_COMPLETED)
             return None if self._departure.asked else loading.result()
@@ -114,7 +116,7 @@ class Serving:
             reasons.append(self._exhausted(worker))
         if self._settings.recycled:
             reasons.append(self._worn_out(worker))
-        tasks = [asyncio.ensure_future(reason) for reason in reasons]
+        tasks = [_begin(reason) for reason in reasons]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             return done.pop().result()
@@ -126,7 +128,7 @@ class Serving:
     async def _stop(self, worker: QueueWorker) -> None:
         """Stop, while supervisor and service manager still hear that this process lives."""
         worker.config.log.info("worker drains", grace_s=self._settings.grace)
-        pulse = asyncio.ensure_future(self._watch(worker))
+        pulse = _begin(self._watch(worker))
         try:
             await worker.stop(grace=self._settings.grace)
         finally:
@@ -169,3 +171,8 @@ class Serving:
                 worker.config.log.info("process is replaced", attempts=attempts, memory_mb=round(memory_mb))
                 return RECYCLED
             await asyncio.sleep(_LOOK_AGAIN_S)
+
+
+def _begin(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    """Start a task that no operation can cancel."""
+    return WorkerTask(work, loop=asyncio.get_running_loop())
