@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -345,3 +346,18 @@ async def test_a_queue_that_workers_leave_alone_is_told_with_the_processor_that_
     assert "queue charge is left alone by 1 of 1 worker: shop.lacking.charge" in found["sentence"]
     assert "restart them" in found["advice"]
     assert list(found["details"]["resting"]) == ["charge"]
+
+
+async def test_a_queue_that_no_worker_serves_is_told_with_the_way_out(patient: Patient, admin: redis.Redis) -> None:
+    """All workers beat and nothing runs, since they serve other queues: such a typo in --queues shows nowhere else."""
+    with configured(patient.server, lease_seconds=1.0) as config:
+        QueueManager(config).enqueue({}, "shop.work", queue_name="mails")
+        async with running(QueueWorker(config, queues=["mials"])):
+            assert patient.checks()["workers"]["level"] == "ok"  # it may be started in a moment
+            item: Any = admin.lindex("queue:normal:mails", 0)
+            admin.lset("queue:normal:mails", 0, re.sub(rb'("timestamp":)[0-9.]+', rb"\g<1>1700000000.0", item))
+            found = patient.checks()["workers"]
+    assert found["level"] == "warn"
+    assert "work has waited in mails (" in found["sentence"]
+    assert "--queues" in found["advice"]
+    assert list(found["details"]["unserved"]) == ["mails"]

@@ -10,11 +10,13 @@ from queue_system.broker.replies import DEAD, lease_s
 from queue_system.cli.checks import Examination, Level, Look, Result
 from queue_system.cli.text import count, span
 from queue_system.config import QueueConfig
+from queue_system.monitoring.fleet import read_fleet
 
 _BEATS_PER_LEASE: Final = 4
 _PATIENCE: Final = 1.5  # beats
 _LONGEST_WATCH_S: Final = 10.0
 _LOOK_EVERY_S: Final = 0.2
+_UNSERVED_AFTER_S: Final = 5.0
 
 
 def workers(exam: Examination) -> Result:
@@ -35,7 +37,7 @@ def workers(exam: Examination) -> Result:
         time.sleep(_LOOK_EVERY_S)  # a counter in a hash offers no event to wait for
         last = exam.look()
     result = _judge(exam.config, living, silent)
-    return result if silent else _left_alone(exam, len(living), result)
+    return result if silent else _unserved(exam, _left_alone(exam, len(living), result))
 
 
 def _silent(living: Mapping[str, bytes], last: Look) -> set[str]:
@@ -103,6 +105,27 @@ def _left_alone(exam: Examination, living: int, result: Result) -> Result:
         "give those workers the code or the dependency that they lack and restart them,"
         " or let each name the queues that it serves (queues=...)",
         {**result.details, "resting": {name: sorted(by) for name, by in rests.items()}},
+    )
+
+
+def _unserved(exam: Examination, result: Result) -> Result:
+    """Tell which queues hold work that nobody starts although no worker is busy, where nothing else is wrong."""
+    if result.level is not Level.OK:
+        return result
+    figures = read_fleet(exam.config)
+    ages: dict[str, float] = {}
+    for queue in figures.queues:
+        if (age := queue.oldest_age_s) is not None and age >= _UNSERVED_AFTER_S:
+            ages[queue.name] = max(age, ages.get(queue.name, 0.0))
+    if figures.running or not ages:
+        return result
+    names = sorted(ages, key=lambda name: -ages[name])
+    shown = ", ".join(f"{name} ({span(ages[name])})" for name in names[:3]) + (", …" if len(names) > 3 else "")  # noqa: PLR2004
+    return Result(
+        Level.WARN,
+        f"{result.sentence}; work has waited in {shown}, and no worker starts it",
+        "start a worker that serves it: one without --queues serves all; the log line 'worker started' names a worker's",
+        {**result.details, "unserved": {name: ages[name] for name in names}},
     )
 
 
