@@ -355,7 +355,8 @@ async def test_a_queue_that_no_worker_serves_is_told_with_the_way_out(patient: P
         async with running(QueueWorker(config, queues=["mials"])):
             assert patient.checks()["workers"]["level"] == "ok"  # it may be started in a moment
             item: Any = admin.lindex("queue:normal:mails", 0)
-            admin.lset("queue:normal:mails", 0, re.sub(rb'("timestamp":)[0-9.]+', rb"\g<1>1700000000.0", item))
+            old = re.sub(r'("timestamp":)[0-9.]+', r"\g<1>1700000000.0", item.decode())
+            admin.lset("queue:normal:mails", 0, old)
             found = patient.checks()["workers"]
     assert found["level"] == "warn"
     assert "work has waited in mails (" in found["sentence"]

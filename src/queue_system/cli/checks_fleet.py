@@ -124,7 +124,7 @@ def _unserved(exam: Examination, result: Result) -> Result:
     return Result(
         Level.WARN,
         f"{result.sentence}; work has waited in {shown}, and no worker starts it",
-        "start a worker that serves it: one without --queues serves all; the log line 'worker started' names a worker's",
+        "start one that serves it; without --queues it serves all; the log line 'worker started' names its queues",
         {**result.details, "unserved": {name: ages[name] for name in names}},
     )
 
