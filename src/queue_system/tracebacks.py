@@ -35,6 +35,7 @@ _MOST_LINKS: Final = 5
 _MOST_IN_GROUP: Final = 5
 _DEEPEST_GROUP: Final = 3
 _CUT: Final = "... (cut)\n"
+_TYPE_NAME: Final = type.__dict__["__name__"].__get__
 _OWN_FOLDER: Final = f"{Path(__file__).parent}/"
 _IMPORT_SYSTEM: Final = "<frozen importlib"
 _CAUSE: Final = "\nThe above exception was the direct cause of the following exception:\n\n"
@@ -63,15 +64,15 @@ class Trace:
 
 def trace(error: BaseException) -> Trace:
     """Describe an error and where it came from, and take the frames of this package off its beginning."""
-    with contextlib.suppress(Exception):
+    with contextlib.suppress(BaseException):
         error.__traceback__ = _skip_own(error.__traceback__)
     writer = _Writer()
     try:
         message = writer.clean(_text_of(error))
         text = writer.chain(error)
-    except Exception:  # noqa: BLE001 - whatever its attributes raise
-        message, text = f"{type(error).__name__} (its text cannot be read)", ""
-    return Trace(text, error, cut_text(type(error).__name__), message, writer.has_secret)
+    except BaseException:  # noqa: BLE001 - whatever its attributes raise; a log handler would meet the same
+        message, text, writer.has_secret = f"{_name(error)} (its text cannot be read)", "", True
+    return Trace(text, error, cut_text(_name(error)), message, writer.has_secret)
 
 
 def remote(kind: str, message: str, text: str) -> Trace:
@@ -86,9 +87,14 @@ def describe_error(error: BaseException) -> str:
 
 def _text_of(error: BaseException) -> str:
     try:
-        return "".join([str(error)]) or type(error).__name__  # joined, it is a plain str
+        return "".join([str(error)]) or _name(error)  # joined, it is a plain str
     except BaseException:  # noqa: BLE001 - a hostile __str__
-        return f"{type(error).__name__} (its text cannot be read)"
+        return f"{_name(error)} (its text cannot be read)"
+
+
+def _name(error: BaseException) -> str:
+    """Return the name of an error's type, whatever its metaclass does."""
+    return str(_TYPE_NAME(type(error)))
 
 
 def where(thread: int) -> TracebackType | None:
@@ -157,7 +163,7 @@ class _Writer:
     def _message(self, error: BaseException) -> str:
         lines = [*self._place_of_syntax(error)] if isinstance(error, SyntaxError) else []
         kind, text = printable(_kind(error)), self.clean(_text_of(error))
-        named = kind if text == type(error).__name__ else f"{kind}: {_told(text, _LONGEST_TEXT)}"
+        named = kind if text == _name(error) else f"{kind}: {_told(text, _LONGEST_TEXT)}"
         lines.append(f"{named}\n")
         notes = getattr(error, "__notes__", None)
         if isinstance(notes, list | tuple):

@@ -94,6 +94,35 @@ async def raise_an_exit(_: Any) -> None:
     raise SystemExit(7)
 
 
+class UnreadableError(Exception):
+    """Cannot be looked at."""
+
+    def __getattribute__(self, name: str) -> Any:
+        raise KeyboardInterrupt(name)
+
+
+def raise_what_has_an_unreadable_type(_: Any) -> None:
+    """Raise an error whose class cannot be looked at; it is made here, since pytest looks at all in a module."""
+
+    class Unreadable(type):
+        def __getattribute__(cls, name: str) -> Any:
+            raise SystemExit(name)
+
+    raise Unreadable("UnreadableTypeError", (Exception,), {})  # type: ignore[misc]  # a type that mypy cannot see
+
+
+async def raise_what_is_unreadable(_: Any) -> None:
+    raise UnreadableError
+
+
+def raise_what_is_unreadable_in_a_thread(_: Any) -> None:
+    raise UnreadableError
+
+
+async def raise_what_has_an_unreadable_type_in_the_loop(_: Any) -> None:
+    raise_what_has_an_unreadable_type(None)
+
+
 async def stop_the_loop(_: Any) -> None:
     asyncio.get_running_loop().stop()
     await asyncio.sleep(LONG_S)
@@ -118,6 +147,8 @@ FAILING = [
     cancel_itself, cancel_itself_often, be_cancelled_by_a_timer, raise_cancelled, be_cancelled_by_a_child,
     change_its_context_and_cancel_itself, await_its_own_task, fail_in_a_task_group, raise_generator_exit,
     raise_interrupt, raise_interrupt_in_a_thread, raise_an_exit, stop_the_loop, close_the_loop,
+    raise_what_is_unreadable, raise_what_is_unreadable_in_a_thread,
+    raise_what_has_an_unreadable_type, raise_what_has_an_unreadable_type_in_the_loop,
     time_out_as_old_libraries_do,
 ]  # fmt: skip
 

@@ -121,9 +121,10 @@ class Executor:
                 outcome = Interrupted()
         except BaseException as error:
             leave_if_forked(self._home, error)
-            if isinstance(error, GeneratorExit) and asyncio.current_task(self._loop) is not slot.task:
+            kind = type(error)  # its `__class__` may say or do anything
+            if issubclass(kind, GeneratorExit) and asyncio.current_task(self._loop) is not slot.task:
                 raise  # the task itself is closed
-            if isinstance(error, KeyboardInterrupt) and _sent_by_a_signal(error):
+            if issubclass(kind, KeyboardInterrupt) and _sent_by_a_signal(error):
                 slot.exit = error  # meant for this process: it is raised again when the attempt is settled
             outcome = raised(error)
         finally:
@@ -233,7 +234,7 @@ def _late(slot: Slot) -> TimeoutError:
     return TimeoutError(f"the attempt timed out after {slot.limit_s:g} s: {slot.limit_name}")
 
 
-def _sent_by_a_signal(error: KeyboardInterrupt) -> bool:
+def _sent_by_a_signal(error: BaseException) -> bool:
     """Tell whether a signal's handler raised it in this thread, as far as can be told, and not the processor."""
     if threading.current_thread() is not threading.main_thread():
         return False

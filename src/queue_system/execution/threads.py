@@ -145,7 +145,7 @@ class ThreadPool:
                 continue
             if call.error is None:
                 call.future.set_result(call.result)
-            elif isinstance(call.error, StopIteration):  # a future cannot carry it
+            elif issubclass(type(call.error), StopIteration):  # a future cannot carry it
                 stopped = RuntimeError("the processor raised StopIteration")
                 stopped.__cause__ = call.error
                 call.future.set_exception(stopped)
