@@ -92,7 +92,9 @@ def check_url(url: object) -> str:
     if parts is None:
         raise InvalidInputError("redis_url", f"it cannot be parsed; use '{_EXAMPLE}', and {_ESCAPES}")
     if parts.scheme not in SCHEMES:
-        raise InvalidInputError("redis_url", f"scheme {shown(parts.scheme)} is none of {', '.join(SCHEMES)}")
+        raise InvalidInputError(
+            "redis_url", f"scheme {shown(parts.scheme)} is none of {', '.join(SCHEMES)}; use '{_EXAMPLE}'"
+        )
     if parts.scheme == "embedded":
         data_dir_from_url(url)
         return url

@@ -102,7 +102,9 @@ class Application:
             return None
         entries = [entry for entry in self.allowed_modules if f"{module_name}.".startswith(f"{entry}.")]
         if not entries:
-            raise UnresolvableNameError(f"module {module_name!r} is not among allowed_modules")
+            raise UnresolvableNameError(
+                f"module {module_name!r} is not among allowed_modules ({', '.join(self.allowed_modules) or 'none'})"
+            )
         return max(entries, key=len)
 
     def _foreign(self, found: Found) -> str | None:

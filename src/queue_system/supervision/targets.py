@@ -8,7 +8,7 @@ import inspect
 import sys
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from queue_system.config import QueueConfig, check_modules
 from queue_system.errors import InvalidInputError, QueueSystemError, shown
@@ -16,6 +16,8 @@ from queue_system.imports.modules import top_folder
 from queue_system.resilience import in_daemon_thread
 from queue_system.supervision.settings import WorkerSettings
 from queue_system.worker import QueueWorker
+
+_WHAT_IT_IS: Final = "a target is a QueueConfig, a QueueWorker, or a function without arguments that returns one"
 
 
 async def load_worker(settings: WorkerSettings) -> QueueWorker:
@@ -95,7 +97,18 @@ async def _called(target: str, factory: Any) -> Any:
         result = factory() if inspect.iscoroutinefunction(factory) else await in_daemon_thread(factory)
         return await result if inspect.isawaitable(result) else result
     except (Exception, SystemExit) as error:
-        raise _refusal(target, f"raised {type(error).__name__}: {error}") from error
+        hint = "" if _takes_no_arguments(factory) else f"; {_WHAT_IT_IS}"
+        raise _refusal(target, f"raised {type(error).__name__}: {error}{hint}") from error
+
+
+def _takes_no_arguments(factory: Any) -> bool:
+    try:
+        inspect.signature(factory).bind()
+    except TypeError:
+        return False
+    except ValueError:  # a builtin that does not tell
+        return True
+    return True
 
 
 def _refusal(target: str | None, problem: str) -> InvalidInputError:

@@ -277,7 +277,7 @@ def test_allowed_modules_include_their_submodules_and_nothing_else(
     Application(("shop.jobs",)).find("shop.jobs.mail")
     Application(("shop.jobs",)).find("shop.jobs")
     for other in ("shop", "shop.jobs2", "shopjobs", module):
-        with pytest.raises(UnresolvableNameError, match="not among allowed_modules"):
+        with pytest.raises(UnresolvableNameError, match=r"not among allowed_modules \(.+\)$"):
             Application(("shop.jobs",)).find(other)
 
 
