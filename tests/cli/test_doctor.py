@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -362,3 +363,27 @@ async def test_a_queue_that_no_worker_serves_is_told_with_the_way_out(patient: P
     assert "work has waited in mails (" in found["sentence"]
     assert "--queues" in found["advice"]
     assert list(found["details"]["unserved"]) == ["mails"]
+
+
+async def test_a_worker_that_runs_no_more_sync_work_is_told_with_how_many_threads_it_has_abandoned(
+    patient: Patient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("queue_system.execution.threads._LEAST_BOUND", 1)
+    monkeypatch.setattr("queue_system.execution.threads._BOUND_FACTOR", 0)
+    leave = threading.Event()
+
+    def block(_: Any) -> None:
+        leave.wait(60)
+
+    try:
+        with configured(patient.server, lease_seconds=1.0) as config:
+            queue = QueueManager(config)
+            queue.enqueue_batch([{}] * 4, block, timeout=0.05)
+            async with running(QueueWorker(config, max_workers=1)):
+                await eventually(lambda: "resting" in queue.get_queue_status(), "the queue is left alone", 20)
+                found = patient.checks()["workers"]
+    finally:
+        leave.set()
+    assert found["level"] == "fail"  # nobody else serves it
+    assert "1 threads passed their time limit and still run" in found["sentence"]
+    assert "run_in_process" in found["advice"]

@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import contextvars
 import functools
+import os
+import signal
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -14,6 +16,7 @@ from typing import Any
 import anyio
 import pytest
 import redis
+import uvloop
 
 from queue_system import QueueConfig, QueueManager, QueueRetryConfig, QueueWorker
 from queue_system.monitoring.health import health_of
@@ -290,7 +293,7 @@ async def test_what_a_callback_does_to_itself_is_judged_and_costs_no_slot(
 
 
 def run_apart(
-    config: QueueConfig, processor: Callable[..., Awaitable[Any]], ended: Callable[[QueueConfig], bool]
+    config: QueueConfig, processor: Callable[..., Any], ended: Callable[[QueueConfig], bool], run: Any = asyncio.run
 ) -> None:
     """Run a worker in a program of its own until the condition holds, or the program ends."""
 
@@ -304,7 +307,7 @@ def run_apart(
             await worker.stop(grace=0.1)
 
     with contextlib.suppress(asyncio.CancelledError, KeyboardInterrupt):
-        asyncio.run(main())
+        run(main())
 
 
 async def cancel_all_tasks(_: Any) -> None:
@@ -328,6 +331,55 @@ def test_who_ends_the_program_from_within_has_spent_an_attempt(
     run_apart(config, processor, lambda config: config.get_metrics().get("retried", 0) == 1)
     assert client.zcard(config.keys.delayed) == 1
     assert client.hget(config.keys.metrics, "retried") == b"1"
+
+
+async def interrupt_its_process(_: Any) -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+    await asyncio.sleep(LONG_S)
+
+
+async def raise_the_signal(_: Any) -> None:
+    signal.raise_signal(signal.SIGINT)
+    await asyncio.sleep(LONG_S)
+
+
+def interrupt_its_process_from_a_thread(_: Any) -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+    _released.wait(LONG_S)
+
+
+async def interrupt_its_process_by_to_thread(_: Any) -> None:
+    await asyncio.to_thread(interrupt_its_process_from_a_thread, None)
+
+
+INTERRUPTING = [
+    interrupt_its_process, raise_the_signal, interrupt_its_process_from_a_thread, interrupt_its_process_by_to_thread,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+@pytest.mark.parametrize("processor", INTERRUPTING, ids=named)
+@pytest.mark.usefixtures("_release_threads")
+def test_who_sends_an_interrupt_to_its_own_program_has_spent_an_attempt(
+    config: QueueConfig, client: redis.Redis, processor: Callable[..., Any], run: Any
+) -> None:
+    """Else one operation could end process after process for ever."""
+    before = signal.getsignal(signal.SIGINT)
+    run_apart(config, processor, lambda config: config.get_metrics().get("retried", 0) == 1, run)
+    assert client.zcard(config.keys.delayed) == 1
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.usefixtures("_release_threads")
+def test_an_interrupt_from_outside_spends_no_attempt(config: QueueConfig, client: redis.Redis) -> None:
+    def interrupt(_: QueueConfig) -> bool:
+        if _blocked:
+            os.kill(os.getpid(), signal.SIGINT)
+        return False
+
+    run_apart(config, block_a_thread, interrupt)
+    assert not client.zcard(config.keys.delayed)
+    assert client.llen(config.get_queue_key("block_a_thread")) == 1
 
 
 def test_a_processor_that_stops_its_own_worker_and_does_not_end_has_spent_an_attempt(
@@ -423,6 +475,9 @@ _released = threading.Event()
 _blocked: list[None] = []
 NEVER_ENDING = [ignore_cancellations, tidy_up_for_long, wait_in_a_thread, block_a_thread]
 STOPS_WITHIN_S = 20.0
+TOO_MANY_ABANDONED = (
+    "the queue is left alone: this worker has abandoned too many threads to run its sync work; those that can go on"
+)
 
 
 @pytest.fixture
@@ -477,7 +532,7 @@ async def test_a_worker_that_has_abandoned_many_threads_hands_sync_work_back_and
 
     async with running(QueueWorker(config, max_workers=2)) as worker:
         await eventually(lambda: worker.abandoned == 2, "two were abandoned")
-        await eventually(lambda: any("left alone" in line.message for line in log.lines), "that is told")
+        await eventually(lambda: bool(log.of(TOO_MANY_ABANDONED)), "that is told")
         queue.enqueue_batch([{"n": n} for n in range(20)], work)
         assert await inbox.take(20) == list(range(20))
         assert health_of(worker).abandoned == worker.abandoned == 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from queue_system.broker.replies import DEAD, lease_s
@@ -17,6 +17,7 @@ _PATIENCE: Final = 1.5  # beats
 _LONGEST_WATCH_S: Final = 10.0
 _LOOK_EVERY_S: Final = 0.2
 _UNSERVED_AFTER_S: Final = 5.0
+_ABANDONED: Final = "threads passed their time limit"
 
 
 def workers(exam: Examination) -> Result:
@@ -87,7 +88,7 @@ def stuck_leases(exam: Examination) -> Result:
 
 
 def _left_alone(exam: Examination, living: int, result: Result) -> Result:
-    """Tell which queues beating workers leave alone, because they cannot resolve what these hold."""
+    """Tell which queues beating workers leave alone, because they cannot resolve or run what these hold."""
     rests: dict[str, list[str]] = {}
     reasons: dict[str, str] = {}
     for rest in exam.status.get("resting", ()):
@@ -102,8 +103,7 @@ def _left_alone(exam: Examination, living: int, result: Result) -> Result:
     return Result(
         Level.FAIL if any(len(by) >= living for by in rests.values()) else Level.WARN,
         "; ".join([result.sentence, *sentences]),
-        "give those workers the code or the dependency that they lack and restart them,"
-        " or let each name the queues that it serves (queues=...)",
+        _advice(reasons.values()),
         {**result.details, "resting": {name: sorted(by) for name, by in rests.items()}},
     )
 
@@ -127,6 +127,18 @@ def _unserved(exam: Examination, result: Result) -> Result:
         "start one that serves it; without --queues it serves all; the log line 'worker started' names its queues",
         {**result.details, "unserved": {name: ages[name] for name in names}},
     )
+
+
+def _advice(reasons: Iterable[str]) -> str:
+    lacking = "give those workers the code or the dependency that they lack and restart them,"
+    advice = {
+        "restart those workers to end the abandoned threads; let their processors end in time, or mark them with"
+        " @run_in_process"
+        if _ABANDONED in reason
+        else f"{lacking} or let each name the queues that it serves (queues=...)"
+        for reason in reasons
+    }
+    return "; ".join(sorted(advice))
 
 
 def _lease_s(entry: bytes) -> float:

@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Final
 
+from queue_system.execution.own_interrupts import unwatch_interrupts, watch_interrupts
 from queue_system.execution.slots import CURRENT, blame
 
 _guarded: Final[weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, int]] = weakref.WeakKeyDictionary()
@@ -20,6 +21,7 @@ def guard_loop(loop: asyncio.AbstractEventLoop) -> None:
     """
     _guarded[loop] = _guarded.get(loop, 0) + 1
     if _guarded[loop] == 1:
+        watch_interrupts()
         with contextlib.suppress(TypeError):  # a loop that cannot be changed is left as it is
             vars(loop).update(stop=_stop(loop.stop), run_in_executor=_run_in_executor(loop.run_in_executor))
 
@@ -29,6 +31,7 @@ def release_loop(loop: asyncio.AbstractEventLoop) -> None:
     _guarded[loop] = _guarded.get(loop, 0) - 1
     if _guarded[loop] <= 0:
         del _guarded[loop]
+        unwatch_interrupts()
         with contextlib.suppress(TypeError):
             for name in ("stop", "run_in_executor"):
                 vars(loop).pop(name, None)

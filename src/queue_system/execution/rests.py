@@ -1,4 +1,4 @@
-"""Which queues a worker leaves alone for a while, because it cannot resolve what they hold. Never talks to Redis."""
+"""Which queues a worker leaves alone for a while: it cannot resolve or run what they hold. Never talks to Redis."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ REGAIN_S: Final = 60.0
 _MOST_QUEUES: Final = 1000
 _LONGEST_REASON: Final = 200
 _TELL_AGAIN_S: Final = 60.0
+_UNRESOLVABLE: Final = "this worker cannot resolve what it holds"
+_TOO_MANY_ABANDONED: Final = "this worker has abandoned too many threads to run its sync work"
 
 
 _NAME: Final = re.compile(r"[\w.<>#]+\Z")
@@ -42,6 +44,7 @@ class _Misses:
     rest_s: float = 0.0
     until: float = 0.0
     told: float = float("-inf")
+    problem: str = _UNRESOLVABLE
 
 
 class Rests:
@@ -69,6 +72,7 @@ class Rests:
                 del self.queues[min(self.queues, key=lambda name: self.queues[name].since)]
             misses = self.queues[queue] = _Misses(_short(reason), now)
         _regain(misses, now)
+        misses.problem = _UNRESOLVABLE
         misses.in_a_row += 1
         if misses.in_a_row >= FEW:
             self._begin(queue, misses, now)
@@ -90,7 +94,10 @@ class Rests:
         """Learn that an operation of a queue was handed back, since nothing of its kind can be run here now."""
         now = self._now()
         misses = self.queues.setdefault(queue, _Misses(_short(reason), now))
-        misses.reason = _short(reason)
+        misses.reason, misses.problem = (
+            _short(reason),
+            "this worker has abandoned too many threads to run its sync work",
+        )
         if misses.until <= now:
             self._begin(queue, misses, now)
 
@@ -141,7 +148,7 @@ class Rests:
         if now - misses.told >= _TELL_AGAIN_S and misses.rest_s == SHORTEST_S:
             misses.told = now
             self._log.warning(
-                "the queue is left alone: this worker cannot resolve what it holds; those that can go on",
+                f"the queue is left alone: {misses.problem}; those that can go on",
                 queue=queue, reason=misses.reason, rest_s=misses.rest_s, longest_rest_s=LONGEST_S,
             )  # fmt: skip
 

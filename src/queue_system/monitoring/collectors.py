@@ -51,7 +51,7 @@ class FleetCollector(Collector):
                 age.add_metric(labels, queue.oldest_age_s or 0.0)
         resting = _gauge(
             "queue_resting_workers",
-            "Workers that leave the queue alone because they cannot resolve what it holds.",
+            "Workers that leave the queue alone because they cannot resolve or run what it holds.",
             "queue",
         )
         rests = rests_of(figures)

@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 
 from queue_system.execution.forks import disown_signals
-from queue_system.execution.slots import blame
+from queue_system.execution.own_interrupts import blame_sender
 
-_SENDERS = frozenset({"kill", "killpg", "raise_signal", "pthread_kill", "interrupt_main"})
 LEAVE = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -46,8 +45,7 @@ class Departure:
         """Handle a signal. This runs between any two instructions, so a blocked event loop cannot hold it up."""
         if self.asked and not self._patient:
             os._exit(128 + number)
-        if frame is not None and _SENDERS.intersection(frame.f_code.co_names):  # not what was only at work meanwhile
-            blame(f"it sent {signal.Signals(number).name} to its own process")
+        blame_sender(number, frame)
         self.ask()
 
 
