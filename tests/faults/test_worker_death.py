@@ -82,12 +82,16 @@ def test_poison_is_dead_lettered_after_four_deliveries_and_no_neighbour_with_it(
         for i, kind in enumerate(kinds)
     ]
     innocents += bench.enqueue(INNOCENTS // 2, processors.work, 0.02, name="later")
+    spares = [bench.start_worker(standby=True) for _ in range(5)]
+    for spare in spares:  # how long an interpreter takes to start is no matter here
+        spare.wait_ready("standing by")
     over = threading.Event()
     lives = []
 
     def supervise() -> None:
         while not over.is_set():
-            worker = bench.start_worker(ready=False)
+            worker = spares.pop() if spares else bench.start_worker(ready=False)
+            worker.begin()
             lives.append(worker)
             while not over.is_set() and worker.alive:
                 over.wait(0.02)

@@ -43,8 +43,9 @@ class WorkerProcess:
         command = [sys.executable, "-m", "tests.faults.support.worker_process", json.dumps(settings)]
         with log.open("ab") as errors:
             self._process = subprocess.Popen(
-                command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True
-            )
+                command, cwd=ROOT, env=environment, stdin=subprocess.PIPE if settings["standby"] else None,
+                stdout=subprocess.PIPE, stderr=errors, text=True,
+            )  # fmt: skip
 
     @property
     def pid(self) -> int:
@@ -69,9 +70,15 @@ class WorkerProcess:
         """What it has logged so far."""
         return self._log.read_text(errors="replace")
 
-    def wait_ready(self) -> None:
-        """Wait until `start()` has returned in the process."""
-        if self._line() != "ready":
+    def begin(self) -> None:
+        """Let a process that stands by begin to work."""
+        if self._process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):  # it has ended; whoever waits for it is told
+                self._process.stdin.close()
+
+    def wait_ready(self, line: str = "ready") -> None:
+        """Wait until `start()` has returned in the process, or until it says something else."""
+        if self._line() != line:
             raise AssertionError(f"the worker ended before it was ready; its log:\n{self.log}")
 
     def send(self, number: signal.Signals) -> None:
@@ -82,6 +89,7 @@ class WorkerProcess:
         """End it by SIGKILL, also when it is stopped, and wait for its end."""
         self._process.kill()
         self._process.wait()
+        self.begin()
         if self._process.stdout is not None:
             self._process.stdout.close()
 
@@ -118,11 +126,11 @@ class Bench:
 
     def start_worker(
         self, *, slots: int = 10, lease: float = 1.0, only_sleeps: bool = False, ready: bool = True,
-        url: str | None = None, **worker: Any
+        standby: bool = False, url: str | None = None, **worker: Any
     ) -> WorkerProcess:  # fmt: skip
         """Start a worker process, at `url` if it is not the server's; with `ready=False` do not wait for its start.
 
-        `worker` goes to QueueWorker.
+        With `standby` it has imported everything and begins when it is told to. `worker` goes to QueueWorker.
         """
         settings = {
             "config": {
@@ -133,11 +141,12 @@ class Bench:
             },
             "worker": {"max_workers": slots, **worker},
             "only_sleeps": only_sleeps,
+            "standby": standby,
         }
         self._started += 1
         process = WorkerProcess(settings, self.journal.path, self._folder / f"worker-{self._started}.log")
         self._workers.append(process)
-        if ready:
+        if ready and not standby:
             process.wait_ready()
         return process
 
