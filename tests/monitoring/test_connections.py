@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import resource
 import socket
 from collections.abc import Iterator
 
@@ -13,6 +14,7 @@ from queue_system.monitoring import connections
 from queue_system.monitoring.guard import host_name, is_named, is_private
 from queue_system.monitoring.probes import ProbeServer, create_app
 from tests.support.servers import OwnServer
+from tests.support.waiting import wait_until
 
 PATIENCE_S = 20.0
 
@@ -139,3 +141,21 @@ def test_names_are_compared_as_names() -> None:
     assert not is_private("worker-1.example.org")
     assert is_named("a.example.org", ["*.example.org"])
     assert not is_named("example.org.evil.net", ["example.org", "*.example.org"])
+
+
+def test_a_process_without_free_descriptors_says_so_once_and_answers_later(
+    port: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As one whose processor leaks files; asyncio would log it some thousand times a second."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with socket.socket() as connection:
+        connection.settimeout(PATIENCE_S)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+        try:
+            connection.connect(("127.0.0.1", port))
+            wait_until(lambda: "out of system resource" in caplog.text, "that is logged")
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        connection.sendall(request())
+        assert b" 200 OK" in rest(connection)
+    assert caplog.text.count("out of system resource") == 1

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import time
+from collections.abc import Callable
 from typing import Any, ClassVar, Final
 
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
@@ -16,6 +19,10 @@ FORM_WITHIN_S: Final = 30.0
 """How long it may take to send what follows the headers."""
 ANSWER_WITHIN_S: Final = 30.0
 """How long a probe's answer may take until the client has read it."""
+
+_TELL_AGAIN_S: Final = 60.0
+_LONGEST_KIND: Final = 100
+_MOST_KINDS: Final = 100
 
 # Anybody may send nonsense; the log of a worker is no place to count it. What an application raises is an error.
 _log: Final = logging.getLogger("queue_system.http")
@@ -91,3 +98,22 @@ class StreamProtocol(BriefProtocol):
     """The same for pages whose live figures may stream for hours."""
 
     answer_within_s = None
+
+
+def sparing_handler() -> Callable[[asyncio.AbstractEventLoop, dict[str, Any]], None]:
+    """Return a handler of an event loop's errors that logs each kind of them at most once a minute.
+
+    A process without a free file descriptor has asyncio complain some thousand times a second.
+    """
+    told: dict[str, float] = {}
+
+    def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        kind, now = str(context.get("message"))[:_LONGEST_KIND], time.monotonic()
+        if now - told.get(kind, -math.inf) < _TELL_AGAIN_S:
+            return
+        if len(told) >= _MOST_KINDS:
+            told.clear()
+        told[kind] = now
+        loop.default_exception_handler(context)
+
+    return handle

@@ -25,7 +25,7 @@ try:
     from starlette.responses import JSONResponse, PlainTextResponse, Response
     from starlette.routing import Route
 
-    from queue_system.monitoring.connections import BriefProtocol
+    from queue_system.monitoring.connections import BriefProtocol, sparing_handler
     from queue_system.monitoring.guard import Guard
 except ImportError as error:
     raise ImportError("probes need Starlette and uvicorn: pip install 'redis-queue-system[web]'") from error
@@ -218,4 +218,6 @@ class ProbeServer:
         self._thread.join(_STOP_WITHIN_S)
 
     def _serve(self) -> None:
-        asyncio.run(self._server.serve(sockets=[self._socket]))
+        with asyncio.Runner() as runner:
+            runner.get_loop().set_exception_handler(sparing_handler())
+            runner.run(self._server.serve(sockets=[self._socket]))
