@@ -15,88 +15,73 @@ local header, records = string.format('%s\t%s\t%d\t%s\t', status, nonce, due_ms,
 local rest = delay_ms > 0 and string.format('\t0\t%d\t0\t', due_ms - delay_ms) or ''
 local list, ready, delayed = prefix .. queue, prefix .. 'ready:' .. priority, prefix .. 'delayed'
 local registry = prefix .. 'registry'
-local items, writes, added, answers, held = {}, {}, {}, nil, {}
+local careful, items, writes, answers, held, pushed, indexed, written = ARGV[4] ~= '', {}, {}, nil, nil, nil, nil, nil
 
--- Puts the items into their list; returns an error where a key has a foreign type, or memory is full.
-local pushed, indexed
-local function take_back()
-  if pushed then call('LTRIM', list, #items, -1) end
-  if indexed then call('ZREM', ready, name) end
-end
-local function push()
-  local result
-  if delay_ms > 0 then
-    result = pcall('ZCARD', delayed)
-    if type(result) == 'number' then result = pcall('SCARD', registry) end
-  else
-    result = pcall('LPUSH', list, unpack(items))
-    pushed = type(result) == 'number'
-    if pushed then result = pcall('ZADD', ready, 'NX', string.format('%d%06d', time[1], time[2]), name) end
-    indexed = pushed and result == 1
-    if indexed then result = pcall('SCARD', registry) end
-  end
-  if type(result) == 'number' then return nil end
-  take_back()
-  return result
-end
-
-local whole = ARGV[4] == ''
-if whole then -- the usual case, at one command's price
+if not careful then -- the usual case, at one command's price
+  local record = header .. rest
   for i = 6, #ARGV, 2 do
-    local id = ARGV[i]
-    whole = whole and not added[id]
-    added[id] = true
-    writes[#writes + 1] = records .. id
-    writes[#writes + 1] = header .. rest
+    writes[#writes + 1] = records .. ARGV[i]
+    writes[#writes + 1] = record
     items[#items + 1] = ARGV[i + 1]
   end
-  if whole then
-    local refused = push()
-    if refused then return refused end
-    local written = pcall('MSETNX', unpack(writes))
-    if written ~= 1 then take_back() end -- an id is known already, or the user may not write records
-    if type(written) ~= 'number' then return written end
-    whole = written == 1
+  local seen = {}
+  for i = 6, #items > 1 and #ARGV or 0, 2 do
+    careful = careful or seen[ARGV[i]]
+    seen[ARGV[i]] = true
   end
 end
-if not whole then
-  local dedup, lifetime_ms = prefix .. 'dedup', tonumber(ARGV[4])
-  if lifetime_ms then call('HLEN', dedup) end -- before the first write, to see its type
-  items, writes, added, answers = {}, {}, {}, {}
-  local function resent(id)
-    local record = pcall('GET', records .. id)
-    return type(record) == 'string' and string.match(record, '^%a+\t([^\t]*)\t') == nonce and not added[id]
-  end
-  local function holder_of(key, id)
-    if held[key] then return held[key] ~= id and held[key] or nil end
-    return live_holder(key, id, lifetime_ms, due_ms - delay_ms)
-  end
-  for i = 6, #ARGV, lifetime_ms and 3 or 2 do
-    local id, key = ARGV[i], lifetime_ms and ARGV[i + 2] or ''
-    local answer = key ~= '' and (resent(id) and 1 or holder_of(key, id))
-    if not answer and not added[id] and call('EXISTS', records .. id) == 0 then
-      answer = 1
-      added[id] = true
-      items[#items + 1] = ARGV[i + 1]
-      writes[#writes + 1] = records .. id
-      writes[#writes + 1] = header .. key .. rest
-      if key ~= '' then held[key] = id end
-    elseif not answer then
-      answer = resent(id) and 1 or 0
+repeat -- without functions, which would cost every call
+  if careful then
+    local dedup, lifetime_ms, added = prefix .. 'dedup', tonumber(ARGV[4]), {}
+    if lifetime_ms then call('HLEN', dedup) end -- before the first write, to see its type
+    items, writes, answers, held = {}, {}, {}, {}
+    local function resent(id)
+      local record = pcall('GET', records .. id)
+      return type(record) == 'string' and string.match(record, '^%a+\t([^\t]*)\t') == nonce and not added[id]
     end
-    answers[#answers + 1] = answer
+    local function holder_of(key, id)
+      if held[key] then return held[key] ~= id and held[key] or nil end
+      return live_holder(key, id, lifetime_ms, due_ms - delay_ms)
+    end
+    for i = 6, #ARGV, lifetime_ms and 3 or 2 do
+      local id, key = ARGV[i], lifetime_ms and ARGV[i + 2] or ''
+      local answer = key ~= '' and (resent(id) and 1 or holder_of(key, id))
+      if not answer and not added[id] and call('EXISTS', records .. id) == 0 then
+        answer = 1
+        added[id] = true
+        items[#items + 1] = ARGV[i + 1]
+        writes[#writes + 1] = records .. id
+        writes[#writes + 1] = header .. key .. rest
+        if key ~= '' then held[key] = id end
+      elseif not answer then
+        answer = resent(id) and 1 or 0
+      end
+      answers[#answers + 1] = answer
+    end
+    if #items == 0 then return answers end
   end
-  if #items == 0 then return answers end
-  local refused = push()
-  if refused then return refused end
-  local written = pcall('MSETNX', unpack(writes))
-  if written ~= 1 then
-    take_back()
-    return written
+  if delay_ms > 0 then -- before the first write, to see the types
+    written = pcall('ZCARD', delayed)
+    if type(written) == 'number' then written = pcall('SCARD', registry) end
+  else
+    written = pcall('LPUSH', list, unpack(items))
+    pushed = type(written) == 'number'
+    if pushed then written = pcall('ZADD', ready, 'NX', string.format('%d%06d', time[1], time[2]), name) end
+    indexed = pushed and written == 1
+    if indexed then written = pcall('SCARD', registry) end
   end
-  for key, id in pairs(held) do call('HSET', dedup, key, id) end
-end
+  if type(written) == 'number' then written = pcall('MSETNX', unpack(writes)) end
+  if written ~= 1 then -- a foreign type, memory is full, the user may not write records, or an id is known already
+    if pushed then call('LTRIM', list, #items, -1) end
+    if indexed then call('ZREM', ready, name) end
+    if careful or type(written) ~= 'number' then return written end
+    careful = true
+  end
+until written == 1
 
+if held then
+  for key, id in pairs(held) do call('HSET', prefix .. 'dedup', key, id) end
+end
 if delay_ms > 0 then
   for i = 1, #items do call('ZADD', delayed, due_ms, '0\n' .. queue .. '\n' .. items[i]) end
 end
