@@ -105,7 +105,11 @@ def enqueue_steps(  # noqa: PLR0913 - the arguments of `enqueue`
     if len(item) > config.max_item_bytes:
         raise _too_large(config, item, "entity")
     new = NewOperation(operation_id, item, operation.deduplication_key)
-    command = config.commands.enqueue(queue, nonce, (new,), delay_ms=delay_ms, **_lifetimes_ms(config, operation))
+    result_ttl = config.result_ttl if operation.result_ttl is None else operation.result_ttl
+    live_ms, kept_ms = _lifetimes_ms(config.dedup_ttl, result_ttl)
+    command = config.commands.enqueue(
+        queue, nonce, (new,), delay_ms=delay_ms, dedup_ttl_ms=live_ms, record_ttl_ms=kept_ms
+    )
     config.registry.local.hold(operation)
     try:
         if durability == "fast":
@@ -161,10 +165,12 @@ def _batch_steps(
     if delay_ms:
         template.due = unix_seconds() + delay_ms / 1000
     operations = _prepare(config, queue, entities, template, options)
-    lifetimes_ms = _lifetimes_ms(config, template)
+    result_ttl = config.result_ttl if template.result_ttl is None else template.result_ttl
+    live_ms, kept_ms = _lifetimes_ms(config.dedup_ttl, result_ttl)
     enqueue = config.commands.enqueue
     commands = [
-        enqueue(queue, template.nonce, chunk, delay_ms=delay_ms, **lifetimes_ms) for chunk in split_batch(operations)
+        enqueue(queue, template.nonce, chunk, delay_ms=delay_ms, dedup_ttl_ms=live_ms, record_ttl_ms=kept_ms)
+        for chunk in split_batch(operations)
     ]
     config.registry.local.hold(template, len(operations))
     try:
@@ -250,11 +256,11 @@ def queue_name_of(processor: str) -> str:
     return queue_name_from(processor.partition("#")[0].rpartition(".")[2])
 
 
-def _lifetimes_ms(config: QueueConfig, operation: Operation) -> dict[str, int]:
+@lru_cache(maxsize=64)
+def _lifetimes_ms(dedup_ttl: float, result_ttl: float) -> tuple[int, int]:
     """Return how long a deduplication key shows life, and the record of a finished operation stays, in ms."""
-    own_ttl = operation.result_ttl
-    _, kept_ms = keeping(config.result_ttl if own_ttl is None else own_ttl)
-    return {"dedup_ttl_ms": int(config.dedup_ttl * 1000), "record_ttl_ms": kept_ms}
+    _, kept_ms = keeping(result_ttl)
+    return int(dedup_ttl * 1000), kept_ms
 
 
 def _too_large(config: QueueConfig, item: bytes, field: str) -> ItemTooLargeError:

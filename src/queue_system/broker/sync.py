@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import os
 import time
@@ -66,16 +67,17 @@ class SyncTransport:
                 after it perhaps.
         """
         left = self._retries if retries is None else retries
-        ends = time.monotonic() + min([command.resend_within_s for command in commands], default=math.inf)
+        started = time.monotonic()
         replies: list[Any] = []
         attempt, lost = 0, False
         while True:
-            answers = [*replies, *[None] * (len(commands) - len(replies))]
+            answers: list[Any] = []
             try:
                 self._exchange(commands, replies, answers)
             except (ErrorReply, RedisError, OSError) as error:
-                if attempt >= left or not is_transient(error) or time.monotonic() > ends:
-                    raise _told(typed(error, self._endpoint().address), commands, answers, lost=lost) from error
+                if attempt >= left or not is_transient(error) or _is_too_late(commands, started):
+                    told = typed(error, self._endpoint().address)
+                    raise _told(told, commands, answers or replies, lost=lost) from error
                 lost = lost or not isinstance(error, ErrorReply)
             else:
                 for i, command in enumerate(commands):
@@ -92,7 +94,7 @@ class SyncTransport:
         _close_all(self._idle)
 
     def _exchange(self, commands: Sequence[Command[Any]], replies: list[Any], answers: list[Any]) -> None:
-        """Add the replies that are missing; note in `answers` each that came, those behind an error, too."""
+        """Add the replies that are missing; on an error, fill `answers` with all that came, those behind it, too."""
         connection = self._acquire()
         wire = connection.wire
         failed: int | None = None
@@ -142,7 +144,8 @@ class SyncTransport:
             connection = self._idle.pop()
         except IndexError:
             return self._connect()
-        if connection.wire.is_at_home:
+        wire = connection.wire
+        if wire.home is None or wire.is_at_home:
             return connection
         self._idle.appendleft(connection)
         return self._connect()
@@ -158,16 +161,22 @@ class SyncTransport:
         return connection
 
     def _release(self, connection: SyncConnection) -> None:
-        connection.wire.settle_in()
+        if connection.wire.until is not None:
+            connection.wire.settle_in()
         if len(self._idle) < _MAX_IDLE:
             self._idle.append(connection)
         else:
             connection.close()
 
 
+def _is_too_late(commands: Sequence[Command[Any]], started: float) -> bool:
+    """Tell whether one of the commands may do its work a second time, if it is sent again now."""
+    within_s = min([command.resend_within_s for command in commands], default=math.inf)
+    return time.monotonic() - started > within_s
+
+
 def _note(replies: Sequence[Any], answers: list[Any]) -> None:
-    for i, reply in enumerate(replies):
-        answers[i] = None if isinstance(reply, ErrorReply) else reply
+    answers[:] = [None if isinstance(reply, ErrorReply) else reply for reply in replies]
 
 
 def _told(
@@ -175,7 +184,7 @@ def _told(
 ) -> QueueSystemError:
     """Let an error tell which commands were answered, and whether an earlier try may have been carried out."""
     if isinstance(error, ServerError):
-        pairs = zip(commands, answers, strict=True)
+        pairs = itertools.zip_longest(commands, answers)
         error.answers = tuple([None if answer is None else command.parse(answer) for command, answer in pairs])
         if lost:
             error.after_lost_answer()

@@ -44,7 +44,7 @@ class SyncWire:
     for each KiB that passes.
     """
 
-    __slots__ = ("_descriptor", "_home", "_limit_s", "_reader", "_socket", "_until")
+    __slots__ = ("_descriptor", "_limit_s", "_reader", "_socket", "home", "until")
 
     def __init__(self, connected: socket.socket, limit_s: float, until: float | None = None) -> None:
         """Take over a socket. `until` is a moment by which all must end that is exchanged before `settle_in`."""
@@ -52,21 +52,23 @@ class SyncWire:
         green = is_green(type(connected))
         by_itself = green or hasattr(connected, "pending")  # as TLS sockets have
         self._descriptor = -1 if by_itself else connected.fileno()
-        self._home = threading.get_native_id() if green else None
+        self.home = threading.get_native_id() if green else None
+        """The only thread that may use it; None: every thread may."""
         self._limit_s = limit_s
-        self._until = until
+        self.until = until
+        """By when all must end that is exchanged; None: each exchange has its own limit."""
         self._reader = new_reader()
         connected.settimeout(limit_s)
 
     @property
     def is_at_home(self) -> bool:
         """Whether this thread may use it: a green socket belongs to the event loop of one thread."""
-        return self._home is None or self._home == threading.get_native_id()
+        return self.home is None or self.home == threading.get_native_id()
 
     def settle_in(self) -> None:
         """From now on each exchange has the whole limit."""
-        if self._until is not None:
-            self._until = None
+        if self.until is not None:
+            self.until = None
             self._socket.settimeout(self._limit_s)
 
     def send(self, request: bytes) -> None:
@@ -84,7 +86,7 @@ class SyncWire:
         """Return the next reply, an ErrorReply included. Raises OSError."""
         if (reply := self._reader.gets()) is not _INCOMPLETE:
             return reply
-        patience = None if self._until is None else self._narrowed(self._until)
+        patience = None if self.until is None else self._narrowed(self.until)
         started = time.monotonic()
         passed = self._read()
         if (reply := self._reader.gets()) is not _INCOMPLETE:
@@ -111,7 +113,7 @@ class SyncWire:
         return reply
 
     def _send_rest(self, rest: memoryview) -> None:
-        patience = Patience(self._limit_s, time.monotonic()) if self._until is None else self._narrowed(self._until)
+        patience = Patience(self._limit_s, time.monotonic()) if self.until is None else self._narrowed(self.until)
         while rest:
             try:
                 sent = self._socket.send(rest)
@@ -123,7 +125,7 @@ class SyncWire:
         self._restore()
 
     def _restore(self) -> None:
-        if self._until is None:
+        if self.until is None:
             self._socket.settimeout(self._limit_s)
 
     def _narrowed(self, until: float) -> Patience:
