@@ -300,7 +300,7 @@ class QueueWorker:
             elif processor is None:
                 outcome = await self._importer.run(stream, slot, delivery, argument, (limit_s, limit_name))
             else:
-                if stream.executor.refuses(processor):
+                if stream.executor.threads.abandoned and stream.executor.refuses(processor):
                     stream.hold_back(delivery)
                 elif self._rests.queues:
                     self._rests.resolved(queue_name(delivery.queue))

@@ -80,12 +80,12 @@ class Executor:
     @property
     def running(self) -> int:
         """How many slots have a delivery."""
-        return sum(slot.delivery is not None for slot in self.slots)
+        return len(self.slots) - [slot.delivery for slot in self.slots].count(None)
 
     @property
     def last_start(self) -> float:
         """When, on the monotonic clock, the last operation was started."""
-        return max(slot.started for slot in self.slots)
+        return max([slot.started for slot in self.slots])
 
     def refuses(self, processor: Processor) -> bool:
         """Tell whether too many threads were abandoned for a processor that would need another."""

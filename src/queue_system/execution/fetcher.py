@@ -313,6 +313,8 @@ class Fetcher:
 
     def _isolate(self) -> bool:
         """Let a suspect start if it is its turn; tell whether that is so."""
+        if not self._suspects.concern:
+            return False
         more = self._claims and not self._drained
         return self._suspects.tend(running=self._executor.running > 0, is_open=self.gate.is_open, more=more)
 

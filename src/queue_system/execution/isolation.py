@@ -133,6 +133,11 @@ class Seat:
         self._wake = wake
 
     @property
+    def taken(self) -> bool:
+        """Whether some worker has the process for itself, or waits for that."""
+        return self.isolation._owner is not None  # noqa: SLF001
+
+    @property
     def yields(self) -> bool:
         """Whether another worker has the process for itself, so that nothing may be claimed or started here."""
         return self.isolation._owner is not None and self.isolation.owner() not in (None, self)  # noqa: SLF001
@@ -149,7 +154,8 @@ class Seat:
 
     def enter(self) -> bool:
         """Tell whether this worker may claim; from then on it counts as busy."""
-        return self.isolation.enter(self)
+        # Who is busy is waited for: whoever asks for the process now will find that.
+        return (self.busy and not self.taken) or self.isolation.enter(self)
 
     async def wait(self) -> None:
         """Wait until this worker may claim."""

@@ -124,8 +124,7 @@ class Rests:
 
     def served(self, names: list[str]) -> list[str] | None:
         """Return what a claim of these queues, or of all if there are none, names; None when all are left alone."""
-        resting = self.resting()
-        if not resting:
+        if not self.queues or not (resting := self.resting()):
             return names
         return [name for name in names if name not in resting] or None if names else [f"!{name}" for name in resting]
 

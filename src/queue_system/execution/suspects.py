@@ -39,6 +39,11 @@ class Suspects:
         self._end_idle_claim = end_idle_claim
         self._probe = Probe.NONE
 
+    @property
+    def concern(self) -> bool:
+        """Whether a suspect of any worker of the process has to be thought of, which is rare."""
+        return self._seat.taken or self._holdings.suspected
+
     def tend(self, *, running: bool, is_open: bool, more: bool) -> bool:
         """Do what is due; tell whether a suspect may start.
 
