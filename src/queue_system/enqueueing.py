@@ -105,8 +105,7 @@ def enqueue_steps(  # noqa: PLR0913 - the arguments of `enqueue`
     if len(item) > config.max_item_bytes:
         raise _too_large(config, item, "entity")
     new = NewOperation(operation_id, item, operation.deduplication_key)
-    result_ttl = config.result_ttl if operation.result_ttl is None else operation.result_ttl
-    live_ms, kept_ms = _lifetimes_ms(config.dedup_ttl, result_ttl)
+    live_ms, kept_ms = _lifetimes_ms(config.dedup_ttl, config.result_ttl, operation.result_ttl)
     command = config.commands.enqueue(
         queue, nonce, (new,), delay_ms=delay_ms, dedup_ttl_ms=live_ms, record_ttl_ms=kept_ms
     )
@@ -165,8 +164,7 @@ def _batch_steps(
     if delay_ms:
         template.due = unix_seconds() + delay_ms / 1000
     operations = _prepare(config, queue, entities, template, options)
-    result_ttl = config.result_ttl if template.result_ttl is None else template.result_ttl
-    live_ms, kept_ms = _lifetimes_ms(config.dedup_ttl, result_ttl)
+    live_ms, kept_ms = _lifetimes_ms(config.dedup_ttl, config.result_ttl, template.result_ttl)
     enqueue = config.commands.enqueue
     commands = [
         enqueue(queue, template.nonce, chunk, delay_ms=delay_ms, dedup_ttl_ms=live_ms, record_ttl_ms=kept_ms)
@@ -257,9 +255,9 @@ def queue_name_of(processor: str) -> str:
 
 
 @lru_cache(maxsize=64)
-def _lifetimes_ms(dedup_ttl: float, result_ttl: float) -> tuple[int, int]:
+def _lifetimes_ms(dedup_ttl: float, result_ttl: float, own_ttl: float | None) -> tuple[int, int]:
     """Return how long a deduplication key shows life, and the record of a finished operation stays, in ms."""
-    _, kept_ms = keeping(result_ttl)
+    _, kept_ms = keeping(result_ttl if own_ttl is None else own_ttl)
     return int(dedup_ttl * 1000), kept_ms
 
 
