@@ -27,7 +27,7 @@ from queue_system.execution.callbacks import callback_data, callback_reference
 from queue_system.execution.delivery import Delivery
 from queue_system.execution.importing import Importer
 from queue_system.execution.settlement import Settler, Timing
-from queue_system.execution.slots import NEVER, Slot, WorkerTask, blame, context_of, differs, forget_cancellations
+from queue_system.execution.slots import NEVER, Slot, WorkerTask, blame, context_of, differs
 from queue_system.execution.stream import Stream
 from queue_system.execution.tally import Tally
 from queue_system.loop import soon_in
@@ -272,8 +272,9 @@ class QueueWorker:
                 self._reject(stream, slot.delivery, error)
             finally:
                 slot.delivery = None
-                if slot.task is not None and slot.task.cancelling():
-                    forget_cancellations(slot.task)
+            if slot.task is not None and slot.task.cancelling() and not slot.closing:
+                clean.run(stream.start_slot, self._worker_loop, worker_id)  # whoever cancels may do so for ever
+                return
 
     def _reject(self, stream: Stream, delivery: Delivery, error: Exception) -> None:
         self.config.log.error("handling failed", operation_id=delivery.operation_id, exc_info=error)

@@ -146,13 +146,21 @@ async def time_out_as_old_libraries_do(_: Any) -> None:
         handle.cancel()
 
 
+async def cancel_a_scope_that_it_never_leaves(_: Any) -> None:
+    """Such a scope cancels its task again and again, for as long as that lives."""
+    scope = anyio.CancelScope()
+    scope.__enter__()
+    scope.cancel()
+    await anyio.sleep(LONG_S)
+
+
 FAILING = [
     cancel_itself, cancel_itself_often, be_cancelled_by_a_timer, raise_cancelled, be_cancelled_by_a_child,
     change_its_context_and_cancel_itself, await_its_own_task, fail_in_a_task_group, raise_generator_exit,
     raise_interrupt, raise_interrupt_in_a_thread, raise_an_exit, stop_the_loop, close_the_loop,
     raise_what_is_unreadable, raise_what_is_unreadable_in_a_thread,
     raise_what_has_an_unreadable_type, raise_what_has_an_unreadable_type_in_the_loop,
-    time_out_as_old_libraries_do,
+    time_out_as_old_libraries_do, cancel_a_scope_that_it_never_leaves,
 ]  # fmt: skip
 
 
