@@ -43,7 +43,7 @@ class WorkerProcess:
         command = [sys.executable, "-m", "tests.faults.support.worker_process", json.dumps(settings)]
         with log.open("ab") as errors:
             self._process = subprocess.Popen(
-                command, cwd=ROOT, env=environment, stdin=subprocess.PIPE if settings["standby"] else None,
+                command, cwd=ROOT, env=environment, stdin=subprocess.PIPE if settings.get("standby") else None,
                 stdout=subprocess.PIPE, stderr=errors, text=True,
             )  # fmt: skip
 

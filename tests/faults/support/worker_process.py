@@ -32,9 +32,9 @@ async def main(settings: dict[str, Any], wanted: dict[str, Any]) -> None:
 if __name__ == "__main__":
     logging.basicConfig(format="%(relativeCreated)d %(levelname)s %(message)s", level=logging.INFO)
     hooks = install()
-    wanted = json.loads(sys.argv[1])
-    if wanted["standby"]:
+    settings = json.loads(sys.argv[1])
+    if settings.get("standby"):
         print("standing by", flush=True)  # noqa: T201 - how the test learns of it
         sys.stdin.readline()
     start = run if hooks.get("uvloop") else asyncio.run
-    start(main(wanted, hooks))
+    start(main(settings, hooks))
