@@ -48,7 +48,8 @@ def check_batch_options(options: dict[str, Any]) -> BatchOptions:
 def check_list(field: str, values: Any) -> Sequence[Any]:
     """Return a list or tuple, or raise InvalidInputError."""
     if not isinstance(values, Sequence) or isinstance(values, str | bytes):
-        raise InvalidInputError(field, f"a {type(values).__name__} is no list")
+        meant = f"a str; use [{shown(values)}]" if isinstance(values, str) else shown(values)
+        raise InvalidInputError(field, f"expected a list, got {meant}")
     return values
 
 

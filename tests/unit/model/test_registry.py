@@ -15,6 +15,7 @@ import pytest
 from queue_system.errors import ImportFailedError, InvalidInputError, UnresolvableNameError
 from queue_system.imports.main import main_module_name
 from queue_system.imports.policy import Application
+from queue_system.model.arguments import check_list
 from queue_system.model.registry import (
     Reference,
     Registry,
@@ -264,6 +265,13 @@ def test_an_installed_package_is_imported_only_if_it_is_allowed(module: str) -> 
     with pytest.raises(UnresolvableNameError, match="allowed_modules"):
         Application(None).find(module)
     Application((module,)).find(module)
+
+
+def test_a_text_in_the_place_of_a_list_is_refused_with_the_list_that_is_meant() -> None:
+    with pytest.raises(InvalidInputError, match=r"^allowed_modules: expected a list, got a str; use \['shop\.jobs'\]$"):
+        check_list("allowed_modules", "shop.jobs")
+    with pytest.raises(InvalidInputError, match=r"^allowed_modules: expected a list, got 5$"):
+        check_list("allowed_modules", 5)
 
 
 def test_allowed_modules_include_their_submodules_and_nothing_else(
