@@ -15,6 +15,7 @@ from queue_system.upkeep.duty import Duty
 
 _INTERVAL_S = 1.5
 _TRIM_EVERY_S = 60.0
+_ORPHANS_PER_LEASE = 3
 NAMES_EVERY_S = 3600.0
 FORGET_AFTER_S = 35 * 86400.0
 """After how long without use the name of an empty queue goes."""
@@ -39,7 +40,7 @@ class Sweeper(Duty):
         self._names = tuple(names)
         self._next_names = time.monotonic()
         self._surveyed = False
-        self._orphans = "0"
+        self._orphans, self._next_orphans = "0", time.monotonic()
         self._next_trim = time.monotonic() + _TRIM_EVERY_S
 
     def perform(self) -> float:
@@ -53,8 +54,10 @@ class Sweeper(Duty):
             cursor, _ = self._config.transport.run(command, retries=0)
             if cursor in ("0", "-1"):
                 break
-        if cursor == "0":
+        if cursor == "0" and time.monotonic() >= self._next_orphans:
             self._orphans, _ = self._config.transport.run(self._config.commands.orphans(self._orphans), retries=0)
+            if self._orphans == "0":
+                self._next_orphans = time.monotonic() + self._config.lease_seconds / _ORPHANS_PER_LEASE
         if not self._surveyed:
             self.survey()
             self._surveyed = True
