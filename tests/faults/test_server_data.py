@@ -66,8 +66,9 @@ def enqueue_all_kinds(bench: Bench, rounds: int) -> None:
         )  # fmt: skip
         bench.enqueue(3, processors.work, 0.0, name=f"soon-{number}", delay=0.1 * number, queue_name="soon")
         bench.manager.enqueue_batch(
-            [{"id": f"missing-{number}"}], missing, operation_id=[f"missing-{number}"], priority="low"
-        )
+            [{"id": f"missing-{number}"}], missing, operation_id=[f"missing-{number}"], priority="low",
+            queue_name=f"missing-{number}",  # of one queue, those after the fifth would wait
+        )  # fmt: skip
 
 
 def leave_in_the_middle(bench: Bench, rounds: int) -> None:
