@@ -76,3 +76,20 @@ async def test_an_answer_with_another_number_of_letters_than_settlements_proves_
     await fetcher.close()
     assert fetcher.incarnation != incarnation
     assert config.get_metrics()["processed"] == 0
+
+
+async def test_an_outage_is_not_held_against_the_settlement_that_waited_for_its_end(config: QueueConfig) -> None:
+    """It failed until the server answered again, as one that the server refuses does; so it is sent again as it is."""
+    fetcher = await hold(config, 1)
+    (delivery,) = fetcher.holdings.held.values()
+    fetcher.put(fetcher.holdings.settler.settle(delivery, Complete(None)))
+    fetcher._choose()
+    batch = fetcher._batch
+    assert batch is not None
+    while fetcher._batch is batch:  # as if it had failed each time
+        await fetcher._reconsider(batch)
+    for _ in range(2):
+        await fetcher.turn()
+    await fetcher.close()
+    metrics = QueueManager(config).get_queue_status()["metrics"]
+    assert (metrics.get("processed", 0), metrics.get("system_errors", 0)) == (1, 0)

@@ -21,12 +21,16 @@ class Refusals:
     def __init__(self, config: QueueConfig, settler: Settler) -> None:
         self._config, self._settler = config, settler
         self._failures = 0
+        self._blamed: dict[int, int] = {}
+        """How often a settlement failed alone, by its token."""
         self.share = LARGEST_TURN
         """How many settlements may travel together."""
 
     def passed(self) -> None:
         """Learn that a batch was answered."""
         self._failures, self.share = 0, min(LARGEST_TURN, 2 * self.share)
+        if self.share == LARGEST_TURN:
+            self._blamed.clear()
 
     async def ask(self, transport: AioTransport, nothing: Command[bytes]) -> bytes | None:
         """Return the answer to a batch that failed again, b"" if it was not applied and never will be; None: unknown.
@@ -55,9 +59,23 @@ class Refusals:
         if refused.verb == "release" or refused.form == "shelve":
             return batch.settlements
         delivery = refused.delivery
+        if not self._is_to_blame(delivery.token):
+            return batch.settlements
         self._config.log.error(
             "the server refuses a verdict: the item is set aside",
             operation_id=delivery.operation_id, verdict=refused.verb, size=len(refused.packed),
         )  # fmt: skip
         kept_ms = int(self._config.backup_ttl * 1000)
         return (self._settler.shelve(refused, self._config.keys.prefix, now_ms, kept_ms),)
+
+    def _is_to_blame(self, token: int) -> bool:
+        """Tell whether a settlement has failed often enough since the server has shown that it takes others.
+
+        The first time it may have been the server, which was out of reach until it was asked.
+        """
+        self.share = 1  # it is asked after each failure, and so between any two of this settlement
+        failures = self._blamed[token] = self._blamed.get(token, 0) + 1
+        if failures <= _PATIENCE:
+            return False
+        del self._blamed[token]
+        return True
