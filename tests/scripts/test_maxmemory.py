@@ -119,6 +119,21 @@ def test_purge_trim_sweep_and_status_pass(full: Broker) -> None:
     assert full.run(full.commands.status("0")).lists[full.keys.queue("low", "foreign")] == 1
 
 
+def test_what_workers_note_of_queues_passes(full: Broker) -> None:
+    """Which they leave alone, in the turn that settles, too; and which nobody has used for long."""
+    fill(full)
+    assert full.run(full.commands.rest("host:1", [("a", 30_000, "no module")])) == 1
+    assert full.run(full.commands.forget_names("0", 0, 1000)) == ("0", 0)
+
+
+def test_watching_and_orphans_pass(full: Broker) -> None:
+    full.claim(1, claim_id="c1")
+    full.client.delete(full.keys.workers)
+    fill(full)
+    assert full.run(full.commands.watch("sign")) == {}
+    assert full.run(full.commands.orphans("", [W]))[1] == 1
+
+
 def test_dead_letters_are_retried_and_dropped(full: Broker) -> None:
     full.client.rpush(full.keys.failures, "new", "mid", "old")
     fill(full)

@@ -18,6 +18,7 @@ end
 local last_ms = since('')
 if cursor == '0' and last_ms and now_ms - last_ms < tonumber(ARGV[2]) then return {'-1', 0} end
 redis.call('SCARD', registry)
+redis.call('ZREM', drained, ' ') -- no name; not subject to maxmemory, so what follows is not either
 if cursor == '0' then redis.call('ZADD', drained, now_ms, '') end
 
 local page, seen, forgotten = redis.call('SSCAN', registry, cursor, 'COUNT', 200), {}, 0

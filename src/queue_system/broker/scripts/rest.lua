@@ -5,6 +5,7 @@
 -- Invariant sent again it changes nothing but the time; at most 1,000 notes stay, and none for more than a minute past its rest.
 local resting, time = KEYS[1] .. 'resting', redis.call('TIME')
 local now_ms, begun = time[1] * 1000 + math.floor(time[2] / 1000), 0
+redis.call('ZREMRANGEBYSCORE', resting, '-inf', now_ms - 60000) -- not subject to maxmemory, so what follows is not either
 for i = 2, #ARGV, 3 do
   local note, rest_ms = table.concat({ARGV[i], ARGV[1], ARGV[i + 2]}, '\t'), tonumber(ARGV[i + 1])
   if rest_ms == 0 then
@@ -14,7 +15,6 @@ for i = 2, #ARGV, 3 do
     begun = begun + 1
   end
 end
-redis.call('ZREMRANGEBYSCORE', resting, '-inf', now_ms - 60000)
 redis.call('ZREMRANGEBYRANK', resting, 0, -1001)
 redis.call('PEXPIRE', resting, 120000)
 if begun > 0 then redis.pcall('HINCRBY', KEYS[1] .. 'metrics', 'queue_rests', begun) end
