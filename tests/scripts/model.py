@@ -118,6 +118,10 @@ class Model:
     ) -> tuple[bool, list[bytes | None]] | None:
         """claim.lua: whether more is left, and the values. `first_token` is the one that the server chose."""
         if worker not in self.workers:
+            for ready in self.ready.values():
+                self.wakes |= {f"wake:{name}" for name in ready if name in names}
+                if ready and not names:
+                    self.wakes.add("wake")
             return None
         last = self.inflight[worker].get(b"#claim", b"0 0 0").split()
         if last[0] == claim_id.encode():

@@ -48,6 +48,27 @@ def test_an_unregistered_incarnation_is_lost_and_nothing_is_written(broker: Brok
     assert broker.snapshot() == before
 
 
+@pytest.mark.parametrize("names", [(), ("a",), ("b", "a")])
+def test_a_lost_claim_passes_on_the_wake_up_that_it_used(broker: Broker, names: tuple[str, ...]) -> None:
+    """A worker that was declared dead may still block on the server, as the first in the line of those who wait."""
+    broker.enqueue("normal:a", "1")
+    marker = f"{broker.keys.prefix}wake:a" if names else f"{broker.keys.prefix}wake"
+    assert broker.client.zpopmin(marker)
+    broker.bury()
+    assert broker.run(broker.commands.claim(W, "c", 1, names)) is None
+    assert broker.client.zpopmin(marker)
+
+
+@pytest.mark.parametrize("names", [(), ("b",)])
+def test_a_lost_claim_wakes_nobody_for_nothing(broker: Broker, names: tuple[str, ...]) -> None:
+    if names:
+        broker.enqueue("normal:a", "1")
+        broker.client.delete(f"{broker.keys.prefix}wake", f"{broker.keys.prefix}wake:a")
+    broker.bury()
+    assert broker.run(broker.commands.claim(W, "c", 1, names)) is None
+    assert broker.client.keys(f"{broker.keys.prefix}wake*") == []
+
+
 def test_the_same_claim_id_gives_the_same_tokens_and_values(broker: Broker) -> None:
     broker.enqueue("normal:a", "1", "2", "3")
     claimed = broker.claim(2, claim_id="c1")

@@ -7,7 +7,7 @@
 --           keys dropped for their type, first token, size of the largest item, value...}; a value is "high:NAME\n" + item;
 --           tokens are consecutive; without values, the first token is the one that follows the last token given out
 -- Uses      aside.lua
--- Invariant the same claim id again gives the same values that are still in flight, an earlier one that comes late takes
+-- Invariant a lost claim takes nothing, and passes on the wake-up that it may have used; the same claim id again gives the same values that are still in flight, an earlier one that comes late takes
 --           nothing; an item is never outside both places. About 8 MiB are promoted, and about as many popped. As long as
 --           more is due than was promoted, which may be of any priority, only what is high is popped.
 local prefix, incarnation, claim_id, wanted, adopted = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
@@ -19,7 +19,19 @@ local now_us = time[1] * 1000000 + time[2]
 local inflight, delayed, wake = prefix .. 'inflight:' .. incarnation, prefix .. 'delayed', prefix .. 'wake'
 local PRIORITIES = {'high', 'normal', 'low'}
 
-if redis.call('HEXISTS', prefix .. 'workers', incarnation) == 0 then return {'lost'} end
+local serves_named = ARGV[first_name] and string.sub(ARGV[first_name], 1, 1) ~= '!'
+if redis.call('HEXISTS', prefix .. 'workers', incarnation) == 0 then
+  redis.pcall('ZREM', wake, '') -- a write that maxmemory allows allows the next
+  for _, priority in ipairs(adopted == '' and PRIORITIES or {}) do -- what has woken this one is for whoever may take it
+    local index = prefix .. 'ready:' .. priority
+    local ready = redis.pcall('ZCARD', index)
+    if not serves_named and type(ready) == 'number' and ready > 0 then redis.pcall('ZADD', wake, 0, 'r') end
+    for i = serves_named and first_name or #ARGV + 1, #ARGV do
+      if type(redis.pcall('ZSCORE', index, ARGV[i])) == 'string' then redis.pcall('ZADD', wake .. ':' .. ARGV[i], 0, 'r') end
+    end
+  end
+  return {'lost'}
+end
 local previous = redis.call('HGET', inflight, '#claim')
 local MOST = 2 ^ 52 -- numbers stay exact far below it, and tokens, which are of the size of now_us, too
 local last_token = tonumber(redis.call('GET', prefix .. 'token') or 0) or 0
