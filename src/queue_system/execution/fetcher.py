@@ -29,7 +29,7 @@ from queue_system.execution.rests import RestNote
 from queue_system.execution.settlement import Batch, Settlement
 from queue_system.execution.suspects import Suspects
 from queue_system.execution.tally import Tally
-from queue_system.execution.trouble import Trouble, is_overwritten
+from queue_system.execution.trouble import Trouble
 
 _NOTE_RUNNING_AFTER_S = 0.1
 _NOTE_AGAIN_S, _NOTES_PER_KEY = 1800.0, 3
@@ -66,7 +66,7 @@ class Fetcher:
         self.seat = PROCESS.seat(asyncio.get_running_loop(), lambda: bool(holdings.held), self.gate.changed.set)
         self._suspects = Suspects(holdings, self.seat, self._is_claiming, self._end_idle_claim)
         self.contact = Contact()
-        self._trouble = Trouble(config.log, config.outage, tally.tell_counts, self.contact)
+        self._trouble = Trouble(config.log, config.outage, tally.tell_counts, self.contact, config.lease_seconds)
 
     @property
     def incarnation(self) -> str:
@@ -145,7 +145,7 @@ class Fetcher:
                     self._tally.tell_counts()
             except Exception as error:  # noqa: BLE001 - whatever it is: who fetches no more holds his lease for ever
                 self._tally.outage()
-                if await is_overwritten(error, self._transport, self._commands.tokens(self.incarnation)):
+                if await self._trouble.is_overwritten(error, self._transport, self._commands.tokens(self.incarnation)):
                     self.lose(self.incarnation)
                 await self._trouble.wait(error)
                 if self._batch is not None and not isinstance(error, AccessDeniedError):

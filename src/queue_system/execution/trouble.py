@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import Callable
 
 from queue_system.broker.aio import AioTransport
@@ -21,12 +23,19 @@ class Trouble:
     """The failures of one connection in a row."""
 
     def __init__(
-        self, log: StructuredLogger, throttle: LogThrottle, tell_counts: Callable[[], None], contact: Contact
+        self,
+        log: StructuredLogger,
+        throttle: LogThrottle,
+        tell_counts: Callable[[], None],
+        contact: Contact,
+        lease_s: float = math.inf,
     ) -> None:
         self._log = log
+        self._lease_s = lease_s
         self._contact = contact
         self._failures = 0
         self._lines = 0
+        self._overwritten_since = math.inf
         self._throttle = throttle
         self._tell_counts = tell_counts
 
@@ -36,9 +45,27 @@ class Trouble:
         if failures:
             self._contact.answer()
         self._failures = self._lines = 0
+        self._overwritten_since = math.inf
         if told:  # else a connection that breaks again and again would flood the log with good news
             self._log.info("server answers again", failures=failures)
         return told
+
+    async def is_overwritten(self, error: Exception, transport: AioTransport, tokens: Command[list[int]]) -> bool:
+        """Tell whether a foreign type has stood for a lease where a turn found it: in the place of what is held.
+
+        What comes back before that was not lost, and need not run again.
+        """
+        if not isinstance(error, WrongKeyTypeError):
+            return False
+        try:
+            await transport.run(tokens)
+        except WrongKeyTypeError:
+            self._overwritten_since = min(self._overwritten_since, time.monotonic())
+            return time.monotonic() - self._overwritten_since >= self._lease_s
+        except QueueSystemError:
+            return False  # the next turn tells
+        self._overwritten_since = math.inf
+        return False
 
     async def wait(self, error: Exception) -> None:
         """Log what the throttle lets through, and wait before the next try; the first comes at once, unless denied."""
@@ -64,16 +91,3 @@ class Trouble:
             self._log.error("server trouble: trying again", **fields)
         else:
             self._log.error("unexpected trouble: trying again", **fields, exc_info=error)
-
-
-async def is_overwritten(error: Exception, transport: AioTransport, tokens: Command[list[int]]) -> bool:
-    """Tell whether a turn failed because a foreign type stands in the place of what its incarnation held."""
-    if not isinstance(error, WrongKeyTypeError):
-        return False
-    try:
-        await transport.run(tokens)
-    except WrongKeyTypeError:
-        return True
-    except QueueSystemError:
-        pass  # the next turn tells
-    return False
