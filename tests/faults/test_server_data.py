@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import random
 import shutil
+import signal
 import time
 from pathlib import Path
 
@@ -76,6 +77,15 @@ def leave_in_the_middle(bench: Bench, rounds: int) -> None:
     enqueue_all_kinds(bench, rounds)
     first, second = start_workers(bench, 2, slots=5, lease=LEASE_S)
     wait_until(lambda: bench.counter("processed") > 50, 10.0, "work is under way")
+
+    def stopped_with_work() -> bool:
+        first.send(signal.SIGSTOP)
+        if bench.in_flight(first.incarnation):
+            return True
+        first.send(signal.SIGCONT)
+        return False
+
+    wait_until(stopped_with_work, 10.0, "the first holds something")
     first.kill()
     wait_until(lambda: bench.counter("reclaimed") > 0, 10 * LEASE_S, f"the other took over\n{second.log}")
     second.kill()
