@@ -71,7 +71,7 @@ bench-peers: $(VENV)/.installed-bench ## Measure all peers as well, on redis-ser
 
 faults: install ## Inject every fault of the matrix as often as it asks for (an hour or two); prints a table of figures
 	rm -f docs/faults.md
-	QUEUE_SYSTEM_FAULTS=full QUEUE_SYSTEM_FAULTS_TABLE=docs/faults.md $(BIN)/python -m pytest tests/faults --timeout=3600
+	QUEUE_SYSTEM_FAULTS=full QUEUE_SYSTEM_FAULTS_TABLE=docs/faults.md $(BIN)/python -m pytest tests/faults --timeout=3600 -o faulthandler_timeout=3700
 
 nemesis: install ## Play random faults and check the history: make nemesis SECONDS=600 SEED=1
 	$(BIN)/python -m tests.nemesis --seconds $(or $(SECONDS),60) --seed $(or $(SEED),1)
