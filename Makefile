@@ -6,6 +6,9 @@ BIN := $(VENV)/bin
 JOBS ?= 2  # tests at once; more make the fault tests, which have time limits, crowd each other
 TYPED := src tests $(wildcard examples benchmarks)
 
+# The tests start hundreds of interpreters, and each would compile every module anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-pythons lint types cover format docs bench bench-peers nemesis fuzz clean
 
