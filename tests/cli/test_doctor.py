@@ -349,6 +349,17 @@ async def test_a_queue_that_workers_leave_alone_is_told_with_the_processor_that_
     assert list(found["details"]["resting"]) == ["charge"]
 
 
+async def test_a_queue_that_rests_because_the_system_errors_are_full_is_told_with_the_way_out(patient: Patient) -> None:
+    with configured(patient.server, lease_seconds=1.0, max_dead_letters=1) as config:
+        queue = QueueManager(config)
+        queue.enqueue_batch([{}] * 3, "shop.lacking.charge")
+        async with running(QueueWorker(config)):
+            await eventually(lambda: "is full" in str(queue.get_queue_status().get("resting")), "it rests", 20)
+            found = patient.checks()["workers"]
+    assert "left alone by 1 of 1 worker: system_errors is full; shop.lacking.charge" in found["sentence"]
+    assert "retry or drop dead letters of system_errors, or raise max_dead_letters" in found["advice"]
+
+
 async def test_a_queue_that_no_worker_serves_is_told_with_the_way_out(patient: Patient, admin: redis.Redis) -> None:
     """All workers beat and nothing runs, since they serve other queues: such a typo in --queues shows nowhere else."""
     with configured(patient.server, lease_seconds=1.0) as config:

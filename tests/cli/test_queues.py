@@ -181,5 +181,6 @@ def test_status_tells_which_dead_letters_are_full(config: QueueConfig, client: r
     console = Console(width=200, record=True, file=io.StringIO())
     console.print(board.view())
     shown = console.export_text()
-    assert "system_errors is full: 2 letters of 2; what cannot be resolved stays in its queue" in shown
+    assert "system_errors is full: 2 letters of 2; what cannot be resolved stays in its queue; retry" in shown
+    assert board.document()["full"] == {"system_errors": 2}
     assert "failures is full" not in shown

@@ -17,6 +17,10 @@ from tests.support.logs import LineLogger
 from tests.support.waiting import eventually
 
 BACKLOG = 400
+FULL = (
+    "system_errors is full: what cannot be resolved stays in its queue; retry or drop dead letters,"
+    " or raise max_dead_letters"
+)
 RESTS = "the queue is left alone: this worker cannot resolve what it holds; those that can go on"
 
 
@@ -120,10 +124,18 @@ async def test_operations_that_lack_their_processor_wait_aside_in_a_queue_that_o
 async def test_full_system_errors_push_nothing_out_for_what_another_worker_may_know(
     queue: QueueManager, make_config: MakeConfig, client: redis.Redis
 ) -> None:
-    config = make_config(max_dead_letters=2)
+    """What stays in its queue is told as such, in one line, and not as rejected."""
+    log = LineLogger()
+    config = make_config(max_dead_letters=2, logger=log)
     queue.enqueue_batch([{"n": n} for n in range(10)], "shop.lacking.charge")
     async with running(QueueWorker(config)):
-        await eventually(lambda: counted(queue, "queue_rests") >= 1, "the queue rests", 20)
+        await eventually(lambda: bool(log.of(FULL)), "the log says that the list is full", 20)
+        await eventually(lambda: "is full" in str(queue.get_queue_status().get("resting")), "the status, too", 20)
+    (told,) = log.of(FULL)
+    assert (told["queue"], told["processor"]) == ("charge", "shop.lacking.charge")
+    assert len(log.of("operation rejected")) == config.get_metrics()["errors"] == 2
+    (rest,) = queue.get_queue_status()["resting"]
+    assert rest["reason"].startswith("system_errors is full; shop.lacking.charge: ")
     kept = await asyncio.to_thread(letters, client, config.system_errors_queue)
     assert [letter["entity"]["n"] for letter in kept] == [1, 0]
     status = queue.get_queue_status()

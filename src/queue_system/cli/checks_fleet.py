@@ -10,6 +10,7 @@ from queue_system.broker.replies import DEAD, lease_s
 from queue_system.cli.checks import Examination, Level, Look, Result
 from queue_system.cli.text import count, span
 from queue_system.config import QueueConfig
+from queue_system.execution.rests import FULL
 from queue_system.monitoring.fleet import read_fleet
 
 _BEATS_PER_LEASE: Final = 4
@@ -131,13 +132,17 @@ def _unserved(exam: Examination, result: Result) -> Result:
 
 def _advice(reasons: Iterable[str]) -> str:
     lacking = "give those workers the code or the dependency that they lack and restart them,"
-    advice = {
-        "restart those workers to end the abandoned threads; let their processors end in time, or mark them with"
-        " @run_in_process"
-        if _ABANDONED in reason
-        else f"{lacking} or let each name the queues that it serves (queues=...)"
-        for reason in reasons
-    }
+    advice = set()
+    for reason in reasons:
+        if _ABANDONED in reason:
+            advice.add(
+                "restart those workers to end the abandoned threads; let their processors end in time, or mark them"
+                " with @run_in_process"
+            )
+            continue
+        advice.add(f"{lacking} or let each name the queues that it serves (queues=...)")
+        if reason.startswith(FULL):
+            advice.add("retry or drop dead letters of system_errors, or raise max_dead_letters")
     return "; ".join(sorted(advice))
 
 

@@ -27,8 +27,8 @@ from queue_system.monitoring.fleet import FleetFigures, read_fleet, rests_of
 _RATED: Final = ("enqueued", "processed", "retried", "failed")
 _STYLES: Final = {"failures": "yellow", "system_errors": "bold red"}
 _AT_THE_CAP: Final = {
-    "failures": "each new one drops the oldest",
-    "system_errors": "what cannot be resolved stays in its queue",
+    "failures": "each new one drops the oldest; retry or drop some",
+    "system_errors": "what cannot be resolved stays in its queue; retry or drop some",
 }
 _LEAST_INTERVAL_S: Final = 0.1
 
@@ -74,6 +74,8 @@ class Board:
         }
         if rests := rests_of(self.now):
             more["resting"] = {name: [asdict(rest) for rest in by] for name, by in rests.items()}
+        if full := self._full(self.now):
+            more["full"] = full
         return {**head, "time": self.now.at, "queues": queues, **_figures(self.now), **more}
 
     def view(self) -> RenderableType:
@@ -91,14 +93,17 @@ class Board:
                 plain(
                     f"{source} is full: {count(n, 'letter')} of {self.most_letters:,}; {_AT_THE_CAP[source]}", "yellow"
                 )
-                for source, n in self.now.dead_letters.items()
-                if self.most_letters and n >= self.most_letters
+                for source, n in self._full(self.now).items()
             ]
             if not self.now.complete:
                 parts.append(Text(f"{len(self.now.queues):,} lists are shown; there are more", "yellow"))
         if self.trouble:
             parts.append(plain(self.trouble, "bold red"))
         return Group(*parts)
+
+    def _full(self, now: FleetFigures) -> dict[str, int]:
+        """Return the lists of dead letters that hold as many as they may, and how many those are."""
+        return {name: n for name, n in now.dead_letters.items() if self.most_letters and n >= self.most_letters}
 
     def _queues(self, now: FleetFigures) -> RenderableType:
         if not now.queues:

@@ -28,6 +28,12 @@ _WENT = b"o"
 _NAMELESS = Operation(processor="")
 
 
+def full_name(operation: Operation) -> str:
+    """Return the processor of an operation, with its module if that is told."""
+    module = f"{operation.processor_module}." if operation.processor_module else ""
+    return f"{module}{operation.processor}"
+
+
 class Holdings:
     """The deliveries of one incarnation at a time, from their arrival to the answer to their settlement.
 
@@ -161,8 +167,7 @@ class Holdings:
                 if settlement.verb != "release":  # what was to be handed back is elsewhere already
                     self._tally.lease_lost(1)
                 continue
-            if code == _KEPT:
-                self.rests.refused(queue_name(settlement.delivery.queue))
+            if settlement.declined is not None and self._was_kept(settlement, settlement.declined, code):
                 continue
             done.append(settlement)
             if settlement.follow_up:
@@ -170,6 +175,17 @@ class Holdings:
         self._tally.settled(done)
         if _WENT in codes:
             self._tally.letters_went(codes.count(_WENT))
+
+    def _was_kept(self, settlement: Settlement, declined: Reject, code: int) -> bool:
+        """Tell whether an operation waits on, because the system errors are full; log what became of it."""
+        delivery, operation = settlement.delivery, settlement.delivery.operation
+        queue = queue_name(delivery.queue)
+        if code == _KEPT:
+            self.rests.refused(queue, delivery.operation_id, full_name(operation), declined.error)
+            return True
+        self.rests.accepted(queue)
+        self._tally.judged(delivery.operation_id, operation.processor, declined, timed_out=False)
+        return False
 
     def release_waiting(self, keep: int = 0) -> None:
         """Hand back what waits for a slot, in such an order that it is next in its list; not the `keep` next to start.
@@ -186,10 +202,9 @@ class Holdings:
         """Judge an operation that names what this worker does not know; hand back others of a queue that now rests."""
         rests, name = self.rests, queue_name(delivery.queue)
         operation = delivery.operation
-        module = f"{operation.processor_module}." if operation.processor_module else ""
         if not may_be_known(operation.processor, operation.processor_module):
             return Unprocessable(str(error), type(error).__name__)
-        wait_s, must_wait = rests.missed(name, f"{module}{operation.processor}: {error}")
+        wait_s, must_wait = rests.missed(name, f"{full_name(operation)}: {error}")
         if self.buffer and (resting := rests.resting()):
             self.release_queues(resting)
         return Unprocessable(str(error), type(error).__name__, wait_s, must_wait, trace(error))

@@ -22,7 +22,8 @@ _LONGEST_REASON: Final = 200
 _TELL_AGAIN_S: Final = 60.0
 _UNRESOLVABLE: Final = "this worker cannot resolve what it holds"
 _TOO_MANY_ABANDONED: Final = "this worker has abandoned too many threads to run its sync work"
-
+FULL: Final = "system_errors is full"
+"""What the reason of a rest begins with where dead letters have to be retried or dropped first."""
 
 _NAME: Final = re.compile(r"[\w.<>#]+\Z")
 
@@ -45,6 +46,12 @@ class _Misses:
     until: float = 0.0
     told: float = float("-inf")
     problem: str = _UNRESOLVABLE
+    kept: int = 0
+    """How many have stayed in their queue since the log has told of that, the system errors being full."""
+    told_full: float = float("-inf")
+    full: bool = False
+    noted: str = ""
+    """The reason that others know, while they know of a rest."""
 
 
 class Rests:
@@ -58,8 +65,8 @@ class Rests:
         self._log = log
         self._metrics = metrics
         self._now = now
-        self.notes: dict[str, RestNote] = {}
-        """What others have yet to be told, by queue."""
+        self.notes: dict[tuple[str, str], RestNote] = {}
+        """What others have yet to be told, by queue and reason."""
 
     def missed(self, queue: str, reason: str) -> tuple[float, bool]:
         """Learn that an operation cannot be resolved. Return how long it should wait, and whether it has to.
@@ -83,21 +90,32 @@ class Rests:
         misses.waited = min(misses.waited + 1, FEW * 10)
         return wait_s, True
 
-    def refused(self, queue: str) -> None:
+    def refused(self, queue: str, operation_id: str, processor: str, error: str) -> None:
         """Learn that the system errors are full, so that an operation had to wait: its queue rests at once."""
         now = self._now()
-        misses = self.queues.setdefault(queue, _Misses("system_errors is full", now))
+        misses = self.queues.setdefault(queue, _Misses(_short(f"{processor}: {error}"), now))
+        misses.full, misses.kept = True, misses.kept + 1
+        if now - misses.told_full >= _TELL_AGAIN_S:
+            self._log.warning(
+                f"{FULL}: what cannot be resolved stays in its queue; retry or drop dead letters,"
+                " or raise max_dead_letters",
+                queue=queue, kept=misses.kept, operation_id=operation_id, processor=processor, error=error,
+            )  # fmt: skip
+            misses.told = misses.told_full = now
+            misses.kept = 0
         if misses.until <= now:
             self._begin(queue, misses, now)
+
+    def accepted(self, queue: str) -> None:
+        """Learn that an operation that cannot be resolved went to the system errors: they have room."""
+        if (misses := self.queues.get(queue)) is not None:
+            misses.full = False
 
     def hold(self, queue: str, reason: str) -> None:
         """Learn that an operation of a queue was handed back, since nothing of its kind can be run here now."""
         now = self._now()
         misses = self.queues.setdefault(queue, _Misses(_short(reason), now))
-        misses.reason, misses.problem = (
-            _short(reason),
-            "this worker has abandoned too many threads to run its sync work",
-        )
+        misses.reason, misses.problem = _short(reason), _TOO_MANY_ABANDONED
         if misses.until <= now:
             self._begin(queue, misses, now)
 
@@ -106,10 +124,10 @@ class Rests:
         misses = self.queues.get(queue)
         if misses is None:
             return
-        misses.in_a_row = 0
+        misses.in_a_row, misses.full = 0, False
         if misses.rest_s:
             misses.rest_s = misses.until = 0.0
-            self.notes[queue] = (queue, 0, misses.reason)
+            self._note(queue, misses, 0.0)
             self._log.info("the queue is served again", queue=queue)
         _regain(misses, self._now())
         if misses.spare >= FEW:
@@ -138,11 +156,19 @@ class Rests:
         notes, self.notes = list(self.notes.values()), {}
         return notes
 
+    def _note(self, queue: str, misses: _Misses, rest_s: float) -> None:
+        reason = _short(f"{FULL}; {misses.reason}") if misses.full else misses.reason
+        if misses.noted and (misses.noted != reason or not rest_s):
+            self.notes[queue, misses.noted] = (queue, 0, misses.noted)
+        if rest_s:
+            self.notes[queue, reason] = (queue, int(rest_s * 1000), reason)
+        misses.noted = reason if rest_s else ""
+
     def _begin(self, queue: str, misses: _Misses, now: float) -> None:
         misses.in_a_row = 0
         misses.rest_s = min(LONGEST_S, max(SHORTEST_S, 2 * misses.rest_s))
         misses.until = now + misses.rest_s
-        self.notes[queue] = (queue, int(misses.rest_s * 1000), misses.reason)
+        self._note(queue, misses, misses.rest_s)
         self._metrics.update("queue_rests")
         if now - misses.told >= _TELL_AGAIN_S and misses.rest_s == SHORTEST_S:
             misses.told = now

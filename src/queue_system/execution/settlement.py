@@ -54,6 +54,8 @@ class Settlement(msgspec.Struct, frozen=True, gc=False):
     """How the script names the verdict, where it has another form of it."""
     problem: str = ""
     """Why the result is lost."""
+    declined: Reject | None = None
+    """The rejection that the server turns into a wait while the system errors are full."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +157,7 @@ class Settler:
                 return self._dead_letter("fail", delivery, verdict, timing)
             case Reject():
                 settlement = self._dead_letter("reject", delivery, verdict, timing)
-                return settlement if not verdict.wait else _declined(settlement, verdict.wait)
+                return settlement if not verdict.wait else _declined(settlement, verdict)
             case Release(0.0):
                 return Settlement(delivery, "release", pack((delivery.token,)))
             case Release(wait):
@@ -309,10 +311,11 @@ def _executions(verdict: Fail | Reject) -> int:
     return int(isinstance(verdict, Fail) and verdict.began)
 
 
-def _declined(settlement: Settlement, wait_s: float) -> Settlement:
+def _declined(settlement: Settlement, reject: Reject) -> Settlement:
     """Let a rejected item wait instead, if the dead letters are full."""
-    packed = settlement.packed + pack((int(wait_s * 1000),))
-    return msgspec.structs.replace(settlement, packed=packed, form="decline")
+    packed = settlement.packed + pack((int(reject.wait * 1000),))
+    declined = msgspec.structs.replace(reject, wait=0.0)
+    return msgspec.structs.replace(settlement, packed=packed, form="decline", declined=declined)
 
 
 def _traceback(trace: Trace | None, most: int) -> str:

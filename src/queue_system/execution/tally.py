@@ -56,7 +56,12 @@ class Tally:
             self._metrics.update("retried")
 
     def judged(self, operation_id: str, processor: str, verdict: Retry | Fail | Reject, *, timed_out: bool) -> None:
-        """Log what became of an execution that went wrong, and count the error."""
+        """Log what became of an execution that went wrong, and count the error.
+
+        A rejection with a `wait` is told of as soon as the server has said whether it is one.
+        """
+        if isinstance(verdict, Reject) and verdict.wait:
+            return
         trace = {} if verdict.trace is None else {"exc_info": verdict.trace}
         error, error_type = cut_text(verdict.error), cut_text(verdict.error_type)
         fields: dict[str, Any] = {"operation_id": operation_id, "processor": processor, "error": error}

@@ -23,6 +23,10 @@ class Setting:
         """Miss operations of a queue; tell which must wait."""
         return [self.rests.missed(queue, "why")[1] for _ in range(times)]
 
+    def refuse(self, queue: str) -> None:
+        """Find no room among the system errors for an operation of a queue."""
+        self.rests.refused(queue, "op", "shop.charge", "it is unknown")
+
 
 @pytest.fixture
 def setting() -> Setting:
@@ -103,9 +107,35 @@ def test_queues_rest_each_for_itself_and_their_number_is_bounded(setting: Settin
 
 
 def test_a_worker_whose_dead_letters_are_full_leaves_the_queue_alone_at_once(setting: Setting) -> None:
-    setting.rests.refused("a")
-    setting.rests.refused("a")
+    setting.refuse("a")
+    setting.refuse("a")
     assert setting.rests.left_s() == SHORTEST_S
+
+
+def test_that_the_dead_letters_are_full_is_told_once_a_minute_for_each_queue_with_how_many_stayed(
+    setting: Setting,
+) -> None:
+    """Also in the reason of the rest, until one of the queue finds room again."""
+    for queue in ("a", "b", "a", "a"):
+        setting.miss(1, queue)
+        setting.refuse(queue)
+    setting.now += 60
+    setting.refuse("a")
+    told = setting.log.of(FULL_LINE)
+    assert [(line["queue"], line["kept"]) for line in told] == [("a", 1), ("b", 1), ("a", 3)]
+    assert (told[0]["processor"], told[0]["error"]) == ("shop.charge", "it is unknown")
+    assert not setting.log.of(RESTS)
+    assert {note[2] for note in setting.rests.take_notes()} == {"system_errors is full; why"}
+    setting.rests.accepted("a")
+    setting.now += LONGEST_S
+    setting.miss(FEW, "a")
+    assert {note[2]: note[1] for note in setting.rests.take_notes()} == {"system_errors is full; why": 0, "why": 4000}
+
+
+FULL_LINE = (
+    "system_errors is full: what cannot be resolved stays in its queue; retry or drop dead letters,"
+    " or raise max_dead_letters"
+)
 
 
 def test_the_log_has_one_line_for_many_rests_in_a_row(setting: Setting) -> None:
