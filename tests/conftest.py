@@ -9,6 +9,7 @@ import uuid
 from collections import Counter
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from tests.support.acl import FRESH_PREFIX, AclServer
 from tests.support.servers import OwnServer, StartServer
 
 NO_SKIPS = bool(os.environ.get("QUEUE_SYSTEM_NO_SKIPS"))
+TIME_LIMIT = pytest.StashKey[Any]()
 FULL_FORM = os.environ.get("QUEUE_SYSTEM_FAULTS") == "full"
 
 
@@ -34,6 +36,24 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left:
         items[:] = [item for item in items if item not in left]
         config.hook.pytest_deselected(items=left)
+
+
+@pytest.hookimpl(wrapper=True, optionalhook=True)
+def pytest_timeout_set_timer(item: pytest.Item, settings: Any) -> Generator[None, object, object]:
+    """Let the time limit strike again and again: what a test runs may swallow it."""
+    handled = yield
+    item.stash[TIME_LIMIT] = settings
+    if settings.method == "signal":
+        signal.setitimer(signal.ITIMER_REAL, settings.timeout, settings.timeout)
+    return handled
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_exception_interact(node: pytest.Item | pytest.Collector) -> None:
+    """Set the time limit again for what follows a failure: pytest-timeout ends it there, and a teardown may hang."""
+    settings = node.stash.get(TIME_LIMIT, None)
+    if settings and not settings.func_only:
+        node.config.hook.pytest_timeout_set_timer(item=node, settings=settings)
 
 
 @pytest.hookimpl(wrapper=True)
