@@ -1,27 +1,30 @@
 """Where an error came from, as bounded text: the last frames, causes, groups, notes. No locals, no passwords of URLs.
 
-Frames of this package are left out where there are others. What an error says begins no line: it stands behind the name
-of its type or is indented, and is printable. Never raises, whatever an error's own methods do.
+Frames of this package and of the import system are left out where there are others, and so is what of the standard
+library stands before the first line of the application. What an error says begins no line: it stands behind the name of
+its type or is indented, and is printable. Never raises, whatever an error's own methods do.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import linecache
+import os
 import sys
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import CodeType, FrameType, TracebackType
 from typing import Any, Final
 
 from queue_system.errors import QueueSystemError, cut_text
 from queue_system.logs import printable, without_passwords
 
-__all__ = ["MOST_BYTES", "Trace", "describe_error", "remote", "tail", "trace", "where"]
+__all__ = ["MOST_BYTES", "Trace", "describe_error", "line_of", "remote", "tail", "trace", "where"]
 
 MOST_BYTES: Final = 8192
 """How long a traceback is at most; of a longer one the end is kept."""
@@ -37,7 +40,9 @@ _DEEPEST_GROUP: Final = 3
 _CUT: Final = "... (cut)\n"
 _TYPE_NAME: Final = type.__dict__["__name__"].__get__
 _OWN_FOLDER: Final = f"{Path(__file__).parent}/"
-_IMPORT_SYSTEM: Final = "<frozen importlib"
+_MACHINERY: Final = (_OWN_FOLDER, "<frozen importlib", importlib.__file__)
+_STANDARD_LIBRARY: Final = (f"{Path(os.__file__).parent}/", "<frozen ")
+_INSTALLED: Final = ("/site-packages/", "/dist-packages/")
 _CAUSE: Final = "\nThe above exception was the direct cause of the following exception:\n\n"
 _CONTEXT: Final = "\nDuring handling of the above exception, another exception occurred:\n\n"
 
@@ -97,12 +102,24 @@ def _name(error: BaseException) -> str:
     return str(_TYPE_NAME(type(error)))
 
 
-def where(thread: int) -> TracebackType | None:
-    """Return where a running thread is, as the traceback that an error raised there would have."""
+def where(thread: int, caller: CodeType) -> TracebackType | None:
+    """Return where a thread is in what `caller` has called, as the traceback that an error raised there would have."""
     frame, found = sys._current_frames().get(thread), None  # noqa: SLF001 - the only way to see another thread
-    while frame is not None:
+    while frame is not None and frame.f_code is not caller:
         found, frame = TracebackType(found, frame, frame.f_lasti, frame.f_lineno or 1), frame.f_back
     return found
+
+
+def line_of(error: BaseException) -> str:
+    """Return the application's line that an error came through last, as `file:line`; "" if there is none."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{_short(str(error.filename))}:{error.lineno}"
+    lines = [
+        f"{_short(link.tb_frame.f_code.co_filename)}:{link.tb_lineno}"
+        for link in _links(error.__traceback__)
+        if _applications(link.tb_frame) and not any(part in link.tb_frame.f_code.co_filename for part in _INSTALLED)
+    ]
+    return lines[-1] if lines else ""
 
 
 def tail(text: str, most: int) -> str:
@@ -182,7 +199,7 @@ class _Writer:
         last: deque[_Place] = deque(maxlen=_LAST_FRAMES)
         left_out = 0
         for place in _places(
-            error.__traceback__, own_too=not isinstance(error, QueueSystemError | asyncio.CancelledError)
+            error.__traceback__, own_too=not isinstance(error, QueueSystemError | asyncio.CancelledError | SyntaxError)
         ):
             if len(first) < _FIRST_FRAMES:
                 first.append(place)
@@ -219,7 +236,7 @@ def _places(tb: TracebackType | None, *, own_too: bool) -> Iterator[_Place]:
     """Yield the places of a traceback, equal ones in a row as one; those of this package if there are no others."""
     place: _Place | None = None
     wanted = _any if own_too and not any(_theirs(link.tb_frame) for link in _links(tb)) else _theirs
-    for link in _links(tb):
+    for link in _links(_skip_own(tb)):
         frame = link.tb_frame
         if not wanted(frame):
             continue
@@ -244,12 +261,25 @@ def _any(_frame: FrameType) -> bool:
 
 
 def _theirs(frame: FrameType) -> bool:
-    return not frame.f_code.co_filename.startswith((_OWN_FOLDER, _IMPORT_SYSTEM))
+    return not frame.f_code.co_filename.startswith(_MACHINERY)
+
+
+def _applications(frame: FrameType) -> bool:
+    file = frame.f_code.co_filename
+    return _theirs(frame) and not (file.startswith(_STANDARD_LIBRARY) and not any(part in file for part in _INSTALLED))
 
 
 def _skip_own(tb: TracebackType | None) -> TracebackType | None:
-    """Return a traceback from its first frame outside this package on, itself if there is none."""
-    return next((link for link in _links(tb) if _theirs(link.tb_frame)), tb)
+    """Return a traceback from the application's first frame on, or that of what it calls, or itself."""
+    for wanted in (_applications, _theirs):
+        if (found := next((link for link in _links(tb) if wanted(link.tb_frame)), None)) is not None:
+            return found
+    return tb
+
+
+def _short(file: str) -> str:
+    """Return a file's path, from the current folder on if it lies there."""
+    return printable(file.removeprefix(f"{Path.cwd()}/"))
 
 
 def _earlier(error: BaseException) -> tuple[BaseException, str] | None:

@@ -6,6 +6,7 @@ import asyncio
 import importlib
 import json
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -166,6 +167,81 @@ async def test_a_timeout_tells_where_the_processor_was(
         letter = await next_letter(client, config.failures_queue)
     assert letter["failure_reason"] == "the attempt timed out after 0.2 s: timeout of the operation"
     assert f"in {processor.__name__}\n    {line}\n" in letter["traceback"]
+
+
+FAILING_IMPORT = """
+import a_dependency_that_is_missing
+
+
+def work(entity):
+    pass
+"""
+
+
+@pytest.mark.parametrize("source", [FAILING_IMPORT, FAILING_IMPORT.replace("import a_dep", "{}['no'] = a_dep")])
+async def test_a_failed_import_is_told_from_the_application_s_first_line_on(
+    config: QueueConfig, queue: QueueManager, client: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    source: str,
+) -> None:  # fmt: skip
+    """Nothing of Python's import system or of this package stands before it."""
+    (tmp_path / "fails_at_import.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "fails_at_import", raising=False)
+    config.registry.application.add_folder(tmp_path)
+    queue.enqueue({}, "fails_at_import.work", retry_config=ONCE)
+    await run_until_idle(config)
+    (letter,) = letters(client, config.failures_queue)
+    assert letter["traceback"].splitlines()[1].startswith(f'  File "{tmp_path}/fails_at_import.py", line ')
+    assert "importlib" not in letter["traceback"]
+
+
+async def test_a_timeout_in_a_thread_is_told_from_the_processor_s_first_line_on(
+    config: QueueConfig, queue: QueueManager, client: redis.Redis
+) -> None:
+    queue.enqueue({}, block, retry_config=ONCE, timeout=0.2)
+    async with running(QueueWorker(config)):
+        letter = await next_letter(client, config.failures_queue)
+    lines = letter["traceback"].splitlines()
+    assert lines[0] == "Traceback (most recent call last):"
+    assert lines[1].startswith(f'  File "{__file__}", line ')
+    assert lines[1].endswith(", in block")
+
+
+@pytest.mark.parametrize("kept", [True, False])
+async def test_a_failure_callback_gets_the_traceback_that_letter_and_record_keep(
+    make_config: MakeConfig, client: redis.Redis, inbox: Inbox, kept: bool
+) -> None:
+    """None where tracebacks are switched off."""
+    config = make_config(tracebacks=kept)
+    queue = QueueManager(config)
+    queue.enqueue({}, charge, operation_id="op", on_failure=inbox.put, retry_config=ONCE)
+    await run_until_idle(config)
+    (letter,), data, record = letters(client, config.failures_queue), await inbox.next(), queue.get_operation("op")
+    assert record is not None
+    assert data["traceback"] == record.traceback == letter.get("traceback")
+    assert ("in look_up\n" in (data["traceback"] or "")) is kept
+
+
+async def test_a_failed_failure_callback_gets_the_operation_s_traceback_again_when_it_is_retried(
+    config: QueueConfig, queue: QueueManager, client: redis.Redis
+) -> None:
+    """Its letter tells where the callback failed, which is something else."""
+    seen: list[str] = []
+
+    def told(data: Any) -> None:
+        seen.append(data["traceback"])
+        if len(seen) <= 4:  # the tries of one attempt
+            raise OSError("the mail server is down")
+
+    queue.enqueue({}, charge, on_failure=told, retry_config=ONCE)
+    await run_until_idle(config)
+    (letter,) = letters(client, config.system_errors_queue)
+    assert "in told\n" in letter["traceback"]
+    assert queue.retry_dead_letters(source="system_errors") == 1
+    await run_until_idle(config)
+    assert len(set(seen)) == 1
+    assert "in look_up\n" in seen[0]
+    assert letters(client, config.system_errors_queue) == []
 
 
 async def test_a_sync_processor_that_raises_stop_iteration_tells_where(

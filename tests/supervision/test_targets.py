@@ -106,7 +106,35 @@ async def test_modules_of_the_current_folder_are_found(tmp_path: Path, monkeypat
 async def test_a_wrong_target_is_a_typed_error_that_says_what_is_wrong(target: str, problem: str) -> None:
     with pytest.raises(InvalidInputError, match=f"^target: '{target}' {problem}") as caught:
         await load(target=target)
-    assert ("Traceback" in explain(caught.value)) is any(word in str(caught.value) for word in ("imported", "raised"))
+    of_target = any(word in str(caught.value) for word in ("imported", "raised"))
+    assert explain(caught.value) == f"{caught.value}{'; --debug shows the traceback' if of_target else ''}"
+    assert ("Traceback" in explain(caught.value, debug=True)) is of_target
+
+
+@pytest.mark.parametrize(
+    "source, problem",
+    [
+        ("import no_such_library\n", "cannot be imported: No module named 'no_such_library', at {}:1; install it"),
+        ("\nfrom json import nothing_like_that\n", "cannot be imported: ImportError: cannot import .*, at {}:2$"),
+        ("import json\njson.loads('{{')\n", "cannot be imported: JSONDecodeError: .*, at {}:2$"),
+        ("def x(:\n", r"cannot be imported: SyntaxError: invalid syntax \(app_that_fails.py, line 1\)$"),
+        ("raise OSError('redis://:hunter2@h is down')\n", r"cannot be imported: OSError: redis://:\*\*\*@h is down"),
+        ("def config():\n    return {{}}['url']\n", "raised KeyError: 'url', at {}:2$"),
+    ],
+)
+async def test_a_target_that_fails_is_told_on_one_line_with_the_application_s_own(
+    source: str, problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Module, what is missing, file and line; the traceback is for those who ask for it."""
+    (tmp_path / "app_that_fails.py").write_text(source.replace("{{", "{").replace("}}", "}"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [str(tmp_path), *sys.path])
+    monkeypatch.delitem(sys.modules, "app_that_fails", raising=False)
+    with pytest.raises(InvalidInputError, match=problem.format(r"app_that_fails\.py")) as caught:
+        await load(target="app_that_fails:config")
+    monkeypatch.delitem(sys.modules, "app_that_fails", raising=False)
+    assert "\n" not in explain(caught.value)
+    assert "hunter2" not in explain(caught.value, debug=True)
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from queue_system.errors import InvalidInputError, QueueSystemError
 from queue_system.manager import QueueManager
 from queue_system.model.secret_file import read_secret
 from queue_system.supervision import WorkerSettings
-from queue_system.supervision.targets import load_worker
+from queue_system.supervision.targets import debug_hint, load_worker
 
 _PANEL: Final = "Server"
 _OPTIONS: Final = {
@@ -174,7 +174,7 @@ class Session:
 
     def _named(self, error: QueueSystemError) -> str:
         """Return what is wrong, by the name under which the caller gave it."""
-        text = describe(error)
+        text = f"{describe(error)}{debug_hint(error)}"
         if isinstance(error, InvalidInputError) and (variable := self.variable_of(error.field)):
             return text.replace(error.field, variable, 1)
         return text

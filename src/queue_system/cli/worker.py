@@ -123,6 +123,7 @@ def worker(
         queues=None if served is None else names(served),
         allowed_modules=None if allowed is None else names(allowed),
         allowed_hosts=names(chosen.pop("allowed_hosts") or ""),
+        debug=place.debug,
         **chosen,
     )
     if settings.target is None:

@@ -15,7 +15,7 @@ def callback_reference(operation: Operation) -> tuple[str, str | None]:
 
 
 def callback_data(operation: Operation) -> dict[str, Any]:
-    """Return what the callback receives: `entity`, `operation_id`, and `result` or `error`."""
+    """Return what the callback receives: `entity`, `operation_id`, and `result`, or `error` and where it came from."""
     data: dict[str, Any] = {"entity": operation.entity, "operation_id": operation.operation_id}
     if operation.phase == PHASE_SUCCESS:
         data["result"] = operation.result
@@ -24,4 +24,5 @@ def callback_data(operation: Operation) -> dict[str, Any]:
     else:
         data["error"] = operation.error
         data["error_type"] = operation.error_type
+        data["traceback"] = operation.error_traceback
     return data

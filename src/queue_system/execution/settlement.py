@@ -265,6 +265,8 @@ class Settler:
         follow_up = b""
         if operation.on_failure is not None:
             changes = {"phase": PHASE_FAILURE, "error": error, "error_type": error_type}
+            if traceback:
+                changes["error_traceback"] = traceback  # a letter of the callback has a `traceback` of its own
             follow_up = self._follow_up(delivery, changes)
         status = b"failed" if verb == "fail" else b"rejected"
         keeps, ttl_ms = self._kept(operation)

@@ -80,7 +80,7 @@ class ThreadPool:
                 call.abandoned = True
                 running = call.running
                 if running:
-                    error.__traceback__ = where(call.thread)
+                    error.__traceback__ = where(call.thread, ThreadPool._serve.__code__)
                     self.abandoned += 1
                     self._threads -= 1
             if running:

@@ -61,6 +61,7 @@ class Operation(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     result_error: str | None = None
     error: str | None = None
     error_type: str | None = None
+    error_traceback: str | None = None
     traceparent: Any = None  # of any type: an operation runs whatever its trace context says
     tracestate: Any = None
     baggage: Any = None

@@ -29,7 +29,7 @@ def run(settings: WorkerSettings, variables: Mapping[str, str] | None = None, *,
     try:
         return Supervisor(settings).run() if settings.supervised else serve(settings, ends_process=ends_process)
     except QueueSystemError as error:
-        text = explain(error)
+        text = explain(error, debug=settings.debug)
         if isinstance(error, InvalidInputError) and error.field in (variables or {}):
             text = text.replace(f"{error.field}: ", f"{(variables or {})[error.field]}: ", 1)
         complain(text)

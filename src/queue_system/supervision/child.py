@@ -71,5 +71,5 @@ def _work(channel: socket.socket, line: bytes, departure: Departure) -> int:
     try:
         return run_loop(work(), WorkerTask)
     except QueueSystemError as error:
-        tell(Report(problem=explain(error)))
+        tell(Report(problem=explain(error, debug=settings.debug)))
         return REFUSED if isinstance(error, InvalidInputError) else FAILED

@@ -56,6 +56,8 @@ class WorkerSettings:
     """`"text"` or `"json"`."""
     log_level: str = "INFO"
     """The least level that is logged."""
+    debug: bool = False
+    """Whether what a target's own code raises is told with its traceback."""
 
     def __post_init__(self) -> None:
         _check("processes", self.processes, 1)

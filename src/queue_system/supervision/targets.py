@@ -6,17 +6,19 @@ import functools
 import importlib
 import inspect
 import sys
-import traceback
 from pathlib import Path
 from typing import Any, Final
 
 from queue_system.config import QueueConfig, check_modules
 from queue_system.errors import InvalidInputError, QueueSystemError, shown
 from queue_system.imports.modules import top_folder
+from queue_system.logs import without_passwords
 from queue_system.resilience import in_daemon_thread
 from queue_system.supervision.settings import WorkerSettings
+from queue_system.tracebacks import line_of, trace
 from queue_system.worker import QueueWorker
 
+_TO_INSTALL: Final = "; install it where the worker runs, or correct the import"
 _WHAT_IT_IS: Final = "a target is a QueueConfig, a QueueWorker, or a function without arguments that returns one"
 
 
@@ -75,9 +77,9 @@ async def _find(target: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name is not None and f"{module_name}.".startswith(f"{error.name}."):
             raise _refusal(target, f"cannot be found: there is no module {error.name!r} on sys.path") from None
-        raise _refusal(target, f"cannot be imported: {error}") from error
+        raise _refusal(target, f"cannot be imported: {error}{_at(error)}{_TO_INSTALL}") from error
     except (Exception, SystemExit) as error:
-        raise _refusal(target, f"cannot be imported: {type(error).__name__}: {error}") from error
+        raise _refusal(target, f"cannot be imported: {type(error).__name__}: {error}{_at(error)}") from error
     try:
         found = functools.reduce(getattr, path.split("."), module)
     except AttributeError as error:
@@ -98,7 +100,7 @@ async def _called(target: str, factory: Any) -> Any:
         return await result if inspect.isawaitable(result) else result
     except (Exception, SystemExit) as error:
         hint = "" if _takes_no_arguments(factory) else f"; {_WHAT_IT_IS}"
-        raise _refusal(target, f"raised {type(error).__name__}: {error}{hint}") from error
+        raise _refusal(target, f"raised {type(error).__name__}: {error}{_at(error)}{hint}") from error
 
 
 def _takes_no_arguments(factory: Any) -> bool:
@@ -112,14 +114,27 @@ def _takes_no_arguments(factory: Any) -> bool:
 
 
 def _refusal(target: str | None, problem: str) -> InvalidInputError:
-    return InvalidInputError("target", f"{shown(target)} {problem}")
+    return InvalidInputError("target", without_passwords(f"{shown(target)} {problem}"))
 
 
-def explain(error: QueueSystemError) -> str:
-    """Return the error's text, after the traceback of what a target's own code raised."""
-    cause = error.__cause__ if isinstance(error, InvalidInputError) else None
-    trace = "" if cause is None else "".join(traceback.format_exception(cause))
-    return f"{trace}{error}"
+def _at(error: BaseException) -> str:
+    """Return where in the application an error arose, for a message."""
+    line = "" if isinstance(error, SyntaxError) else line_of(error)  # a syntax error's own text names it
+    return f", at {line}" if line else ""
+
+
+def debug_hint(error: QueueSystemError) -> str:
+    """Return how to see more of an error that a target's own code raised; "" for all others."""
+    from_target = isinstance(error, InvalidInputError) and error.field == "target" and error.__cause__ is not None
+    return "; --debug shows the traceback" if from_target else ""
+
+
+def explain(error: QueueSystemError, *, debug: bool = False) -> str:
+    """Return the error's text; with `debug`, after the traceback of what a target's own code raised."""
+    cause = error.__cause__
+    if not debug or cause is None:
+        return f"{error}{debug_hint(error)}"
+    return f"{trace(cause).text}{error}"
 
 
 def complain(text: str) -> None:
