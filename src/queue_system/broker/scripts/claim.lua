@@ -72,17 +72,24 @@ local function next_due_ms()
   return not first.err and tonumber(first[2]) or nil
 end
 
--- Takes a value; in the place of an item that is too large to be sent goes what tells of it.
-local function add(header, item)
-  local size = #item
-  spent = spent + size
-  if size > most_sent then
-    item = set_aside(number(fresh_token + #values), item, kept_ms)
-  elseif size > seen then
-    seen = size
-    if size > largest then largest = size end
+-- Takes items until so many bytes are spent, and returns how many; in the place of one too large to be sent goes what tells of it.
+local function add(header, items, most_bytes)
+  local count = #values
+  for i = 1, #items do
+    if spent >= most_bytes then return i - 1 end
+    local item = items[i]
+    local size = #item
+    spent = spent + size
+    if size > most_sent then
+      item = set_aside(number(fresh_token + count), item, kept_ms)
+    elseif size > seen then
+      seen = size
+      if size > largest then largest = size end
+    end
+    count = count + 1
+    values[count] = header .. item
   end
-  values[#values + 1] = header .. item
+  return #items
 end
 
 -- How many of so many items may be read at once, if they are as large as the largest so far.
@@ -109,7 +116,7 @@ local function promote()
       if queue and items[queue] then
         table.insert(items[queue], item)
       else -- no list can hold it: it goes in flight at once, and the worker decides
-        add((queue or '') .. '\n', item or member)
+        add((queue or '') .. '\n', {item or member}, math.huge)
       end
     end
     count, read, step = count + #due, #due == step, fitting(math.min(STEP, MOST_DUE - count), bytes)
@@ -124,7 +131,7 @@ local function promote()
   end
 end
 
-local function has_room() return #values < wanted and (spent == 0 or spent + largest <= MOST_BYTES) end
+local function has_room() return #values < wanted and (spent == 0 or spent + largest < MOST_BYTES) end
 
 -- How many to pop at once from a list that is as deep as that: the first alone, then few if one of them may be large.
 local function portion(list, popped, share)
@@ -143,26 +150,20 @@ end
 local turn = now_us
 local function take(priority, name, share)
   local index, queue = prefix .. 'ready:' .. priority, priority .. ':' .. name
-  local list, header, popped, ended = prefix .. queue, queue .. '\n', 0, false
-  while popped < share and not ended and has_room() do
-    local count = portion(list, popped, share - popped)
-    local items = redis.pcall('RPOP', list, count)
-    if items and items.err then
-      wrong[#wrong + 1] = list
-      items = false
-    end
-    ended = not items or #items < count
-    for i = 1, items and #items or 0 do
-      if spent >= MOST_BYTES and #values > 0 then -- larger than any that was seen: the rest goes back
-        for j = #items, i, -1 do redis.call('RPUSH', list, items[j]) end
-        ended = false
-        break
-      end
-      add(header, items[i])
-      popped = popped + 1
-    end
+  local list, header, popped = prefix .. queue, queue .. '\n', 0
+  local depth = redis.pcall('LLEN', list)
+  if type(depth) ~= 'number' then
+    wrong[#wrong + 1] = list
+    depth = 0
   end
-  if ended then
+  local most = math.min(share, depth)
+  while popped < most and has_room() do
+    local items = redis.call('RPOP', list, portion(list, popped, most - popped))
+    local added = add(header, items, MOST_BYTES)
+    for i = #items, added + 1, -1 do redis.call('RPUSH', list, items[i]) end -- larger than any that was seen: it goes back
+    popped = popped + added
+  end
+  if popped == depth and depth < share then -- one that gave just what was asked for may have more by its next turn
     redis.call('ZREM', index, name)
     return false
   end
@@ -249,7 +250,7 @@ elseif not is_earlier(claim_id, replayed_id) then -- else it was held up on a lo
   if adopted ~= '' then
     redis.call('HDEL', inflight, '#claim') -- a write that maxmemory allows allows the next
     local queue, item = string.match(adopted, '^([^\n]*\n)(.*)$')
-    add(queue or '', item or adopted)
+    add(queue or '', {item or adopted}, math.huge)
   else
     if due_ms and due_ms <= now_ms then
       promote()
@@ -262,14 +263,15 @@ elseif not is_earlier(claim_id, replayed_id) then -- else it was held up on a lo
   if #values > 0 then
     first_token = fresh_token
     redis.call('SET', prefix .. 'token', number(first_token + #values - 1))
-    local fields = {'#claim', claim_id .. ' ' .. number(first_token) .. ' ' .. #values}
-    for start = 1, #values, 500 do
-      for i = start, math.min(start + 499, #values) do
-        fields[#fields + 1] = number(first_token + i - 1)
-        fields[#fields + 1] = values[i]
+    local fields, filled = {'#claim', claim_id .. ' ' .. number(first_token) .. ' ' .. #values}, 2
+    for i = 1, #values do
+      fields[filled + 1] = number(first_token + i - 1)
+      fields[filled + 2] = values[i]
+      filled = filled + 2
+      if filled >= 1000 or i == #values then
+        redis.call('HSET', inflight, unpack(fields))
+        fields, filled = {}, 0
       end
-      redis.call('HSET', inflight, unpack(fields))
-      fields = {}
     end
   end
   if (more or left_behind) and not serves_some then redis.pcall('ZADD', wake, 0, 'r') end

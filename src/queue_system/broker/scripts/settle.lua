@@ -59,24 +59,24 @@ local function finish(i, ttl_ms, outcome)
   count(outcome)
 end
 
-local verbs = {}
+local verbs = {} -- each returns the letter of its reply, or nothing for a lost one
 function verbs.complete(i, ttl_ms)
   if not take(ARGV[i], ARGV[i + 4]) then return false end
   finish(i, ttl_ms, 'processed')
-  return true
+  return 'd'
 end
 function verbs.fail(i, ttl_ms)
   if not take(ARGV[i], ARGV[i + 4]) then return false end
   local went = bury('failures', ARGV[i + 5], most_letters)
   finish(i, ttl_ms, 'failed')
-  return went and 'o' or true
+  return went and 'o' or 'd'
 end
 function verbs.reject(i, ttl_ms)
   if not take(ARGV[i], ARGV[i + 4]) then return false end
   local went = bury('system_errors', ARGV[i + 5], most_letters)
   finish(i, ttl_ms, 'rejected')
   count('system_errors')
-  return went and 'o' or true
+  return went and 'o' or 'd'
 end
 function verbs.decline(i, ttl_ms)
   if redis.call('LLEN', prefix .. 'system_errors') < most_letters then return verbs.reject(i, ttl_ms) end
@@ -88,7 +88,7 @@ function verbs.discard(i, ttl_ms)
   local went = bury('system_errors', ARGV[i + 5], most_letters)
   give_up(value, ARGV[i + 2], ttl_ms, ARGV[i + 3])
   count('system_errors')
-  return went and 'o' or true
+  return went and 'o' or 'd'
 end
 function verbs.shelve(i, ttl_ms)
   local value = redis.call('HGET', inflight, ARGV[i])
@@ -103,7 +103,7 @@ function verbs.aside(i, _, wait_ms)
   redis.call('HDEL', inflight, ARGV[i])
   note_queued(string.match(value, '\n(.*)$') or '', ARGV[i])
   put_aside(ARGV[i], value, wait_ms or ARGV[i + 1])
-  return true
+  return 'd'
 end
 function verbs.retry(i)
   if redis.call('HDEL', inflight, ARGV[i]) == 0 then return false end
@@ -116,14 +116,14 @@ function verbs.retry(i)
   redis.call('SET', operation_prefix .. ARGV[i + 1], ARGV[i + 2])
   tell(ARGV[i + 1])
   count('retried')
-  return true
+  return 'd'
 end
 function verbs.release(i)
   local value = redis.call('HGET', inflight, ARGV[i])
   if not value then return false end
   redis.call('HDEL', inflight, ARGV[i])
   put_back('RPUSH', ARGV[i], value)
-  return true
+  return 'd'
 end
 function verbs.running(i)
   if redis.call('HEXISTS', inflight, ARGV[i]) == 0 then return false end
@@ -133,18 +133,18 @@ function verbs.running(i)
   if status == 'succeeded' or status == 'failed' or status == 'rejected' then return false end
   redis.call('SET', key, ARGV[i + 2])
   tell(ARGV[i + 1])
-  return true
+  return 'd'
 end
 
 if not late then redis.call('HDEL', inflight, '#settle') end -- not subject to maxmemory, so what follows is not either
-local position = 4
+local position, settled = 4, 0
 while position <= #ARGV do
   local verb, ttl_ms, group = ARGV[position], ARGV[position + 1], tonumber(ARGV[position + 2])
   local apply, arity = verbs[verb], ARITY[verb]
   position = position + 3
   for _ = 1, group do
-    local done = not late and apply(position, ttl_ms)
-    codes[#codes + 1] = type(done) == 'string' and done or done and 'd' or 'l'
+    settled = settled + 1
+    codes[settled] = not late and apply(position, ttl_ms) or 'l'
     position = position + arity
   end
 end
