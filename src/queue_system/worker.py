@@ -175,7 +175,7 @@ class QueueWorker:
         fetching = self._fetch(stream)
         self._fetching = WorkerTask(fetching, loop=loop, name="queue-system-fetcher", context=context_of(None))
         self._duties = [
-            Heartbeat(self.config, stream.fetcher, loop),
+            Heartbeat(self.config, stream.fetcher, loop, stream.presence),
             Reaper(
                 self.config,
                 lambda: stream.fetcher.incarnation,
@@ -392,7 +392,7 @@ class QueueWorker:
 
     async def _handle_one(self, worker_id: int, adopt: bytes) -> bool:
         stream = self._open_stream(1)
-        heartbeat = Heartbeat(self.config, stream.fetcher, stream.loop)
+        heartbeat = Heartbeat(self.config, stream.fetcher, stream.loop, stream.presence)
         try:
             return await stream.handle_one(worker_id, adopt, heartbeat.start, self._handle)
         finally:

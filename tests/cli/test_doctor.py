@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shutil
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -24,6 +26,7 @@ from tests.support.logs import LineLogger
 from tests.support.servers import NO_REDIS, OwnServer, StartServer
 from tests.support.waiting import eventually, wait_until
 
+ONCE = QueueRetryConfig(max_attempts=1)
 ANYWHERE = {"ping", "info", "eval", "evalsha"}
 ITEM = b'normal:work\n{"operation_id":"%b","entity":1,"processor":"work","processor_module":"shop"}'
 
@@ -37,6 +40,9 @@ class Patient:
 
     def examine(self, *arguments: str) -> Answer:
         return self._cli("doctor", "--url", self.server.url, "--prefix", "queue:", *arguments)
+
+    def show(self, command: str, *arguments: str) -> Answer:
+        return self._cli(command, "--url", self.server.url, "--prefix", "queue:", *arguments)
 
     def checks(self) -> dict[str, dict[str, Any]]:
         """Each check's result; the exit code agrees with them."""
@@ -374,6 +380,33 @@ async def test_a_queue_that_no_worker_serves_is_told_with_the_way_out(patient: P
     assert "work has waited in mails (" in found["sentence"]
     assert "--queues" in found["advice"]
     assert list(found["details"]["unserved"]) == ["mails"]
+
+
+async def test_abandoned_threads_below_the_bound_and_the_queues_served_are_told_by_worker(patient: Patient) -> None:
+    """By `doctor`, by `status` and, where it is asked for, by the table of the workers."""
+    leave, begun = threading.Event(), threading.Event()
+
+    def block(entity: object) -> None:
+        begun.set()
+        leave.wait(60)
+
+    here = f"{socket.gethostname()}:{os.getpid()}"
+    try:
+        with configured(patient.server, lease_seconds=1.0) as config:
+            QueueManager(config).enqueue({}, block, queue_name="mails", timeout=0.1, retry_config=ONCE)
+            async with running(QueueWorker(config, max_workers=3, queues=["mails", "reports"])) as worker:
+                await eventually(lambda: worker.abandoned == 1, "the thread is abandoned", 20)
+                await eventually(lambda: "abandoned" in patient.checks()["workers"]["details"], "it is told", 20)
+                found, status = patient.checks()["workers"], patient.show("status", "--workers")
+                (told,) = patient.show("status", "--json").document["each_worker"]
+    finally:
+        leave.set()
+    assert found["level"] == "warn"
+    assert f"threads and tasks passed their time limit and still run in {here} (1)" in found["sentence"]
+    assert "run_in_process" in found["advice"]
+    assert told == {"worker": here, "queues": ["mails", "reports"], "more_queues": 0, "slots": 3, "abandoned": 1}
+    assert f"{here} has 1 abandoned threads and tasks that still run" in status.out
+    assert re.search(rf"{re.escape(here)}\s+mails, reports\s+3\s+1\s*\n", status.out)
 
 
 async def test_a_worker_that_runs_no_more_sync_work_is_told_with_how_many_threads_it_has_abandoned(

@@ -23,6 +23,7 @@ from queue_system import QueueConfig, QueueManager, QueueRetryConfig, QueueWorke
 from queue_system.dashboard import create_app, serve
 from queue_system.dashboard.rendering import MOST_SHOWN, ago, duration, moment, visible
 from queue_system.dashboard.sampler import Sampler
+from queue_system.monitoring.fleet import read_workers
 from tests.dashboard.hostile import CORPUS
 from tests.dashboard.support import OURS, TOKEN, Elements, browsing, bury, form_token, letter, served
 from tests.support.acl import AclServer
@@ -137,13 +138,15 @@ async def test_workers_show_where_they_run_and_what_they_hold(config: QueueConfi
 
     config.register_callback(slow)
     queue.enqueue({}, slow)
-    worker = QueueWorker(config)
+    worker = QueueWorker(config, queues=["slow", "reports"])
     await worker.start()
     await begun.wait()
     async with browsing(create_app(config)) as client:
+        await eventually(lambda: read_workers(config), "a beat has told of it")
         page = Elements((await client.get("/workers")).text).text
     may_end.set()
     await worker.stop()
+    assert " slow, reports 0 1 0 ms ago alive" in page
     assert f"{socket.gethostname()}:{os.getpid()}" in page
     assert " 1 0 ms ago alive" in page
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from queue_system.broker.presence import Presence, encode_presence, presences
 from queue_system.broker.replies import Pulse
 from tests.scripts.support import Broker, W, assert_refused
 
@@ -33,6 +34,20 @@ def test_each_beat_raises_the_counter_and_tells_the_lease(beat: Beat) -> None:
     assert beat("beat") == Pulse(alive=True, tokens=0, incarnations=1)
     assert beat("register", lease_ms=200) == Pulse(alive=True, tokens=0, incarnations=1)
     assert beat.entry() == b"3:200"
+
+
+def test_a_beat_keeps_what_the_worker_tells_of_itself_until_it_leaves(broker: Broker, beat: Beat) -> None:
+    """One of an older release tells nothing, and what a foreign program writes there is not believed."""
+    run, commands = broker.run, broker.commands
+    told = encode_presence([f"q{n}" for n in range(13)], 5, 2)
+    assert run(commands.beat("beat", W, 15_000, told)).alive
+    broker.register("old", "foreign")
+    broker.client.hset(broker.keys.prefix + "incarnations", "foreign", '{"queues": 5, "abandoned": -1}')
+    found = run(presences(broker.keys, [W, "old", "foreign", "unknown"]))
+    assert found == {W: Presence([f"q{n}" for n in range(10)], 3, 5, 2)}
+    assert found[W].serves.endswith("q9, and 3 more")
+    beat("leave")
+    assert run(presences(broker.keys, [W])) == {}
 
 
 def test_a_beat_tells_the_tokens_in_flight_and_the_incarnations(broker: Broker, beat: Beat) -> None:

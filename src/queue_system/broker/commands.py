@@ -227,9 +227,9 @@ class Commands:
         flat = [argument for note in notes for argument in note]
         return self._script("rest", int, worker, *flat)
 
-    def beat(self, mode: str, incarnation: str, lease_ms: int) -> Command[Pulse]:
-        """Register (`"register"`), beat (`"beat"`) or sign off (`"leave"`)."""
-        return self._script("beat", parse_pulse, mode, incarnation, lease_ms)
+    def beat(self, mode: str, incarnation: str, lease_ms: int, told: bytes = b"") -> Command[Pulse]:
+        """Register (`"register"`), beat (`"beat"`) or sign off (`"leave"`), and tell of the worker (`Presence`)."""
+        return self._script("beat", parse_pulse, mode, incarnation, lease_ms, told)
 
     def mark(self, incarnation: str, observed: bytes) -> Command[bool]:
         """Declare an incarnation dead if its entry still is the observed one."""

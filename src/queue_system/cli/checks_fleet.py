@@ -6,12 +6,15 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from msgspec.structs import asdict
+
+from queue_system.broker.presence import Presence
 from queue_system.broker.replies import DEAD, lease_s
 from queue_system.cli.checks import Examination, Level, Look, Result
 from queue_system.cli.text import count, span
 from queue_system.config import QueueConfig
 from queue_system.execution.rests import FULL
-from queue_system.monitoring.fleet import read_fleet
+from queue_system.monitoring.fleet import MOST_WORKERS, name_of, read_fleet, read_presences
 
 _BEATS_PER_LEASE: Final = 4
 _PATIENCE: Final = 1.5  # beats
@@ -19,6 +22,10 @@ _LONGEST_WATCH_S: Final = 10.0
 _LOOK_EVERY_S: Final = 0.2
 _UNSERVED_AFTER_S: Final = 5.0
 _ABANDONED: Final = "threads passed their time limit"
+_FREE: Final = (
+    "restart those workers to end the abandoned threads; let their processors end in time, or mark them with"
+    " @run_in_process"
+)
 
 
 def workers(exam: Examination) -> Result:
@@ -38,8 +45,9 @@ def workers(exam: Examination) -> Result:
     while (silent := _silent(living, last)) and last.at < until:
         time.sleep(_LOOK_EVERY_S)  # a counter in a hash offers no event to wait for
         last = exam.look()
-    result = _judge(exam.config, living, silent)
-    return result if silent else _unserved(exam, _left_alone(exam, len(living), result))
+    told = read_presences(exam.config, sorted(living)[:MOST_WORKERS])
+    result = _judge(exam.config, living, silent, told)
+    return result if silent else _unserved(exam, _left_alone(exam, len(living), _given_up(told, result)))
 
 
 def _silent(living: Mapping[str, bytes], last: Look) -> set[str]:
@@ -47,7 +55,7 @@ def _silent(living: Mapping[str, bytes], last: Look) -> set[str]:
     return {name for name, entry in living.items() if last.entries.get(name) == entry}
 
 
-def _judge(config: QueueConfig, living: Mapping[str, bytes], silent: set[str]) -> Result:
+def _judge(config: QueueConfig, living: Mapping[str, bytes], silent: set[str], told: Mapping[str, Presence]) -> Result:
     details: dict[str, Any] = {
         "workers": [
             {
@@ -55,6 +63,7 @@ def _judge(config: QueueConfig, living: Mapping[str, bytes], silent: set[str]) -
                 "lease_s": _lease_s(entry),
                 "holds": len(config.transport.run(config.commands.tokens(name))),
                 "beats": name not in silent,
+                **(asdict(told[name]) if name in told else {}),
             }
             for name, entry in sorted(living.items())
         ]
@@ -88,6 +97,18 @@ def stuck_leases(exam: Examination) -> Result:
     )
 
 
+def _given_up(told: Mapping[str, Presence], result: Result) -> Result:
+    """Tell which workers have threads or tasks that they gave up at a time limit and that still run."""
+    found = {worker: presence.abandoned for worker, presence in told.items() if presence.abandoned}
+    if not found:
+        return result
+    worst = sorted(found, key=lambda worker: (-found[worker], worker))
+    shown = ", ".join(f"{name_of(worker)} ({found[worker]:,})" for worker in worst[:3])
+    more = ", …" if len(worst) > 3 else ""  # noqa: PLR2004
+    sentence = f"threads and tasks passed their time limit and still run in {shown}{more}"
+    return Result(Level.WARN, f"{result.sentence}; {sentence}", _FREE, {**result.details, "abandoned": found})
+
+
 def _left_alone(exam: Examination, living: int, result: Result) -> Result:
     """Tell which queues beating workers leave alone, because they cannot resolve or run what these hold."""
     rests: dict[str, list[str]] = {}
@@ -104,7 +125,7 @@ def _left_alone(exam: Examination, living: int, result: Result) -> Result:
     return Result(
         Level.FAIL if any(len(by) >= living for by in rests.values()) else Level.WARN,
         "; ".join([result.sentence, *sentences]),
-        _advice(reasons.values()),
+        _advice(reasons.values(), result.advice),
         {**result.details, "resting": {name: sorted(by) for name, by in rests.items()}},
     )
 
@@ -125,20 +146,17 @@ def _unserved(exam: Examination, result: Result) -> Result:
     return Result(
         Level.WARN,
         f"{result.sentence}; work has waited in {shown}, and no worker starts it",
-        "start one that serves it; without --queues it serves all; the log line 'worker started' names its queues",
+        "start one that serves it; without --queues it serves all; `queue-system status --workers` names its queues",
         {**result.details, "unserved": {name: ages[name] for name in names}},
     )
 
 
-def _advice(reasons: Iterable[str]) -> str:
+def _advice(reasons: Iterable[str], before: str) -> str:
     lacking = "give those workers the code or the dependency that they lack and restart them,"
-    advice = set()
+    advice = {before} - {""}
     for reason in reasons:
         if _ABANDONED in reason:
-            advice.add(
-                "restart those workers to end the abandoned threads; let their processors end in time, or mark them"
-                " with @run_in_process"
-            )
+            advice.add(_FREE)
             continue
         advice.add(f"{lacking} or let each name the queues that it serves (queues=...)")
         if reason.startswith(FULL):

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from itertools import zip_longest
 from typing import Annotated, Any, Final
 
 import typer
+from msgspec.structs import asdict as _asdict
 from rich import box
 from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from queue_system.broker.presence import Presence
 from queue_system.cli.exits import describe
 from queue_system.cli.options import duration
 from queue_system.cli.session import Session, command
 from queue_system.cli.text import count, moment, plain, span
 from queue_system.errors import ServerError
 from queue_system.model.keys import PRIORITIES
-from queue_system.monitoring.fleet import FleetFigures, read_fleet, rests_of
+from queue_system.monitoring.fleet import FleetFigures, name_of, read_fleet, read_workers, rests_of
 
 _RATED: Final = ("enqueued", "processed", "retried", "failed")
 _STYLES: Final = {"failures": "yellow", "system_errors": "bold red"}
@@ -50,9 +52,13 @@ class Board:
     trouble: str = ""
     most_letters: int = 0
     """How many dead letters each list keeps; 0: not known."""
+    workers_shown: bool = False
+    told: Mapping[str, Presence] = field(default_factory=dict)
+    """What workers tell of themselves."""
 
-    def update(self, now: FleetFigures) -> None:
+    def update(self, now: FleetFigures, told: Mapping[str, Presence] | None = None) -> None:
         """Take a new reading."""
+        self.told = told or {}
         before, self.now, self.trouble = self.now, now, ""
         if before is not None and now.at > before.at:
             grown = {name: now.counters.get(name, 0) - before.counters.get(name, 0) for name in _RATED}
@@ -72,6 +78,8 @@ class Board:
             "metrics": dict(sorted(self.now.counters.items())),
             "rates": self.rates,
         }
+        if self.told:
+            more["each_worker"] = [{"worker": name_of(name), **_asdict(each)} for name, each in self.told.items()]
         if rests := rests_of(self.now):
             more["resting"] = {name: [asdict(rest) for rest in by] for name, by in rests.items()}
         if full := self._full(self.now):
@@ -85,6 +93,13 @@ class Board:
         if self.now is not None:
             head.append(f"  {moment(self.now.at)}", "dim")
             parts += [self._queues(self.now), self._totals(self.now)]
+            if self.workers_shown:
+                parts.append(self._workers(self.now))
+            parts += [
+                plain(f"{name_of(name)} has {each.abandoned:,} abandoned threads and tasks that still run", "yellow")
+                for name, each in self.told.items()
+                if each.abandoned
+            ]
             parts += [
                 plain(f"{name}: left alone by {count(len(rests), 'worker')}: {rests[0].reason}", "yellow")
                 for name, rests in rests_of(self.now).items()
@@ -124,6 +139,18 @@ class Board:
             return table
         note = Text(f"{count(hidden, 'queue')} {'holds' if hidden == 1 else 'hold'} nothing; --all shows them", "dim")
         return Group(table, note) if table.row_count else note
+
+    def _workers(self, now: FleetFigures) -> RenderableType:
+        table = Table(box=box.SIMPLE_HEAD)
+        table.add_column("worker", overflow="fold")
+        table.add_column("serves", overflow="fold")
+        table.add_column("at once", justify="right")
+        table.add_column("abandoned", justify="right")
+        for name, each in self.told.items():
+            table.add_row(plain(name_of(name)), plain(each.serves), f"{each.slots:,}", f"{each.abandoned:,}")
+        untold = now.workers - len(self.told)
+        note = Text(f"{count(untold, 'worker')} more of which nothing is told", "dim")
+        return Group(*([table] if self.told else []), *([note] if untold > 0 else []))
 
     def _totals(self, now: FleetFigures) -> RenderableType:
         table = Table.grid("", "", "", "", "", padding=(0, 2))
@@ -173,15 +200,20 @@ def status(
     show_all: Annotated[
         bool, typer.Option("--all", "-a", envvar="QUEUE_SYSTEM_STATUS_ALL", help="Show queues that hold nothing, too.")
     ] = False,
+    workers: Annotated[bool, typer.Option("--workers", help="Show each worker and the queues that it serves.")] = False,
 ) -> None:
     """Show how many operations wait, run and have failed. With --watch and --json, one line each time."""
     config = session.config
     board = Board(
-        config.endpoint().address, config.queue_prefix, empty_shown=show_all, most_letters=config.max_dead_letters
+        config.endpoint().address,
+        config.queue_prefix,
+        empty_shown=show_all,
+        most_letters=config.max_dead_letters,
+        workers_shown=workers,
     )
 
     def look() -> None:
-        board.update(read_fleet(config))
+        board.update(read_fleet(config), read_workers(config))
 
     if not watch:
         look()

@@ -9,16 +9,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+from queue_system.broker.presence import Presence
 from queue_system.broker.replies import DEAD, lease_s
 from queue_system.config import SERVER_BREAKER, QueueConfig
 from queue_system.errors import AccessDeniedError
-from queue_system.monitoring.fleet import FleetFigures, QueueFigures, read_fleet
+from queue_system.monitoring.fleet import MOST_WORKERS, FleetFigures, QueueFigures, read_fleet, read_presences
 from queue_system.resilience.circuits import breaker_states
 
 __all__ = ["MOST_WORKERS", "NOTHING", "Figures", "QueueFigures", "WorkerFigures", "circuits_of", "read_figures"]
-
-MOST_WORKERS: Final = 200
-"""Of how many workers the dashboard tells what each holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +26,8 @@ class WorkerFigures:
     incarnation: str
     entry: bytes
     holds: int | None = None
+    told: Presence | None = None
+    """What it tells of itself; None where that was not read, or it tells nothing."""
 
     @property
     def dead(self) -> bool:
@@ -101,4 +101,5 @@ def _read_workers(config: QueueConfig, *, holdings: bool) -> tuple[WorkerFigures
         with contextlib.suppress(AccessDeniedError):
             tokens = run([commands.tokens(name.removeprefix(DEAD)) for name in looked])
             holds = {name: len(held) for name, held in zip(looked, tokens, strict=True)}
-    return tuple(WorkerFigures(name, entries[name], holds.get(name)) for name in names)
+    told = read_presences(config, names[:MOST_WORKERS]) if holdings else {}
+    return tuple(WorkerFigures(name, entries[name], holds.get(name), told.get(name)) for name in names)

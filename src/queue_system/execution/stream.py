@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeAlias
 
+from queue_system.broker.presence import encode_presence
 from queue_system.config import QueueConfig
 from queue_system.errors import QueueSystemError
 from queue_system.execution.delivery import Delivery
@@ -52,6 +53,8 @@ class Stream:
     fetcher: Fetcher
     log: StructuredLogger
     loop: asyncio.AbstractEventLoop
+    names: Sequence[str]
+    """The queues served; none: all."""
     ended: asyncio.Event
     """Set when no slot is waited for any longer."""
     cancelled_at: float = NEVER
@@ -66,10 +69,14 @@ class Stream:
         loop = asyncio.get_running_loop()
         executor = Executor(slots, loop, lambda: stream.thread_abandoned())  # noqa: PLW0108 - it comes later
         fetcher = Fetcher(config, executor, Holdings(settler, tally, config.sealing, rests), tally, names)
-        stream = cls(executor, fetcher, config.log, loop, asyncio.Event())
+        stream = cls(executor, fetcher, config.log, loop, names, asyncio.Event())
         guard(stream)
         guard_loop(loop)
         return stream
+
+    def presence(self) -> bytes:
+        """Return what others may know of this worker. Callable from any thread."""
+        return encode_presence(self.names, len(self.executor.slots), self.executor.abandoned)
 
     def thread_abandoned(self) -> None:
         """Learn that a thread of the current operation was given up, and tell of it."""

@@ -12,9 +12,10 @@ from typing import Final, Generic, TypeVar, cast
 
 import msgspec
 
-from queue_system.broker.replies import Resting
+from queue_system.broker.presence import Presence, presences
+from queue_system.broker.replies import DEAD, Resting
 from queue_system.config import QueueConfig
-from queue_system.errors import AccessDeniedError, ServerUnreachableError
+from queue_system.errors import AccessDeniedError, ServerUnreachableError, WrongKeyTypeError
 from queue_system.model.keys import split_queue
 from queue_system.monitoring.beats import Beats
 
@@ -22,6 +23,8 @@ T_co = TypeVar("T_co", covariant=True)
 
 MOST_QUEUES: Final = 2000
 """How many lists are read at most, so that one scrape stays small."""
+MOST_WORKERS: Final = 200
+"""Of how many workers is shown what each serves and holds."""
 FRESH_S: Final = 1.0
 """For how long an answer serves again."""
 PATIENCE_S: Final = 1.0
@@ -94,6 +97,25 @@ def read_fleet(config: QueueConfig) -> FleetFigures:
     )
 
 
+def read_presences(config: QueueConfig, incarnations: Sequence[str]) -> dict[str, Presence]:
+    """Read what workers tell of themselves; nothing where the user of the server may not look. Raises ServerError."""
+    if not incarnations:
+        return {}
+    try:
+        return config.transport.run(presences(config.keys, incarnations), retries=1)
+    except (AccessDeniedError, WrongKeyTypeError):
+        return {}
+
+
+def read_workers(config: QueueConfig) -> dict[str, Presence]:
+    """Read what the living workers, `MOST_WORKERS` of them at most, tell of themselves. Raises ServerError."""
+    try:
+        entries = config.transport.run(config.commands.incarnations(), retries=1)
+    except AccessDeniedError:
+        return {}
+    return read_presences(config, sorted(name for name in entries if not name.startswith(DEAD))[:MOST_WORKERS])
+
+
 class FleetReader:
     """Reads the fleet's figures again and again, and so sees whose heartbeat goes on. For one thread at a time."""
 
@@ -109,6 +131,11 @@ class FleetReader:
         except AccessDeniedError:
             return figures
         return replace(figures, alive=self._beats.alive(entries))
+
+
+def name_of(incarnation: str) -> str:
+    """Return `HOST:PID` of an incarnation; all of it where an older release runs."""
+    return incarnation.partition("@")[2] or incarnation
 
 
 def _figures(depths: dict[str, int], ages: dict[str, float | None]) -> Iterator[QueueFigures]:

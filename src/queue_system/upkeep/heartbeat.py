@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
 from queue_system.broker.contact import Contact
@@ -43,15 +43,21 @@ class Holder(Protocol):
 
 
 class Heartbeat(Duty):
-    """Beats every quarter of a lease, and notices tokens that the server books on us and nobody here knows."""
+    """Beats every quarter of a lease, and notices tokens that the server books on us and nobody here knows.
+
+    `tell` returns what the worker tells of itself (`Presence`).
+    """
 
     name = "heartbeat"
 
-    def __init__(self, config: QueueConfig, holder: Holder, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, config: QueueConfig, holder: Holder, loop: asyncio.AbstractEventLoop, tell: Callable[[], bytes] = bytes
+    ) -> None:
         super().__init__(config.log, config.lease_seconds / 4, config.upkeep_outage, holder.contact)
         self._config = config
         self._holder = holder
         self._loop = loop
+        self._told = tell
         self._unknown: set[int] = set()
 
     def perform(self) -> float:
@@ -62,7 +68,7 @@ class Heartbeat(Duty):
         incarnation, sent = self._holder.registered, time.monotonic()
         if incarnation is None:
             return self.interval_s
-        command = self._config.commands.beat("beat", incarnation, int(self._config.lease_seconds * 1000))
+        command = self._config.commands.beat("beat", incarnation, int(self._config.lease_seconds * 1000), self._told())
         pulse = self._config.beat_transport.run(command, retries=2, wait=self.stopped.wait)
         self.contact.answer()
         if not pulse.alive:

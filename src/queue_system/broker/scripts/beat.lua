@@ -1,6 +1,6 @@
 -- Registers an incarnation, shows that it lives, or signs it off.
 -- KEYS      1 prefix of every key
--- ARGV      1 "register", "beat" or "leave" · 2 incarnation · 3 lease in ms
+-- ARGV      1 "register", "beat" or "leave" · 2 incarnation · 3 lease in ms · 4 what the worker tells of itself
 -- Reply     {1 alive or 0 unregistered, tokens in flight, registered incarnations}
 -- Invariant a beat never brings back an incarnation that was reclaimed; one that holds tokens does not leave.
 local workers, inflight = KEYS[1] .. 'workers', KEYS[1] .. 'inflight:' .. ARGV[2]
@@ -23,6 +23,6 @@ else
   local counter = tonumber(string.match(current or '', '^(%d+):') or 0)
   redis.call('HDEL', workers, incarnation) -- not subject to maxmemory, so what follows is not either
   redis.call('HSET', workers, incarnation, string.format('%.0f:%s', counter + 1, lease_ms))
-  redis.pcall('HSET', KEYS[1] .. 'incarnations', incarnation, '')
+  redis.pcall('HSET', KEYS[1] .. 'incarnations', incarnation, ARGV[4] or '')
 end
 return {1, tokens, redis.call('HLEN', workers)}
