@@ -17,6 +17,9 @@ from tests.flow.support import MakeConfig, running
 from tests.support.waiting import eventually
 
 SUSPECT = 2
+LEASE_S = 24.0
+LEFT_S = 0.35 * LEASE_S
+"""What a reaper that took 1.15 leases leaves of the one and a half in which what a dead worker held runs again."""
 
 
 class Watch:
@@ -45,14 +48,16 @@ def watch() -> Watch:
     return Watch()
 
 
-def push(client: redis.Redis, config: QueueConfig, name: str, seconds: float, crashes: int = 0) -> None:
+def push(
+    client: redis.Redis, config: QueueConfig, name: str, seconds: float, crashes: int = 0, queue: str = "work"
+) -> None:
     """Push an operation whose worker has died so often."""
     item = {
         "operation_id": name, "entity": {"name": name, "seconds": seconds}, "processor": "work",
         "processor_module": "shop", "crashes": crashes,
     }  # fmt: skip
-    client.sadd(config.get_registry_key(), config.get_queue_key("work"))
-    client.lpush(config.get_queue_key("work"), json.dumps(item))
+    client.sadd(config.get_registry_key(), config.get_queue_key(queue))
+    client.lpush(config.get_queue_key(queue), json.dumps(item))
 
 
 def run_worker(config: QueueConfig, over: threading.Event, ready: threading.Event) -> None:
@@ -146,6 +151,25 @@ async def test_many_suspects_do_not_stand_in_the_way_of_the_others(
     last_normal = max(watch.ended.index(f"normal{i}") for i in range(60))
     assert sum(name.startswith("suspect") for name in watch.ended[:last_normal]) < 40
     assert all(not watch.beside[f"suspect{i}"] for i in range(60))
+
+
+@pytest.mark.timeout(60)
+async def test_suspects_beside_steady_work_run_again_within_one_and_a_half_leases(
+    make_config: MakeConfig, client: redis.Redis, watch: Watch
+) -> None:
+    """Their process is never empty by itself; each that is set aside comes back when it may have the process."""
+    config = make_config(lease_seconds=LEASE_S)
+    config.register_callback(watch.work, "work", "shop")
+    for i in range(300):
+        push(client, config, f"normal{i}", 0.15 + i % 4 / 20, queue="steady")
+    async with running(QueueWorker(config, max_workers=4)):
+        await eventually(lambda: len(watch.now) == 4, "the process is busy", 10.0)
+        for i in range(6):
+            push(client, config, f"suspect{i}", 0.1, SUSPECT)
+        run = {f"suspect{i}" for i in range(6)}
+        await eventually(lambda: run <= {*watch.ended}, "all suspects have run", LEFT_S)
+        assert len(watch.ended) < 300, "there was other work all the time"
+    assert all(not watch.beside[name] for name in run)
 
 
 @pytest.mark.timeout(60)

@@ -23,6 +23,7 @@ from queue_system.model.verdict import Reject, Release, Unprocessable
 from queue_system.tracebacks import trace
 
 _SUSPECT_FROM = 2
+_TURN_S, _TURNS_AT_MOST_S = 0.05, 1.0
 _LOST, _KEPT = b"lk"
 _WENT = b"o"
 _NAMELESS = Operation(processor="")
@@ -231,7 +232,7 @@ class Holdings:
         rest_s, aside_s = self.rests.left_s(), self._aside_until - time.monotonic()
         return rest_s if aside_s <= 0 else min(aside_s, aside_s if rest_s is None else rest_s)
 
-    def isolate(self, *, alone: bool = True, aside_s: float = 1.0) -> bool:
+    def isolate(self, *, alone: bool = True, aside_s: float = 0.1) -> bool:
         """Let the first suspect start if it is all that is held; hand back what stands in its way.
 
         `alone` tells whether nothing else is held in this process. Other suspects wait for `aside_s`.
@@ -246,11 +247,15 @@ class Holdings:
         return True
 
     def set_suspects_aside(self, wait_s: float, *, keep: int = 0) -> None:
-        """Let all suspects but the first few wait for so long where they stand in nobody's way."""
+        """Let all suspects but the first few wait for so long where they stand in nobody's way.
+
+        They come back one after the other: who has waited longest first, and each perhaps to another process.
+        """
         if len(self._suspects) > keep:
             self._aside_until = time.monotonic() + wait_s
         while len(self._suspects) > keep:
-            self.put(self.settler.settle(self._suspects.pop(), Release(wait_s)))
+            turns_s = min(_TURN_S * (len(self._suspects) - keep - 1), _TURNS_AT_MOST_S)
+            self.put(self.settler.settle(self._suspects.pop(), Release(wait_s + turns_s)))
 
     def note_running(self, delivery: Delivery, started_ms: int, now_ms: int) -> None:
         """Put the note that an operation runs into the next turn."""

@@ -15,12 +15,15 @@ from collections.abc import Callable
 from typing import Final
 
 PATIENCE_S: Final = 0.25
-"""How long others may start nothing before a suspect gives up; twice as long after each time that it did."""
+"""How long others may start nothing before a suspect gives up; twice as long after each time that it did.
+
+After one that could start, twice as long as that had to wait.
+"""
 LONGEST_PATIENCE_S: Final = 30.0
 STREAK_S: Final = 0.25
 """For how long suspects may follow each other."""
-REST: Final = 4
-"""How many times as long as it was kept from them, the process belongs to the others again."""
+REST_IN_VAIN: Final = 4
+"""How many times as long as it was kept from them for nothing, the process belongs to the others again."""
 _DEAF_S: Final = 60.0
 _LOOK_AGAIN_S: Final = 0.01
 
@@ -37,7 +40,7 @@ class Isolation:
         self._lock = threading.Lock()
         self._seats: weakref.WeakSet[Seat] = weakref.WeakSet()
         self._owner: Seat | None = None
-        self._since = self._rest_until = 0.0
+        self._since = self._begun = self._rest_until = 0.0
         self._patience_s = PATIENCE_S
 
     def seat(self, loop: asyncio.AbstractEventLoop, holds: Callable[[], bool], wake: Callable[[], None]) -> Seat:
@@ -77,7 +80,7 @@ class Isolation:
                 return owner is seat
             if now < self._rest_until and not (empty and not any(other.holds() for other in self.others(seat))):
                 return False
-            self._owner, self._since, seat.seen = seat, now, now
+            self._owner, self._since, self._begun, seat.seen = seat, now, 0.0, now
         self._wake(seat)
         return True
 
@@ -85,21 +88,36 @@ class Isolation:
         """Return the other workers' places."""
         return [other for other in self._seats if other is not seat and not other.loop.is_closed()]
 
-    def owned_s(self) -> float:
-        """Return for how long the present owner has had the process, or waited for it."""
+    def rest_s(self) -> float:
+        """Return for how many s the others still have their turn."""
+        return max(0.0, self._rest_until - self._now())
+
+    def begin(self) -> None:
+        """Learn that a suspect of the owner starts."""
+        if not self._begun:
+            self._begun = self._now()
+            self._patience_s = min(max(PATIENCE_S, 2 * self._owned_s()), LONGEST_PATIENCE_S)
+
+    def may_go_on(self) -> bool:
+        """Tell whether one more suspect of the owner may follow."""
+        return self._now() - self._begun <= STREAK_S
+
+    def _owned_s(self) -> float:
         return self._now() - self._since
 
     def is_overdue(self) -> bool:
         """Tell whether the others have waited for long enough."""
-        return self.owned_s() > self._patience_s
+        return self._owned_s() > self._patience_s
 
     def end(self, seat: Seat, *, in_vain: bool) -> None:
         """Give the process back to all; `in_vain`: no suspect could be started."""
         with self._lock:
             if self._owner is not seat:
                 return
-            self._owner, self._rest_until = None, self._now() + REST * self.owned_s()
-            self._patience_s = min(2 * self._patience_s, LONGEST_PATIENCE_S) if in_vain else PATIENCE_S
+            rests = REST_IN_VAIN if in_vain else 1
+            self._owner, self._rest_until = None, self._now() + rests * self._owned_s()
+            if in_vain:
+                self._patience_s = min(2 * self._patience_s, LONGEST_PATIENCE_S)
         self._wake(seat)
 
     def remove(self, seat: Seat) -> None:

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from typing import Final
 
 from queue_system.execution.holdings import Holdings
-from queue_system.execution.isolation import STREAK_S, Seat
+from queue_system.execution.isolation import Seat
 
-ASIDE_S: Final = 1.0
-"""For how long a suspect waits that stands in the way of others."""
-SHORT_S: Final = 0.2
-"""For how long one waits that stands in the way of suspects only."""
+LONGEST_S: Final = 1.0
+"""For how long a suspect waits at most before it is looked at again, here or in another process."""
+SHORT_S: Final = 0.1
+"""For how long one waits at least."""
 
 
 class Probe(enum.Enum):
@@ -85,18 +85,22 @@ class Suspects:
     def _start(self, *, is_open: bool) -> bool:
         seat, held = self._seat, self._holdings
         self._probe = Probe.NONE
-        aside_s = SHORT_S if held.only_suspects else ASIDE_S
         if not seat.isolation.ask(seat, empty=held.only_suspects):
-            held.set_suspects_aside(aside_s)
+            self._set_aside()
             return False
         seat.seen = seat.isolation.now()
         self._end_idle_claim()
-        if held.isolate(alone=is_open and seat.alone and not self._under_way(), aside_s=aside_s):
+        if held.isolate(alone=is_open and seat.alone and not self._under_way(), aside_s=SHORT_S):
+            seat.isolation.begin()
             return True
         if seat.isolation.is_overdue() and held.suspected:
-            held.set_suspects_aside(ASIDE_S)
             seat.isolation.end(seat, in_vain=True)
+            self._set_aside()
         return False
+
+    def _set_aside(self) -> None:
+        """Let suspects come back when one may have this process again; another process may take them before."""
+        self._holdings.set_suspects_aside(min(max(self._seat.isolation.rest_s(), SHORT_S), LONGEST_S))
 
     def _go_on(self, *, running: bool, is_open: bool, more: bool) -> None:
         """After a suspect, look whether the next is one, too; else let the others have the process again."""
@@ -105,7 +109,7 @@ class Suspects:
             if not held.isolating:  # what follows a suspect is none
                 self._end()
             return
-        if not is_open or not more or self._seat.isolation.owned_s() > STREAK_S:
+        if not is_open or not more or not self._seat.isolation.may_go_on():
             self._end()
         elif self._probe is Probe.NONE:
             if not self._under_way():

@@ -181,6 +181,18 @@ def test_of_several_suspects_one_stays(stage: Stage) -> None:
     assert stage.next().token == 1
 
 
+def test_suspects_that_are_set_aside_come_back_one_by_one_in_their_order(stage: Stage) -> None:
+    """Together they would all come to the same process again, which can start one of them."""
+    for token in range(1, 31):
+        stage.accept(token, crashes=2)
+    stage.holdings.set_suspects_aside(0.5)
+    waits_ms = {
+        settlement.delivery.token: int(unpack(settlement.packed)[1]) for settlement in stage.batch().settlements
+    }
+    assert [waits_ms[token] for token in (1, 2, 3)] == [500, 550, 600]
+    assert waits_ms[30] == 1500
+
+
 def test_a_first_crash_is_no_suspicion(stage: Stage) -> None:
     stage.accept(1, crashes=1)
     assert not stage.holdings.isolating
