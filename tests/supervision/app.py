@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import multiprocessing
 import os
+import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -90,6 +91,34 @@ async def signal_itself(entity: dict[str, Any]) -> None:
     note(entity, "start")
     os.kill(os.getpid(), entity["signal"])
     await asyncio.sleep(entity["seconds"])
+
+
+async def ignore_signals(entity: dict[str, Any]) -> None:
+    """Be deaf, as a library is that sets handlers of its own."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    note(entity, "start")
+
+
+async def block_signals(entity: dict[str, Any]) -> None:
+    """Let signals wait in the thread of the event loop."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+    note(entity, "start")
+
+
+async def take_signals_for_the_loop(entity: dict[str, Any]) -> None:
+    """Handle signals as an application does that has the event loop for itself."""
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, print)
+    note(entity, "start")
+
+
+async def give_signals_back(entity: dict[str, Any]) -> None:
+    """Give up what it never had: afterwards, signals have their usual effect."""
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, print)
+    loop.remove_signal_handler(signal.SIGTERM)
+    signal.set_wakeup_fd(-1)
+    note(entity, "start")
 
 
 async def cancel_all_tasks(entity: dict[str, Any]) -> None:

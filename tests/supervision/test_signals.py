@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from queue_system.supervision.signals import LEAVE, Departure, handling
 from tests.supervision import app
 from tests.supervision.support import LONG_S, Bench, is_alive
 from tests.support.waiting import wait_until
 
 GRACE_S = 10.0
+TAKEN_BACK = "something that runs here has replaced or blocked signal handlers of this worker: they are restored"
 
 
 @pytest.mark.parametrize("processes, number", [(1, signal.SIGTERM), (2, signal.SIGTERM), (1, signal.SIGINT)])
@@ -74,6 +80,36 @@ def test_a_second_signal_ends_it_at_once_and_the_operation_runs_again_elsewhere(
 
     bench.start()
     bench.wait_for_notes("start", 2)
+
+
+@pytest.mark.parametrize(
+    "processor", [app.ignore_signals, app.block_signals, app.take_signals_for_the_loop, app.give_signals_back]
+)
+def test_signals_are_taken_back_from_whatever_has_taken_them(processor: Any, tmp_path: Path) -> None:
+    departure = Departure()
+    with handling(departure.handler, *LEAVE):
+        asyncio.run(processor({"journal": str(tmp_path / "journal"), "n": 0}))
+        assert "SIGTERM" in departure.take_signals()
+        assert departure.take_signals() == []
+        signal.raise_signal(signal.SIGTERM)
+        assert departure.asked
+
+
+@pytest.mark.parametrize("processes, processor", [(1, app.give_signals_back), (2, app.ignore_signals)])
+def test_a_processor_that_handles_signals_does_not_make_its_worker_deaf(
+    bench: Bench, processes: int, processor: Any
+) -> None:
+    """It is told once, with what ran, and a signal that comes afterwards finishes what runs."""
+    bench.enqueue(1, seconds=0.5, first=1)
+    bench.enqueue(1, processor)
+    program = bench.start(processes=processes, concurrency=2)
+    (line,) = program.wait_for(TAKEN_BACK)
+    assert "SIGTERM" in line
+    program.send(signal.SIGTERM)
+    assert program.ends() == 0
+    assert bench.noted("start") == bench.noted("end") + Counter({0: 1})
+    assert bench.waiting() == []
+    assert len(program.lines(TAKEN_BACK)) == 1
 
 
 def test_a_signal_before_the_worker_has_started_ends_it(bench: Bench) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import socket
 import sys
 from contextlib import suppress
@@ -20,7 +19,7 @@ from queue_system.loop import run as run_loop
 from queue_system.monitoring.health import WorkerHealth
 from queue_system.supervision.serving import DONE, FAILED, REFUSED, Serving
 from queue_system.supervision.settings import WorkerSettings
-from queue_system.supervision.signals import LEAVE, Departure
+from queue_system.supervision.signals import Departure
 from queue_system.supervision.systemd import Notifier
 from queue_system.supervision.targets import explain
 
@@ -39,8 +38,7 @@ def main(descriptor: int) -> None:
     """Read the settings from a socket, run a worker, and tell of it over the socket until that closes."""
     channel = Child.adopt(descriptor)
     departure = Departure(patient=True)
-    for number in LEAVE:
-        signal.signal(number, departure.signalled)
+    departure.take_signals()
     with channel.makefile("rb") as lines:
         line = lines.readline()
     sys.exit(_work(channel, line, departure) if line else DONE)

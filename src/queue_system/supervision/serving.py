@@ -8,8 +8,10 @@ import os
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Final, TypeVar
 
+from queue_system.clock import SYSTEM_CLOCK
 from queue_system.execution.slots import WorkerTask
 from queue_system.loop import run as run_loop
+from queue_system.metrics import LogThrottle
 from queue_system.monitoring.health import WorkerHealth, health_of
 from queue_system.supervision.leaving import Leaving
 from queue_system.supervision.observing import answering, count
@@ -17,7 +19,7 @@ from queue_system.supervision.settings import WorkerSettings
 from queue_system.supervision.signals import LEAVE, Departure, handling
 from queue_system.supervision.systemd import Notifier
 from queue_system.supervision.targets import load_worker
-from queue_system.supervision.usage import is_exhausted, resident_mb, settled_attempts
+from queue_system.supervision.usage import is_exhausted, resident_mb, running_operations, settled_attempts
 from queue_system.worker import QueueWorker
 
 DONE: Final = 0
@@ -44,7 +46,7 @@ def serve(settings: WorkerSettings, *, ends_process: bool = False) -> int:
         AccessDeniedError: the server refuses the credentials.
     """
     departure, notifier = Departure(), Notifier(os.environ)
-    with handling(departure.signalled, *LEAVE):
+    with handling(departure.handler, *LEAVE):
         return run_loop(Serving(settings, departure, notifier, ends_process=ends_process).run(), WorkerTask)
 
 
@@ -64,6 +66,7 @@ class Serving:
         self._departure = departure
         self._notifier = notifier
         self._tell = tell
+        self._told_of_signals = LogThrottle(60.0, SYSTEM_CLOCK)
         self._leaving = Leaving(lambda: departure.asked, settings.grace, DONE) if ends_process else None
 
     async def run(self) -> int:
@@ -150,10 +153,20 @@ class Serving:
                 worker.config.log.error("worker has ended by itself", incarnation=health.incarnation)
                 return FAILED
             self._notifier.alive()
+            self._keep_signals(worker)
             if self._tell is not None:
                 self._tell(health)
             told = told or health.consuming
             await asyncio.sleep(min(PULSE_S, self._notifier.interval_s / 2) if told else _LOOK_AGAIN_S)
+
+    def _keep_signals(self, worker: QueueWorker) -> None:
+        """Take the signals back from whatever runs here and has replaced their handlers: the worker would be deaf."""
+        signals = self._departure.take_signals()
+        if signals and self._told_of_signals.ready():
+            worker.config.log.warning(
+                "something that runs here has replaced or blocked signal handlers of this worker: they are restored",
+                signals=", ".join(signals), running=", ".join(running_operations(worker)) or "nothing",
+            )  # fmt: skip
 
     async def _exhausted(self, worker: QueueWorker) -> int:
         while not await is_exhausted(worker):  # noqa: ASYNC110 - the server sends no event when it has no more

@@ -8,9 +8,12 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import TypeAlias
 
 from queue_system.execution.forks import disown_signals
 from queue_system.execution.own_interrupts import blame_sender
+
+Handler: TypeAlias = Callable[[int, FrameType | None], None]
 
 LEAVE = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -22,6 +25,15 @@ class Departure:
         self.asked = False
         self._patient = patient  # a supervisor forwards what a terminal or service manager may have sent as well
         self._wake: Callable[[], None] | None = None
+        self.handler: Handler = self.signalled
+        """The one object of it that signals are handed to."""
+
+    def take_signals(self) -> list[str]:
+        """Handle the signals that ask a worker to leave; return the names of those that somebody else handled.
+
+        Only the main thread may do so.
+        """
+        return take_signals(self.handler, *LEAVE)
 
     def ask(self) -> None:
         """Ask to leave in order. From any thread or signal handler."""
@@ -52,8 +64,22 @@ class Departure:
 disown_signals(Departure)
 
 
+def take_signals(handler: Handler, *numbers: signal.Signals) -> list[str]:
+    """Let a function handle signals, and nothing block them; return the names of those that it did not handle before.
+
+    What runs in a worker may set handlers, too: itself, by a library, or as an event loop's `add_signal_handler` does.
+    """
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    taken = [number for number in numbers if signal.getsignal(number) is not handler or number in blocked]
+    for number in taken:
+        signal.signal(number, handler)
+    if not blocked.isdisjoint(taken):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, taken)
+    return [number.name for number in taken]
+
+
 @contextlib.contextmanager
-def handling(handler: Callable[[int, FrameType | None], None], *numbers: signal.Signals) -> Iterator[None]:
+def handling(handler: Handler, *numbers: signal.Signals) -> Iterator[None]:
     """Let a function handle signals inside a `with`. Only the main thread may do so."""
     before = {number: signal.signal(number, handler) for number in numbers}
     try:

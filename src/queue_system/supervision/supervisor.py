@@ -20,7 +20,7 @@ from queue_system.supervision.places import NEVER, Place
 from queue_system.supervision.reload import SourceWatch
 from queue_system.supervision.serving import DONE, FAILED, RECYCLED, REFUSED
 from queue_system.supervision.settings import WorkerSettings
-from queue_system.supervision.signals import LEAVE, handling
+from queue_system.supervision.signals import LEAVE, Handler, handling, take_signals
 from queue_system.supervision.systemd import Notifier
 from queue_system.supervision.targets import complain, load_worker
 
@@ -31,6 +31,7 @@ _LONGEST_PAUSE_S: Final = 1.0
 _IN_ORDER: Final = {DONE, RECYCLED, -signal.SIGTERM}
 """How children end that were asked to leave; the signal itself ends one that has not begun."""
 
+_SIGNALS: Final = (*LEAVE, signal.SIGCHLD)
 _CHANGED: Final = 0
 """What stands beside the numbers of signals when a source file has changed."""
 
@@ -50,6 +51,7 @@ class Supervisor:
         self._leaving = False
         self._code = DONE
         self._told = ""
+        self._handler: Handler = self._note
         self._forget: Callable[[int], None] = lambda _pid: None
 
     def run(self) -> int:
@@ -190,6 +192,9 @@ class Supervisor:
         for place in self._places:
             place.kill()
 
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        self._happened.append(number)
+
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
         """Let signals wake the supervisor, whichever instruction they come at."""
@@ -197,12 +202,9 @@ class Supervisor:
         self._woken.settimeout(0)
         self._selector.register(self._woken, selectors.EVENT_READ)
 
-        def note(number: int, _frame: FrameType | None) -> None:
-            self._happened.append(number)
-
         before = signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
         try:
-            with handling(note, *LEAVE, signal.SIGCHLD):
+            with handling(self._handler, *_SIGNALS):
                 yield
         finally:
             signal.set_wakeup_fd(before)
@@ -215,6 +217,8 @@ class Supervisor:
             return
         self._forget = share_counts()
         config = asyncio.run(load_worker(self._settings)).config
+        take_signals(self._handler, *_SIGNALS)  # the target may have set handlers of its own
+        signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
         with answering(config, lambda: [place.health() for place in self._places], address, allowed):
             yield
 

@@ -15,6 +15,7 @@ from queue_system.worker import QueueWorker
 
 _STATM = Path("/proc/self/statm")
 _MIB = 1 << 20
+_SHOWN = 5
 
 
 async def is_exhausted(worker: QueueWorker) -> bool:
@@ -43,6 +44,12 @@ def _open_operations(worker: QueueWorker, incarnation: str) -> int:
     lists = [config.get_queue_key(name, priority) for name in worker.queues for priority in PRIORITIES]
     ready = sum(int(status.get(key, 0)) for key in lists) if lists else int(status["total_items"])
     return ready or len(config.transport.run(config.commands.tokens(incarnation)))
+
+
+def running_operations(worker: QueueWorker) -> list[str]:
+    """Return the ids of some operations that run now."""
+    slots = [] if worker._stream is None else worker._stream.executor.slots  # noqa: SLF001 - as above
+    return [slot.delivery.operation_id for slot in slots if slot.delivery is not None][:_SHOWN]
 
 
 def settled_attempts(worker: QueueWorker) -> int:
