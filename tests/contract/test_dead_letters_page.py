@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from queue_system.model.record import encode_letter
+from queue_system.model.letter import encode_letter
 from tests.support.servers import StartServer
 
 PAGE = Path(__file__).parents[2] / "docs" / "dead-letters.md"

@@ -27,7 +27,7 @@ from queue_system import (
 )
 from queue_system.broker import commands
 from queue_system.broker.commands import SCRIPTS
-from queue_system.model.record import encode_letter
+from queue_system.model.letter import encode_letter
 from queue_system.monitoring.fleet import read_fleet
 from queue_system.upkeep.sweeper import Sweeper
 from tests.flow.support import Inbox, key_space, letters, running

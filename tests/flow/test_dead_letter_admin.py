@@ -17,8 +17,8 @@ import redis
 
 from queue_system import InvalidInputError, QueueConfig, QueueManager, QueueRetryConfig, QueueWorker
 from queue_system.broker.protocol import Command
+from queue_system.model.letter import encode_letter
 from queue_system.model.operation import Operation, encode_item, encode_tail
-from queue_system.model.record import encode_letter
 from queue_system.testing.proxy import Proxy, Shape
 from tests.flow.support import Inbox, MakeConfig, letters, next_letter, read_record, running
 from tests.support.logs import LineLogger

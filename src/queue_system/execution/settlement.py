@@ -15,9 +15,10 @@ from queue_system.errors import ServerError, UnserializableError, cut_text
 from queue_system.execution.delivery import Delivery
 from queue_system.model.discarded import failure_callback, readable_id
 from queue_system.model.entity import encode_entity
+from queue_system.model.letter import encode_letter
 from queue_system.model.operation import PHASE_FAILURE, PHASE_SUCCESS, Operation, change_item
 from queue_system.model.oversized import Oversized, oversized_letter, raw_letter
-from queue_system.model.record import encode_error, encode_letter, encode_record, keeping, tell_crashes
+from queue_system.model.record import encode_error, encode_record, keeping, tell_crashes
 from queue_system.model.sealing import Sealing, signed_value
 from queue_system.model.verdict import Complete, Fail, Reject, Release, Retry, Verdict
 from queue_system.tracebacks import MOST_BYTES, Trace, tail

@@ -1,4 +1,4 @@
-"""Dead letters: what they tell, and the item that one becomes again. Never talks to Redis."""
+"""Dead letters: how one is written, what it tells, and the item that it becomes again. Never talks to Redis."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import base64
 import contextlib
 import hashlib
 import re
+import sys
 from typing import Any, Final
 
 import msgspec
@@ -18,6 +19,7 @@ from queue_system.model.sealing import Sealing, is_signature
 _WHY: Final = ("failure_reason", "error_type", "failed_at", "queue", "raw_base64", "traceback")
 _SPENT: Final = ("attempts", "crashes", "first_attempt_time", "signature")
 _ID_DIGITS: Final = 32
+_encode = msgspec.json.Encoder().encode
 _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 
 
@@ -114,6 +116,35 @@ class Revival(msgspec.Struct, frozen=True):
     operation_id: str
     deduplication_key: str
     untold: str
+
+
+def encode_letter(
+    item: bytes,
+    queue: bytes,
+    reason: str,
+    error_type: str,
+    failed_at: float,
+    *,
+    max_item_bytes: int = sys.maxsize,
+    **changes: object,
+) -> bytes:
+    """Encode a dead letter: the item's members and why it is here; `raw_base64` where they do not give its bytes.
+
+    What is too large for `max_item_bytes` is kept as it came, not decoded.
+    """
+    why: dict[str, Any] = {
+        "failure_reason": reason,
+        "error_type": error_type,
+        "failed_at": round(failed_at, 3),
+        "queue": queue.decode(errors="replace"),
+    }
+    try:
+        decode_item(item, max_item_bytes)
+        if change_item(item, {}) != item:
+            why["raw_base64"] = base64.b64encode(item).decode()
+        return change_item(item, {**changes, **why}, drop=() if "crashes" in changes else ("crashes",))
+    except UndecodableItemError:
+        return _encode({"raw_base64": base64.b64encode(item).decode(), **why})
 
 
 def letter_id(letter: bytes) -> str:

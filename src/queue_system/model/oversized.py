@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from queue_system.model.keys import check_identifier
-from queue_system.model.record import encode_letter
+from queue_system.model.letter import encode_letter
 
 _STUB: Final = re.compile(
     rb'\{"operation_id":"([^"]*)","kept_in":"([^"\\]*:([0-9]{1,20}))","bytes":([0-9]{1,20}),"sha1":"([0-9a-f]{40})",'

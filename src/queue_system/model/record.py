@@ -1,19 +1,17 @@
-"""The record of an operation, a projection of its state, and the dead letter. Never talks to Redis.
+"""The record of an operation, a projection of its state. Never talks to Redis.
 
 A record is one string: a line of fields between tabs, of which scripts read the first five, then JSON.
 """
 
 from __future__ import annotations
 
-import base64
 import re
-import sys
 from typing import Any, Final
 
 import msgspec
 
 from queue_system.errors import UndecodableItemError
-from queue_system.model.operation import Operation, change_item, decode_item
+from queue_system.model.operation import Operation
 
 _encoder = msgspec.json.Encoder()
 _LONGEST_NUMBER: Final = 20
@@ -92,32 +90,3 @@ def tell_crashes(body: bytes, crashes: int) -> bytes:
     if not crashes:
         return body
     return b'{"crashes":%d%b' % (crashes, b",%b" % body[1:] if body else b"}")
-
-
-def encode_letter(
-    item: bytes,
-    queue: bytes,
-    reason: str,
-    error_type: str,
-    failed_at: float,
-    *,
-    max_item_bytes: int = sys.maxsize,
-    **changes: object,
-) -> bytes:
-    """Encode a dead letter: the item's members and why it is here; `raw_base64` where they do not give its bytes.
-
-    What is too large for `max_item_bytes` is kept as it came, not decoded.
-    """
-    why: dict[str, Any] = {
-        "failure_reason": reason,
-        "error_type": error_type,
-        "failed_at": round(failed_at, 3),
-        "queue": queue.decode(errors="replace"),
-    }
-    try:
-        decode_item(item, max_item_bytes)
-        if change_item(item, {}) != item:
-            why["raw_base64"] = base64.b64encode(item).decode()
-        return change_item(item, {**changes, **why}, drop=() if "crashes" in changes else ("crashes",))
-    except UndecodableItemError:
-        return _encoder.encode({"raw_base64": base64.b64encode(item).decode(), **why})

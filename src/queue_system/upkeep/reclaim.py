@@ -10,9 +10,10 @@ from queue_system.config import QueueConfig
 from queue_system.errors import UndecodableItemError, cut_text
 from queue_system.model.discarded import readable_id
 from queue_system.model.keys import split_queue
+from queue_system.model.letter import encode_letter
 from queue_system.model.operation import PHASE_FAILURE, Operation, change_item, check_size, decode_item
 from queue_system.model.oversized import raw_letter, read_oversized
-from queue_system.model.record import encode_error, encode_letter, encode_record, keeping, tell_crashes
+from queue_system.model.record import encode_error, encode_record, keeping, tell_crashes
 from queue_system.model.sealing import is_signed, signed_value
 
 MAX_CRASHES = 4

@@ -16,8 +16,8 @@ from queue_system.errors import UndecodableItemError
 from queue_system.execution.delivery import Delivery
 from queue_system.execution.settlement import Settler, Timing
 from queue_system.model.depth import MAX_DEPTH
+from queue_system.model.letter import encode_letter
 from queue_system.model.operation import Operation, change_item, decode_item
-from queue_system.model.record import encode_letter
 from queue_system.model.verdict import Complete, Fail, Raised, Reject, Release, Retry, judge
 
 MEBIBYTE = 1024 * 1024
