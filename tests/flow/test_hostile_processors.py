@@ -378,6 +378,21 @@ def test_who_sends_an_interrupt_to_its_own_program_has_spent_an_attempt(
     assert signal.getsignal(signal.SIGINT) is before
 
 
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def test_a_program_that_ends_without_stopping_its_worker_has_its_signal_handler_back(
+    config: QueueConfig, run: Callable[[Any], object]
+) -> None:
+    async def main() -> None:
+        await QueueWorker(config, max_workers=2).start()
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        run(main())
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.usefixtures("_release_threads")
 def test_an_interrupt_from_outside_spends_no_attempt(config: QueueConfig, client: redis.Redis) -> None:
     def interrupt(_: QueueConfig) -> bool:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import signal
 import sys
-import threading
+from collections.abc import Callable
 from functools import partial
 from types import FrameType
 from typing import Any, Final
@@ -39,32 +38,41 @@ def _blame_thread(frame: FrameType | None, deed: str) -> None:
         frame = frame.f_back
 
 
-class _Watched(partial[Any]):
-    """The handler that `asyncio.run` sets, which cancels its program; the operation that sent the signal is noted."""
-
-    handler: Any
-
-    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
-        blame_sender(*args)
-        return super().__call__(*args, **kwargs)
-
-
 def watch_interrupts() -> None:
-    """Until `unwatch_interrupts`, note which operation sends SIGINT to its own program of `asyncio.run`."""
-    handler = signal.getsignal(signal.SIGINT)
-    if (
-        threading.current_thread() is threading.main_thread()
-        and type(handler) is partial
-        and isinstance(getattr(handler.func, "__self__", None), asyncio.Runner)
-    ):
-        watched = _Watched(handler.func, *handler.args, **handler.keywords)
-        watched.handler = handler
-        signal.signal(signal.SIGINT, watched)
+    """Until `unwatch_interrupts`, note which operation sends SIGINT to its own program of `asyncio.run`.
+
+    The handler that `asyncio.run` has set is changed, not replaced: at its end it takes back its own only.
+    """
+    handler = _handler_of_a_runner()
+    if handler is not None and not isinstance(handler.func, _Noting):
+        _change(handler, _Noting(handler.func))
 
 
 def unwatch_interrupts() -> None:
-    """Give the signal back to `asyncio.run`."""
-    watched = signal.getsignal(signal.SIGINT)
-    if isinstance(watched, _Watched):
-        with contextlib.suppress(ValueError):  # only the main thread may
-            signal.signal(signal.SIGINT, watched.handler)
+    """Undo `watch_interrupts`."""
+    handler = _handler_of_a_runner()
+    if handler is not None and isinstance(handler.func, _Noting):
+        _change(handler, handler.func.method)
+
+
+class _Noting:
+    """What `asyncio.run` calls on SIGINT, with a note of the operation that has sent it."""
+
+    def __init__(self, method: Callable[..., Any]) -> None:
+        self.method = method
+        self.__self__: object = getattr(method, "__self__", None)  # whose method it is, as `forks` looks for
+
+    def __call__(self, number: int, frame: FrameType | None, **kwargs: Any) -> Any:
+        blame_sender(number, frame)
+        return self.method(number, frame, **kwargs)
+
+
+def _handler_of_a_runner() -> partial[Any] | None:
+    handler = signal.getsignal(signal.SIGINT)
+    if type(handler) is partial and isinstance(getattr(handler.func, "__self__", None), asyncio.Runner):
+        return handler
+    return None
+
+
+def _change(handler: partial[Any], func: Callable[..., Any]) -> None:
+    handler.__setstate__((func, handler.args, handler.keywords, None))  # type: ignore[attr-defined]
