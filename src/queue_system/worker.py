@@ -27,7 +27,7 @@ from queue_system.execution.callbacks import callback_data, callback_reference
 from queue_system.execution.delivery import Delivery
 from queue_system.execution.importing import Importer
 from queue_system.execution.settlement import Settler, Timing
-from queue_system.execution.slots import NEVER, Slot, WorkerTask, blame, context_of, differs
+from queue_system.execution.slots import NEVER, Slot, WorkerTask, blame, context_of, differs, is_the_end
 from queue_system.execution.stream import Stream
 from queue_system.execution.tally import Tally
 from queue_system.loop import soon_in
@@ -266,8 +266,8 @@ class QueueWorker:
                     await gate.breathe()
             except asyncio.CancelledError:
                 pass  # it comes late, such as from a timer that an operation left behind
-            except Exception as error:
-                if slot.delivery is None:
+            except BaseException as error:
+                if slot.delivery is None or is_the_end(error, slot.task):
                     raise
                 self._reject(stream, slot.delivery, error)
             finally:
@@ -276,7 +276,7 @@ class QueueWorker:
                 clean.run(stream.start_slot, self._worker_loop, worker_id)  # whoever cancels may do so for ever
                 return
 
-    def _reject(self, stream: Stream, delivery: Delivery, error: Exception) -> None:
+    def _reject(self, stream: Stream, delivery: Delivery, error: BaseException) -> None:
         self.config.log.error("handling failed", operation_id=delivery.operation_id, exc_info=error)
         found = trace(error) if self.config.tracebacks else None
         reject = Reject(f"handling failed: {type(error).__name__}", type(error).__name__, trace=found)

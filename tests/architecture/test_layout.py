@@ -20,6 +20,7 @@ RANKS = {
     "errors": 0,
     "clock": 0,
     "forking": 0,
+    "interrupts": 0,
     "loop": 0,
     "logs": 0,
     "resilience": 1,

@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import contextvars
 import functools
+import logging
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -20,7 +22,8 @@ import uvloop
 
 from queue_system import QueueConfig, QueueManager, QueueRetryConfig, QueueWorker
 from queue_system.monitoring.health import health_of
-from tests.flow.support import Inbox, letters, next_letter, read_record, running
+from queue_system.supervision.signals import handling
+from tests.flow.support import Inbox, MakeConfig, letters, next_letter, read_record, running
 from tests.support.logs import LineLogger
 from tests.support.waiting import eventually
 
@@ -565,3 +568,70 @@ async def test_a_worker_that_has_abandoned_many_threads_hands_sync_work_back_and
         await eventually(lambda: worker.abandoned == 0, "they have ended")
         await eventually(lambda: config.get_metrics()["processed"] == 26, "the others run then")
     assert config.get_metrics()["failed"] == 2
+
+
+class Hostile(BaseException):
+    """What nothing but a bare `except` catches."""
+
+
+class RaisingHandler(logging.Handler):
+    """An application's log handler that raises."""
+
+    def __init__(self, error: type[BaseException]) -> None:
+        super().__init__()
+        self._error = error
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Raise, whatever the record."""
+        raise self._error
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, asyncio.CancelledError, GeneratorExit, Hostile])
+async def test_a_log_handler_that_raises_costs_no_operation_and_no_slot(
+    make_config: MakeConfig, client: redis.Redis, inbox: Inbox, error: type[BaseException]
+) -> None:
+    logger = logging.getLogger(f"hostile.{error.__name__}")
+    logger.addHandler(RaisingHandler(error))
+    config = make_config(logger=logger)
+    queue = QueueManager(config)
+    with handling(lambda *_: None, signal.SIGINT):  # else an interrupt is an operator's
+        queue.enqueue_batch([{}] * 4, fail_in_a_task_group, retry_config=QueueRetryConfig.fixed(0.0, max_attempts=2))
+        async with running(QueueWorker(config, max_workers=2)):
+            await eventually(lambda: len(letters(client, config.failures_queue)) == 4, "all have failed", 10)
+            await all_slots_run(queue, inbox, 2)
+
+
+async def set_a_trace_that_raises(_: Any) -> None:
+    """Let a debugger's hook fail in the worker's own code, as soon as that handles the result."""
+
+    def trace(frame: Any, _event: str, _argument: Any) -> Any:
+        if frame.f_code.co_name == "_settle":
+            raise Hostile
+
+    sys.settrace(trace)
+
+
+async def set_a_profile_that_raises(_: Any) -> None:
+    def profile(frame: Any, event: str, _argument: Any) -> Any:
+        if event == "call" and frame.f_code.co_name == "_settle":
+            raise Hostile
+
+    sys.setprofile(profile)
+
+
+@pytest.mark.parametrize("processor", [set_a_trace_that_raises, set_a_profile_that_raises], ids=named)
+async def test_what_a_processor_lets_the_worker_raise_settles_its_operation_and_costs_no_slot(
+    config: QueueConfig, queue: QueueManager, client: redis.Redis, inbox: Inbox, processor: Callable[..., Any]
+) -> None:
+    before = sys.gettrace(), sys.getprofile()
+    queue.enqueue({}, processor, retry_config=ONCE)
+    try:
+        async with running(QueueWorker(config, max_workers=2)):
+            letter = await next_letter(client, config.system_errors_queue)
+            sys.settrace(before[0])
+            sys.setprofile(before[1])
+            assert letter["failure_reason"] == "handling failed: Hostile"
+            await all_slots_run(queue, inbox, 2)
+    finally:
+        sys.settrace(before[0])
+        sys.setprofile(before[1])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
-import signal
 import threading
 import time
 import traceback
@@ -17,6 +16,7 @@ from queue_system.execution.forks import blind, leave_if_forked
 from queue_system.execution.processes import ProcessPool
 from queue_system.execution.slots import Slot, forget_cancellations, forget_task
 from queue_system.execution.threads import ThreadPool
+from queue_system.interrupts import sent_by_a_signal
 from queue_system.model.lazy import PLAIN, finished
 from queue_system.model.placement import process_reference
 from queue_system.model.registry import Processor, Reference
@@ -236,15 +236,10 @@ def _late(slot: Slot) -> TimeoutError:
 
 def _sent_by_a_signal(error: BaseException) -> bool:
     """Tell whether a signal's handler raised it in this thread, as far as can be told, and not the processor."""
-    if threading.current_thread() is not threading.main_thread():
-        return False
     codes = {frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)}
     if ThreadPool._serve.__code__ in codes:  # noqa: SLF001 - it comes from a thread, and signals do not
         return False
-    handler = signal.getsignal(signal.SIGINT)
-    if handler is signal.default_int_handler:
-        return True  # it leaves no trace of its own; a Ctrl-C must not be lost
-    return getattr(getattr(handler, "func", handler), "__code__", None) in codes
+    return sent_by_a_signal(error)
 
 
 def _find_place(processor: Processor) -> Place:

@@ -10,6 +10,8 @@ from asyncio.tasks import _unregister_task
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
+from queue_system.interrupts import sent_by_a_signal
+
 T = TypeVar("T")
 
 NEVER: Final = -math.inf
@@ -101,6 +103,13 @@ def forget_cancellations(task: asyncio.Task[None] | None) -> None:
     """Take back all cancellations of a slot's task: whatever they were meant for is over."""
     while task is not None and task.cancelling():
         task.uncancel()
+
+
+def is_the_end(error: BaseException, task: asyncio.Task[None] | None) -> bool:
+    """Tell whether an error means the task or the process, not what the task does: it is closed, or a signal came."""
+    if issubclass(type(error), GeneratorExit) and asyncio.current_task() is not task:
+        return True
+    return not issubclass(type(error), Exception) and sent_by_a_signal(error)
 
 
 def forget_task(task: asyncio.Task[None]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 from collections.abc import Callable, Mapping
@@ -11,6 +10,7 @@ from typing import Any, Final
 from queue_system.clock import Clock
 from queue_system.errors import InvalidInputError
 from queue_system.forking import renew_in_children
+from queue_system.interrupts import sent_by_a_signal
 from queue_system.logs import EVENT, RECORD_NAMES, printable, text_of
 from queue_system.tracebacks import Trace, trace
 
@@ -76,8 +76,11 @@ class StructuredLogger:
         self._log(logging.ERROR, message, fields)
 
     def _log(self, level: int, message: str, fields: dict[str, Any]) -> None:
-        with contextlib.suppress(Exception):
+        try:
             self._write(level, message, fields)
+        except BaseException as error:
+            if not issubclass(type(error), Exception) and sent_by_a_signal(error):
+                raise
 
     def _write_record(self, level: int, message: str, fields: dict[str, Any]) -> None:
         target = self.raw

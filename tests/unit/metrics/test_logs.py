@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import signal
 import threading
 from collections.abc import Iterator, MutableMapping
 from typing import Any
@@ -297,3 +298,29 @@ def test_threads_that_share_a_throttle_pass_one_line_together() -> None:
     for thread in threads:
         thread.join()
     assert (sum(passed), throttle.suppressed) == (1, 3999)
+
+
+def test_what_a_signals_handler_raises_during_a_log_call_is_not_lost() -> None:
+    """Else a Ctrl-C, or the exit that a program's own handler of SIGTERM raises, would do nothing."""
+
+    def leave(_number: int, _frame: object) -> None:
+        raise SystemExit(7)
+
+    class Sending:
+        """Is signalled while it writes."""
+
+        number = signal.SIGTERM
+
+        def info(self, message: str, **fields: object) -> None:
+            signal.raise_signal(self.number)
+
+        debug = warning = error = info
+
+    sending = Sending()
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        for sending.number, expected in ((signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)):
+            with pytest.raises(expected):
+                StructuredLogger.wrap(sending).info("a line")
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,33 @@
+"""Tells what a signal's handler has raised from what other code raises. Never handles a signal itself."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import traceback
+from types import CodeType
+from typing import Final
+
+__all__ = ["sent_by_a_signal"]
+
+_ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGALRM)
+
+
+def sent_by_a_signal(error: BaseException) -> bool:
+    """Tell whether a signal's handler raised an error in this thread, as far as can be told."""
+    if threading.current_thread() is not threading.main_thread():
+        return False
+    if issubclass(type(error), KeyboardInterrupt) and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        return True  # it leaves no trace of its own; a Ctrl-C must not be lost
+    codes = {frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)}
+    return not codes.isdisjoint(_codes_of_handlers())
+
+
+def _codes_of_handlers() -> set[CodeType]:
+    codes = set()
+    for number in _ENDING:
+        handler = signal.getsignal(number)
+        with contextlib.suppress(Exception):
+            codes.add(getattr(handler, "func", handler).__code__)  # type: ignore[union-attr]
+    return codes
