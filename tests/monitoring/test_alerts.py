@@ -135,7 +135,7 @@ def test_every_outage_of_a_whole_kind_of_process_fires_an_alert(watched: tuple[W
     wait_until(lambda: not setting.firing(), "all is well", WITHIN_S)
 
     QueueManager(config).enqueue({}, "nowhere.to_be_found")
-    setting.wait_for("QueueSystemUnprocessableItems")
+    setting.wait_for("QueueSystemUnprocessableItems", "QueueSystemFailureRatio")
 
     setting.worker.send_signal(signal.SIGKILL)
     setting.wait_for("QueueSystemNoWorkers", "QueueSystemTargetDown queue-system-worker")
