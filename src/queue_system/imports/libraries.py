@@ -20,6 +20,7 @@ FOREIGN_FOLDERS: Final = frozenset({
 
 _LIBRARY_FOLDERS: Final = frozenset({"site-packages", "dist-packages"})
 _ENVIRONMENT_MARKS: Final = ("pyvenv.cfg", "conda-meta")
+sysconfig.get_config_vars()  # filled at the first call without a lock: a second thread would find half of them
 _KINDS: Final = ("stdlib", "platstdlib", "purelib", "platlib", "scripts", "include", "platinclude")
 
 

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 import redis
 import redis.asyncio as aioredis
-from redis.backoff import ExponentialBackoff
+from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
 from queue_system import QueueConfig
+from queue_system.broker.connecting import UnixConnection
 from queue_system.broker.connection import SCHEMES, Endpoint, check_url, check_version, make_client
 from queue_system.errors import InvalidInputError, UnsupportedServerError
 
@@ -197,3 +198,12 @@ def test_a_client_that_coroutines_could_not_mirror_is_refused_with_what_to_use()
             QueueConfig(redis_client=client)
         assert caught.value.field == "redis_client"
         assert told in str(caught.value)
+
+
+def test_a_unix_socket_that_cannot_be_reached_in_time_raises_what_a_caller_handles() -> None:
+    """redis-py notes the host and the port of what failed, which a connection of this kind has not."""
+    kind: Any = UnixConnection
+    connection = kind(path="/nowhere/s", retry=Retry(NoBackoff(), 0))
+    connection.deadline = 0.0
+    with pytest.raises(redis.TimeoutError):
+        connection.connect()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import compileall
 import importlib.util
 import os
+import subprocess
 import sys
 import types
 import zipfile
@@ -516,3 +517,27 @@ def test_a_module_is_not_imported_for_a_function_that_it_does_not_define(layout:
     with pytest.raises(UnresolvableNameError, match="has no function 'anything' in its source"):
         Application().import_function("anything", "scripts.reset_db")
     assert not layout.mark.exists()
+
+
+AT_ONCE = """
+import sys, threading
+from queue_system.imports.libraries import library_paths
+sys.setswitchinterval(1e-6)
+together, found = threading.Barrier(8), []
+def look():
+    together.wait()
+    found.append(library_paths())
+threads = [threading.Thread(target=look) for _ in range(8)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(len(found), len(set(found)))
+"""
+
+
+def test_threads_that_are_the_first_to_ask_for_the_library_paths_all_get_them() -> None:
+    """The standard library fills its variables at the first question, and shows others half of them meanwhile."""
+    answers = [
+        subprocess.run([sys.executable, "-c", AT_ONCE], capture_output=True, text=True, check=True).stdout
+        for _ in range(5)
+    ]
+    assert answers == ["8 1\n"] * 5
