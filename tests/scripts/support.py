@@ -151,8 +151,10 @@ class Broker:
     def snapshot(self) -> dict[str, Any]:
         """Return every key under the prefix, without the prefix, with its whole value."""
         names = sorted(self.client.scan_iter(match=f"{self.keys.prefix}*", count=1000))
-        kinds = [self.client.type(name) for name in names]
         with self.client.pipeline(transaction=False) as pipe:
+            for name in names:
+                pipe.type(name)
+            kinds = pipe.execute()
             for name, kind in zip(names, kinds, strict=True):
                 match kind:
                     case b"list":

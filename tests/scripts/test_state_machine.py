@@ -312,10 +312,14 @@ class Scripts(RuleBasedStateMachine):
     def observed(self) -> dict[str, Any]:
         """Return the key space without its times."""
         seen = self.broker.snapshot()
+        records = [key for key in seen if key.startswith("operation:")]
+        with self.broker.client.pipeline(transaction=False) as pipe:
+            for key in records:
+                pipe.pttl(self.broker.keys.prefix + key)
+            lives_ms = dict(zip(records, pipe.execute(), strict=True))
         for key, value in seen.items():
-            if key.startswith("operation:"):
-                expires = self.broker.client.pttl(self.broker.keys.prefix + key) >= 0
-                seen[key] = timeless(value), expires
+            if key in lives_ms:
+                seen[key] = timeless(value), lives_ms[key] >= 0
             elif key.startswith("ready:"):
                 seen[key] = [name.decode() for name, _ in value]
             elif key == "delayed" or key.startswith("wake"):
