@@ -18,6 +18,7 @@ from queue_system import QueueConfig, QueueManager, QueueWorker
 from tests.support.waiting import DEADLINE_S
 
 SRC = Path(__file__).parents[2] / "src"
+ENDS_WITHIN_S = 20.0
 SERVER_VARIABLES = ("QUEUE_SYSTEM_REDIS_URL", "REDIS_URL", "QUEUE_SYSTEM_DATA_DIR")
 
 
@@ -85,4 +86,4 @@ def python(*arguments: str, cwd: Path, **variables: str) -> Iterator[subprocess.
         yield process
     finally:
         process.kill()
-        process.communicate()
+        process.communicate(timeout=ENDS_WITHIN_S)  # what it has started may hold the pipes

@@ -23,6 +23,7 @@ from typing import Final
 from tests.docs.blocks import Block, read_blocks
 
 _PROGRAM = re.compile(r"python (\w+\.py)( &)?\n")
+_ENDS_WITHIN_S: Final = 20.0
 _FLAGS: Final = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
@@ -64,7 +65,8 @@ def _run_programs(block: Block, programs: contextlib.ExitStack) -> bool:
     name, behind = _PROGRAM.findall(block.text)[0]
     if behind:
         program = subprocess.Popen([sys.executable, name], stdout=subprocess.DEVNULL)
-        programs.callback(program.wait)
+        programs.callback(program.kill)
+        programs.callback(program.wait, _ENDS_WITHIN_S)
         programs.callback(program.terminate)
     else:
         print(subprocess.run([sys.executable, name], capture_output=True, text=True, check=True).stdout)  # noqa: T201

@@ -35,6 +35,11 @@ def demo(
             yield process
         finally:
             process.terminate()
+            try:
+                process.communicate(timeout=ENDS_WITHIN_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
 
 
 def figures_of_a_run(server: OwnServer) -> dict[str, int]:

@@ -31,6 +31,7 @@ from queue_system.broker.embedded import (
 from queue_system.errors import InvalidInputError, ServerError, ServerUnreachableError
 
 SRC = Path(__file__).parents[2] / "src"
+ENDS_WITHIN_S = 20.0
 PRELUDE = """
 import os, sys, redis
 from pathlib import Path
@@ -83,12 +84,12 @@ class Client:
         return connection(self.process.stdout.readline().strip())
 
     def leave(self) -> None:
-        self.process.communicate()
+        self.process.communicate(timeout=ENDS_WITHIN_S)
         assert self.process.returncode == 0
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.communicate()
+        self.process.communicate(timeout=ENDS_WITHIN_S)
 
 
 @pytest.fixture
@@ -241,7 +242,7 @@ def test_release_lets_this_process_leave(data_dir: Path) -> None:
 
 def test_a_forked_child_keeps_the_server_when_its_parent_leaves(data_dir: Path) -> None:
     with Client(data_dir, FORK) as parent, parent.connect() as client:
-        assert parent.process.wait() == 0
+        assert parent.process.wait(ENDS_WITHIN_S) == 0
         assert client.ping()
         assert not is_free(data_dir / "clients.lock")
         parent.leave()
