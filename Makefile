@@ -3,7 +3,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-JOBS ?= 2  # tests at once; more make the fault tests, which have time limits, crowd each other
+# Tests at once: three for two cores, since many wait; many more make the fault tests, which have limits, crowd each other.
+JOBS ?= 3
 TYPED := src tests $(wildcard examples benchmarks)
 
 # The tests start hundreds of interpreters, and each would compile every module anew.
@@ -40,7 +41,7 @@ test: lint types ## Run everything that must pass: ruff, mypy, pytest with cover
 	$(BIN)/python -m pytest --cov -n $(JOBS) --dist worksteal
 
 test-pythons: install ## Run the tests that need no processes under every other CPython from 3.12 on that is found
-	@bash tests/other_pythons.sh
+	@JOBS=$(JOBS) bash tests/other_pythons.sh
 
 lint: install ## Check style and format with ruff
 	$(BIN)/ruff check .
