@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -119,6 +121,34 @@ async def give_signals_back(entity: dict[str, Any]) -> None:
     loop.remove_signal_handler(signal.SIGTERM)
     signal.set_wakeup_fd(-1)
     note(entity, "start")
+
+
+async def stop_the_loop_in_another_context(entity: dict[str, Any]) -> None:
+    """Stop the event loop, in a way that does not show whose doing it is."""
+    note(entity, "start")
+    contextvars.Context().run(asyncio.get_running_loop().stop)
+    await asyncio.sleep(entity["seconds"])
+
+
+async def exit_in_a_callback(entity: dict[str, Any]) -> None:
+    """Leave an exit to the event loop, which it goes through."""
+    note(entity, "start")
+    asyncio.get_running_loop().call_soon(sys.exit, 3)
+    await asyncio.sleep(entity["seconds"])
+
+
+async def cancel_all_tasks_from_a_thread(entity: dict[str, Any]) -> None:
+    """Cancel every task of the event loop, from a thread of nobody's."""
+    note(entity, "start")
+    loop = asyncio.get_running_loop()
+    context = contextvars.Context()
+    threading.Thread(target=context.run, args=(loop.call_soon_threadsafe, _cancel_all, loop)).start()
+    await asyncio.sleep(entity["seconds"])
+
+
+def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:
+    for task in asyncio.all_tasks(loop):
+        task.cancel()
 
 
 async def cancel_all_tasks(entity: dict[str, Any]) -> None:

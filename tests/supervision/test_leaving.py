@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
+from collections import Counter
+from typing import Any
 
 import pytest
 
 from queue_system import QueueRetryConfig
 from tests.supervision import app
 from tests.supervision.support import LONG_S, Bench
+from tests.support.waiting import wait_until
 
 LEAVES_WITHIN_S = 30.0
 STUBBORN = [app.wait_in_a_thread, app.wait_in_its_own_pool, app.ignore_cancellations, app.block]
@@ -72,3 +76,26 @@ def test_a_processor_that_cancels_all_tasks_ends_no_process(bench: Bench, proces
     assert program.lines("worker drains") == []
     program.send(signal.SIGTERM)
     assert program.ends(LEAVES_WITHIN_S) == 0
+
+
+@pytest.mark.parametrize(
+    "processor",
+    [app.stop_the_loop_in_another_context, app.exit_in_a_callback, app.cancel_all_tasks_from_a_thread],
+)
+def test_whoever_ends_its_worker_in_a_way_that_hides_it_is_poison(bench: Bench, processor: Any) -> None:
+    """The process says why it ends; what ran is counted as a death, and so goes to the system errors at last."""
+    bench.enqueue(1, processor, seconds=LONG_S)
+    queue = f"{bench.prefix}normal:{processor.__name__}"
+    item: Any = bench.client.rpop(queue)
+    bench.client.lpush(queue, json.dumps({**json.loads(item), "crashes": 3}))
+    program = bench.start(concurrency=2)
+    bench.wait_for_notes("start", 1)
+    assert program.ends() != 0
+    (line,) = program.wait_for("something that runs here has ended this worker's event loop or cancelled its tasks")
+    assert json.loads(item)["operation_id"] in line
+
+    bench.enqueue(4, first=1)
+    bench.start()
+    bench.wait_for_notes("end", 4)
+    wait_until(lambda: bench.client.llen(f"{bench.prefix}system_errors") == 1, "it is a dead letter")
+    assert bench.noted("start") == Counter(range(5))

@@ -235,14 +235,14 @@ class Fetcher:
         claiming = self._claim if self._registered else None
         return bool(self.holdings.buffer or self.holdings.outbox or self._batch or claiming or self.holdings.arrived)
 
-    def leave_blocking(self) -> bool:
-        """Settle and release all that is booked on this incarnation, and sign off; tell whether that is done."""
+    def leave_blocking(self, *, dying: bool = False) -> bool:
+        """Settle what can be; unless `dying`, release the rest and sign off, too. Tell whether all of that is done."""
         run = self._config.transport.run
         while batch := self._batch or self.holdings.outbox.take(MAX_ITEMS):
             run(self._settling(batch), retries=0)
             self._batch = None
-        pulse = run(self._commands.beat("leave", self.incarnation, self._lease_ms), retries=0)
-        if not pulse.alive or pulse.tokens == 0:
+        pulse = None if dying else run(self._commands.beat("leave", self.incarnation, self._lease_ms), retries=0)
+        if pulse is None or not pulse.alive or pulse.tokens == 0:
             return True
         self.holdings.held.clear()
         self.holdings.release_unknown(self.incarnation, sorted(run(self._commands.tokens(self.incarnation), retries=0)))

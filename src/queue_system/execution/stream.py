@@ -59,6 +59,8 @@ class Stream:
     """Set when no slot is waited for any longer."""
     cancelled_at: float = NEVER
     """When, on the monotonic clock, what still ran was cancelled because the worker stops."""
+    dies: bool = False
+    """Whether the process is this worker's own, so that an end that nobody asked for is its death."""
     stand_ins: list[WorkerTask[None]] = field(default_factory=list)
 
     @classmethod
@@ -193,6 +195,9 @@ class Stream:
     async def leave(self) -> None:
         """Do what `end_tasks` and `close` do at the end of the event loop, which waits for this as for any task."""
         running = [slot.task for slot in self.executor.slots if slot.delivery is not None and slot.task is not None]
+        if self.dies and running:
+            self._die()
+            return
         self._cancel_slots()
         with contextlib.suppress(asyncio.CancelledError):  # there is no more time
             if running:
@@ -200,9 +205,24 @@ class Stream:
         self._abandon()
         self._release()
         self.fetcher.drop_connections()
-        signing_off = threading.Thread(target=self._sign_off, name="queue-system-sign-off", daemon=True)
-        signing_off.start()
-        signing_off.join(_SIGN_OFF_WITHIN_S)
+        _within(_SIGN_OFF_WITHIN_S, self._sign_off)
+
+    def _die(self) -> None:
+        """Hand back what waits, and leave what runs to those who take over from dead workers: it may do it again.
+
+        So its deaths are counted, and the one to blame is found.
+        """
+        ids = [slot.delivery.operation_id for slot in self.executor.slots if slot.delivery is not None]
+        self.log.error(
+            "something that runs here has ended this worker's event loop or cancelled its tasks: the process ends,"
+            " and what runs comes back as from a worker that died",
+            operations=len(ids), operation_ids=", ".join(ids[:_SHOWN]),
+        )  # fmt: skip
+        self.fetcher.gate.closed = True
+        self.fetcher.holdings.release_waiting()
+        self._release()
+        self.fetcher.drop_connections()
+        _within(_SIGN_OFF_WITHIN_S, self._settle_last)
 
     def close_blocking(self) -> None:
         """Do what `close` does for an event loop that was closed."""
@@ -265,8 +285,19 @@ class Stream:
                     break
         PROCESS.remove(self.fetcher.seat)
 
+    def _settle_last(self) -> None:
+        with contextlib.suppress(QueueSystemError):
+            self.fetcher.leave_blocking(dying=True)
+
     async def _until(self, holds: Callable[[], bool], longest_s: float) -> None:
         deadline = time.monotonic() + longest_s
         while not holds() and time.monotonic() < deadline:
             self.fetcher.release_waiting()
             await asyncio.sleep(_STEP_S)
+
+
+def _within(longest_s: float, work: Callable[[], None]) -> None:
+    """Do what blocks in a thread, and wait for it for so long."""
+    thread = threading.Thread(target=work, name="queue-system-sign-off", daemon=True)
+    thread.start()
+    thread.join(longest_s)

@@ -13,6 +13,7 @@ from queue_system.execution.slots import WorkerTask
 from queue_system.loop import run as run_loop
 from queue_system.metrics import LogThrottle
 from queue_system.monitoring.health import WorkerHealth, health_of
+from queue_system.supervision.dying import die, own_process
 from queue_system.supervision.leaving import Leaving
 from queue_system.supervision.observing import answering, count
 from queue_system.supervision.settings import WorkerSettings
@@ -66,6 +67,7 @@ class Serving:
         self._departure = departure
         self._notifier = notifier
         self._tell = tell
+        self._stopping = False
         self._told_of_signals = LogThrottle(60.0, SYSTEM_CLOCK)
         self._leaving = Leaving(lambda: departure.asked, settings.grace, DONE) if ends_process else None
 
@@ -80,8 +82,13 @@ class Serving:
                 self._leaving.watch(worker)
             try:
                 await worker.start()
+                own_process(worker)
                 try:
                     code = await self._first_reason(worker)
+                except asyncio.CancelledError:
+                    if not self._departure.asked:
+                        await die(worker)
+                    raise
                 finally:
                     self._notifier.stopping()
                     await self._stop(worker)
@@ -130,6 +137,7 @@ class Serving:
 
     async def _stop(self, worker: QueueWorker) -> None:
         """Stop, while supervisor and service manager still hear that this process lives."""
+        self._stopping = True
         worker.config.log.info("worker drains", grace_s=self._settings.grace)
         pulse = _begin(self._watch(worker))
         try:
@@ -149,7 +157,7 @@ class Serving:
             health = health_of(worker)
             if health.consuming:
                 self._notifier.ready()
-            if health.running and not health.fetching:
+            if not (health.fetching or self._stopping):
                 worker.config.log.error("worker has ended by itself", incarnation=health.incarnation)
                 return FAILED
             self._notifier.alive()
