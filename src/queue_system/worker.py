@@ -14,15 +14,10 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from queue_system.broker.loop_end import before_close, cancel_before_close, is_being_closed
 from queue_system.clock import SYSTEM_CLOCK
 from queue_system.config import BREAKER, QueueConfig, breaker_name
-from queue_system.errors import (
-    AccessDeniedError,
-    InvalidInputError,
-    QueueSystemError,
-    UndecodableItemError,
-    shown,
-)
+from queue_system.errors import AccessDeniedError, InvalidInputError, QueueSystemError, UndecodableItemError, shown
 from queue_system.execution.callbacks import callback_data, callback_reference
 from queue_system.execution.delivery import Delivery
 from queue_system.execution.importing import Importer
@@ -187,6 +182,8 @@ class QueueWorker:
         ]
         for duty in self._duties:
             duty.start()
+        before_close(loop, self._stop_duties)
+        cancel_before_close(loop, self._fetching)
 
     async def stop(self, *, grace: float | None = None) -> None:
         """Claim no more, wait `grace` s for running operations, hand back the rest, and sign off.
@@ -236,7 +233,7 @@ class QueueWorker:
         try:
             await stream.fetcher.run()
         except asyncio.CancelledError:
-            if self._running:  # cancelled from outside, as asyncio.run does at Ctrl-C
+            if self._running and not is_being_closed(stream.loop):  # cancelled from outside, as by asyncio.run
                 self._running = False
                 self._stop_duties()
                 await stream.leave()

@@ -342,7 +342,6 @@ def new_loop(kind: Any) -> asyncio.AbstractEventLoop:
     return asyncio.new_event_loop()
 
 
-@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("kind", LOOPS)
 @pytest.mark.parametrize("way", ["started", "stopped"])
 def test_a_worker_whose_event_loop_was_closed_works_in_another_one(

@@ -5,6 +5,7 @@ A user's client is only a source of settings: the transports open connections of
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import math
 import re
@@ -34,6 +35,7 @@ from queue_system.broker.connecting import (
 )
 from queue_system.broker.embedded import data_dir_from_url
 from queue_system.broker.failures import redact
+from queue_system.broker.loop_end import cancelled_before_close
 from queue_system.broker.protocol import plain
 from queue_system.broker.replies import parse_info
 from queue_system.broker.wire import AioWire, SyncWire
@@ -273,17 +275,15 @@ class Endpoint:
         """Open an asyncio connection with the same settings; raises what `connect` raises. `whole` is the wire's."""
         connection = await in_daemon_thread(self._aio_connection) if self._blocks else self._aio_connection()
         try:
-            await _resolve(connection)
-            await connection.connect()
-        except (redis.RedisError, OSError):
-            await connection.disconnect(nowait=True)
-            raise
-        except Exception as error:
-            await connection.disconnect(nowait=True)
+            with cancelled_before_close():
+                await _resolve(connection)
+                await connection.connect()
+        except BaseException as error:
+            _drop(connection)
+            if isinstance(error, redis.RedisError | OSError) or not isinstance(error, Exception):
+                raise
             raise _of_the_application(error) from error
-        # From here on the wire owns the transport; redis-py must not close or miss it.
-        writer, connection._writer, connection._reader = connection._writer, None, None  # noqa: SLF001
-        return AioWire(writer, whole=whole)
+        return AioWire(_take_writer(connection), whole=whole)
 
     @property
     def _blocks(self) -> bool:
@@ -307,6 +307,21 @@ class Endpoint:
             given[name] = min(given.get(name) or self.timeout, self.longest_s)
         given["protocol"] = 2
         return given
+
+
+def _take_writer(connection: Any) -> Any:
+    """Take the stream from redis-py, which must neither close nor miss it from now on; None if there is none."""
+    writer = connection._writer  # noqa: SLF001 - redis-py gives no other way
+    connection._writer = connection._reader = None  # noqa: SLF001
+    return writer
+
+
+def _drop(connection: Any) -> None:
+    """Drop at once what redis-py has opened so far, which it leaves to the garbage collector when it is cancelled."""
+    writer = _take_writer(connection)
+    if writer is not None:
+        with contextlib.suppress(RuntimeError):  # the event loop was closed meanwhile
+            writer.transport.abort()
 
 
 async def _resolve(connection: Any) -> None:

@@ -19,6 +19,7 @@ from typing import Any, Final
 import hiredis
 
 from queue_system.broker.connecting import is_green
+from queue_system.broker.loop_end import before_close
 
 _CHUNK: Final = 65536
 _LARGE: Final = 16384
@@ -174,6 +175,7 @@ class AioWire(asyncio.Protocol):
         self._watch_at = 0.0
         self._loop = asyncio.get_running_loop()
         transport.set_protocol(self)
+        before_close(self._loop, self.close)
 
     @property
     def is_closing(self) -> bool:
@@ -258,6 +260,7 @@ class AioWire(asyncio.Protocol):
     def _fail(self, error: Exception) -> None:
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_exception(error)
+            self._waiting.exception()  # asyncio need not tell of it if the event loop ends before who waits hears it
 
 
 def _replace(descriptor: int) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from queue_system.broker.aio import AioTransport
 from queue_system.broker.contact import Contact
+from queue_system.broker.loop_end import cancel_before_close
 from queue_system.broker.protocol import Command
 from queue_system.broker.replies import Claimed
 from queue_system.config import QueueConfig
@@ -45,7 +46,9 @@ class IdleClaim:
         """
         wait = self._commands.wait_for_wake(names, block_s)
         waiting = self._wait(wait, claim, block_s, answered, failed)
-        self._task = WorkerTask(waiting, loop=asyncio.get_running_loop(), name="queue-system-idle-claim")
+        loop = asyncio.get_running_loop()
+        self._task = WorkerTask(waiting, loop=loop, name="queue-system-idle-claim")
+        cancel_before_close(loop, self._task)
         self._task.add_done_callback(self._over)  # called even if it is cancelled before it begins
 
     def cancel(self) -> str | None:
