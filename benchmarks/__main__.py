@@ -1,4 +1,4 @@
-"""The command line: `python -m benchmarks ours|peers|report`. Never measures by itself."""
+"""The command line: `python -m benchmarks ours|peers|compare|report`. Never measures by itself."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.compare import run_comparison
 from benchmarks.results import PATH, Results
 from benchmarks.roster import FLOOR, OURS, OURS_WITHOUT_UVLOOP, PEERS, Contestant
 from benchmarks.runner import QUICK, Effort, run_ratios, run_suite
@@ -22,6 +23,10 @@ def main() -> None:
         from benchmarks.report import write_report  # noqa: PLC0415
 
         write_report(results.data)
+    elif arguments.command == "compare":
+        run_comparison(
+            arguments.other.absolute(), arguments.server or usual_server(), arguments.rounds, arguments.count
+        )
     elif arguments.command == "ours":
         server, usual = arguments.server or usual_server(), arguments.server in {None, usual_server()}
         suite = "ours" if usual else f"ours on {server}"
@@ -43,6 +48,11 @@ def _parser() -> argparse.ArgumentParser:
     ours = commands.add_parser("ours", help="this queue against the floor, and its growth")
     ours.add_argument("--huge", action="store_true", help="grow to 10,000,000 ready items instead of 1,000,000")
     peers = commands.add_parser("peers", help="all peers, this queue and the floor on one server")
+    compare = commands.add_parser("compare", help="the drain of this checkout and of another one in turn")
+    compare.add_argument("other", type=Path, metavar="PATH", help="the other checkout, such as a worktree")
+    compare.add_argument("--server", help="valkey, redis, or a server binary; default: as for `ours`")
+    compare.add_argument("--rounds", type=int, default=7, help="how often both are drained; default: 7")
+    compare.add_argument("--count", type=int, default=100_000, help="operations of each drain; default: 100,000")
     commands.add_parser("report", help="write docs/benchmarks.md and its plots from the results")
     for command, server, words in (
         (ours, None, "valkey, redis, or a server binary; default: redis where it is installed, else valkey"),
@@ -52,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--runs", type=int, default=3, help="runs of each measure")
         command.add_argument("--quick", action="store_true", help="tiny runs, only to see that everything works")
         command.add_argument("--only", type=lambda names: names.split(";"), help="names, ratios, growth; split by ;")
-    for command in (commands.choices["report"],):
+    for command in (commands.choices["report"], compare):
         command.set_defaults(quick=False, runs=0)
     return parser
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from pathlib import Path
 
 from benchmarks.processes import Running, SilentError
 from benchmarks.roster import Contestant
@@ -30,6 +31,8 @@ class Bench:
     server: OwnServer
     limit_s: float = 120.0
     recovery_limit_s: float = 60.0
+    source: Path | None = None
+    """The folder from which this queue is imported, instead of what is installed."""
 
     def empty(self) -> None:
         """Remove all data."""
@@ -38,7 +41,7 @@ class Bench:
 
     def start(self, role: str, **order: object) -> Running:
         """Start a process of the contestant."""
-        return Running(self.contestant, role=role, url=self.server.url, **order)
+        return Running(self.contestant, source=self.source, role=role, url=self.server.url, **order)
 
     def send(self, role: str = "send", **order: object) -> Figures | None:
         """Let the contestant enqueue, and return `seconds` and `jobs`; None if it has no such call."""

@@ -29,7 +29,8 @@ class SilentError(Exception):
 class Running:
     """One process of a contestant, with its children. Leaving the context kills them all."""
 
-    def __init__(self, contestant: Contestant, **order: object) -> None:
+    def __init__(self, contestant: Contestant, *, source: Path | None = None, **order: object) -> None:
+        """Start it; with `source`, a folder, that precedes what is installed."""
         order["variant"] = contestant.variant
         self.name = f"{contestant.name} ({order['role']})"
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
@@ -39,7 +40,7 @@ class Running:
             stderr=self._errors,
             cwd=ROOT,
             start_new_session=True,
-            env={**os.environ, "PYTHONWARNINGS": "ignore"},
+            env={**os.environ, "PYTHONWARNINGS": "ignore", **({"PYTHONPATH": str(source)} if source else {})},
         )
         self._said: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         threading.Thread(target=self._listen, daemon=True).start()
