@@ -34,6 +34,7 @@ from queue_system.metrics import LogThrottle, MetricsRecorder, SettlementObserve
 from queue_system.model.arguments import check_durability, check_list
 from queue_system.model.keys import PRIORITIES, Keys, check_prefix, check_priority, check_queue_name
 from queue_system.model.operation import largest_item
+from queue_system.model.record import keeping
 from queue_system.model.registry import Registry
 from queue_system.model.sealing import Encryption, make_sealing
 from queue_system.model.secret_file import read_secret
@@ -135,6 +136,8 @@ class QueueConfig:
         self.lease_seconds = _at_least("lease_seconds", lease_seconds, 0.2)
         self.result_ttl = _at_least("result_ttl", result_ttl, 0)
         self.dedup_ttl = _at_least("dedup_ttl", dedup_ttl, 0.001)
+        self.lifetimes_ms: Final = int(self.dedup_ttl * 1000), keeping(self.result_ttl)[1]
+        """How long a deduplication key shows life, and the record of a finished operation stays."""
         self.max_item_bytes = _whole("max_item_bytes", max_item_bytes, 1)
         self.durability = check_durability(durability)
         self.confirmable: set[str] = set()

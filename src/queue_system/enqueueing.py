@@ -105,11 +105,13 @@ def enqueue_steps(  # noqa: PLR0913 - the arguments of `enqueue`
     if len(item) > config.max_item_bytes:
         raise _too_large(config, item, "entity")
     new = NewOperation(operation_id, item, operation.deduplication_key)
-    live_ms, kept_ms = _lifetimes_ms(config.dedup_ttl, config.result_ttl, operation.result_ttl)
+    live_ms, kept_ms = config.lifetimes_ms if operation.result_ttl is None else _lifetimes_ms(config, operation)
     command = config.commands.enqueue(
         queue, nonce, (new,), delay_ms=delay_ms, dedup_ttl_ms=live_ms, record_ttl_ms=kept_ms
     )
-    config.registry.local.hold(operation)
+    local = config.registry.local
+    if local.counts:
+        local.hold(operation)
     try:
         if durability == "fast":
             (answer,) = yield command
@@ -117,18 +119,12 @@ def enqueue_steps(  # noqa: PLR0913 - the arguments of `enqueue`
             ((answer,),) = yield from confirmed(config, (command,), durability, (operation_id,))
     except (ServerError, CircuitOpenError) as error:
         if not _may_be_queued(error):
-            config.registry.local.release(operation)
+            local.release(operation)
         raise
-    return _enqueued(config, operation, operation_id, answer, started_ns)
-
-
-def _enqueued(
-    config: QueueConfig, operation: Operation, operation_id: str, answer: int | bytes, started_ns: int
-) -> dict[str, Any]:
     if answer == 1:
         config.metrics.add_many("enqueued", 1)
     else:
-        config.registry.local.release(operation)
+        local.release(operation)
     has_callbacks = operation.on_success is not None or operation.on_failure is not None
     return {
         "operation_id": answer.decode() if isinstance(answer, bytes) else operation_id,
@@ -164,7 +160,7 @@ def _batch_steps(
     if delay_ms:
         template.due = unix_seconds() + delay_ms / 1000
     operations = _prepare(config, queue, entities, template, options)
-    live_ms, kept_ms = _lifetimes_ms(config.dedup_ttl, config.result_ttl, template.result_ttl)
+    live_ms, kept_ms = _lifetimes_ms(config, template)
     enqueue = config.commands.enqueue
     commands = [
         enqueue(queue, template.nonce, chunk, delay_ms=delay_ms, dedup_ttl_ms=live_ms, record_ttl_ms=kept_ms)
@@ -254,11 +250,10 @@ def queue_name_of(processor: str) -> str:
     return queue_name_from(processor.partition("#")[0].rpartition(".")[2])
 
 
-@lru_cache(maxsize=64)
-def _lifetimes_ms(dedup_ttl: float, result_ttl: float, own_ttl: float | None) -> tuple[int, int]:
-    """Return how long a deduplication key shows life, and the record of a finished operation stays, in ms."""
-    _, kept_ms = keeping(result_ttl if own_ttl is None else own_ttl)
-    return int(dedup_ttl * 1000), kept_ms
+def _lifetimes_ms(config: QueueConfig, operation: Operation) -> tuple[int, int]:
+    """Return the configuration's lifetimes, with that of the record as the operation has it."""
+    live_ms, kept_ms = config.lifetimes_ms
+    return live_ms, kept_ms if operation.result_ttl is None else keeping(operation.result_ttl)[1]
 
 
 def _too_large(config: QueueConfig, item: bytes, field: str) -> ItemTooLargeError:

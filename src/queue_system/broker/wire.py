@@ -89,28 +89,20 @@ class SyncWire:
             return reply
         patience = None if self.until is None else self._narrowed(self.until)
         started = time.monotonic()
-        passed = self._read()
-        if (reply := self._reader.gets()) is not _INCOMPLETE:
-            return reply
-        return self._receive_rest(patience or Patience(self._limit_s, started), passed)
-
-    def _read(self) -> int:
-        try:
-            data = self._socket.recv(_CHUNK)
-        except TimeoutError as error:
-            raise TimeoutError(_LATE) from error
-        if not data:
-            raise ConnectionError("the server closed the connection")
-        self._reader.feed(data)
-        return len(data)
-
-    def _receive_rest(self, patience: Patience, passed: int) -> Any:
-        reply: Any = _INCOMPLETE
-        while reply is _INCOMPLETE:
-            self._socket.settimeout(patience.left_s(passed))
-            passed = self._read()
-            reply = self._reader.gets()
-        self._restore()
+        while True:
+            try:
+                data = self._socket.recv(_CHUNK)
+            except TimeoutError as error:
+                raise TimeoutError(_LATE) from error
+            if not data:
+                raise ConnectionError("the server closed the connection")
+            self._reader.feed(data)
+            if (reply := self._reader.gets()) is not _INCOMPLETE:
+                break
+            patience = patience or Patience(self._limit_s, started)
+            self._socket.settimeout(patience.left_s(len(data)))
+        if patience is not None:
+            self._restore()
         return reply
 
     def _send_rest(self, rest: memoryview) -> None:

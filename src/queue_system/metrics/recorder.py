@@ -61,9 +61,12 @@ class MetricsRecorder:
 
     def add_many(self, metric_name: str, n: int) -> None:
         """Add `n` to a counter; writes one log line if that passes a threshold."""
-        _check_count("n", n)
+        if type(n) is not int or not 0 <= n <= _LARGEST:  # the call would cost more than the test
+            _check_count("n", n)
         with self._lock:
-            counter = self._counter(metric_name)
+            counter = self._metrics.get(metric_name)
+            if type(counter) is not _Counter:
+                counter = self._counter(metric_name)
             if not counter.apply(n):
                 return
             line = counter.take_line()

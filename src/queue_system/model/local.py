@@ -85,7 +85,7 @@ class LocalCallables:
         Raises:
             InvalidInputError: that would be too many callables, or very many were enqueued since it was described.
         """
-        if not (self.counts and operations):
+        if not operations:
             return
         with self._lock:
             names = [key for key in _named_by(operation) if self.was_known(key)]

@@ -82,14 +82,14 @@ class Registry:
         if isinstance(callable_or_name, str):
             return parse_reference(callable_or_name, field_name)
         fn = callable_or_name
-        if not callable(fn):
-            raise InvalidInputError(field_name, f"{shown(fn)} is neither a callable nor a name")
         try:
             known = self._references.get(fn)
         except TypeError:  # it has no hash
             known = None
         if known is not None and self._callables.get((known.module, known.name)) == fn:
             return known
+        if not callable(fn):
+            raise InvalidInputError(field_name, f"{shown(fn)} is neither a callable nor a name")
         if (key := self.local.name_of(fn)) is not None:
             return Reference(key[1], key[0])
         check_not_lazy(fn, field_name)
