@@ -96,12 +96,11 @@ def enqueue_steps(  # noqa: PLR0913 - the arguments of `enqueue`
     else:
         nonce = operation.nonce = secrets.token_hex(8)
         check_identifier(operation_id, "operation_id")
-    encoded = encode_entity(entity, serializer)
     operation.timestamp = unix_seconds()
     if delay_ms:
         operation.due = operation.timestamp + delay_ms / 1000
     encode = encode_item if config.sealing is None else config.sealing.encoder(queue)
-    item = encode(operation_id, encoded, encode_tail(operation))
+    item = encode(operation_id, encode_entity(entity, serializer), encode_tail(operation))
     if len(item) > config.max_item_bytes:
         raise _too_large(config, item, "entity")
     new = NewOperation(operation_id, item, operation.deduplication_key)
@@ -109,9 +108,8 @@ def enqueue_steps(  # noqa: PLR0913 - the arguments of `enqueue`
     command = config.commands.enqueue(
         queue, nonce, (new,), delay_ms=delay_ms, dedup_ttl_ms=live_ms, record_ttl_ms=kept_ms
     )
-    local = config.registry.local
-    if local.counts:
-        local.hold(operation)
+    if config.registry.local.counts:
+        config.registry.local.hold(operation)
     try:
         if durability == "fast":
             (answer,) = yield command
@@ -119,12 +117,18 @@ def enqueue_steps(  # noqa: PLR0913 - the arguments of `enqueue`
             ((answer,),) = yield from confirmed(config, (command,), durability, (operation_id,))
     except (ServerError, CircuitOpenError) as error:
         if not _may_be_queued(error):
-            local.release(operation)
+            config.registry.local.release(operation)
         raise
+    return _enqueued(config, operation, operation_id, answer, started_ns)
+
+
+def _enqueued(
+    config: QueueConfig, operation: Operation, operation_id: str, answer: int | bytes, started_ns: int
+) -> dict[str, Any]:
     if answer == 1:
         config.metrics.add_many("enqueued", 1)
     else:
-        local.release(operation)
+        config.registry.local.release(operation)
     has_callbacks = operation.on_success is not None or operation.on_failure is not None
     return {
         "operation_id": answer.decode() if isinstance(answer, bytes) else operation_id,
