@@ -107,8 +107,10 @@ def forget_cancellations(task: asyncio.Task[None] | None) -> None:
 
 def is_the_end(error: BaseException, task: asyncio.Task[None] | None) -> bool:
     """Tell whether an error means the task or the process, not what the task does: it is closed, or a signal came."""
-    if issubclass(type(error), GeneratorExit) and asyncio.current_task() is not task:
-        return True
+    if issubclass(type(error), GeneratorExit):
+        running = asyncio._get_running_loop()  # noqa: SLF001 - None where the garbage collector closes the task
+        if running is None or asyncio.current_task(running) is not task:
+            return True
     return not issubclass(type(error), Exception) and sent_by_a_signal(error)
 
 
