@@ -37,10 +37,18 @@ def test_it_tells_its_version() -> None:
     assert answer.out.startswith("queue-system ")
 
 
+SEE = "; see 'queue-system bench --help'\n"
+
+
 @pytest.mark.parametrize(
     "arguments, told",
     [
         (["nonsense"], "Error: No such command 'nonsense'; see 'queue-system --help'\n"),
+        (["bench", "--concurrency", "x"], "Error: --concurrency: expected a whole number of at least 1, got 'x'" + SEE),
+        (
+            ["bench", "--operations", "5"],
+            "Error: --operations: expected a whole number from 100 to 1000000, got '5'" + SEE,
+        ),
         (["status", "--nonsense"], "Error: No such option: --nonsense; see 'queue-system status --help'\n"),
     ],
 )

@@ -44,11 +44,25 @@ def test_enqueue_takes_all_its_options(cli: RunCli, queue: QueueManager, client:
 @pytest.mark.parametrize(
     "arguments, named",
     [
-        (["shop.send_mail", "{broken"], "no JSON document"),
+        (["shop.send_mail", "{broken"], "entity: expected a JSON document: "),
         (["shop.send_mail", "NaN"], "entity"),
         (["send mail", "{}"], "processor"),
-        (["shop.send_mail", "{}", "--delay", "soon"], "'soon' is no length of time"),
-        (["shop.send_mail", "{}", "--priority", "urgent"], "urgent"),
+        (
+            ["shop.send_mail", "{}", "--delay", "soon"],
+            "--delay: expected a length of time, got 'soon'; use seconds, or 500ms",
+        ),
+        (
+            ["shop.send_mail", "{}", "--priority", "urgent"],
+            "--priority: expected one of 'high', 'normal', 'low'; got 'urgent'; see 'queue-system enqueue --help'",
+        ),
+        (
+            ["shop.send_mail", "{}", "--max-attempts", "abc"],
+            "--max-attempts: expected a whole number of at least 1, got 'abc'",
+        ),
+        (
+            ["shop.send_mail", "{}", "--max-attempts", "0"],
+            "--max-attempts: expected a whole number of at least 1, got '0'",
+        ),
         (["shop.send_mail", "{}", "--queue", "a b"], "queue_name"),
     ],
 )
@@ -64,7 +78,7 @@ def test_a_wrong_value_is_named_on_one_line(cli: RunCli, arguments: list[str], n
 def test_a_document_that_cannot_be_read_is_told_on_one_line(cli: RunCli, document: bytes) -> None:
     answer = cli("enqueue", "shop.send_mail", "-", stdin=document)
     assert (answer.code, answer.out) == (2, "")
-    assert "no JSON document" in answer.err
+    assert "entity: expected a JSON document: " in answer.err
     assert len(answer.err.splitlines()) == 1
 
 
@@ -158,6 +172,19 @@ def test_purge_never_acts_unasked(cli: RunCli, queue: QueueManager) -> None:
     assert "--yes" in answer.err
     assert cli("status", "--json").document["waiting"] == 1
     assert cli("purge", "work", env={"QUEUE_SYSTEM_PURGE_YES": "1"}).code == 0
+
+
+def test_the_question_before_a_purge_tells_how_many_wait_and_how_many_are_delayed(
+    cli: RunCli, queue: QueueManager
+) -> None:
+    """Of the named queues and the priority only."""
+    queue.enqueue_batch([{}] * 2, "shop.work")
+    for name, priority in (("work", "normal"), ("work", "normal"), ("work", "high"), ("other", "normal")):
+        queue.enqueue({}, "shop.work", queue_name=name, priority=priority, delay=60)
+    assert "Remove 2 waiting operations from work, and 3 delayed ones?" in cli("purge", "work").err
+    asked = cli("purge", "work", "other", "--priority", "high").err
+    assert "Remove 0 waiting operations of priority high from work, other, and 1 delayed one?" in asked
+    assert cli("purge", "work", "--yes", "--json").document["total"] == 5
 
 
 async def test_status_tells_which_queue_workers_leave_alone_and_why(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Annotated, Final
@@ -18,6 +19,8 @@ from queue_system.cli.session import Debug, Prefix, Target, Url, UrlFile, read_p
 
 PROGRAM: Final = "queue-system"
 _USAGE_ERROR: Final[type[Exception]] = typer.BadParameter.__mro__[1]  # typer gives it no public name
+_CHOICE: Final = re.compile(r"(?:Value error, )?('.*') is not one of (.*?)\.?\Z", re.DOTALL)
+"""What the library says of a value that is none of an option's choices."""
 _EXIT_CODES: Final = (
     "Exit codes: 0 done or yes; 1 no or failed; 2 wrong command line; 3 the server gives no answer; "
     "4 the server refuses; 5 not in time; 130 interrupted."
@@ -89,9 +92,13 @@ def _report(error: Exception) -> int:
     message = error.format_message() if hasattr(error, "format_message") else str(error)
     if not message or context is None:
         return ExitCode.USAGE
-    parameter = getattr(error, "param", None)
-    variable = None if parameter is None else variables_of(context).get(parameter.name)
-    if variable is not None:
-        message = f"{variable}: {getattr(error, 'message', message)}"
+    parameter, told = getattr(error, "param", None), getattr(error, "message", "")
+    if parameter is not None and told and type(error) is typer.BadParameter:
+        option = parameter.metavar or parameter.name if parameter.param_type_name == "argument" else parameter.opts[0]
+        choice = _CHOICE.match(told)
+        told = told if choice is None else f"expected one of {choice[2]}; got {choice[1]}"
+        message = f"{variables_of(context).get(parameter.name, option)}: {told}"
+    elif told and type(error) is typer.BadParameter:
+        message = told
     Output(as_json=False).error(f"{' '.join(message.split()).rstrip('.')}; see '{context.command_path} --help'")
     return ExitCode.USAGE

@@ -23,7 +23,7 @@ from rich.table import Table
 from queue_system.broker.diagnostics import delete_keys
 from queue_system.broker.server_check import read_server
 from queue_system.cli.exits import ExitCode
-from queue_system.cli.options import Yes
+from queue_system.cli.options import Yes, whole
 from queue_system.cli.output import Advance
 from queue_system.cli.session import Session, command
 from queue_system.cli.text import plain
@@ -72,9 +72,11 @@ def bench(
     session: Session,
     *,
     operations: Annotated[
-        int, typer.Option(min=100, max=1_000_000, metavar="N", help="How many to enqueue and drain.")
+        int, typer.Option(parser=whole(100, 1_000_000), metavar="N", help="How many to enqueue and drain.")
     ] = 10_000,
-    concurrency: Annotated[int, typer.Option(min=1, metavar="N", help="How many run at once in the worker.")] = 10,
+    concurrency: Annotated[
+        int, typer.Option(parser=whole(1), metavar="N", help="How many run at once in the worker.")
+    ] = 10,
     yes: Yes = False,
 ) -> None:
     """Measure this server for some seconds, under a prefix that is removed afterwards."""

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from queue_system.cli.exits import ExitCode
-from queue_system.cli.options import names
+from queue_system.cli.options import names, whole
 from queue_system.cli.session import Session, command
 from queue_system.errors import InvalidInputError
 from queue_system.model.secret_file import read_secret
@@ -24,7 +24,7 @@ def dashboard(
     host: Annotated[
         str, typer.Option(metavar="HOST", help="Where it listens; beyond this machine it takes --token.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, metavar="PORT", help="At which port.")] = 9180,
+    port: Annotated[int, typer.Option(parser=whole(0, 65535), metavar="PORT", help="At which port.")] = 9180,
     token: Annotated[str | None, typer.Option(metavar="TOKEN", help="What a visitor must show.")] = None,
     token_file: Annotated[
         str | None, typer.Option(metavar="FILE", help="A file with the token, such as a mounted secret.")

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from queue_system.cli.exits import ExitCode
 from queue_system.cli.help import PlainGroup
-from queue_system.cli.options import Yes, duration
+from queue_system.cli.options import Yes, duration, whole
 from queue_system.cli.session import Session, command
 from queue_system.cli.text import beginning, count, marked, moment, plain, pretty_json
 from queue_system.dead_letters import DeadLetter, DeadLetterPage, Selection, list_steps
@@ -75,7 +75,7 @@ def list_letters(
     which: Which,
     *,
     source: From = Source.FAILURES,
-    limit: Annotated[int, typer.Option(min=1, max=1000, metavar="N", help="How many at most.")] = 20,
+    limit: Annotated[int, typer.Option(parser=whole(1, 1000), metavar="N", help="How many at most.")] = 20,
     cursor: Annotated[str, typer.Option(metavar="CURSOR", help="Go on where a list ended.")] = "",
 ) -> None:
     """List dead letters, the newest first."""

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from queue_system.cli.completion import queue_names
-from queue_system.cli.options import Priority, Yes, duration, json_value
+from queue_system.cli.options import Priority, Yes, duration, json_value, whole
 from queue_system.cli.session import Session, command
 from queue_system.cli.text import plain
 from queue_system.model.retry import QueueRetryConfig
@@ -31,7 +31,7 @@ class Options:
     delay: Annotated[float, typer.Option(parser=duration, metavar="TIME", help="How long until it is due.")] = 0.0
     timeout: Annotated[float | None, typer.Option(parser=duration, metavar="TIME", help="Limit of one attempt.")] = None
     max_attempts: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="How often it runs at most. Default: 5.")
+        int | None, typer.Option(parser=whole(1), metavar="N", help="How often it runs at most. Default: 5.")
     ] = None
     deduplication_key: Annotated[
         str | None, typer.Option(metavar="KEY", help="While one with this key lives, nothing is added.")

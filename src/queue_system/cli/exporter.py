@@ -8,9 +8,8 @@ import typer
 
 from queue_system import logs
 from queue_system.cli.exits import ExitCode
-from queue_system.cli.options import names
+from queue_system.cli.options import LogFormat, LogFormatOption, LogLevel, LogLevelOption, names
 from queue_system.cli.session import Session, command
-from queue_system.cli.worker import LogFormat, LogLevel
 from queue_system.errors import InvalidInputError
 
 
@@ -26,19 +25,8 @@ def exporter(
     allowed_hosts: Annotated[
         str | None, typer.Option(metavar="NAMES", help="The public names under which it is asked, between commas.")
     ] = None,
-    log_format: Annotated[
-        LogFormat,
-        typer.Option(envvar="QUEUE_SYSTEM_LOG_FORMAT", metavar="FORMAT", help="How log lines look: text or json."),
-    ] = LogFormat.TEXT,
-    log_level: Annotated[
-        LogLevel,
-        typer.Option(
-            envvar="QUEUE_SYSTEM_LOG_LEVEL",
-            case_sensitive=False,
-            metavar="LEVEL",
-            help="The least level logged: debug, info, warning or error.",
-        ),
-    ] = LogLevel.INFO,
+    log_format: LogFormatOption = LogFormat.TEXT,
+    log_level: LogLevelOption = LogLevel.INFO,
 ) -> None:
     """Serve Prometheus metrics of the whole fleet until SIGTERM or Ctrl-C; workers may all be down meanwhile."""
     logs.configure(log_format.value, log_level.value)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Annotated, Any, Final, TypeAlias
 
 import typer
 
+from queue_system.errors import shown
+
 _UNITS: Final = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_WHOLE: Final = re.compile(r"-?\d{1,18}\Z", re.ASCII)
 _DURATION: Final = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(ms|s|m|h|d)?\Z", re.ASCII)
 
 
@@ -21,12 +25,43 @@ class Priority(StrEnum):
     LOW = "low"
 
 
+class LogFormat(StrEnum):
+    """The formats of `queue_system.logs`."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class LogLevel(StrEnum):
+    """The levels of the standard library's logging."""
+
+    DEBUG = "DEBUG"
+    INFO = "INFO"
+    WARNING = "WARNING"
+    ERROR = "ERROR"
+
+
 def duration(text: str | float) -> float:
     """Read a length of time: a number of seconds, or one with ms, s, m, h or d after it. Raises BadParameter."""
     match = _DURATION.match(str(text))
     if match is None:
-        raise typer.BadParameter(f"{text!r} is no length of time; use seconds, or 500ms, 30s, 5m, 2h, 7d")
+        raise typer.BadParameter(
+            f"expected a length of time, got {shown(text)}; use seconds, or 500ms, 30s, 5m, 2h, 7d"
+        )
     return float(match[1]) * _UNITS[match[2] or ""]
+
+
+def whole(least: int, most: int | None = None) -> Callable[[str | int], int]:
+    """Return what reads a whole number within these limits. It raises BadParameter."""
+    limits = f"of at least {least}" if most is None else f"from {least} to {most}"
+
+    def read(text: str | int) -> int:
+        found = _WHOLE.match(str(text).strip())
+        if found is None or not least <= int(found[0]) <= (int(found[0]) if most is None else most):
+            raise typer.BadParameter(f"expected a whole number {limits}, got {shown(text)}")
+        return int(found[0])
+
+    return read
 
 
 def json_value(text: str | bytes) -> Any:
@@ -34,7 +69,9 @@ def json_value(text: str | bytes) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise typer.BadParameter(f"it is no JSON document: {error}; quote it for the shell: '{{\"id\": 1}}'") from error
+        raise typer.BadParameter(
+            f"entity: expected a JSON document: {error}; quote it for the shell: '{{\"id\": 1}}'"
+        ) from error
 
 
 def names(text: str) -> tuple[str, ...]:
@@ -43,6 +80,19 @@ def names(text: str) -> tuple[str, ...]:
 
 
 Yes: TypeAlias = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+LogFormatOption: TypeAlias = Annotated[
+    LogFormat,
+    typer.Option(envvar="QUEUE_SYSTEM_LOG_FORMAT", metavar="FORMAT", help="How log lines look: text or json."),
+]
+LogLevelOption: TypeAlias = Annotated[
+    LogLevel,
+    typer.Option(
+        envvar="QUEUE_SYSTEM_LOG_LEVEL",
+        case_sensitive=False,
+        metavar="LEVEL",
+        help="The least level logged: debug, info, warning or error.",
+    ),
+]
 AllowedModules: TypeAlias = Annotated[
     str | None,
     typer.Option(

@@ -4,34 +4,26 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict, dataclass
-from enum import StrEnum
 from functools import partial
 from typing import Annotated, Any
 
 import typer
 
-from queue_system.cli.options import AllowedModules, duration, names
+from queue_system.cli.options import (
+    AllowedModules,
+    LogFormat,
+    LogFormatOption,
+    LogLevel,
+    LogLevelOption,
+    duration,
+    names,
+    whole,
+)
 from queue_system.cli.session import Session, command
 from queue_system.errors import InvalidInputError
 from queue_system.supervision import WorkerSettings, run
 from queue_system.supervision.first_process import FIRST, waiting_for_orphans
 from queue_system.worker import QueueWorker
-
-
-class LogFormat(StrEnum):
-    """The formats of `queue_system.logs`."""
-
-    TEXT = "text"
-    JSON = "json"
-
-
-class LogLevel(StrEnum):
-    """The levels of the standard library's logging."""
-
-    DEBUG = "DEBUG"
-    INFO = "INFO"
-    WARNING = "WARNING"
-    ERROR = "ERROR"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +36,13 @@ class Options:
     allowed_modules: AllowedModules = None
     concurrency: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="How many run at once in a process. Default: 5, or the target's."),
+        typer.Option(
+            parser=whole(1), metavar="N", help="How many run at once in a process. Default: 5, or the target's."
+        ),
     ] = None
-    processes: Annotated[int, typer.Option(min=1, metavar="N", help="How many processes; they are supervised.")] = 1
+    processes: Annotated[
+        int, typer.Option(parser=whole(1), metavar="N", help="How many processes; they are supervised.")
+    ] = 1
     timeout: Annotated[
         float | None,
         typer.Option(parser=duration, metavar="TIME", help="Limit of one attempt. Default: 30 s, or the target's."),
@@ -57,10 +53,11 @@ class Options:
         float, typer.Option(parser=duration, metavar="TIME", help="How long running ones may go on at a stop.")
     ] = 25.0
     max_operations: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Replace a process after so many. Default: never.")
+        int | None, typer.Option(parser=whole(1), metavar="N", help="Replace a process after so many. Default: never.")
     ] = None
     max_memory: Annotated[
-        int | None, typer.Option(min=1, metavar="MIB", help="Replace a process that uses more. Default: never.")
+        int | None,
+        typer.Option(parser=whole(1), metavar="MIB", help="Replace a process that uses more. Default: never."),
     ] = None
     http: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="Serve probes and metrics, such as at 127.0.0.1:9200.")
@@ -76,19 +73,8 @@ class Options:
             help="Let dead letters, records and the log tell where an error came from (--no-tracebacks: not).",
         ),
     ] = None
-    log_format: Annotated[
-        LogFormat,
-        typer.Option(envvar="QUEUE_SYSTEM_LOG_FORMAT", metavar="FORMAT", help="How log lines look: text or json."),
-    ] = LogFormat.TEXT
-    log_level: Annotated[
-        LogLevel,
-        typer.Option(
-            envvar="QUEUE_SYSTEM_LOG_LEVEL",
-            case_sensitive=False,
-            metavar="LEVEL",
-            help="The least level logged: debug, info, warning or error.",
-        ),
-    ] = LogLevel.INFO
+    log_format: LogFormatOption = LogFormat.TEXT
+    log_level: LogLevelOption = LogLevel.INFO
 
 
 def add_to(app: typer.Typer) -> None:
