@@ -354,7 +354,7 @@ def check_modules(values: Any) -> tuple[str, ...] | None:
     names = tuple(check_list("allowed_modules", values))
     for name in names:
         if not isinstance(name, str) or not all(part.isidentifier() for part in name.split(".")):
-            raise InvalidInputError("allowed_modules", f"{shown(name)} is no name of a module")
+            raise InvalidInputError("allowed_modules", f"expected the name of a module, got {shown(name)}")
         if never_imported(name):
             raise InvalidInputError(
                 "allowed_modules",

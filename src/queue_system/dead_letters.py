@@ -76,13 +76,13 @@ class Selection:
     def __post_init__(self) -> None:
         ids: object = self.letter_ids
         if ids is not None and (isinstance(ids, str | bytes) or not isinstance(ids, Collection)):
-            raise InvalidInputError("letter_ids", f"{shown(ids)} is no list of ids")
+            raise InvalidInputError("letter_ids", f"expected a list of letter ids, got {shown(ids)}")
         if ids is not None:
             object.__setattr__(self, "letter_ids", frozenset(ids))
         for name in ("queue", "processor", "error"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, str):
-                raise InvalidInputError(name, f"{shown(value)} is no text")
+                raise InvalidInputError(name, f"expected a text, got {shown(value)}")
         for name in ("min_age", "max_age"):
             if getattr(self, name) is not None:
                 check_lifetime(name, getattr(self, name))
@@ -126,7 +126,7 @@ def list_steps(
     if not isinstance(limit, int) or not 1 <= limit <= _MOST_LISTED:
         raise InvalidInputError("limit", f"{shown(limit)} is not usable; use a number from 1 to {_MOST_LISTED}")
     if not isinstance(cursor, str) or (cursor and not _CURSOR.fullmatch(cursor)):
-        raise InvalidInputError("cursor", f"{shown(cursor)} is no cursor; use that of a page, or none to begin")
+        raise InvalidInputError("cursor", f"expected the cursor of a page, or none to begin, got {shown(cursor)}")
     yield from walk.begin()
     walk.left = min(walk.left, int(cursor or walk.left))
     letters: list[DeadLetter] = []

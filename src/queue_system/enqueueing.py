@@ -15,7 +15,14 @@ from queue_system.broker.protocol import Command, Group
 from queue_system.clock import ms_since, unix_seconds
 from queue_system.config import QueueConfig
 from queue_system.durability import confirmed
-from queue_system.errors import CircuitOpenError, InvalidInputError, ItemTooLargeError, ServerError, UnconfirmedError
+from queue_system.errors import (
+    CircuitOpenError,
+    InvalidInputError,
+    ItemTooLargeError,
+    ServerError,
+    UnconfirmedError,
+    a_kind,
+)
 from queue_system.model.arguments import (
     BatchOptions,
     check_column,
@@ -67,7 +74,7 @@ def describe_operation(  # noqa: PLR0913, PLR0917 - the arguments of `enqueue`
         operation.result_ttl = check_lifetime("result_ttl", result_ttl)
     if retry_config is not None:
         if not isinstance(retry_config, QueueRetryConfig):
-            raise InvalidInputError("retry_config", f"a {type(retry_config).__name__} is no QueueRetryConfig")
+            raise InvalidInputError("retry_config", f"expected a QueueRetryConfig, got {a_kind(retry_config)}")
         if not retry_config.is_default:
             operation.max_attempts, operation.delays = retry_config.max_attempts, retry_config.delays
             operation.retry_timeout = retry_config.timeout

@@ -39,8 +39,14 @@ def shown(value: object) -> str:
     try:
         text = repr(value)
     except Exception:  # noqa: BLE001 - such as a number of 5,000 digits
-        return f"a {type(value).__name__} that cannot be shown"
+        return f"{a_kind(value)} that cannot be shown"
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
+
+
+def a_kind(value: object) -> str:
+    """Return the name of a value's type with its article, for a message: `a dict`, `an int`."""
+    name = type(value).__qualname__
+    return f"{'an' if name[:1].lower() in set('aeiou') else 'a'} {name}"
 
 
 def cut_text(text: str) -> str:

@@ -13,7 +13,7 @@ from queue_system.broker.commands import next_page
 from queue_system.config import QueueConfig
 from queue_system.dead_letters import DeadLetterPage, Selection, count_steps, drop_steps, list_steps, retry_steps
 from queue_system.enqueueing import AT_ONCE, batch_steps, describe_operation, enqueue_steps, fresh_id, queue_name_of
-from queue_system.errors import InvalidInputError
+from queue_system.errors import InvalidInputError, a_kind
 from queue_system.inspection import status_steps
 from queue_system.lookup import OperationRecord, operation_steps, wait_steps
 from queue_system.model.arguments import check_batch_options
@@ -33,7 +33,7 @@ class QueueManager:
 
     def __init__(self, config: QueueConfig) -> None:
         if not isinstance(config, QueueConfig):
-            raise InvalidInputError("config", f"a {type(config).__name__} is no QueueConfig")
+            raise InvalidInputError("config", f"expected a QueueConfig, got {a_kind(config)}")
         self.config = config
 
     @blocking

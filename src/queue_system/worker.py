@@ -89,7 +89,7 @@ class QueueWorker:
         queues: Sequence[str] | None = None,
     ) -> None:
         if not isinstance(config, QueueConfig):
-            raise InvalidInputError("config", f"a {type(config).__name__} is no QueueConfig")
+            raise InvalidInputError("config", f"expected a QueueConfig, got a value of type {type(config).__name__}")
         if not is_number(max_workers, int) or not 1 <= max_workers <= _MOST_SLOTS:
             raise InvalidInputError(
                 "max_workers", f"{shown(max_workers)} is not usable; use a whole number from 1 to {_MOST_SLOTS}"
@@ -158,10 +158,9 @@ class QueueWorker:
             self._tell_start(stream)
 
     def _tell_start(self, stream: Stream) -> None:
-        config = self.config
         self.config.log.info(
-            "worker started", incarnation=stream.fetcher.incarnation, server=config.address,
-            prefix=config.queue_prefix, queues=",".join(self.queues) or "all", concurrency=self.max_workers,
+            "worker started", incarnation=stream.fetcher.incarnation, server=self.config.address,
+            prefix=self.config.queue_prefix, queues=",".join(self.queues) or "all", concurrency=self.max_workers,
         )  # fmt: skip
 
     def _start_tasks(self, stream: Stream) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from tests.cli.support import PROGRAM, RunCli, RunProgram, clean_environment, run_program, started
 from tests.cli.terminal import Terminal
-from tests.support.servers import StartServer
+from tests.support.servers import OwnServer, StartServer
 from tests.support.waiting import wait_until
 
 HEAVY = ("prometheus_client", "starlette", "uvicorn", "jinja2", "fastapi", "watchfiles", "queue_system.dashboard")
@@ -35,6 +35,21 @@ def test_it_tells_its_version() -> None:
     answer = run_program("--version")
     assert (answer.code, answer.err) == (0, "")
     assert answer.out.startswith("queue-system ")
+
+
+@pytest.mark.parametrize(
+    "url, told",
+    [
+        ("rediss://127.0.0.1:1/0", "; a server that speaks no TLS at this port is reached by redis://"),
+        ("{}?db=99", " has no such database: DB index is out of range; use a lower number in the URL, such as 0"),
+    ],
+)
+def test_a_url_that_the_server_cannot_serve_is_told_with_the_way_out(
+    cli: RunCli, server: OwnServer, url: str, told: str
+) -> None:
+    answer = cli("status", "--url", url.format(server.url))
+    assert told in answer.err
+    assert len(answer.err.splitlines()) == 1
 
 
 SEE = "; see 'queue-system bench --help'\n"

@@ -210,7 +210,7 @@ def test_a_sick_heartbeat_recovers_or_the_worker_starts_nothing_past_its_lease(
     assert bench.counter("processed") == operations
     assert bench.journal.repeats() == 0
     if fault != "hangs":
-        assert "upkeep failed unexpectedly" in sick.log
+        assert "maintenance task failed unexpectedly" in sick.log
         assert bench.incarnations() == {sick.incarnation, other.incarnation}
         return
     (pulse_ends,) = bench.journal.entries("pulse-ends")

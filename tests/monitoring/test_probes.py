@@ -289,7 +289,7 @@ def test_an_address_that_cannot_be_had_is_refused(
     address: str | None, error: type[Exception], make_config: MakeConfig
 ) -> None:
     app = create_app(make_config(), None)
-    told = "is no address" if address else "in use"
+    told = "expected HOST:PORT" if address else "in use"
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(error, match=told):
         ProbeServer(app, address or f"127.0.0.1:{taken.getsockname()[1]}")
 

@@ -39,7 +39,7 @@ from queue_system.broker.loop_end import cancelled_before_close
 from queue_system.broker.protocol import plain
 from queue_system.broker.replies import parse_info
 from queue_system.broker.wire import AioWire, SyncWire
-from queue_system.errors import InvalidInputError, UnsupportedServerError, shown
+from queue_system.errors import InvalidInputError, UnsupportedServerError, a_kind, shown
 from queue_system.resilience.threads import in_daemon_thread
 
 OLDEST_SERVER = (6, 2)
@@ -89,7 +89,7 @@ def check_url(url: object) -> str:
         InvalidInputError: a foreign scheme or option, or an unusable value. Nothing that may be a password is shown.
     """
     if not isinstance(url, str):
-        raise InvalidInputError("redis_url", f"a {type(url).__name__} is no URL; use '{_EXAMPLE}'")
+        raise InvalidInputError("redis_url", f"expected a URL such as '{_EXAMPLE}', got {a_kind(url)}")
     parts = _split(url)
     if parts is None:
         raise InvalidInputError("redis_url", f"it cannot be parsed; use '{_EXAMPLE}', and {_ESCAPES}")
@@ -104,7 +104,7 @@ def check_url(url: object) -> str:
         raise InvalidInputError("redis_url", f"it holds a character that must be escaped; {_ESCAPES}")
     _check_options(parts)
     if parts.scheme != "unix" and not _DATABASE.match(parts.path):
-        raise InvalidInputError("redis_url", f"what follows the host is no number of a database; {_ESCAPES}")
+        raise InvalidInputError("redis_url", f"expected a database's number after the host, like /0; {_ESCAPES}")
     url = url.replace("valkeys://", "rediss://", 1).replace("valkey://", "redis://", 1)
     if problem := _refusal(url):
         raise InvalidInputError("redis_url", f"it cannot be used: {problem}; use '{_EXAMPLE}'")

@@ -43,6 +43,7 @@ _SECRET = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _LONGEST_CHAIN: Final = 20
+_DATABASE = re.compile(r"DB index is out of range|invalid DB index", re.IGNORECASE)
 
 
 def redact(text: str) -> str:
@@ -79,6 +80,8 @@ def typed(error: BaseException, address: str) -> QueueSystemError:
     text = redact(str(error)).removesuffix(".")
     if is_transient(error):
         return ServerUnreachableError(f"{address} gives no answer: {text or type(error).__name__}")
+    if _DATABASE.search(text):
+        return ServerError(f"{address} has no such database: {text}; use a lower number in the URL, such as 0")
     if isinstance(error, client.AuthenticationError | client.NoPermissionError) or _DENIED.search(text):
         denied = AccessDeniedError(f"{address} denies access: {text}; check user, password and ACL")
         denied.logged_in = not _NO_LOGIN.search(text)

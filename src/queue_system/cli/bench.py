@@ -80,7 +80,7 @@ def bench(
     yes: Yes = False,
 ) -> None:
     """Measure this server for some seconds, under a prefix that is removed afterwards."""
-    address = session.config.endpoint().address
+    address = session.config.address
     if not yes and not _is_local(session.config):
         session.output.error(f"{address} is not this machine, and a measurement loads it; --yes measures all the same")
         raise typer.Exit(ExitCode.USAGE)

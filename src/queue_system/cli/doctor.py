@@ -78,7 +78,7 @@ def doctor(
             advance(1)
     levels = Counter(result.level for _, result in results)
     document = {
-        "server": session.config.endpoint().address,
+        "server": session.config.address,
         "prefix": session.config.queue_prefix,
         "ok": not levels[Level.FAIL],
         "checks": [

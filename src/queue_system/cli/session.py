@@ -20,7 +20,7 @@ from queue_system.cli.exits import describe, exit_code
 from queue_system.cli.help import PlainCommand
 from queue_system.cli.output import Output
 from queue_system.config import QueueConfig
-from queue_system.errors import InvalidInputError, QueueSystemError
+from queue_system.errors import InvalidInputError, QueueSystemError, ServerUnreachableError
 from queue_system.manager import QueueManager
 from queue_system.model.secret_file import read_secret
 from queue_system.supervision import WorkerSettings
@@ -37,6 +37,7 @@ _OPTIONS: Final = {
 }
 """The options whose values the library knows by other names."""
 _NAME_ONE: Final = "name one with --url or QUEUE_SYSTEM_REDIS_URL, or go to the folder where its workers run"
+_ENCRYPTED: Final = ("rediss://", "valkeys://")
 _KEYWORD: Final = inspect.Parameter.KEYWORD_ONLY
 
 AsJson: TypeAlias = Annotated[
@@ -175,6 +176,8 @@ class Session:
     def _named(self, error: QueueSystemError) -> str:
         """Return what is wrong, by the name under which the caller gave it."""
         text = f"{describe(error)}{debug_hint(error)}"
+        if isinstance(error, ServerUnreachableError) and (self.place.server_url or "").startswith(_ENCRYPTED):
+            text += "; a server that speaks no TLS at this port is reached by redis://"
         if isinstance(error, InvalidInputError) and (variable := self.variable_of(error.field)):
             return text.replace(error.field, variable, 1)
         return text

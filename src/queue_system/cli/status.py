@@ -205,7 +205,7 @@ def status(
     """Show how many operations wait, run and have failed. With --watch and --json, one line each time."""
     config = session.config
     board = Board(
-        config.endpoint().address,
+        config.address,
         config.queue_prefix,
         empty_shown=show_all,
         most_letters=config.max_dead_letters,

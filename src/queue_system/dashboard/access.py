@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from starlette.requests import HTTPConnection
 
 from queue_system.dashboard.throttle import Throttle
-from queue_system.errors import InvalidInputError
+from queue_system.errors import InvalidInputError, a_kind
 
 AuthHook: TypeAlias = Callable[[HTTPConnection], bool | Awaitable[bool]]
 """Tells whether a request may be answered; it may be async."""
@@ -64,7 +64,7 @@ class Access:
         secret: bytes | None = None,
     ) -> None:
         if auth is not None and not callable(auth):
-            raise InvalidInputError("auth", f"a {type(auth).__name__} cannot be called")
+            raise InvalidInputError("auth", f"expected a function of the request, got {a_kind(auth)}")
         self.writable = writable
         self.has_login = token is not None
         self.local_only = token is None and auth is None

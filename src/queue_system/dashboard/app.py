@@ -20,7 +20,7 @@ from queue_system.dashboard.proxy import Behind, check_proxies, check_root_path
 from queue_system.dashboard.rendering import Renderer
 from queue_system.dashboard.sampler import Sampler
 from queue_system.dashboard.shield import Admission, Shield
-from queue_system.errors import InvalidInputError, QueueSystemError
+from queue_system.errors import InvalidInputError, QueueSystemError, a_kind
 
 
 def create_app(  # noqa: PLR0913 - one for each rule of who may come, and from where
@@ -55,7 +55,7 @@ def create_app(  # noqa: PLR0913 - one for each rule of who may come, and from w
         InvalidInputError: an argument is wrong.
     """
     if not isinstance(config, QueueConfig):
-        raise InvalidInputError("config", f"a {type(config).__name__} is no QueueConfig")
+        raise InvalidInputError("config", f"expected a QueueConfig, got {a_kind(config)}")
     access = Access(token, auth, writable=writable, allowed_hosts=allowed_hosts, secret=secret)
     proxies = check_proxies(trusted_proxies)
     if proxies and access.local_only:

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any, Final
 
-from queue_system.errors import ImportFailedError, UnresolvableNameError, shown
+from queue_system.errors import ImportFailedError, UnresolvableNameError, a_kind, shown
 from queue_system.imports.libraries import (
     FOREIGN_FOLDERS,
     foreign_part,
@@ -184,7 +184,7 @@ def _load(found: Found) -> ModuleType:
             f"module {found.name!r} cannot be imported: {type(error).__name__}: {_text(error)}"
         ) from error
     if not issubclass(type(module), ModuleType):
-        raise UnresolvableNameError(f"module {found.name!r} has put a {type(module).__name__} in its own place")
+        raise UnresolvableNameError(f"module {found.name!r} has put {a_kind(module)} in its own place")
     own = vars(module)
     if own.get("__name__") != found.name or not same_file(str(own.get("__file__")), found.file):
         raise UnresolvableNameError(
@@ -199,7 +199,7 @@ def _function_of(module: ModuleType, found: Found, name: str) -> Any:
     if fn is None:
         raise UnresolvableNameError(f"module {found.name!r} has no function {shown(name)}")
     if not isinstance(fn, FunctionType):
-        raise UnresolvableNameError(f"{reference} is a {type(fn).__name__}, not a plain function")
+        raise UnresolvableNameError(f"{reference} is {a_kind(fn)}, not a plain function")
     own = getattr(inspect.unwrap(fn), "__globals__", {})
     if own is not vars(module) and not (found.is_main and _is_of_main(own, found)):
         raise UnresolvableNameError(f"{reference} is defined elsewhere; name it by the module that defines it")

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final
 
-from queue_system.errors import UnserializableError
+from queue_system.errors import UnserializableError, a_kind
 
 _ABSENT: Final = object()
 _MASKS: Final = ("**********", b"**********")
@@ -39,7 +39,7 @@ def _compare(value: Any, dumped: Any, path: str, depth: int) -> None:
         if dumped in _MASKS:
             raise UnserializableError(
                 path,
-                f"a {type(value).__qualname__} hides its value, and the processor would get {dumped!r};"
+                f"{a_kind(value)} hides its value, and the processor would get {dumped!r};"
                 " enqueue value.get_secret_value(), better a reference to the secret",
             )
     elif isinstance(value, float) and dumped is None:

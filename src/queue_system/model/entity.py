@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from queue_system.errors import UnserializableError, cut_text
+from queue_system.errors import UnserializableError, a_kind, cut_text
 from queue_system.model.depth import MAX_DEPTH, SHALLOW_BYTES, has_many_parts, nesting
 from queue_system.model.dumping import dump_model, is_model
 
@@ -96,9 +96,7 @@ def _plain(value: Any, path: str, serializer: Serializer | None, parents: tuple[
     except UnserializableError:
         raise
     except Exception as error:
-        raise UnserializableError(
-            path, f"a {type(value).__qualname__} cannot be converted: {_described(error)}"
-        ) from error
+        raise UnserializableError(path, f"{a_kind(value)} cannot be converted: {_described(error)}") from error
     if converted is _UNKNOWN:
         converted = _serialized(serializer, value, path)
     return _plain(converted, path, serializer, inside)
@@ -181,9 +179,8 @@ def _sorted(values: set[Any] | frozenset[Any]) -> list[Any]:
 
 
 def _serialized(serializer: Serializer | None, value: Any, path: str) -> Any:
-    kind = type(value).__qualname__
     if serializer is None:
-        raise UnserializableError(path, f"JSON cannot carry a {kind}; convert it or pass custom_serializer")
+        raise UnserializableError(path, f"JSON cannot carry {a_kind(value)}; convert it or pass custom_serializer")
     try:
         converted = serializer(value)
     except Exception as error:
@@ -191,7 +188,7 @@ def _serialized(serializer: Serializer | None, value: Any, path: str) -> Any:
             path, f"custom_serializer raised {type(error).__name__}: {_described(error)}"
         ) from error
     if type(converted) is type(value):
-        raise UnserializableError(path, f"custom_serializer gave back a {kind} again")
+        raise UnserializableError(path, f"custom_serializer gave back {a_kind(converted)} again")
     return converted
 
 

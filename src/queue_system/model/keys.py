@@ -29,7 +29,7 @@ def check_queue_name(name: object, field: str = "queue_name") -> str:
     """Return `name`, or raise InvalidInputError unless it is 1 to 128 of the characters `A-Z a-z 0-9 _ . -`."""
     if not isinstance(name, str) or not _NAME.match(name):
         raise InvalidInputError(
-            field, f"{shown(name)} is no queue name; use 1 to 128 of the characters A-Z a-z 0-9 _ . -"
+            field, f"{shown(name)} cannot be a queue's name; use 1 to 128 of the characters A-Z a-z 0-9 _ . -"
         )
     return name
 

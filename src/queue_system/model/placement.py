@@ -41,7 +41,8 @@ def run_in_process(processor: F) -> F:
         module = main_module_name()
     if not inspect.isfunction(processor) or not name.isidentifier() or module is None:
         raise InvalidInputError(
-            "processor", f"{shown(processor)} is no function of an importable module; a child process cannot find it"
+            "processor",
+            f"{shown(processor)} cannot be imported by a child process; use a function of a module",
         )
     setattr(processor, _MARK, _Mark(Reference(name, module), processor))
     return processor

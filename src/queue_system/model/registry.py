@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from queue_system.errors import InvalidInputError, UnresolvableNameError, shown
+from queue_system.errors import InvalidInputError, UnresolvableNameError, a_kind, shown
 from queue_system.forking import renew_in_children
 from queue_system.imports.main import MAIN_NAMES, main_module_name, name_of_main
 from queue_system.imports.policy import Application
@@ -154,7 +154,7 @@ def _name_of(fn: Processor, field_name: str) -> str:
     qualname = getattr(fn, "__qualname__", None)
     if not isinstance(qualname, str):
         way_out = "register it by register_callback(fn, name=...) and use that name"
-        raise InvalidInputError(field_name, f"a {type(fn).__name__} has no name; {way_out}")
+        raise InvalidInputError(field_name, f"{a_kind(fn)} has no name; {way_out}")
     return qualname
 
 

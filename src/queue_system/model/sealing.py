@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from queue_system.errors import InvalidInputError, UndecodableItemError, UnserializableError
+from queue_system.errors import InvalidInputError, UndecodableItemError, UnserializableError, a_kind
 from queue_system.model.entity import decode_entity
 from queue_system.model.operation import Operation, encode_item
 
@@ -179,7 +179,7 @@ def make_sealing(
         InvalidInputError: a key or the encryption is not usable. Neither ids nor secrets are shown.
     """
     if encryption is not None and not all(callable(getattr(encryption, name, None)) for name in ("encrypt", "decrypt")):
-        raise InvalidInputError("encryption", f"a {type(encryption).__name__} has no methods encrypt and decrypt")
+        raise InvalidInputError("encryption", f"expected methods encrypt and decrypt, got {a_kind(encryption)}")
     if signing_keys is None:
         return None if encryption is None else Sealing({}, encryption, prefix)
     return Sealing(_check_keys(signing_keys), encryption, prefix)

@@ -170,7 +170,7 @@ def _server(app: Starlette, allowed_hosts: Sequence[str]) -> _Server:
 def _listen(address: str) -> socket.socket:
     host, colon, port = address.rpartition(":")
     if not colon or not host or not port.isdecimal() or int(port) > _HIGHEST_PORT:
-        raise ValueError(f"{address!r} is no address; use HOST:PORT, such as 127.0.0.1:9200")
+        raise ValueError(f"expected HOST:PORT such as 127.0.0.1:9200, got {address!r}")
     host = host.removeprefix("[").removesuffix("]")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     return socket.create_server((host, int(port)), family=family, backlog=128)

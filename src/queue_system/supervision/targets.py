@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from queue_system.config import QueueConfig, check_modules
-from queue_system.errors import InvalidInputError, QueueSystemError, shown
+from queue_system.errors import InvalidInputError, QueueSystemError, a_kind, shown
 from queue_system.imports.modules import top_folder
 from queue_system.logs import without_passwords
 from queue_system.resilience import in_daemon_thread
@@ -38,8 +38,7 @@ async def load_worker(settings: WorkerSettings) -> QueueWorker:
     worker = found if isinstance(found, QueueWorker) else None
     config = worker.config if worker is not None else found
     if not isinstance(config, QueueConfig):
-        kind = type(config).__name__
-        raise _refusal(settings.target, f"is or returns a {kind}; a QueueConfig or a QueueWorker is needed")
+        raise _refusal(settings.target, f"expected a QueueConfig or a QueueWorker, got {a_kind(config)}")
     if settings.tracebacks is not None:
         config.tracebacks = settings.tracebacks
     if settings.allowed_modules is not None:

@@ -58,7 +58,10 @@ class Duty:
         """Learn that the server failed a round; return how many s to wait before the next."""
         if self._throttle.ready():
             self.log.error(
-                "upkeep failed: trying again", duty=self.name, error_type=type(error).__name__, error=str(error)
+                "maintenance task failed and is tried again",
+                task=self.name,
+                error_type=type(error).__name__,
+                error=str(error),
             )
         return self.interval_s
 
@@ -76,4 +79,4 @@ class Duty:
                 wait_s = self.failed(error)
             except BaseException as error:  # an exit, too: whoever raised it did not mean this thread
                 wait_s = self.interval_s
-                self.log.error("upkeep failed unexpectedly", duty=self.name, exc_info=error)
+                self.log.error("maintenance task failed unexpectedly", task=self.name, exc_info=error)

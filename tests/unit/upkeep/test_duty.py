@@ -39,7 +39,7 @@ def test_no_error_and_no_exit_ends_a_duty(error: BaseException) -> None:
     assert duty.went_on.wait(WITHIN_S)
     duty.stop()
     duty.join(WITHIN_S)
-    assert len(logger.of("upkeep failed unexpectedly")) == 1
+    assert len(logger.of("maintenance task failed unexpectedly")) == 1
 
 
 def test_a_duty_holds_back_while_its_worker_is_denied_access() -> None:
