@@ -363,6 +363,7 @@ class QueueWorker:
 
     async def _run_callback(self, operation: Operation) -> None:
         name, module = callback_reference(operation)
+        await self._importer.check(name, module)
         await self._execute_callback(name, module, callback_data(operation))
 
     @retry_with_backoff(max_retries=3, base_delay=0.1, max_delay=2.0)

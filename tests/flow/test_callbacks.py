@@ -10,6 +10,7 @@ import pytest
 import redis
 
 from queue_system import QueueConfig, QueueManager, QueueRetryConfig, QueueWorker
+from queue_system.model.registry import Registry
 from tests.flow.support import Inbox, letters, next_letter, read_record, running
 
 ONCE = QueueRetryConfig(max_attempts=1)
@@ -108,6 +109,25 @@ async def test_a_missing_callback_is_a_system_error_with_its_phase_and_the_verdi
     metrics = config.get_metrics()
     assert (metrics["processed"], metrics["failed"]) == ((1, 0) if phase == "on_success" else (0, 1))
     assert metrics["system_errors"] == 1
+
+
+async def test_a_callback_whose_name_leads_to_nothing_is_looked_for_once(
+    queue: QueueManager, config: QueueConfig, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with processors, only what may pass is tried again."""
+    sought: list[str] = []
+    resolve = Registry.resolve
+
+    def counting(registry: Registry, name: str, module: str | None) -> Any:
+        sought.append(name)
+        return resolve(registry, name, module)
+
+    monkeypatch.setattr(Registry, "resolve", counting)
+    queue.enqueue({}, succeed, on_success="nowhere.to_be_found")
+    async with running(QueueWorker(config)):
+        letter = await next_letter(client, config.system_errors_queue)
+    assert (letter["phase"], letter["error_type"]) == ("on_success", "UnresolvableNameError")
+    assert sought == ["to_be_found"]
 
 
 async def test_a_callback_that_raises_is_tried_again(queue: QueueManager, config: QueueConfig, inbox: Inbox) -> None:

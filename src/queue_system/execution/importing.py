@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from typing import Any
 
@@ -70,6 +71,11 @@ class Importer:
             self._running[key] = running
             running.add_done_callback(lambda ended: self._end(key, ended))
         return await asyncio.shield(running)
+
+    async def check(self, name: str, module: str | None) -> None:
+        """Raise UnresolvableNameError if a name surely leads to nothing; an import that fails may yet succeed."""
+        with contextlib.suppress(ImportFailedError):
+            await self.load(name, module)
 
     def close(self) -> None:
         """Wait for no import any longer."""
