@@ -48,7 +48,13 @@ _DATABASE = re.compile(r"DB index is out of range|invalid DB index", re.IGNORECA
 
 def redact(text: str) -> str:
     """Replace passwords in URLs and assignments, and arguments that a server quotes, by `***`."""
-    return _SECRET.sub(lambda m: f"{m['name'] or m['args']}***", without_passwords(text))
+    if "@" in text:  # one in a URL's `?password=` passes for the end of a login, and what follows it would stay
+        text = _without_assignments(text)
+    return _without_assignments(without_passwords(text))
+
+
+def _without_assignments(text: str) -> str:
+    return _SECRET.sub(lambda m: f"{m['name'] or m['args']}***", text)
 
 
 def _scrub(error: BaseException) -> None:

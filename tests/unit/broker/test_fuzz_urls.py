@@ -91,6 +91,7 @@ def test_no_part_of_a_password_is_in_the_error_of_its_url(url: str) -> None:
 @given(urls_with_passwords(), st.sampled_from(["", "cannot reach {} now", "'{}'", "url={},", "{}\n{}", "a://b {} c@d"]))
 @example(f"redis://us@er:{SECRET}@host", "{}")
 @example(f"redis://host?password={SECRET},;{SECRET}", "{}")
+@example(f"redis://host:6379?db=1&password=@{SECRET}", "cannot reach {} now")
 def test_no_part_of_a_password_of_a_usable_url_survives_in_any_text_around_it(url: str, text: str) -> None:
     try:
         checked = check_url(url)
