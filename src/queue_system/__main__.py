@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import sys
+
+_INTERRUPTED = 130
 
 
 def main() -> int:
@@ -14,7 +18,12 @@ def main() -> int:
             raise
         sys.stderr.write(f"queue-system needs {missing.name}: pip install 'redis-queue-system[cli]'\n")
         return 1
-    return run()
+    code = _INTERRUPTED
+    with contextlib.suppress(KeyboardInterrupt):  # a further one, while the first was told
+        code = run()
+    if code == _INTERRUPTED:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # else one more would kill what leaves with a code
+    return code
 
 
 if __name__ == "__main__":

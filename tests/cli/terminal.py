@@ -51,17 +51,17 @@ class Terminal:
             if not self._read(deadline):
                 raise AssertionError(f"{text!r} did not come, but {self.seen!r}")
 
-    def wait(self, keys: bytes = b"") -> int:
+    def wait(self, keys: bytes = b"", again_s: float = 1.0) -> int:
         """Type `keys`, read until the program ends, and return the exit code.
 
-        They are typed again every second, as a person would: a signal just before a read does not interrupt it.
+        They are typed again every `again_s`, as a person would: a signal just before a read does not interrupt it.
         """
         typed_at = float("-inf")
         deadline = time.monotonic() + DEADLINE_S
         while self._process.poll() is None:
             if time.monotonic() > deadline:
                 raise AssertionError(f"it does not end, but printed {self.seen!r}")
-            if keys and time.monotonic() - typed_at > 1:
+            if keys and time.monotonic() - typed_at > again_s:
                 self.send(keys)
                 typed_at = time.monotonic()
             self._read(time.monotonic() + _LOOK_EVERY_S)  # else it might wait for somebody to read

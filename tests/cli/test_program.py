@@ -183,6 +183,7 @@ def test_watch_outlives_an_outage(start_server: StartServer) -> None:
         assert watching.wait(10) == 0
 
 
+@pytest.mark.timeout(180)
 def test_a_question_is_asked_on_a_terminal(place: dict[str, str]) -> None:
     """Anything but yes changes nothing."""
     env = clean_environment(**place)
@@ -193,6 +194,17 @@ def test_a_question_is_asked_on_a_terminal(place: dict[str, str]) -> None:
             assert b"Remove 1 waiting operation from send_mail" in terminal.seen
             assert terminal.wait(reply) == code
     assert b"removed 1 operation" in terminal.seen
+
+
+@pytest.mark.timeout(180)
+def test_ctrl_c_typed_again_and_again_is_one_interrupt(place: dict[str, str]) -> None:
+    """Whoever leaves already, with its code, is not killed by the next one."""
+    env = clean_environment(**place)
+    subprocess.run([*PROGRAM, "enqueue", "shop.send_mail", "{}"], env=env, check=True, stdout=subprocess.DEVNULL)
+    with Terminal([*PROGRAM, "purge", "send_mail"], env) as terminal:
+        terminal.read_until(b"[y/N]")
+        assert terminal.wait(b"\x03", again_s=0.05) == 130
+    assert b"Traceback" not in terminal.seen
 
 
 def test_a_closed_pipe_is_no_trouble(place: dict[str, str]) -> None:

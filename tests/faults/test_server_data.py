@@ -12,6 +12,8 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
+
 from queue_system import QueueRetryConfig
 from tests.faults.conftest import Figures, OpenBench
 from tests.faults.support import processors
@@ -30,6 +32,8 @@ from tests.support.servers import OwnServer, StartServer
 
 LEASE_S = 1.0
 TAIL = 64 * 1024
+PATIENCE_S = 60.0
+"""After how long a test that hangs ends; no promise."""
 RUN_AGAIN_WITHIN_S = 10.0
 KEYS = (
     "registry", "ready:normal", "delayed", "workers", "inflight:*", "token", "operation:*", "dedup", "wake",
@@ -76,7 +80,7 @@ def leave_in_the_middle(bench: Bench, rounds: int) -> None:
     """Let two workers run operations of all kinds; kill one, and the other as soon as it has taken over from it."""
     enqueue_all_kinds(bench, rounds)
     first, second = start_workers(bench, 2, slots=5, lease=LEASE_S)
-    wait_until(lambda: bench.counter("processed") > 50, 10.0, "work is under way")
+    wait_until(lambda: bench.counter("processed") > 50, PATIENCE_S, "work is under way")
 
     def stopped_with_work() -> bool:
         first.send(signal.SIGSTOP)
@@ -85,9 +89,9 @@ def leave_in_the_middle(bench: Bench, rounds: int) -> None:
         first.send(signal.SIGCONT)
         return False
 
-    wait_until(stopped_with_work, 10.0, "the first holds something")
+    wait_until(stopped_with_work, PATIENCE_S, "the first holds something")
     first.kill()
-    wait_until(lambda: bench.counter("reclaimed") > 0, 10 * LEASE_S, f"the other took over\n{second.log}")
+    wait_until(lambda: bench.counter("reclaimed") > 0, PATIENCE_S, f"the other took over\n{second.log}")
     second.kill()
 
 
@@ -97,6 +101,7 @@ def read(server: OwnServer) -> dict[str, object]:
         return broker.snapshot()
 
 
+@pytest.mark.timeout(300)
 @on_each_server_in_full
 def test_a_log_cut_anywhere_in_its_tail_leaves_an_earlier_state_that_is_whole_and_drains(
     start_server: StartServer, figures: Figures, full: bool, binary: Path | None, tmp_path: Path
@@ -136,12 +141,13 @@ def drain(server: OwnServer, folder: Path) -> list[str]:
     folder.mkdir()
     with contextlib.closing(Bench(server, "queue:", folder)) as bench:
         bench.start_worker(lease=LEASE_S)
-        bench.wait_drained(20.0)
+        bench.wait_drained(PATIENCE_S)
         state = read(server)
         left = [item for item in items_in(state) if not item.is_letter]
         return contradictions(state) + [f"{item} is left" for item in left]
 
 
+@pytest.mark.timeout(300)
 @on_each_server_in_full
 def test_flushall_under_load_stops_no_worker_and_new_operations_run(
     start_server: StartServer, open_bench: OpenBench, figures: Figures, full: bool, binary: Path | None
@@ -152,14 +158,14 @@ def test_flushall_under_load_stops_no_worker_and_new_operations_run(
     ran_s = []
     times = 50 if full else 3
     for number in range(times):
-        bench.enqueue(300, processors.work, 0.02, name=f"before-{number}")
-        wait_until(lambda: len(bench.all_in_flight()) > 4, 5.0, "work is under way")
+        bench.enqueue(300, processors.work, 0.2, name=f"before-{number}")  # not all done before anybody looks
+        wait_until(lambda: len(bench.all_in_flight()) > 4, PATIENCE_S, "work is under way")
         bench.client.flushall()
         ran_s.append(
             wait_ended(bench, bench.enqueue(20, processors.work, 0.0, name=f"new-{number}"), RUN_AGAIN_WITHIN_S)
         )
-    bench.wait_drained(10.0)
-    wait_until(lambda: len(bench.incarnations()) == 2, 5 * LEASE_S, "both workers are registered")
+    bench.wait_drained(PATIENCE_S)
+    wait_until(lambda: len(bench.incarnations()) == 2, PATIENCE_S, "both workers are registered")
     found = contradictions(read(server))
     figures(injected=times, recovery_s=round(max(ran_s), 2), contradictions=len(found))
     assert not found
