@@ -29,7 +29,7 @@ from queue_system.errors import (
     WaitTimeoutError,
     shown,
 )
-from queue_system.imports.policy import Application, never_imported
+from queue_system.imports.policy import Application, missing_modules, never_imported
 from queue_system.metrics import LogThrottle, MetricsRecorder, SettlementObserver, StructuredLogger
 from queue_system.model.arguments import check_durability, check_list
 from queue_system.model.keys import PRIORITIES, Keys, check_prefix, check_priority, check_queue_name
@@ -301,6 +301,12 @@ class QueueConfig:
             prepare = None if self._data_dir is None else partial(ensure_server, self._data_dir)
             self._endpoint = Endpoint(client.connection_pool, self.connection_timeout, prepare)
         return self._endpoint
+
+    def prepare(self) -> None:
+        """Do what may block before a worker starts: have a server at hand, and warn of modules that are not there."""
+        for name in missing_modules(self.registry.application.allowed_modules or ()):
+            self.log.warning("allowed_modules names a module that cannot be found", module=name)
+        self.endpoint()
 
     @property
     def address(self) -> str:

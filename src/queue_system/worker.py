@@ -142,7 +142,7 @@ class QueueWorker:
                 return
             stream = self._stream = self._open_stream(self.max_workers)
             try:
-                await in_daemon_thread(self.config.endpoint)  # which may have to start a server
+                await in_daemon_thread(self.config.prepare)  # which may have to start a server
                 await stream.fetcher.turn()
             except QueueSystemError as error:
                 if isinstance(error, AccessDeniedError | InvalidInputError):

@@ -104,7 +104,12 @@ def test_the_text_tells_what_the_document_tells(patient: Patient) -> None:
     "options, arguments, level, said",
     [
         ({"tcp": True}, (), "warn", "any function of the application, and this server asks for no password"),
-        ({"tcp": True}, ("--allowed-modules", "shop.jobs, mails"), "ok", "functions of shop.jobs, mails, and"),
+        (
+            {"tcp": True},
+            ("--allowed-modules", "tests.flow, tests.cli"),
+            "ok",
+            "functions of tests.flow, tests.cli, and",
+        ),
         ({"tcp": True, "requirepass": "secret"}, (), "ok", "only who logs in writes them"),
         ({}, (), "ok", "only who opens the socket writes them"),
     ],
@@ -117,6 +122,12 @@ def test_unset_allowed_modules_are_told_where_the_server_asks_for_no_password(
     assert names["level"] == level
     assert said in names["sentence"]
     assert ("allowed_modules=[...]" in names["advice"]) is (level == "warn")
+
+
+def test_allowed_modules_that_cannot_be_found_are_told(patient: Patient) -> None:
+    answer = patient.examine("--allowed-modules", "tests.flow,no_such_shop", "--json")
+    (found,) = [check for check in answer.document["checks"] if check["name"] == "names"]
+    assert (found["level"], found["details"]["missing"]) == ("warn", ["no_such_shop"])
 
 
 def test_an_evicting_server_without_persistence(start_server: StartServer, cli: RunCli) -> None:

@@ -202,6 +202,8 @@ async def test_a_name_is_resolved_once(queue: QueueManager, config: QueueConfig,
     class Counting:
         """An application that counts what it is asked for."""
 
+        allowed_modules = None
+
         def import_function(self, name: str, module: str | None) -> Any:
             asked.append(name)
             return import_function(name, module)

@@ -385,6 +385,17 @@ async def test_what_a_worker_is_and_serves_is_told_when_it_starts(make_config: M
     assert second["queues"] == "all"
 
 
+async def test_a_worker_warns_at_its_start_of_allowed_modules_that_are_not_there(
+    make_config: MakeConfig, log: LineLogger
+) -> None:
+    """Once, and not of a package, a module or a folder that is there."""
+    names = ["no_such_shop.jobs", "tests.no_such_module", "tests", "tests.flow", "tests.flow.support"]
+    async with running(QueueWorker(make_config(logger=log, allowed_modules=names))):
+        pass
+    told = log.of("allowed_modules names a module that cannot be found")
+    assert [line["module"] for line in told] == names[:2]
+
+
 async def test_a_worker_s_start_tells_no_password(make_config: MakeConfig, log: LineLogger) -> None:
     """The server is named as in all messages."""
     config = make_config(logger=log)

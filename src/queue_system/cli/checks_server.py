@@ -12,6 +12,8 @@ from queue_system.broker.diagnostics import ROLES, try_commands
 from queue_system.cli.checks import Examination, Level, Result
 from queue_system.cli.text import span
 from queue_system.errors import AccessDeniedError, ServerError, ServerUnreachableError
+from queue_system.imports.policy import missing_modules
+from queue_system.supervision.targets import import_from_here
 
 _PINGS: Final = 100
 _SLOW_S: Final = 0.005
@@ -168,6 +170,14 @@ def names(exam: Examination) -> Result:
     allowed, endpoint = exam.allowed_modules, exam.config.endpoint()
     details = {"allowed_modules": allowed, "asks_for_credentials": endpoint.is_authenticated}
     if allowed is not None:
+        import_from_here()
+        if missing := missing_modules(allowed):
+            return Result(
+                Level.WARN,
+                f"allowed_modules names what cannot be found from this folder: {_some(missing)}",
+                "correct the name, or run this in the folder where the workers run",
+                {**details, "missing": missing},
+            )
         modules = _some(allowed) or "no module"
         return Result(
             Level.OK, f"names from Redis lead to functions of {modules}, and to registered ones", details=details

@@ -47,6 +47,25 @@ def find_module(name: str) -> Found:
     Raises:
         UnresolvableNameError: there is no such module, or it is no Python source.
     """
+    specs = _specs(name)
+    origin = specs[-1].origin
+    if not specs[-1].has_location or origin is None or not origin.endswith(".py"):
+        raise UnresolvableNameError(
+            f"module {name!r:.120} is no file of Python source; register what it has with config.register_callback"
+        )
+    return Found(name, origin, specs[0].loader is None, specs[-1].loader)
+
+
+def exists(name: str) -> bool:
+    """Whether a module can be found, or is imported already; a folder without `__init__.py` is one, too."""
+    try:
+        return name in sys.modules or bool(_specs(name))
+    except UnresolvableNameError:
+        return False
+
+
+def _specs(name: str) -> list[ModuleSpec]:
+    """Return what the finders say of a module, after each package above it. Raises UnresolvableNameError."""
     parts = name.split(".")
     search: Iterable[str] | None = None
     specs: list[ModuleSpec] = []
@@ -57,12 +76,7 @@ def find_module(name: str) -> Found:
             raise UnresolvableNameError(f"module {part!r:.120} cannot be found on sys.path")
         specs.append(spec)
         search = _search_path(part, spec)
-    origin = specs[-1].origin
-    if not specs[-1].has_location or origin is None or not origin.endswith(".py"):
-        raise UnresolvableNameError(
-            f"module {name!r:.120} is no file of Python source; register what it has with config.register_callback"
-        )
-    return Found(name, origin, specs[0].loader is None, specs[-1].loader)
+    return specs
 
 
 def top_folder(name: str, file: str) -> Path:

@@ -7,6 +7,7 @@ import importlib
 import inspect
 import re
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FunctionType, ModuleType
@@ -23,7 +24,7 @@ from queue_system.imports.libraries import (
     standard_library_paths,
 )
 from queue_system.imports.main import MAIN_NAMES, find_main, main_folder, main_module, main_module_name
-from queue_system.imports.modules import Found, find_module, same_file
+from queue_system.imports.modules import Found, exists, find_module, same_file
 from queue_system.imports.sources import defines
 
 _MODULE: Final = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*\Z")
@@ -122,6 +123,11 @@ class Application:
                 f"{found.file} lies deep in {crowded}, which holds Python itself; run the worker in a folder of its own"
             )
         return f"{found.file} lies neither in the worker's current folder nor in that of its target"
+
+
+def missing_modules(names: Iterable[str]) -> list[str]:
+    """Return those of some names under which there is no module; imports nothing, but looks into folders."""
+    return [name for name in names if find_main(name) is None and not exists(name)]
 
 
 def _is_close(found: Found, root: Path) -> bool:

@@ -31,9 +31,7 @@ async def load_worker(settings: WorkerSettings) -> QueueWorker:
         InvalidInputError: `target` leads to nothing that can be run, or a value makes no sense. Its cause is what the
             target's own code raised.
     """
-    here = str(Path.cwd())
-    if not {"", here} & set(sys.path):
-        sys.path.insert(0, here)
+    import_from_here()
     found = _default_config(settings) if settings.target is None else await _find(settings.target)
     worker = found if isinstance(found, QueueWorker) else None
     config = worker.config if worker is not None else found
@@ -62,6 +60,13 @@ async def load_worker(settings: WorkerSettings) -> QueueWorker:
         return checked
     worker.max_workers, worker.work_timeout, worker.queues = checked.max_workers, checked.work_timeout, checked.queues
     return worker
+
+
+def import_from_here() -> None:
+    """Let modules of the current folder be imported."""
+    here = str(Path.cwd())
+    if not {"", here} & set(sys.path):
+        sys.path.insert(0, here)
 
 
 def _default_config(settings: WorkerSettings) -> QueueConfig:
