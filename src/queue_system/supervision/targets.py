@@ -36,7 +36,7 @@ async def load_worker(settings: WorkerSettings) -> QueueWorker:
     worker = found if isinstance(found, QueueWorker) else None
     config = worker.config if worker is not None else found
     if not isinstance(config, QueueConfig):
-        raise _refusal(settings.target, f"expected a QueueConfig or a QueueWorker, got {a_kind(config)}")
+        raise _refusal(settings.target, f"is or returns {a_kind(config)}; expected a QueueConfig or a QueueWorker")
     if settings.tracebacks is not None:
         config.tracebacks = settings.tracebacks
     if settings.allowed_modules is not None:
