@@ -181,7 +181,7 @@ class QueueWorker:
         ]
         for duty in self._duties:
             duty.start()
-        before_close(loop, self._stop_duties)
+        before_close(loop, self, QueueWorker._stop_duties)
         cancel_before_close(loop, self._fetching)
 
     async def stop(self, *, grace: float | None = None) -> None:

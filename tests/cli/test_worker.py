@@ -85,7 +85,7 @@ def test_sigterm_under_load_loses_nothing_and_spends_no_attempt(
 @pytest.mark.parametrize(
     "arguments, named",
     [
-        (["--concurrency", "0"], "'--concurrency'"),
+        (["--concurrency", "0"], "--concurrency: expected a whole number of at least 1, got '0'"),
         (["--http", "nowhere", "--burst"], "http"),
         (["no.such:target", "--burst"], "no.such:target"),
         ([TARGET, "--prefix", "x:"], "--prefix"),

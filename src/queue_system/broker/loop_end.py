@@ -9,9 +9,11 @@ import asyncio
 import contextlib
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from queue_system.resilience.threads import call_in_thread
+
+_Owner = TypeVar("_Owner")
 
 _TURNS_WITHIN_S: Final = 5.0
 
@@ -20,7 +22,7 @@ class _Tied:
     """What is tied to one event loop, which closes it."""
 
     def __init__(self) -> None:
-        self.actions: set[weakref.WeakMethod[Callable[[], object]]] = set()
+        self.actions: weakref.WeakKeyDictionary[Any, Callable[[Any], object]] = weakref.WeakKeyDictionary()
         self.tasks: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
         self.ends = False
 
@@ -32,19 +34,18 @@ class _Tied:
                 task.cancel()
             _turn(loop)
             _turn(loop)
-        if actions := [action for known in tuple(self.actions) if (action := known()) is not None]:
-            for action in actions:
-                action()
+        if owners := list(self.actions.items()):
+            for owner, action in owners:
+                action(owner)
             _turn(loop)  # lets the loop close what was dropped; who waits for that comes no further
 
 
 _tied: Final[weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Tied]] = weakref.WeakKeyDictionary()
 
 
-def before_close(loop: asyncio.AbstractEventLoop, action: Callable[[], object]) -> None:
-    """Call a bound method before the loop is closed, if its object still lives then."""
-    actions = _tied_to(loop).actions
-    actions.add(weakref.WeakMethod(action, actions.discard))
+def before_close(loop: asyncio.AbstractEventLoop, owner: _Owner, action: Callable[[_Owner], object]) -> None:
+    """Call `action(owner)` before the loop is closed, if the owner still lives then."""
+    _tied_to(loop).actions[owner] = action
 
 
 def cancel_before_close(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:

@@ -167,7 +167,7 @@ class AioWire(asyncio.Protocol):
         self._watch_at = 0.0
         self._loop = asyncio.get_running_loop()
         transport.set_protocol(self)
-        before_close(self._loop, self.close)
+        before_close(self._loop, self, AioWire.close)
 
     @property
     def is_closing(self) -> bool:
