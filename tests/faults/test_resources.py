@@ -23,6 +23,8 @@ BATCH = 1000
 CONNECTIONS_BEYOND_THE_POOL = 3
 POOL = 2
 """How many connections the threads of one worker use at once, at most."""
+GONE_WITHIN_S = 5.0
+"""How long the server may take to see that a connection has been replaced."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +46,15 @@ def sample(bench: Bench, worker: WorkerProcess) -> Sample:
         rss=int(status["VmRSS"].split()[0]) * 1024,
         descriptors=len(list(Path(f"/proc/{worker.pid}/fd").iterdir())),
         threads=int(status["Threads"]),
-        connections=len(bench.client.client_list()),
+        connections=connections(bench),
     )
+
+
+def connections(bench: Bench) -> int:
+    """Count the connections that stay; there must be few."""
+    most = CONNECTIONS_BEYOND_THE_POOL + 2 * POOL
+    wait_until(lambda: len(bench.client.client_list()) <= most, GONE_WITHIN_S, f"at most {most} connections")
+    return len(bench.client.client_list())
 
 
 def used_memory(bench: Bench) -> int:
