@@ -302,8 +302,9 @@ class QueueWorker:
                 elif self._rests.queues:
                     self._rests.resolved(queue_name(delivery.queue))
                 outcome = await stream.executor.run(slot, processor, argument, limit_s, limit_name)
-        verdict: Verdict = Release()
-        if not slot.abandoned:  # else it is settled already, or handed back
+        if slot.abandoned:
+            verdict: Verdict = Release()  # it is settled already, or handed back
+        else:
             verdict = self._settle(stream, delivery, outcome, started, started_ms)
         if attempt is not None:
             attempt.end(outcome, verdict)
@@ -335,6 +336,8 @@ class QueueWorker:
         if operation.phase:
             return self._run_callback, operation, self.work_timeout, _WORKER_LIMIT
         processor = self.config.registry.known(operation.processor, operation.processor_module)
+        if operation.timeout is None and operation.retry_timeout is None:
+            return processor, operation.entity, self.work_timeout, _WORKER_LIMIT
         return processor, operation.entity, *self._limit(operation, started_ms)
 
     def _limit(self, operation: Operation, started_ms: int) -> tuple[float, str]:
