@@ -145,7 +145,7 @@ REFUSED = {
     "a name that none can import": (["my-script.py"], "whose name is none that can be imported"),
     "a folder's main": (["."], "whose name is none that can be imported"),
     "another module of that name": (["folder/deep.py"], "'deep' means another file"),
-    "not at the top level": (["nested.py"], "is no function that"),
+    "not at the top level": (["nested.py"], "is not a function that"),
 }
 
 

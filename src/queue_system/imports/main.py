@@ -77,7 +77,7 @@ def name_of_main(fn: Callable[..., Any], name: str, field: str) -> str | None:
     if main is None:
         raise _refusal(field, name, f"was defined in {file}, but {module_name!r} means another file")
     if _surely_lacks(main, name):
-        raise _refusal(field, name, f"is no function that {file} defines at its top level")
+        raise _refusal(field, name, f"is not a function that {file} defines at its top level")
     return module_name
 
 

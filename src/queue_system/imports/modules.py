@@ -51,7 +51,7 @@ def find_module(name: str) -> Found:
     origin = specs[-1].origin
     if not specs[-1].has_location or origin is None or not origin.endswith(".py"):
         raise UnresolvableNameError(
-            f"module {name!r:.120} is no file of Python source; register what it has with config.register_callback"
+            f"module {name!r:.120} is not a file of Python source; register what it has with config.register_callback"
         )
     return Found(name, origin, specs[0].loader is None, specs[-1].loader)
 

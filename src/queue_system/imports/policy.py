@@ -160,7 +160,7 @@ def _checked(reference: str, name: str, module_name: str | None) -> str:
         raise UnresolvableNameError(f"{shown(name)} is not registered here, and without a module it cannot be imported")
     parts = module_name.removesuffix(".__main__").split(".")
     if not _MODULE.match(module_name) or any(_DUNDER.match(part) for part in (*parts, name)):
-        raise UnresolvableNameError(f"{reference!r:.120} is no name of a module's function")
+        raise UnresolvableNameError(f"{reference!r:.120} does not name a function of a module")
     return module_name
 
 

@@ -81,7 +81,7 @@ class MetricsRecorder:
         with self._lock:
             metric = self._metrics.get(metric_name) or self._create(metric_name, total)
             if not isinstance(metric, _Mean):
-                raise InvalidInputError(metric_name, "is no mean; names of means start with avg_")
+                raise InvalidInputError(metric_name, "expected the name of a mean, which starts with avg_")
             if not metric.add(total, count):
                 return
             line = metric.take_line()
@@ -143,7 +143,7 @@ class MetricsRecorder:
     def _counter(self, metric_name: str) -> _Counter:
         metric = self._metrics.get(metric_name) or self._create(metric_name, 0)
         if not isinstance(metric, _Counter):
-            raise InvalidInputError(metric_name, "is no counter; use update for a mean or a gauge")
+            raise InvalidInputError(metric_name, "expected the name of a counter; use update for a mean or a gauge")
         return metric
 
 

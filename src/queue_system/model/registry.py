@@ -37,7 +37,10 @@ def parse_reference(text: str, field_name: str) -> Reference:
     """Turn `"package.module.function"`, `"package.module:function"` or `"function"` into a reference, unresolved."""
     module, dot, name = text.replace(":", ".").rpartition(".")
     if not _NAME.match(name) or (dot and not _MODULE.match(module)):
-        raise InvalidInputError(field_name, f"{shown(text)} is no name; use 'package.module.function' or 'function'")
+        raise InvalidInputError(
+            field_name,
+            f"expected the name of a function, got {shown(text)}; use 'package.module.function' or 'function'",
+        )
     if module in MAIN_NAMES:
         raise InvalidInputError(field_name, f"{shown(text)} is another script in each process; use its module's name")
     return Reference(name, module or None)

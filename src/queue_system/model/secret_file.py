@@ -21,7 +21,9 @@ def read_secret(field: str, path: str) -> str:
         with Path(path).open("rb") as file:
             text = file.read(_MOST_BYTES + 1).decode()
     except OSError as error:
-        raise InvalidInputError(field, f"{shown(path)} cannot be read: {error.strerror or 'it is no file'}") from None
+        raise InvalidInputError(
+            field, f"{shown(path)} cannot be read: {error.strerror or 'it is not a file'}"
+        ) from None
     except ValueError:
         raise InvalidInputError(field, f"{shown(path)}: expected one line of text, got other bytes") from None
     secret = text.strip()

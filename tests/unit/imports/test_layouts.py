@@ -493,7 +493,7 @@ def test_a_folder_of_the_worker_s_target_is_the_application_s_wherever_the_proce
 
 def test_a_package_is_not_imported_a_second_time_by_the_name_of_its_file(layout: Layout) -> None:
     layout.write(layout.app / "shop" / "__init__.py")
-    with pytest.raises(UnresolvableNameError, match="is no name"):
+    with pytest.raises(UnresolvableNameError, match="does not name a function"):
         Application().import_function("evil", "shop.__init__")
     assert not layout.mark.exists()
 

@@ -178,11 +178,11 @@ def test_counters_and_means_take_numbers_only(bench: Bench, name: str, value: An
 
 
 def test_a_method_for_another_kind_of_metric_is_refused(bench: Bench) -> None:
-    with pytest.raises(InvalidInputError, match="is no counter"):
+    with pytest.raises(InvalidInputError, match="expected the name of a counter"):
         bench.recorder.add_many("avg_process_time", 1)
-    with pytest.raises(InvalidInputError, match="is no counter"):
+    with pytest.raises(InvalidInputError, match="expected the name of a counter"):
         bench.recorder.hold("hit_rate")
-    with pytest.raises(InvalidInputError, match="is no mean"):
+    with pytest.raises(InvalidInputError, match="expected the name of a mean"):
         bench.recorder.add_samples("processed", 1.0, 1)
     with pytest.raises(InvalidInputError, match=r"^total: "):
         bench.recorder.add_samples("avg_process_time", math.nan, 1)

@@ -243,8 +243,8 @@ def test_a_function_of_an_application_module_is_imported_once(write_module: Writ
         ("replaced", "is a builtin_function_or_method"),
         ("borrowed", "is defined elsewhere"),
         ("shadowed", "is a type, not a plain function"),
-        ("__secret__", "is no name"),
-        ("__import__", "is no name"),
+        ("__secret__", "does not name a function"),
+        ("__import__", "does not name a function"),
         ("Kind.method", "is no function of a module"),
     ],
 )
@@ -298,7 +298,7 @@ def test_a_module_that_does_not_exist_is_refused() -> None:
 
 @pytest.mark.parametrize("module", ["", "a..b", "a b", "../a", "a/b", "a.b()"])
 def test_a_module_name_that_is_none_is_refused(module: str) -> None:
-    with pytest.raises(UnresolvableNameError, match="is no name"):
+    with pytest.raises(UnresolvableNameError, match="does not name a function"):
         Application(None).import_function("f", module)
 
 
