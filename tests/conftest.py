@@ -11,6 +11,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from tests.support.acl import FRESH_PREFIX, AclServer
@@ -19,6 +20,9 @@ from tests.support.servers import OwnServer, StartServer
 NO_SKIPS = bool(os.environ.get("QUEUE_SYSTEM_NO_SKIPS"))
 TIME_LIMIT = pytest.StashKey[Any]()
 FULL_FORM = os.environ.get("QUEUE_SYSTEM_FAULTS") == "full"
+
+hypothesis.settings.register_profile("any machine", deadline=None)  # how fast an example is tells of the machine
+hypothesis.settings.load_profile("any machine")
 
 
 def pytest_configure(config: pytest.Config) -> None:

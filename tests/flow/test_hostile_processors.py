@@ -556,7 +556,7 @@ async def test_a_worker_that_has_abandoned_many_threads_hands_sync_work_back_and
     async def work(entity: Any) -> None:
         inbox.put(entity["n"])
 
-    async with running(QueueWorker(config, max_workers=2)) as worker:
+    async with running(QueueWorker(config, max_workers=1)) as worker:
         await eventually(lambda: worker.abandoned == 2, "two were abandoned")
         await eventually(lambda: bool(log.of(TOO_MANY_ABANDONED)), "that is told")
         queue.enqueue_batch([{"n": n} for n in range(20)], work)
