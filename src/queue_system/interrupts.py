@@ -7,7 +7,7 @@ import signal
 import threading
 import traceback
 from types import CodeType
-from typing import Final
+from typing import Any, Final
 
 __all__ = ["sent_by_a_signal"]
 
@@ -27,7 +27,13 @@ def sent_by_a_signal(error: BaseException) -> bool:
 def _codes_of_handlers() -> set[CodeType]:
     codes = set()
     for number in _ENDING:
-        handler = signal.getsignal(number)
-        with contextlib.suppress(Exception):
-            codes.add(getattr(handler, "func", handler).__code__)  # type: ignore[union-attr]
+        with contextlib.suppress(Exception):  # whatever attributes an application's handler has
+            codes.add(_code_of(signal.getsignal(number)))
     return codes
+
+
+def _code_of(handler: Any) -> CodeType:
+    """Return the code of a function, a method, a partial or an object that is called."""
+    called = getattr(handler, "func", handler)
+    code: CodeType = (called if hasattr(called, "__code__") else type(called).__call__).__code__
+    return code

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from functools import partial
 from types import FrameType
@@ -68,6 +69,9 @@ class _Noting:
 
 
 def _handler_of_a_runner() -> partial[Any] | None:
+    """Return the handler of the program in this thread; only the main thread has one."""
+    if threading.current_thread() is not threading.main_thread():
+        return None
     handler = signal.getsignal(signal.SIGINT)
     if type(handler) is partial and isinstance(getattr(handler.func, "__self__", None), asyncio.Runner):
         return handler
