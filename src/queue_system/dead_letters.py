@@ -82,7 +82,7 @@ class Selection:
         for name in ("queue", "processor", "error"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, str):
-                raise InvalidInputError(name, f"expected a text, got {shown(value)}")
+                raise InvalidInputError(name, f"expected text, got {shown(value)}")
         for name in ("min_age", "max_age"):
             if getattr(self, name) is not None:
                 check_lifetime(name, getattr(self, name))

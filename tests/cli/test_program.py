@@ -40,7 +40,7 @@ def test_it_tells_its_version() -> None:
 @pytest.mark.parametrize(
     "url, told",
     [
-        ("rediss://127.0.0.1:1/0", "; a server that speaks no TLS at this port is reached by redis://"),
+        ("rediss://127.0.0.1:1/0", "; if the server does not use TLS on this port, use redis://"),
         ("{}?db=99", " has no such database: DB index is out of range; use a lower number in the URL, such as 0"),
     ],
 )

@@ -104,7 +104,7 @@ def check_url(url: object) -> str:
         raise InvalidInputError("redis_url", f"it holds a character that must be escaped; {_ESCAPES}")
     _check_options(parts)
     if parts.scheme != "unix" and not _DATABASE.match(parts.path):
-        raise InvalidInputError("redis_url", f"expected a database's number after the host, like /0; {_ESCAPES}")
+        raise InvalidInputError("redis_url", f"expected a database number after the host, such as /0; {_ESCAPES}")
     url = url.replace("valkeys://", "rediss://", 1).replace("valkey://", "redis://", 1)
     if problem := _refusal(url):
         raise InvalidInputError("redis_url", f"it cannot be used: {problem}; use '{_EXAMPLE}'")

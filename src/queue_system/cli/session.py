@@ -177,7 +177,7 @@ class Session:
         """Return what is wrong, by the name under which the caller gave it."""
         text = f"{describe(error)}{debug_hint(error)}"
         if isinstance(error, ServerUnreachableError) and (self.place.server_url or "").startswith(_ENCRYPTED):
-            text += "; a server that speaks no TLS at this port is reached by redis://"
+            text += "; if the server does not use TLS on this port, use redis://"
         if isinstance(error, InvalidInputError) and (variable := self.variable_of(error.field)):
             return text.replace(error.field, variable, 1)
         return text
