@@ -240,7 +240,7 @@ def test_resets_and_cuts_at_random_moments_lose_nothing_and_repeat_nothing(
     """Row N4, with requests lost before they reach the server and replies cut at random bytes."""
     chance, storm_s = random.Random(4), 60.0 if full else 3.0
     with Proxy(bench.server.url, seed=4) as proxy:
-        workers = [bench.start_worker(url=proxy.url, lease=LEASE_S) for _ in range(2)]
+        workers = [bench.start_worker(url=proxy.url, lease=2 * LEASE_S) for _ in range(2)]
         with Producer(proxy.url, bench.prefix, "work", pause_s=0.001, max_connection_retries=PATIENT) as producer:
             proxy.lose("request", ANY, 0.01, keep=None)
             proxy.lose("reply", ANY, 0.01, keep=None)

@@ -61,7 +61,7 @@ def test_a_death_at_each_crash_point_has_exactly_the_outcome_that_is_laid_down(
         for first in range(0, len(points), AT_ONCE):
             victims = []
             for point in points[first : first + AT_ONCE]:
-                queue, seconds = f"{point}-{turn}", 1.0 if point == "beaten" else 0.0
+                queue, seconds = f"{point}-{turn}", 2.0 if point == "beaten" else 0.0
                 (operation,) = bench.enqueue(
                     1, processors.work, seconds, name=queue, queue_name=queue, on_success=processors.on_success
                 )

@@ -24,7 +24,7 @@ from queue_system.execution.importing import Importer
 from queue_system.execution.slots import Slot
 from queue_system.model.operation import PHASE_SUCCESS
 from queue_system.upkeep.heartbeat import Heartbeat
-from tests.faults.support.journal import note
+from tests.faults.support.journal import begun, note
 
 VARIABLE = "FAULTS_HOOKS"
 """The environment variable that tells a worker process what to do to itself."""
@@ -92,9 +92,9 @@ def _is_answered_yes(name: str) -> Condition:
     return lambda result, transport, command, **options: command.name == name and result
 
 
-def _is_second() -> Condition:
+def _is_second_of_a_run() -> Condition:
     calls = iter((False, True))
-    return lambda *call: next(calls)
+    return lambda *call: begun.is_set() and next(calls)
 
 
 CRASH_POINTS: Final[dict[str, tuple[str, str, Condition]]] = {
@@ -109,7 +109,7 @@ CRASH_POINTS: Final[dict[str, tuple[str, str, Condition]]] = {
     "callback-start": ("Executor.run", "before", _runs(PHASE_SUCCESS)),
     "callback-end": ("Executor.run", "after", _runs(PHASE_SUCCESS)),
     "callback-settled": ("Holdings.answered", "before", _is_answered(PHASE_SUCCESS)),
-    "beaten": ("Heartbeat.perform", "after", _is_second()),
+    "beaten": ("Heartbeat.perform", "after", _is_second_of_a_run()),
     "dead-marked": ("SyncTransport.run", "after", _is_answered_yes("mark")),
     "items-moved": ("SyncTransport.run", "after", _is_answered_yes("move")),
 }

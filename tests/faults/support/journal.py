@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 import os
+import threading
 import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 VARIABLE = "FAULTS_JOURNAL"
 """The environment variable that tells a worker process where its journal is."""
@@ -26,6 +28,10 @@ class Entry:
     run: int
 
 
+begun: Final = threading.Event()
+"""Set when the first run of this process has begun."""
+
+
 def note(event: str, operation_id: str, run: int = 0) -> None:
     """Append one line with one write(2), so that a SIGKILL leaves whole lines only."""
     line = f"{event} {time.monotonic_ns()} {os.getpid()} {operation_id} {run}\n".encode()
@@ -40,6 +46,7 @@ def begin(operation_id: str) -> int:
     """Note the start of a run and return its number within this process."""
     run = next(_serial)
     note("start", operation_id, run)
+    begun.set()
     return run
 
 
