@@ -33,7 +33,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave to `make faults` what is too long for `make test`."""
+    """Leave to `make faults` what is too long for `make test`; give a hundred examples longer than one test."""
+    for item in items:
+        if getattr(getattr(item, "obj", None), "is_hypothesis_test", False) and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(300))
     if FULL_FORM:
         return
     left = [item for item in items if item.get_closest_marker("full_form")]
