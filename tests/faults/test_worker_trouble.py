@@ -157,6 +157,24 @@ def test_a_forked_child_that_comes_back_ends_there_and_its_parent_notices_nothin
 
 
 @pytest.mark.parametrize("uvloop", [False, True], ids=["asyncio", "uvloop"])
+@pytest.mark.parametrize("begun", [True, False], ids=["begun", "new"])
+def test_a_forked_child_runs_no_step_of_what_else_was_ready_in_its_parent(
+    bench: Bench, uvloop: bool, begun: bool
+) -> None:
+    """A child that awaits goes back to an event loop whose next steps are those of other operations."""
+    with hooks(uvloop=uvloop):
+        worker = bench.start_worker()
+    bench.enqueue(8, processors.fork_among_others, 0.0 if begun else 1.0)
+    bench.wait_drained(30.0)
+    worker.stop()
+    assert [entry.run for entry in bench.journal.entries("end")] == [0] * 8, worker.log
+    steps = [entry.pid for entry in bench.journal.entries("step")]
+    assert steps == [worker.pid] * 40, "a child took a step"
+    assert len(list(bench.journal.entries("gathered"))) == 8
+    assert not list(bench.journal.entries("came back"))
+
+
+@pytest.mark.parametrize("uvloop", [False, True], ids=["asyncio", "uvloop"])
 @pytest.mark.parametrize("processor", [processors.end_processes, processors.end_processes_in_thread])
 def test_processes_that_a_processor_forks_end_on_sigterm(
     bench: Bench, uvloop: bool, processor: Callable[..., Any]

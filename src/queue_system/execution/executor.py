@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Any, Final, Literal
 
-from queue_system.execution.forks import blind, leave_if_forked
+from queue_system.execution.forks import leave_if_forked, silence
 from queue_system.execution.processes import ProcessPool
 from queue_system.execution.slots import Slot, forget_cancellations, forget_task
 from queue_system.execution.threads import ThreadPool
@@ -167,7 +167,7 @@ class Executor:
         self.processes.cut_off()
         if self._loop.is_closed():
             return
-        blind(self._loop)
+        silence(self._loop)
         if threading.get_ident() == self._thread:
             self._loop.call_soon(leave_if_forked, self._home)
 

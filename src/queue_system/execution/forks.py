@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import select
 import signal
 import sys
 import threading
 import weakref
+from collections import deque
 from typing import Final, Protocol
 
 from queue_system.logs import printable
 from queue_system.tracebacks import trace
 
-__all__ = ["Inherited", "blind", "disown_signals", "guard", "leave_if_forked", "release"]
+__all__ = ["Inherited", "disown_signals", "guard", "leave_if_forked", "release", "silence"]
 
 
 class Inherited(Protocol):
@@ -37,6 +39,8 @@ _LOOPS: Final = (asyncio.AbstractEventLoop, asyncio.Runner)
 
 _owners: list[type] = list(_LOOPS)
 _masks: dict[int, set[int]] = {}
+_dropped: list[object] = []
+"""Keeps what will not run in a child: a coroutine that nobody holds runs its `finally` blocks."""
 _guarded: weakref.WeakSet[Inherited] = weakref.WeakSet()
 
 
@@ -68,11 +72,16 @@ def leave_if_forked(home: int, error: BaseException | None = None) -> None:
     os._exit(code)
 
 
-def blind(loop: asyncio.AbstractEventLoop) -> None:
-    """In a forked child: put an empty selector in the place of the shared one, so that its loop sees no event at all.
+def silence(loop: asyncio.AbstractEventLoop) -> None:
+    """In a forked child: drop what its loop would run next, and give it an empty selector in place of the shared one.
 
-    It would take wake-ups from its parent; uvloop never hears of a thread again once it has lost one.
+    The child would go on with other operations of its parent, and take its wake-ups; uvloop never hears of a thread
+    again once it has lost one.
     """
+    for ready in (getattr(loop, "_ready", None), *gc.get_referents(loop)):  # uvloop's has no name
+        if isinstance(ready, deque):
+            _dropped.extend(ready)
+            ready.clear()
     if sys.platform != "linux":  # a kqueue is not inherited
         return
     backend, selector = getattr(loop, "_get_backend_id", None), getattr(loop, "_selector", None)

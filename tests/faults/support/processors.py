@@ -147,6 +147,27 @@ async def fork(entity: dict[str, Any]) -> None:
     note("end", entity["id"], await asyncio.to_thread(_exit_code, child))
 
 
+async def fork_among_others(entity: dict[str, Any]) -> None:
+    """Fork a child that awaits while tasks are ready to go on; note where each does, and how the child ended."""
+    run = begin(entity["id"])
+    parent = os.getpid()
+
+    async def go_on() -> None:
+        try:
+            await asyncio.sleep(0)
+        finally:
+            note("step", entity["id"], run)
+
+    others = [asyncio.create_task(go_on()) for _ in range(5)]
+    if not entity["seconds"]:
+        await asyncio.sleep(0)  # they have begun, and are about to go on
+    child = os.fork()
+    if child:
+        note("end", entity["id"], await asyncio.to_thread(_exit_code, child))
+    await asyncio.gather(*others)
+    note("gathered" if os.getpid() == parent else "came back", entity["id"], run)
+
+
 def fork_in_thread(entity: dict[str, Any]) -> None:
     """Do the same in a thread."""
     run = begin(entity["id"])
