@@ -20,6 +20,9 @@ _CLOCK_S: Final = 0.05
 """How far the server's clock may stray from the monotonic one within an operation's delay."""
 _POISON: Final = 4
 _SHOWN: Final = 14
+_ALONE_S: Final = 1.2
+"""How long a suspect keeps others waiting: twice its neighbours' longest run, twice its own."""
+_TURN_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,19 +171,27 @@ def everything_is_somewhere(facts: Facts) -> Iterator[Violation]:
 
 
 def the_dead_are_relieved(facts: Facts) -> Iterator[Violation]:
-    """C10: what a dead worker held runs again in bounded time, measured while server and some worker are well."""
+    """C10: what a dead worker held is claimed and run again in bounded time, while server and some worker are well.
+
+    A suspect is claimed as soon as anything else. It runs when nothing else does in its process: with `S` suspects, and
+    nothing that runs for longer than 0.3 s, within 1.2 s for each of them and a turn of 1 s (decision 27).
+    """
     bound = facts.plan["rerun_s"]
     for each in facts.operations.values():
         for delivery in each.deliveries.values():
             death = facts.troubles.deaths.get(delivery.by)
             if death is None or delivery.answer is not None or delivery.phase:
                 continue
-            again = min((start.at for start, _ in each.runs if start.at > death.begin), default=None)
-            if again is not None and facts.troubles.calm(death.end, again, bound):
-                problem = (
-                    f"ran again {again - death.begin:.2f} s after {delivery.by} died, with over {bound:.1f} s calm"
-                )
-                yield _of("C10", problem, each)
+            claimed = min((d.claimed for d in each.deliveries.values() if d.claimed > death.begin), default=None)
+            ran = min((start.at for start, _ in each.runs if start.at > death.begin), default=None)
+            run_bound = bound
+            if ran is not None and each.is_suspect(ran):
+                run_bound += _ALONE_S * facts.suspects(death.begin, ran) + _TURN_S
+            for what, again, limit in (("was claimed", claimed, bound), ("ran", ran, run_bound)):
+                if again is not None and facts.troubles.calm(death.end, again, limit):
+                    after_s = again - death.begin
+                    problem = f"{what} again {after_s:.2f} s after {delivery.by} died, with over {limit:.1f} s calm"
+                    yield _of("C10", problem, each)
 
 
 def work_goes_on(facts: Facts) -> Iterator[Violation]:

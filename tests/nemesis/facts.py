@@ -14,6 +14,7 @@ from tests.nemesis.troubles import Troubles
 ENDED: Final = ("succeeded", "failed", "rejected")
 """The statuses of a record whose operation has ended."""
 _TERMINAL_VERBS: Final = ("complete", "fail", "reject")
+_SUSPECT_AFTER: Final = 2
 _SENT_BACK: Final = ("retry", "release")
 
 
@@ -104,6 +105,12 @@ class Operation:
         starts = [(start, delivery) for delivery in self.deliveries.values() for start in delivery.starts]
         return sorted(starts, key=lambda entry: entry[0].at)
 
+    def is_suspect(self, at: float) -> bool:
+        """Tell whether two of its workers were lost by then, each known by the claim that followed."""
+        claims = [each for each in self.deliveries.values() if not each.phase and each.claimed <= at]
+        claims.sort(key=lambda delivery: delivery.claimed)
+        return sum(not delivery.accepted for delivery in claims[:-1]) >= _SUSPECT_AFTER
+
     @property
     def endings(self) -> list[Delivery]:
         """The deliveries whose terminal verdict the server accepted, as far as the workers lived to tell."""
@@ -144,6 +151,10 @@ class Facts:
     def operation(self, operation_id: str) -> Operation:
         """Return one operation, which is a new one if nothing is known of it."""
         return self.operations.setdefault(operation_id, Operation(operation_id))
+
+    def suspects(self, begin: float, end: float) -> int:
+        """Count the operations that were suspects at the end of a span and had not ended at its begin."""
+        return sum(each.events[-1].at >= begin and each.is_suspect(end) for each in self.operations.values())
 
     @cached_property
     def by_key(self) -> dict[str, list[Operation]]:

@@ -218,6 +218,33 @@ def relieved_late_since_the_server_was_down(story: Story, broken: bool) -> None:
     story.serve("a")
 
 
+def suspect_claimed_late(story: Story, broken: bool) -> None:
+    _lose_twice(story, "a")
+    story.wait(5.5 if broken else 4.0)
+    story.settle("a", "w1", story.claim("a", "w1"), "release")
+    story.wait(0.5)
+    story.serve("a")
+
+
+def suspect_run_late(story: Story, broken: bool) -> None:
+    _lose_twice(story, "b", "a")
+    story.settle("a", "w1", story.claim("a", "w1"), "release")
+    story.settle("b", "w1", story.claim("b", "w1"), "release")
+    story.wait(9.0 if broken else 7.0)
+    story.serve("a")
+    story.serve("b")
+
+
+def _lose_twice(story: Story, *operations: str) -> None:
+    for each in operations:
+        story.enqueue(each)
+    for worker in ("w2", "w3"):
+        for each in operations:
+            story.run(each, worker, story.claim(each, worker), "info")
+        with story.fault("kill", worker):
+            story.wait(0.01)
+
+
 def idle_after_a_heal(story: Story, broken: bool) -> None:
     story.enqueue("a")
     with story.fault("server_kill", "server"):
@@ -244,7 +271,9 @@ TALES: dict[str, tuple[Tale, ...]] = {
     "C7": (two_holders_of_one_key,),
     "C8": (callback_forgotten,),
     "C9": (vanished_from_the_server,),
-    "C10": (relieved_late, relieved_late_since_the_server_was_down),
+    "C10": (
+        relieved_late, relieved_late_since_the_server_was_down, suspect_claimed_late, suspect_run_late,
+    ),
     "C11": (idle_after_a_heal,),
 }  # fmt: skip
 EVERY = [pytest.param(promise, tale, id=f"{promise}-{tale.__name__}") for promise in TALES for tale in TALES[promise]]
