@@ -20,7 +20,7 @@ from pathlib import Path
 from benchmarks.servers import find_binary, usual_server
 from queue_system import QueueConfig, QueueManager, QueueWorker
 from queue_system.broker.protocol import pack
-from tests.support.servers import OwnServer
+from tests.kit.servers import OwnServer
 
 _ENTITY = {"user": "123", "action": "update"}
 _BATCH = 1000

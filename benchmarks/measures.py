@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmarks.processes import Running, SilentError
 from benchmarks.roster import Contestant
 from benchmarks.servers import CommandCount, Snapshot
-from tests.support.servers import OwnServer
+from tests.kit.servers import OwnServer
 
 Figures = dict[str, float]
 

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import redis
 
-from tests.support.servers import OwnServer, server_binary
+from tests.kit.servers import OwnServer, server_binary
 
 _QUIET_S = 0.3
 

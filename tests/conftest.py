@@ -14,8 +14,8 @@ from typing import Any
 import hypothesis
 import pytest
 
-from tests.support.acl import FRESH_PREFIX, AclServer
-from tests.support.servers import OwnServer, StartServer
+from tests.kit.acl import FRESH_PREFIX, AclServer
+from tests.kit.servers import OwnServer, StartServer
 
 NO_SKIPS = bool(os.environ.get("QUEUE_SYSTEM_NO_SKIPS"))
 TIME_LIMIT = pytest.StashKey[Any]()

@@ -9,7 +9,7 @@ from graphlib import CycleError, TopologicalSorter
 
 import queue_system
 from queue_system import errors
-from tests.support.source import ROOT, SRC, Module, Place, imported_module, load_modules
+from tests.kit.source import ROOT, SRC, Module, Place, imported_module, load_modules
 
 MODULES = load_modules()
 SCRIPTS = sorted((SRC / "queue_system/broker/scripts").glob("*.lua"))

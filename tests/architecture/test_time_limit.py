@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.support.source import ROOT
+from tests.kit.source import ROOT
 
 STUBBORN = """
 import contextlib

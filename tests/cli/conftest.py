@@ -13,8 +13,8 @@ import redis
 from queue_system import QueueConfig, QueueManager
 from queue_system.cli.app import run
 from tests.cli.support import Answer, RunCli, RunProgram, run_program
-from tests.support.logs import LineLogger
-from tests.support.servers import OwnServer
+from tests.kit.logs import LineLogger
+from tests.kit.servers import OwnServer
 
 
 @pytest.fixture

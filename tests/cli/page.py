@@ -30,8 +30,8 @@ from queue_system.cli.status import Board
 from queue_system.monitoring.fleet import read_fleet
 from tests.cli.support import PROGRAM as PROCESS
 from tests.cli.support import clean_environment, contexts, variable_of
-from tests.support.servers import OwnServer
-from tests.support.source import ROOT
+from tests.kit.servers import OwnServer
+from tests.kit.source import ROOT
 
 PAGE = ROOT / "docs" / "cli.md"
 PICTURE = ROOT / "docs" / "images" / "status-watch.svg"

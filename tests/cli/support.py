@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import typer
 
 from queue_system.cli.app import app
-from tests.support.source import ROOT
+from tests.kit.source import ROOT
 
 PROGRAM = (sys.executable, "-m", "queue_system")
 

@@ -7,7 +7,7 @@ import pytest
 from queue_system import QueueConfig
 from queue_system.cli import bench
 from tests.cli.support import RunCli
-from tests.support.servers import StartServer
+from tests.kit.servers import StartServer
 
 
 def test_it_measures_and_leaves_no_key(start_server: StartServer, cli: RunCli) -> None:

@@ -13,7 +13,7 @@ from tests.cli.support import PROGRAM, RunCli, clean_environment
 from tests.cli.terminal import Terminal
 from tests.cli.test_text import MARKUP
 from tests.flow.support import running
-from tests.support.waiting import eventually
+from tests.kit.waiting import eventually
 
 ONCE = QueueRetryConfig(max_attempts=1)
 

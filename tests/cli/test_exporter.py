@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from tests.cli.support import RunProgram, started
-from tests.support.servers import free_port
-from tests.support.waiting import wait_until
+from tests.kit.servers import free_port
+from tests.kit.waiting import wait_until
 
 
 def test_it_serves_until_it_is_told_to_leave(place: dict[str, str]) -> None:

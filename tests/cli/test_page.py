@@ -7,8 +7,8 @@ import re
 
 from queue_system import QueueConfig
 from tests.cli.page import PAGE, PICTURE, masked, picture, prepared, regenerated
-from tests.support.logs import LineLogger
-from tests.support.servers import StartServer
+from tests.kit.logs import LineLogger
+from tests.kit.servers import StartServer
 
 REWRITE = "`python -m tests.cli.page` writes it anew"
 

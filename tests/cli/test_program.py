@@ -14,8 +14,8 @@ import pytest
 
 from tests.cli.support import PROGRAM, RunCli, RunProgram, clean_environment, run_program, started
 from tests.cli.terminal import Terminal
-from tests.support.servers import OwnServer, StartServer
-from tests.support.waiting import wait_until
+from tests.kit.servers import OwnServer, StartServer
+from tests.kit.waiting import wait_until
 
 HEAVY = ("prometheus_client", "starlette", "uvicorn", "jinja2", "fastapi", "watchfiles", "queue_system.dashboard")
 

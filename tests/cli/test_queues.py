@@ -15,7 +15,7 @@ from queue_system.cli.status import Board
 from queue_system.monitoring.fleet import read_fleet
 from tests.cli.support import RunCli, RunProgram
 from tests.flow.support import running
-from tests.support.waiting import eventually
+from tests.kit.waiting import eventually
 
 
 def test_enqueue_prints_the_id(cli: RunCli, queue: QueueManager) -> None:

@@ -12,7 +12,7 @@ from queue_system import InvalidInputError, QueueConfig, QueueManager
 from queue_system.cli.session import Place, Shared
 from queue_system.supervision import WorkerSettings
 from tests.cli.support import RunCli, RunProgram, started
-from tests.support.waiting import wait_until
+from tests.kit.waiting import wait_until
 
 SECRET = "a-canary-in-a-url"
 TOKEN = "a-token-that-nobody-guesses"

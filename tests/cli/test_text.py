@@ -12,7 +12,7 @@ from rich.console import Console
 from queue_system import QueueManager, QueueRetryConfig, QueueWorker
 from queue_system.cli.text import count, moment, plain, pretty_json, span
 from tests.cli.support import RunCli
-from tests.support.hostile_texts import CORPUS, FORGED
+from tests.kit.hostile_texts import CORPUS, FORGED
 
 MARKUP = "[red]\x1b[2J[link=https://example.org]x[/link] :smiley:"
 

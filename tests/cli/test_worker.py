@@ -12,7 +12,7 @@ import pytest
 
 from queue_system import QueueManager
 from tests.cli.support import RunProgram, started
-from tests.support.waiting import wait_until
+from tests.kit.waiting import wait_until
 
 TARGET = f"{__name__.rpartition('.')[0]}.shop:make_config"
 WORK = "tests.cli.shop.work"

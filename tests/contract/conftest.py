@@ -14,8 +14,8 @@ import pytest
 import redis
 
 from queue_system import QueueConfig, QueueManager
-from tests.support.logs import LineLogger
-from tests.support.servers import OwnServer
+from tests.kit.logs import LineLogger
+from tests.kit.servers import OwnServer
 
 
 @pytest.fixture

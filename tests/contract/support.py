@@ -15,7 +15,7 @@ from typing import Any
 import redis
 
 from queue_system import QueueConfig, QueueManager, QueueWorker
-from tests.support.waiting import DEADLINE_S
+from tests.kit.waiting import DEADLINE_S
 
 SRC = Path(__file__).parents[2] / "src"
 ENDS_WITHIN_S = 20.0

@@ -13,8 +13,8 @@ import pytest
 from queue_system import CircuitOpenError, QueueRetryConfig
 from tests.contract import blocks
 from tests.contract.blocks import BASIC_USAGE, program
-from tests.support.servers import OwnServer, StartServer
-from tests.support.waiting import eventually
+from tests.kit.servers import OwnServer, StartServer
+from tests.kit.waiting import eventually
 
 Load = Callable[..., ModuleType]
 

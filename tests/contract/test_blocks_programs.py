@@ -14,8 +14,8 @@ import pytest
 from queue_system import QueueConfig
 from tests.contract.blocks import BASIC_USAGE, FASTAPI, program
 from tests.contract.support import counted, python
-from tests.support.servers import OwnServer, StartServer
-from tests.support.waiting import wait_until
+from tests.kit.servers import OwnServer, StartServer
+from tests.kit.waiting import wait_until
 
 EXIT_WITHIN_S = 5.0
 # FastAPI reads a bare `list` from a form (fastapi/fastapi#10393), a list with its elements' type from the JSON body.

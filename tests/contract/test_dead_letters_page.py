@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from queue_system.model.letter import encode_letter
-from tests.support.servers import StartServer
+from tests.kit.servers import StartServer
 
 PAGE = Path(__file__).parents[2] / "docs" / "dead-letters.md"
 

@@ -18,7 +18,7 @@ import redis
 
 from queue_system import InvalidInputError, QueueConfig, QueueManager, UnserializableError
 from tests.contract.support import Journal, documents, running
-from tests.support.servers import StartServer
+from tests.kit.servers import StartServer
 
 NOON = dt.datetime(2024, 2, 29, 12, 0, 1, 5000, tzinfo=dt.UTC)
 ID = uuid.UUID("12345678-1234-5678-1234-567812345678")

@@ -13,8 +13,8 @@ import redis
 import queue_system.upkeep.sweeper
 from queue_system import QueueConfig, QueueManager, QueueRetryConfig
 from tests.contract.support import Journal, counted, documents, running
-from tests.support.logs import LineLogger
-from tests.support.waiting import DEADLINE_S, eventually
+from tests.kit.logs import LineLogger
+from tests.kit.waiting import DEADLINE_S, eventually
 
 ONCE = QueueRetryConfig(max_attempts=1)
 FOREVER = QueueRetryConfig.fixed(delay=0, max_attempts=100, timeout=0.05)

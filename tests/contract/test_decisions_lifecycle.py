@@ -14,9 +14,9 @@ import redis
 import queue_system.worker
 from queue_system import AccessDeniedError, QueueConfig, QueueManager, QueueWorker
 from tests.contract.support import Journal, counted, documents, running
-from tests.support.logs import LineLogger
-from tests.support.servers import OwnServer, StartServer
-from tests.support.waiting import eventually
+from tests.kit.logs import LineLogger
+from tests.kit.servers import OwnServer, StartServer
+from tests.kit.waiting import eventually
 
 
 async def test_stop_lets_a_running_operation_end_and_claims_no_more(config: QueueConfig, queue: QueueManager) -> None:

@@ -12,7 +12,7 @@ import redis
 
 from queue_system import QueueConfig, QueueManager, QueueRetryConfig
 from tests.contract.support import Journal, counted, documents, python, running
-from tests.support.servers import OwnServer
+from tests.kit.servers import OwnServer
 
 PRODUCER = """\
 import os

@@ -14,9 +14,9 @@ import redis
 
 from queue_system import QueueConfig, QueueManager, QueueRetryConfig
 from tests.contract.support import Journal, counted, documents, running
-from tests.support.logs import LineLogger
-from tests.support.servers import StartServer
-from tests.support.waiting import eventually
+from tests.kit.logs import LineLogger
+from tests.kit.servers import StartServer
+from tests.kit.waiting import eventually
 
 ONCE = QueueRetryConfig(max_attempts=1)
 APPLICATION = """\

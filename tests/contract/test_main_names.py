@@ -10,7 +10,7 @@ import redis
 
 from queue_system import InvalidInputError, QueueConfig, QueueManager
 from tests.contract.support import documents, python
-from tests.support.servers import OwnServer
+from tests.kit.servers import OwnServer
 
 PROGRAM = """\
 import asyncio, multiprocessing, os, sys

@@ -10,9 +10,9 @@ import structlog
 
 from queue_system import InvalidInputError, QueueConfig, QueueManager, QueueRetryConfig
 from tests.contract.support import Journal, counted, running
-from tests.support.logs import LineLogger
-from tests.support.servers import OwnServer, StartServer
-from tests.support.waiting import eventually
+from tests.kit.logs import LineLogger
+from tests.kit.servers import OwnServer, StartServer
+from tests.kit.waiting import eventually
 
 
 @pytest.mark.parametrize("name", ["errors", "system_errors", "failed", "timeouts", "payment_failures"])

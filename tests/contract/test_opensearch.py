@@ -13,7 +13,7 @@ import structlog
 
 from queue_system import QueueConfig, QueueManager
 from tests.contract.support import Journal, running
-from tests.support.servers import OwnServer
+from tests.kit.servers import OwnServer
 
 OPENSEARCH: Final = """\
 // Find all queue metric updates

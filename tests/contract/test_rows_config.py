@@ -11,7 +11,7 @@ import redis
 
 from queue_system import CircuitOpenError, InvalidInputError, QueueConfig, QueueManager, ServerUnreachableError
 from tests.contract.support import Journal, running
-from tests.support.servers import StartServer
+from tests.kit.servers import StartServer
 
 
 @pytest.mark.parametrize("priority", ["high", "normal", "low"])

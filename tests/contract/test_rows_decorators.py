@@ -15,7 +15,7 @@ import pytest
 from queue_system import CircuitOpenError, InvalidInputError
 from queue_system.resilience import backoff_delay
 from tests.contract.support import python
-from tests.support.waiting import DEADLINE_S, wait_until
+from tests.kit.waiting import DEADLINE_S, wait_until
 from utils import circuit_breaker, retry_with_backoff, try_catch, with_timeout
 
 SECRET = contextvars.ContextVar("SECRET", default="unset")

@@ -21,8 +21,8 @@ from queue_system import (
     UnserializableError,
 )
 from tests.contract.support import Journal, documents, running
-from tests.support.logs import LineLogger
-from tests.support.servers import StartServer
+from tests.kit.logs import LineLogger
+from tests.kit.servers import StartServer
 
 
 async def handle(entity: Any) -> None: ...

@@ -21,8 +21,8 @@ from queue_system import (
     ServerUnreachableError,
 )
 from tests.contract.support import Journal, counted, documents, running
-from tests.support.servers import StartServer
-from tests.support.waiting import DEADLINE_S, eventually
+from tests.kit.servers import StartServer
+from tests.kit.waiting import DEADLINE_S, eventually
 
 ONCE = QueueRetryConfig(max_attempts=1)
 

@@ -13,9 +13,9 @@ import redis
 from playwright.sync_api import sync_playwright
 
 from queue_system import QueueConfig, QueueManager
-from tests.support.logs import LineLogger
-from tests.support.servers import OwnServer
-from tests.support.waiting import DEADLINE_S
+from tests.kit.logs import LineLogger
+from tests.kit.servers import OwnServer
+from tests.kit.waiting import DEADLINE_S
 
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 _VIOLATIONS = """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.support.hostile_texts import CORPUS as FORGERIES
+from tests.kit.hostile_texts import CORPUS as FORGERIES
 
 MARKUP = {
     "script": "<script>alert(1)</script>",

@@ -19,9 +19,9 @@ from playwright.sync_api import sync_playwright
 from queue_system import QueueConfig, QueueManager, QueueRetryConfig, QueueWorker
 from queue_system.dashboard import create_app
 from tests.dashboard.support import served
-from tests.support.logs import LineLogger
-from tests.support.servers import OwnServer
-from tests.support.source import ROOT
+from tests.kit.logs import LineLogger
+from tests.kit.servers import OwnServer
+from tests.kit.source import ROOT
 
 FILL_S = 125
 WORKERS = 3

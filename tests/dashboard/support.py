@@ -18,7 +18,7 @@ from starlette.types import ASGIApp
 
 from queue_system import QueueConfig
 from queue_system.dashboard import server as dashboard_server
-from tests.support.waiting import wait_until
+from tests.kit.waiting import wait_until
 
 TOKEN = "a-token-that-nobody-guesses"
 HTML = {"accept": "text/html"}

@@ -26,11 +26,11 @@ from queue_system.dashboard.sampler import Sampler
 from queue_system.monitoring.fleet import read_workers
 from tests.dashboard.hostile import CORPUS
 from tests.dashboard.support import OURS, TOKEN, Elements, browsing, bury, form_token, letter, served
-from tests.support.acl import AclServer
-from tests.support.logs import LineLogger
-from tests.support.servers import OwnServer, StartServer
-from tests.support.source import ROOT
-from tests.support.waiting import eventually, wait_until
+from tests.kit.acl import AclServer
+from tests.kit.logs import LineLogger
+from tests.kit.servers import OwnServer, StartServer
+from tests.kit.source import ROOT
+from tests.kit.waiting import eventually, wait_until
 
 PASSWORD = "canary-of-the-dashboard"
 

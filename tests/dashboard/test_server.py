@@ -12,8 +12,8 @@ import pytest
 
 from queue_system.monitoring.connections import MOST_CONNECTIONS, BriefProtocol, StreamProtocol
 from tests.cli.support import started
-from tests.support.servers import OwnServer
-from tests.support.waiting import wait_until
+from tests.kit.servers import OwnServer
+from tests.kit.waiting import wait_until
 
 PATIENCE_S = 20.0
 

@@ -16,8 +16,8 @@ import yaml
 
 from tests.docs.blocks import PAGES, ROOT, Block, read_blocks, runners_of
 from tests.docs.run_page import compile_block
-from tests.support.logs import without_told_tracebacks
-from tests.support.servers import OwnServer
+from tests.kit.logs import without_told_tracebacks
+from tests.kit.servers import OwnServer
 
 LANGUAGES = {
     "", "bash", "console", "dockerfile", "html", "http", "ini", "javascript", "json", "lua", "nginx", "promql",

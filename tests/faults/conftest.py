@@ -12,7 +12,7 @@ import pytest
 
 from tests.faults.support.bench import Bench
 from tests.faults.support.table import Table
-from tests.support.servers import OwnServer
+from tests.kit.servers import OwnServer
 
 OpenBench = Callable[[OwnServer], Bench]
 

@@ -13,7 +13,8 @@ from queue_system.errors import UndecodableItemError
 from queue_system.model.operation import decode_item
 from tests.faults.conftest import Figures
 from tests.faults.support import processors
-from tests.faults.support.bench import Bench, wait_until
+from tests.faults.support.bench import Bench
+from tests.kit.waiting import wait_until
 
 NOTICED_WITHIN_S = 2.0
 MODULE = processors.__name__
@@ -93,7 +94,7 @@ def test_a_hand_written_minimal_item_is_noticed_within_two_seconds_by_an_idle_wo
         bench.wait_idle(1)
         push(bench, "by_hand", work_item(each))
         noticed_s.append(
-            wait_until(lambda: bench.journal.count("end")[each], NOTICED_WITHIN_S, f"{each} ran\n{bench.logs()}")  # noqa: B023
+            wait_until(lambda: bench.journal.count("end")[each], f"{each} ran\n{bench.logs()}", NOTICED_WITHIN_S)  # noqa: B023
         )
     figures(noticed_s=[round(each, 2) for each in noticed_s])
     bench.wait_drained(2.0)
@@ -103,7 +104,7 @@ def test_a_hand_written_minimal_item_is_noticed_within_two_seconds_by_an_idle_wo
 def test_a_list_counts_as_registered_when_a_worker_was_started_for_its_queue(bench: Bench) -> None:
     bench.start_worker(queues=["by_hand"])
     bench.client.lpush(f"{bench.prefix}normal:by_hand", work_item("only"))
-    wait_until(lambda: bench.journal.count("end")["only"], NOTICED_WITHIN_S, f"it ran\n{bench.logs()}")
+    wait_until(lambda: bench.journal.count("end")["only"], f"it ran\n{bench.logs()}", NOTICED_WITHIN_S)
 
 
 def test_forbidden_names_are_refused_with_a_reason_and_nothing_is_executed(bench: Bench, tmp_path: Path) -> None:
@@ -138,7 +139,7 @@ def test_garbage_is_no_item(kind: str) -> None:
 def test_garbage_goes_once_to_the_system_errors_and_the_worker_goes_on(bench: Bench) -> None:
     worker = bench.start_worker()
     push(bench, "by_hand", *GARBAGE.values(), work_item("innocent"))
-    wait_until(lambda: bench.journal.count("end")["innocent"], 6.0, f"the innocent ran\n{bench.logs()}")
+    wait_until(lambda: bench.journal.count("end")["innocent"], f"the innocent ran\n{bench.logs()}", 6.0)
     bench.wait_drained(3.0)
     assert bench.client.llen(f"{bench.prefix}system_errors") == bench.counter("system_errors") == len(GARBAGE)
     assert bench.counter("processed") == 1

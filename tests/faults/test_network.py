@@ -21,9 +21,10 @@ from queue_system.errors import ServerUnreachableError
 from queue_system.testing.proxy import ANY, Proxy, What
 from tests.faults.conftest import Figures, OpenBench
 from tests.faults.support import processors
-from tests.faults.support.bench import Bench, wait_until
+from tests.faults.support.bench import Bench
 from tests.faults.support.producer import Producer, managing
-from tests.support.servers import StartServer
+from tests.kit.servers import StartServer
+from tests.kit.waiting import wait_until
 
 SHARE = 0.1
 LEASE_S = 4.0
@@ -49,7 +50,7 @@ def stored(bench: Bench) -> Counter[str]:
 
 def wait_processed(bench: Bench, count: int) -> None:
     """Wait until so many operations have succeeded."""
-    wait_until(lambda: bench.counter("processed") == count, 2 * LEASE_S, f"{count} have run\n{bench.logs()}")
+    wait_until(lambda: bench.counter("processed") == count, f"{count} have run\n{bench.logs()}", 2 * LEASE_S)
 
 
 def enqueue_singly(manager: QueueManager, count: int) -> list[dict[str, Any]]:
@@ -105,7 +106,7 @@ def test_lost_replies_to_claims_leave_no_ghosts_and_repeat_nothing(bench: Bench,
         for i in range(singles):
             ids += bench.enqueue(1, processors.work, 0.0, name=f"idle-{i}")
             wait_processed(bench, len(ids))
-        ghosts_gone_s = wait_until(lambda: not bench.all_in_flight(), LEASE_S / 2, "nothing is in flight after 2 beats")
+        ghosts_gone_s = wait_until(lambda: not bench.all_in_flight(), "nothing is in flight after 2 beats", LEASE_S / 2)
         injected, claims = proxy.injected["reply claim"], proxy.seen["claim"]
 
     starts, ghosts = bench.journal.count("start"), sum(w.log.count("tokens without a holder") for w in workers)
@@ -250,7 +251,7 @@ def test_resets_and_cuts_at_random_moments_lose_nothing_and_repeat_nothing(
                 proxy.reset()
             proxy.heal()
             healed_ns = time.monotonic_ns()
-            recovery_s = wait_until(lambda: producer.last_ns > healed_ns, RESUMED_WITHIN_S, "enqueues go on")
+            recovery_s = wait_until(lambda: producer.last_ns > healed_ns, "enqueues go on", RESUMED_WITHIN_S)
         bench.wait_drained(20.0)
         lease_lost = sum(worker.stop().get("lease_lost", 0) for worker in workers)
         injected, resets = proxy.injected.total(), proxy.injected["reset"]

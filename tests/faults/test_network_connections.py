@@ -21,10 +21,10 @@ from queue_system.errors import AccessDeniedError
 from queue_system.testing.proxy import Proxy
 from tests.faults.conftest import Figures, OpenBench
 from tests.faults.support import processors
-from tests.faults.support.bench import Bench, wait_until
+from tests.faults.support.bench import Bench
 from tests.faults.support.producer import Producer, managing
-from tests.support.servers import OwnServer, StartServer
-from tests.support.waiting import eventually
+from tests.kit.servers import OwnServer, StartServer
+from tests.kit.waiting import eventually, wait_until
 
 LEASE_S = 5.0
 BACK_WITHIN_S = 10.0
@@ -45,14 +45,14 @@ def test_connections_killed_all_the_time_lose_nothing_and_do_not_pile_up(
     workers = [bench.start_worker(lease=LEASE_S) for _ in range(2)]
     most = kills = 0
     with Producer(bench.server.url, bench.prefix, "work", pause_s=0.001, max_connection_retries=PATIENT) as producer:
-        wait_until(lambda: len(producer.acknowledged) >= 20, 5.0, "it produces")
+        wait_until(lambda: len(producer.acknowledged) >= 20, "it produces", 5.0)
         over_at = time.monotonic() + storm_s
         while time.monotonic() < over_at:
             most = max(most, len(bench.client.execute_command("CLIENT LIST")))
             kills += bench.client.execute_command("CLIENT KILL", "TYPE", "normal")
             time.sleep(0.1)  # the time between two storms
         storm_over_ns = time.monotonic_ns()
-        recovery_s = wait_until(lambda: producer.last_ns > storm_over_ns, BACK_WITHIN_S, "enqueues go on")
+        recovery_s = wait_until(lambda: producer.last_ns > storm_over_ns, "enqueues go on", BACK_WITHIN_S)
     bench.wait_drained(20.0)
 
     ids, starts, bound = producer.acknowledged, bench.journal.count("start"), 2 * CONNECTIONS_OF_A_WORKER + 3
@@ -170,7 +170,7 @@ def test_many_clients_are_all_back_soon_after_a_restart(
             )
             for i in range(clients)
         ]
-        wait_until(lambda: all(len(each.acknowledged) >= 3 for each in producers), 30.0, "all produce")
+        wait_until(lambda: all(len(each.acknowledged) >= 3 for each in producers), "all produce", 30.0)
         bench.server.restart()
         back_ns = time.monotonic_ns()
 
@@ -178,7 +178,7 @@ def test_many_clients_are_all_back_soon_after_a_restart(
             running = {each.pid for each in bench.journal.entries("start") if each.at_ns > back_ns}
             return all(each.last_ns > back_ns for each in producers) and running >= {each.pid for each in workers}
 
-        recovery_s = wait_until(all_back, BACK_WITHIN_S, f"all are back\n{bench.logs()}")
+        recovery_s = wait_until(all_back, f"all are back\n{bench.logs()}", BACK_WITHIN_S)
     bench.wait_drained(30.0)
 
     ids, starts = {each for producer in producers for each in producer.acknowledged}, bench.journal.count("start")
@@ -189,7 +189,7 @@ def test_many_clients_are_all_back_soon_after_a_restart(
     assert [error for producer in producers for error in producer.errors] == []
     assert starts == dict.fromkeys(ids, 1)
     wait_until(
-        lambda: bench.counter("processed") == len(ids), 10.0, "each is counted, also where it had to be sent again"
+        lambda: bench.counter("processed") == len(ids), "each is counted, also where it had to be sent again", 10.0
     )
 
 
@@ -202,7 +202,7 @@ def test_workers_that_are_refused_for_maxclients_try_seldom_and_come_back(
     ids = [each for name in names for each in bench.enqueue(5, processors.work, 1.0, name=name, queue_name=name)]
     for name in names:
         bench.start_worker(queues=[name], lease=2 * refused_s)
-    wait_until(lambda: len(bench.journal.entries("start")) == len(ids), 5.0, "all are busy")
+    wait_until(lambda: len(bench.journal.entries("start")) == len(ids), "all are busy", 5.0)
     bench.client.config_set("maxclients", 1)
     bench.client.execute_command("CLIENT KILL", "TYPE", "normal")
     time.sleep(refused_s)  # the time of refusal itself
@@ -253,7 +253,7 @@ def deny(bench: Bench, seconds: float) -> Denial:
         bench.enqueue(DENIED, processors.work, 0.0)
         before, began = proxy.seen["AUTH"], time.monotonic()
         time.sleep(seconds)  # the time of the denial itself
-        wait_until(lambda: told_of_denial(worker.log), 60.0, "the worker has told of it, however busy the machine is")
+        wait_until(lambda: told_of_denial(worker.log), "the worker has told of it, however busy the machine is", 60.0)
         tries, lasted = proxy.seen["AUTH"] - before, time.monotonic() - began
         with managing(url, bench.prefix) as manager, pytest.raises(AccessDeniedError) as denied:
             manager.enqueue({"id": "refused"}, processors.work)

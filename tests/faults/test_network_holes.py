@@ -17,8 +17,9 @@ from queue_system.errors import ServerUnreachableError
 from queue_system.testing.proxy import Proxy, Shape
 from tests.faults.conftest import Figures
 from tests.faults.support import processors
-from tests.faults.support.bench import Bench, WorkerProcess, wait_until
+from tests.faults.support.bench import Bench, WorkerProcess
 from tests.faults.support.producer import Producer, managing
+from tests.kit.waiting import wait_until
 
 NARROW_LEASE_S = 8.0
 """A beat takes as long as a reply may, so that none is under way for two beats."""
@@ -61,7 +62,7 @@ def test_a_hole_in_either_direction_ends_every_call_in_time_and_work_resumes_aft
                     proxy.url, bench.prefix, name, connection_timeout=timeout_s, max_connection_retries=retries
                 )
                 lanes.append(Lane(name, proxy, worker, producers.enter_context(producer)))
-            wait_until(lambda: all(all(lane.moved(bench, 0)) for lane in lanes), 10.0, f"all work\n{bench.logs()}")
+            wait_until(lambda: all(all(lane.moved(bench, 0)) for lane in lanes), f"all work\n{bench.logs()}", 10.0)
             for lane in lanes:
                 lane.proxy.hold(up=lane.name != "down", down=lane.name != "up")
             time.sleep(hole_s)  # the hole itself
@@ -71,7 +72,7 @@ def test_a_hole_in_either_direction_ends_every_call_in_time_and_work_resumes_aft
                 lane.proxy.heal()
             healed_ns = time.monotonic_ns()
             recovery_s = [
-                wait_until(lambda: all(lane.moved(bench, healed_ns)), RESUMED_WITHIN_S, f"{lane.name}\n{bench.logs()}")  # noqa: B023
+                wait_until(lambda: all(lane.moved(bench, healed_ns)), f"{lane.name}\n{bench.logs()}", RESUMED_WITHIN_S)  # noqa: B023
                 for lane in lanes
             ]
         bench.wait_drained(2 * hole_s + 20.0)
@@ -116,7 +117,7 @@ def test_a_settlement_that_arrives_late_changes_nothing(bench: Bench, figures: F
             held.config.transport.run(first, retries=0)
         assert [run(first), run(second)] == [b"d", b"d"]
         proxy.heal()
-        wait_until(lambda: proxy.links == 0, 5.0, "the held settlement has arrived")
+        wait_until(lambda: proxy.links == 0, "the held settlement has arrived", 5.0)
         for _ in range(2):  # by the second answer, the server has read what came before
             bench.client.ping()
     figures(injected=1, repeated=len(bench.letters("failures")) - 1)
@@ -134,11 +135,11 @@ def test_idle_connections_that_are_half_open_are_noticed_and_their_work_runs_onc
         proxies = {"gone": gone, "mute": mute}
         for name, proxy in proxies.items():
             bench.start_worker(url=proxy.url, queues=[name], lease=15.0)
-            wait_until(lambda: proxy.seen["BZPOPMIN"] >= 1, 5.0, f"{name} blocks")  # noqa: B023
+            wait_until(lambda: proxy.seen["BZPOPMIN"] >= 1, f"{name} blocks", 5.0)  # noqa: B023
         ids: list[str] = []
         if not full:
             ids += [each for name in proxies for each in soon_due(bench, name)]
-            wait_until(lambda: min(p.seen["BZPOPMIN"] for p in proxies.values()) >= 2, 5.0, "both block again")
+            wait_until(lambda: min(p.seen["BZPOPMIN"] for p in proxies.values()) >= 2, "both block again", 5.0)
         assert gone.half_open(server_learns=True) == 1
         assert mute.half_open(server_learns=False) == 1
         broken_ns = time.monotonic_ns()
@@ -178,7 +179,7 @@ def test_a_reply_that_is_under_way_for_some_beats_makes_no_ghosts(bench: Bench, 
     with Proxy(bench.server.url) as proxy:
         proxy.delay(Shape(bytes_per_s=10_000.0))
         worker = bench.start_worker(url=proxy.url, slots=40, lease=1.0, ready=False)
-        wait_until(lambda: bench.counter("processed") == len(ids) or GHOSTS in worker.log, 20.0, "they end, or fail")
+        wait_until(lambda: bench.counter("processed") == len(ids) or GHOSTS in worker.log, "they end, or fail", 20.0)
     ghosts = worker.log.count(GHOSTS)
     figures(injected=1, repeated=bench.journal.repeats(), ghosts_released=ghosts)
     assert ghosts == bench.journal.repeats() == 0
@@ -233,7 +234,7 @@ def test_what_is_booked_on_a_worker_that_knows_nothing_of_it_goes_back(bench: Be
     assert claimed is not None
     assert len(claimed.values) == 1
     bench.client.zadd(f"{bench.prefix}wake:served", {"r": 0})
-    recovery_s = wait_until(lambda: bench.client.llen(f"{bench.prefix}normal:other") == 1, 5.0, "it is handed back")
+    recovery_s = wait_until(lambda: bench.client.llen(f"{bench.prefix}normal:other") == 1, "it is handed back", 5.0)
     figures(injected=1, lost=0, repeated=0, recovery_s=round(recovery_s, 2))
     assert GHOSTS in worker.log
     assert worker.stop().get("lease_lost", 0) == 0

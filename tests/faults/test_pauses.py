@@ -8,7 +8,8 @@ from collections import defaultdict
 
 from tests.faults.conftest import Figures
 from tests.faults.support import processors
-from tests.faults.support.bench import Bench, WorkerProcess, wait_until
+from tests.faults.support.bench import Bench, WorkerProcess
+from tests.kit.waiting import wait_until
 
 LEASE_S = 1.0
 LONGEST_BLOCK_S = 5.0
@@ -20,7 +21,7 @@ def test_late_settlements_of_a_frozen_worker_are_lost_and_each_operation_settles
 ) -> None:
     frozen = bench.start_worker(slots=4, lease=LEASE_S)
     ids = bench.enqueue(80, processors.work, 0.2, on_success=processors.on_success)
-    wait_until(lambda: len(bench.in_flight(frozen.incarnation)) >= 4, 5.0, "the worker is busy")
+    wait_until(lambda: len(bench.in_flight(frozen.incarnation)) >= 4, "the worker is busy", 5.0)
     other = bench.start_worker(slots=4, lease=LEASE_S)
     frozen.send(signal.SIGSTOP)
     held = bench.in_flight(frozen.incarnation)
@@ -32,7 +33,7 @@ def test_late_settlements_of_a_frozen_worker_are_lost_and_each_operation_settles
                 tokens[operation_id].append(token)
     frozen.send(signal.SIGCONT)
     bench.wait_drained(10.0)
-    wait_until(lambda: "lease lost" in frozen.log, 5.0, "the frozen worker learns that its lease was lost")
+    wait_until(lambda: "lease lost" in frozen.log, "the frozen worker learns that its lease was lost", 5.0)
     lost = frozen.stop().get("lease_lost", 0)
 
     grown = {each: tokens[each] for each in held.values() if len(tokens[each]) > 1}
@@ -55,7 +56,7 @@ def test_late_settlements_of_a_frozen_worker_are_lost_and_each_operation_settles
 def test_an_idle_worker_that_was_frozen_goes_on_under_a_new_incarnation(bench: Bench, figures: Figures) -> None:
     frozen, other = freeze_while_idle(bench)
     frozen.send(signal.SIGCONT)
-    resumed_s = wait_until(lambda: len(bench.incarnations()) == 2, 5.0, "it registers anew")
+    resumed_s = wait_until(lambda: len(bench.incarnations()) == 2, "it registers anew", 5.0)
     other.stop()
     ids = bench.enqueue(20, processors.work, 0.01)
     ran_s = bench.wait_drained(12.0)
@@ -79,14 +80,14 @@ def freeze_while_idle(bench: Bench) -> tuple[WorkerProcess, WorkerProcess]:
     other = bench.start_worker(slots=2, lease=LEASE_S)
     bench.wait_idle(2)
     frozen.send(signal.SIGSTOP)
-    wait_until(lambda: bench.incarnations() == {other.incarnation}, 3 * LEASE_S, "the frozen worker is reclaimed")
+    wait_until(lambda: bench.incarnations() == {other.incarnation}, "the frozen worker is reclaimed", 3 * LEASE_S)
     return frozen, other
 
 
 def test_a_blocked_event_loop_loses_no_lease_and_nothing_runs_twice(bench: Bench, figures: Figures) -> None:
     blocked = bench.start_worker(slots=4, lease=LEASE_S)
     bench.enqueue(1, processors.block_the_loop, 3 * LEASE_S)
-    wait_until(lambda: bench.journal.entries("start"), 5.0, "the loop is blocked")
+    wait_until(lambda: bench.journal.entries("start"), "the loop is blocked", 5.0)
     other = bench.start_worker(slots=4, lease=LEASE_S)
     bench.enqueue(20, processors.work, 0.01)
     bench.wait_drained(3 * LEASE_S + 5.0)
@@ -101,13 +102,13 @@ def test_a_blocked_event_loop_loses_no_lease_and_nothing_runs_twice(bench: Bench
 def test_a_held_gil_loses_the_lease_and_the_late_settlement_settles_nothing(bench: Bench, figures: Figures) -> None:
     held = bench.start_worker(slots=2, lease=LEASE_S)
     (operation,) = bench.enqueue(1, processors.hold_the_gil, 3 * LEASE_S)
-    wait_until(lambda: bench.journal.entries("start"), 5.0, "the interpreter is held")
+    wait_until(lambda: bench.journal.entries("start"), "the interpreter is held", 5.0)
     other = bench.start_worker(slots=2, lease=LEASE_S)
-    wait_until(lambda: bench.journal.count("start")[operation] == 2, 10.0, f"it runs elsewhere\n{bench.logs()}")
+    wait_until(lambda: bench.journal.count("start")[operation] == 2, f"it runs elsewhere\n{bench.logs()}", 10.0)
     bench.enqueue(20, processors.work, 0.01)
     bench.wait_drained(10.0)
-    wait_until(lambda: bench.journal.count("end")[operation] == 2, 10.0, "the first run ends too")
-    wait_until(lambda: "lease lost" in held.log, 5.0, "the held worker learns that its lease was lost")
+    wait_until(lambda: bench.journal.count("end")[operation] == 2, "the first run ends too", 10.0)
+    wait_until(lambda: "lease lost" in held.log, "the held worker learns that its lease was lost", 5.0)
 
     first, second = bench.journal.entries("start")[:2]
     figures(
@@ -127,7 +128,7 @@ def test_pauses_shorter_than_the_lease_cost_nothing(bench: Bench, figures: Figur
     for turn in range(pauses):
         paused = workers[turn % 2]
         operations += len(bench.enqueue(100, processors.work, 0.02, name=f"turn-{turn}"))
-        wait_until(lambda: bench.in_flight(paused.incarnation), 5.0, "it is at work")  # noqa: B023
+        wait_until(lambda: bench.in_flight(paused.incarnation), "it is at work", 5.0)  # noqa: B023
         paused.send(signal.SIGSTOP)
         time.sleep(lease / 2)  # the pause itself
         paused.send(signal.SIGCONT)

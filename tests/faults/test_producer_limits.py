@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from queue_system import QueueConfig, QueueManager, ServerUnreachableError
-from tests.support.servers import OwnServer, StartServer
-from tests.support.source import ROOT
+from tests.kit.servers import OwnServer, StartServer
+from tests.kit.source import ROOT
 
 LIMIT_S = 0.5
 OUTER_S = 10.0

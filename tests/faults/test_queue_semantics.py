@@ -15,9 +15,10 @@ from contextlib import closing, contextmanager
 from queue_system import QueueConfig, QueueManager
 from tests.faults.conftest import Figures, OpenBench
 from tests.faults.support import processors
-from tests.faults.support.bench import Bench, wait_until
+from tests.faults.support.bench import Bench
 from tests.faults.support.hooks import hooks
-from tests.support.servers import StartServer
+from tests.kit.servers import StartServer
+from tests.kit.waiting import wait_until
 
 LEASE_S = 0.8
 KEY = "the-one-key"
@@ -124,15 +125,15 @@ def test_a_late_settlement_does_not_free_the_key_that_another_operation_has_take
     entity = {"id": "first", "seconds": 0.3}
     frozen = bench.start_worker(slots=1, lease=LEASE_S)
     bench.manager.enqueue(entity, processors.work, operation_id="first", deduplication_key=KEY)
-    wait_until(lambda: bench.journal.entries("start"), 5.0, "the first runs")
+    wait_until(lambda: bench.journal.entries("start"), "the first runs", 5.0)
     frozen.send(signal.SIGSTOP)
     bench.start_worker(slots=1, lease=LEASE_S)
     bench.wait_drained(10.0)
     entity = {"id": "second", "seconds": 1.5}
     bench.manager.enqueue(entity, processors.work, operation_id="second", deduplication_key=KEY)
-    wait_until(lambda: bench.journal.count("start")["second"], 5.0, "the second runs")
+    wait_until(lambda: bench.journal.count("start")["second"], "the second runs", 5.0)
     frozen.send(signal.SIGCONT)
-    wait_until(lambda: "lease lost" in frozen.log, 5.0, "the frozen worker learns that its settlement was late")
+    wait_until(lambda: "lease lost" in frozen.log, "the frozen worker learns that its settlement was late", 5.0)
     third = bench.manager.enqueue(entity, processors.work, operation_id="third", deduplication_key=KEY)
     assert not bench.journal.count("end")["second"], "the machine is too slow for this test to mean anything"
     assert (third["status"], third["operation_id"]) == ("duplicate", "second")
@@ -148,7 +149,7 @@ def test_the_key_of_an_operation_that_vanished_is_free_after_its_time(bench: Ben
         assert (again["status"], again["operation_id"]) == ("duplicate", vanished["operation_id"])
         wait_until(
             lambda: manager.enqueue({"id": "next"}, processors.work, deduplication_key=KEY)["status"] == "queued",
-            5.0, "the key is free again",
+            "the key is free again", 5.0,
         )  # fmt: skip
 
 
@@ -249,7 +250,7 @@ def test_a_lost_wake_up_delays_an_operation_by_one_block_at_most(bench: Bench, f
             assert not stealing.is_alive()
             what = f"it runs without a wake-up\n{bench.logs()}"
             waits_s.append(
-                wait_until(lambda: bench.journal.count("end")[operation], 2 * LONGEST_BLOCK_S, what)  # noqa: B023
+                wait_until(lambda: bench.journal.count("end")[operation], what, 2 * LONGEST_BLOCK_S)  # noqa: B023
             )
         worker.stop()
     figures(injected=rounds, lost=0, repeated=bench.journal.repeats(), recovery_s=f"{max(waits_s):.2f} at most")
@@ -265,7 +266,7 @@ def test_a_burst_reaches_every_idle_worker(bench: Bench, figures: Figures, full:
     bench.wait_idle(workers, 20.0)
     before = time.monotonic_ns()
     bench.enqueue(count, processors.work, 0.5)
-    busy_s = wait_until(lambda: busy(bench) == workers, 10.0, "every worker is busy")
+    busy_s = wait_until(lambda: busy(bench) == workers, "every worker is busy", 10.0)
     bench.wait_drained(60.0 if full else 15.0)
     first = sorted(entry.at_ns for entry in bench.journal.entries("start"))[:workers]
     figures(

@@ -12,9 +12,10 @@ from queue_system import QueueConfig, QueueManager, QueueSystemError
 from queue_system.broker.commands import SCRIPTS
 from tests.faults.conftest import Figures, OpenBench
 from tests.faults.support import processors
-from tests.faults.support.bench import Bench, WorkerProcess, wait_until
+from tests.faults.support.bench import Bench, WorkerProcess
 from tests.faults.support.hooks import hooks
-from tests.support.servers import StartServer
+from tests.kit.servers import StartServer
+from tests.kit.waiting import wait_until
 
 MIB = 1024 * 1024
 RESULT_TTL_S = 0.5
@@ -53,7 +54,7 @@ def sample(bench: Bench, worker: WorkerProcess) -> Sample:
 def connections(bench: Bench) -> int:
     """Count the connections that stay; there must be few."""
     most = CONNECTIONS_BEYOND_THE_POOL + 2 * POOL
-    wait_until(lambda: len(bench.client.client_list()) <= most, GONE_WITHIN_S, f"at most {most} connections")
+    wait_until(lambda: len(bench.client.client_list()) <= most, f"at most {most} connections", GONE_WITHIN_S)
     return len(bench.client.client_list())
 
 
@@ -67,12 +68,12 @@ def run_operations(bench: Bench, count: int) -> None:
     for _ in range(count // BATCH):
         target = bench.counter("processed") + BATCH
         bench.manager.enqueue_batch([{"text": "x" * 100}] * BATCH, processors.nothing)
-        wait_until(lambda: bench.counter("processed") >= target, 30.0, bench.logs())  # noqa: B023
+        wait_until(lambda: bench.counter("processed") >= target, bench.logs(), 30.0)  # noqa: B023
 
 
 def wait_expired(bench: Bench) -> None:
     """Wait until no record of a finished operation is left."""
-    wait_until(lambda: not any(bench.client.scan_iter(match=f"{bench.prefix}operation:*", count=1000)), 60.0, "expired")
+    wait_until(lambda: not any(bench.client.scan_iter(match=f"{bench.prefix}operation:*", count=1000)), "expired", 60.0)
 
 
 def test_memory_descriptors_and_connections_stay_flat_over_many_operations(
@@ -92,7 +93,7 @@ def test_memory_descriptors_and_connections_stay_flat_over_many_operations(
         taken.append(sample(bench, worker))
     wait_expired(bench)
     used_s = wait_until(
-        lambda: used_memory(bench) <= 1.01 * used_before, 30.0, f"{used_memory(bench)} is near {used_before}"
+        lambda: used_memory(bench) <= 1.01 * used_before, f"{used_memory(bench)} is near {used_before}", 30.0
     )
 
     slope = linear_regression([each.operations for each in taken], [each.rss for each in taken]).slope
@@ -129,7 +130,7 @@ def test_outages_leave_no_descriptor_thread_or_connection_behind(
         server.start()
         back = time.monotonic()
         ids = bench.enqueue(10, processors.work, 0.0, name=f"turn-{turn}")
-        wait_until(lambda: set(ids) <= set(bench.journal.count("end")), 15.0, bench.logs())  # noqa: B023
+        wait_until(lambda: set(ids) <= set(bench.journal.count("end")), bench.logs(), 15.0)  # noqa: B023
         recovery_s.append(time.monotonic() - back)
     bench.wait_drained(5.0)
     bench.wait_idle(1)

@@ -17,7 +17,7 @@ import pytest
 from queue_system import QueueRetryConfig
 from tests.faults.conftest import Figures, OpenBench
 from tests.faults.support import processors
-from tests.faults.support.bench import Bench, WorkerProcess, wait_until
+from tests.faults.support.bench import Bench, WorkerProcess
 from tests.faults.support.servers import (
     contradictions,
     items_in,
@@ -26,9 +26,10 @@ from tests.faults.support.servers import (
     start_workers,
     wait_ended,
 )
+from tests.kit.logs import without_told_tracebacks
+from tests.kit.servers import OwnServer, StartServer
+from tests.kit.waiting import wait_until
 from tests.scripts.support import SQUATTER, Broker
-from tests.support.logs import without_told_tracebacks
-from tests.support.servers import OwnServer, StartServer
 
 LEASE_S = 1.0
 TAIL = 64 * 1024
@@ -80,7 +81,7 @@ def leave_in_the_middle(bench: Bench, rounds: int) -> None:
     """Let two workers run operations of all kinds; kill one, and the other as soon as it has taken over from it."""
     enqueue_all_kinds(bench, rounds)
     first, second = start_workers(bench, 2, slots=5, lease=LEASE_S)
-    wait_until(lambda: bench.counter("processed") > 50, PATIENCE_S, "work is under way")
+    wait_until(lambda: bench.counter("processed") > 50, "work is under way", PATIENCE_S)
 
     def stopped_with_work() -> bool:
         first.send(signal.SIGSTOP)
@@ -89,9 +90,9 @@ def leave_in_the_middle(bench: Bench, rounds: int) -> None:
         first.send(signal.SIGCONT)
         return False
 
-    wait_until(stopped_with_work, PATIENCE_S, "the first holds something")
+    wait_until(stopped_with_work, "the first holds something", PATIENCE_S)
     first.kill()
-    wait_until(lambda: bench.counter("reclaimed") > 0, PATIENCE_S, f"the other took over\n{second.log}")
+    wait_until(lambda: bench.counter("reclaimed") > 0, f"the other took over\n{second.log}", PATIENCE_S)
     second.kill()
 
 
@@ -159,13 +160,13 @@ def test_flushall_under_load_stops_no_worker_and_new_operations_run(
     times = 50 if full else 3
     for number in range(times):
         bench.enqueue(300, processors.work, 0.2, name=f"before-{number}")  # not all done before anybody looks
-        wait_until(lambda: len(bench.all_in_flight()) > 4, PATIENCE_S, "work is under way")
+        wait_until(lambda: len(bench.all_in_flight()) > 4, "work is under way", PATIENCE_S)
         bench.client.flushall()
         ran_s.append(
             wait_ended(bench, bench.enqueue(20, processors.work, 0.0, name=f"new-{number}"), RUN_AGAIN_WITHIN_S)
         )
     bench.wait_drained(PATIENCE_S)
-    wait_until(lambda: len(bench.incarnations()) == 2, PATIENCE_S, "both workers are registered")
+    wait_until(lambda: len(bench.incarnations()) == 2, "both workers are registered", PATIENCE_S)
     found = contradictions(read(server))
     figures(injected=times, recovery_s=round(max(ran_s), 2), contradictions=len(found))
     assert not found
@@ -226,7 +227,7 @@ def test_foreign_types_in_place_of_any_key_stop_no_worker_and_lose_nothing_once_
         for patterns in rounds:
             before = f"before-{'-'.join(patterns)}"
             acknowledged += bench.enqueue(200, processors.work, 0.02, name=before)
-            wait_until(lambda: len(bench.all_in_flight()) > 4, 5.0, "work is under way")
+            wait_until(lambda: len(bench.all_in_flight()) > 4, "work is under way", 5.0)
             taken = squat(bench, patterns)
             time.sleep(SQUAT_S)  # how long they stay
             leave(bench, taken)

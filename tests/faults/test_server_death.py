@@ -22,7 +22,7 @@ from queue_system.errors import AccessDeniedError, CircuitOpenError, QueueSystem
 from queue_system.testing.proxy import Proxy, What
 from tests.faults.conftest import Figures, OpenBench
 from tests.faults.support import processors
-from tests.faults.support.bench import Bench, wait_until
+from tests.faults.support.bench import Bench
 from tests.faults.support.servers import (
     BACK_AT_WORK_WITHIN_S,
     answer_to_ping,
@@ -32,7 +32,8 @@ from tests.faults.support.servers import (
     start_workers,
     wait_resumed,
 )
-from tests.support.servers import OwnServer, StartServer
+from tests.kit.servers import OwnServer, StartServer
+from tests.kit.waiting import wait_until
 
 LEASE_S = 2.0
 OUTAGE_S = 3.0
@@ -77,7 +78,7 @@ def test_a_killed_server_loses_nothing_and_workers_carry_on_when_it_is_back(
     ids = bench.enqueue(2000, processors.work, 0.02)
     workers = [bench.start_worker(lease=LEASE_S) for _ in range(2)]
     with producing(bench) as producer:
-        wait_until(lambda: len(bench.journal.entries("end")) > 300, 10.0, "work is under way")
+        wait_until(lambda: len(bench.journal.entries("end")) > 300, "work is under way", 10.0)
         server.kill()
         time.sleep(OUTAGE_S)
         server.start()
@@ -85,8 +86,8 @@ def test_a_killed_server_loses_nothing_and_workers_carry_on_when_it_is_back(
         resumed_s = [
             wait_until(
                 lambda: any(e.pid == w.pid and e.at_ns > back_ns for e in bench.journal.entries("start")),  # noqa: B023
-                BACK_AT_WORK_WITHIN_S,
                 f"worker {w.pid} is back at work\n{w.log}",
+                BACK_AT_WORK_WITHIN_S,
             )
             for w in workers
         ]
@@ -117,10 +118,10 @@ def test_flushall_while_idle_makes_workers_register_again_and_run_new_items(
     bench.wait_drained(5.0)
     waiting = bench.wait_idle(2)
     bench.client.flushall()
-    registered_s = wait_until(lambda: len(bench.incarnations()) == 2, LEASE_S, "both have registered again")
+    registered_s = wait_until(lambda: len(bench.incarnations()) == 2, "both have registered again", LEASE_S)
     assert bench.blocked() == waiting, "a connection that is given up can take the wake-up of the new ones along"
     ids = bench.enqueue(20, processors.work, 0.01, name="new")
-    ran_s = wait_until(lambda: set(ids) <= set(bench.journal.count("end")), 12.0, f"the new ones ran\n{bench.logs()}")
+    ran_s = wait_until(lambda: set(ids) <= set(bench.journal.count("end")), f"the new ones ran\n{bench.logs()}", 12.0)
     figures(registered_again_s=round(registered_s, 2), new_items_ran_s=round(ran_s, 2))
     assert ran_s <= NEW_ITEMS_RUN_WITHIN_S
     assert bench.journal.repeats() == 0
@@ -197,7 +198,7 @@ def test_a_server_killed_again_and_again_loses_nothing_and_repeats_nothing(
                 bench.client.config_set("appendfsync", policy)
                 acknowledged.update(bench.enqueue(200, processors.work, 0.05, name=f"{policy}-{kill}"))
                 time.sleep(moments.uniform(0.0, 0.3))  # the random moment itself
-                wait_until(lambda: not bench.client.info("persistence")["aof_pending_bio_fsync"], 5.0, "no fsync runs")
+                wait_until(lambda: not bench.client.info("persistence")["aof_pending_bio_fsync"], "no fsync runs", 5.0)
                 server.kill()
                 server.start()
                 recovery_s.append(wait_resumed(bench, workers, time.monotonic_ns()))
@@ -279,18 +280,18 @@ def test_a_server_that_loads_for_longer_than_a_lease_is_waited_for_and_costs_no_
             filling.set("filling", number)
         filling.execute()
     acknowledged = bench.enqueue(600, processors.work, 0.02)
-    wait_until(lambda: len(bench.journal.entries("end")) > 50, 10.0, "work is under way")
+    wait_until(lambda: len(bench.journal.entries("end")) > 50, "work is under way", 10.0)
     with contextlib.closing(impatient(server)) as watch, producing(bench, retries=PATIENT) as producer:
         server.kill()
         loader = threading.Thread(target=server.start)
         loader.start()
         down_at = time.monotonic()
-        wait_until(lambda: "BusyLoading" in answer_to_ping(watch), 5.0, "the server says that it loads")
+        wait_until(lambda: "BusyLoading" in answer_to_ping(watch), "the server says that it loads", 5.0)
         loader.join()
         back_ns, down_s = time.monotonic_ns(), time.monotonic() - down_at
         recovery_s = wait_resumed(bench, workers, back_ns)
         before = len(producer.acknowledged)
-        wait_until(lambda: len(producer.acknowledged) > before, BACK_AT_WORK_WITHIN_S, "the producer goes on")
+        wait_until(lambda: len(producer.acknowledged) > before, "the producer goes on", BACK_AT_WORK_WITHIN_S)
     bench.wait_drained(15.0)
 
     acknowledged += producer.acknowledged

@@ -21,7 +21,7 @@ import redis
 from queue_system import QueueRetryConfig, ServerFullError
 from tests.faults.conftest import Figures, OpenBench
 from tests.faults.support import processors
-from tests.faults.support.bench import Bench, wait_until
+from tests.faults.support.bench import Bench
 from tests.faults.support.servers import (
     answer_to_ping,
     contradictions,
@@ -32,8 +32,9 @@ from tests.faults.support.servers import (
     wait_ended,
     wait_resumed,
 )
+from tests.kit.servers import OwnServer, StartServer, server_binary
+from tests.kit.waiting import wait_until
 from tests.scripts.support import Broker
-from tests.support.servers import OwnServer, StartServer, server_binary
 
 LEASE_S = 1.0
 LONG_LEASE_S = 10.0
@@ -93,11 +94,11 @@ def test_a_full_server_refuses_operations_whole_and_everything_that_it_holds_goe
     refused_before = refusals(bench)
 
     victim = bench.start_worker(lease=LEASE_S)
-    wait_until(lambda: len(bench.in_flight(victim.incarnation)) > 2, 5.0, "the victim is busy")
+    wait_until(lambda: len(bench.in_flight(victim.incarnation)) > 2, "the victim is busy", 5.0)
     victim.kill()
     others = start_workers(bench, 2, lease=LEASE_S)
     bench.wait_drained(60.0)
-    wait_until(lambda: len(bench.incarnations()) == 2, 5 * LEASE_S, "the victim's entry is gone")
+    wait_until(lambda: len(bench.incarnations()) == 2, "the victim's entry is gone", 5 * LEASE_S)
     refused = refusals(bench) - refused_before
     with pytest.raises(ServerFullError):
         bench.enqueue(1, processors.work, 0.0, name="refused")
@@ -159,12 +160,12 @@ def test_a_full_disk_refuses_new_operations_whole_and_loses_and_repeats_none(
     with producing(bench) as producer:
         for number in range(rounds):
             acknowledged += bench.enqueue(400, processors.work, 0.02, name=f"before-{number}")
-            wait_until(lambda: len(bench.all_in_flight()) > 4, 5.0, "work is under way")
+            wait_until(lambda: len(bench.all_in_flight()) > 4, "work is under way", 5.0)
             refused = len(producer.refused)
             with full_disk(server):
-                wait_until(lambda: len(producer.refused) > refused + 10, 10.0, "new operations are refused")  # noqa: B023
+                wait_until(lambda: len(producer.refused) > refused + 10, "new operations are refused", 10.0)  # noqa: B023
             healed_ns = time.monotonic_ns()
-            wait_until(lambda: "MISCONF" not in write_once(bench), 5.0, "the server writes again")
+            wait_until(lambda: "MISCONF" not in write_once(bench), "the server writes again", 5.0)
             recovery_s.append(wait_resumed(bench, workers, healed_ns))
     bench.wait_drained(15.0)
 
@@ -200,10 +201,10 @@ def test_a_disk_that_fills_up_under_fsync_always_ends_the_server_and_loses_nothi
     workers = start_workers(bench, 2, lease=LONG_LEASE_S)
     acknowledged = bench.enqueue(400, processors.work, 0.02, name="before")
     with producing(bench, retries=PATIENT) as producer:
-        wait_until(lambda: len(bench.all_in_flight()) > 4, 5.0, "work is under way")
+        wait_until(lambda: len(bench.all_in_flight()) > 4, "work is under way", 5.0)
         with contextlib.suppress(ProcessLookupError), full_disk(server):  # there is no limit to lift at its end
             watch = impatient(server)
-            wait_until(lambda: "ConnectionError" in answer_to_ping(watch), 10.0, "the server has ended")
+            wait_until(lambda: "ConnectionError" in answer_to_ping(watch), "the server has ended", 10.0)
             watch.close()
         server.kill()
         server.start()

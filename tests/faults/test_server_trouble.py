@@ -22,7 +22,7 @@ from queue_system.broker.commands import SCRIPTS
 from queue_system.upkeep.reaper import Reaper
 from tests.faults.conftest import Figures, OpenBench
 from tests.faults.support import processors
-from tests.faults.support.bench import Bench, wait_until
+from tests.faults.support.bench import Bench
 from tests.faults.support.servers import (
     BACK_AT_WORK_WITHIN_S,
     answer_to_ping,
@@ -33,8 +33,9 @@ from tests.faults.support.servers import (
     wait_ended,
     wait_resumed,
 )
+from tests.kit.servers import OwnServer, StartServer
+from tests.kit.waiting import wait_until
 from tests.scripts.support import Broker
-from tests.support.servers import OwnServer, StartServer
 
 PATIENT = 30
 LONG_LEASE_S = 10.0
@@ -60,7 +61,7 @@ def keep_busy(server: OwnServer, seconds: float) -> None:
         watch.ping()
         script = threading.Thread(target=run_endless_script, args=(foreign,))
         script.start()
-        wait_until(lambda: "BUSY" in answer_to_ping(watch), 5.0, "the server says that it is busy")
+        wait_until(lambda: "BUSY" in answer_to_ping(watch), "the server says that it is busy", 5.0)
         time.sleep(seconds)
         watch.script_kill()
         script.join()
@@ -132,7 +133,7 @@ def stand_still(
     ids += bench.enqueue(400, processors.work, 0.02)
     at_work = [bench.start_worker(ready=False, lease=lease_s, queues=["work"]) for _ in range(busy)]
     (idle,) = start_workers(bench, 1, lease=lease_s, queues=["idle"])
-    wait_until(lambda: len(bench.journal.entries("end")) > 50, 10.0, "work is under way")
+    wait_until(lambda: len(bench.journal.entries("end")) > 50, "work is under way", 10.0)
     with producing(bench, retries=PATIENT) as producer:
         stall()
         recovery_s = wait_resumed(bench, at_work, time.monotonic_ns())
@@ -165,7 +166,7 @@ def test_a_server_demoted_under_its_workers_is_used_again_once_it_is_promoted(
     with producing(bench, retries=PATIENT) as producer:
         for number in range(rounds):
             acknowledged += bench.enqueue(400, processors.work, 0.02, name=f"busy-{number}")
-            wait_until(lambda: len(bench.all_in_flight()) > 4, 5.0, "work is under way")
+            wait_until(lambda: len(bench.all_in_flight()) > 4, "work is under way", 5.0)
             bench.client.execute_command("REPLICAOF", *NO_PRIMARY)
             time.sleep(1.0)  # how long it is a replica
             bench.client.execute_command("REPLICAOF", "NO", "ONE")

@@ -13,7 +13,8 @@ import pytest
 
 from tests.faults.conftest import Figures
 from tests.faults.support import processors
-from tests.faults.support.bench import Bench, wait_until
+from tests.faults.support.bench import Bench
+from tests.kit.waiting import wait_until
 
 EXIT_WITHIN_S = 5.0
 
@@ -39,8 +40,8 @@ def test_sigterm_finishes_running_operations_and_hands_back_waiting_ones(bench: 
     long = bench.enqueue(2, processors.work, 1.0, priority="high", name="long", queue_name="long")
     short = bench.enqueue(600, processors.work, 0.005)
     worker = bench.start_worker(slots=4)
-    wait_until(lambda: bench.counter("processed") > 100, 5.0, "short operations stream")
-    wait_until(lambda: len(bench.in_flight(worker.incarnation)) > 4, 5.0, "some wait for a slot")
+    wait_until(lambda: bench.counter("processed") > 100, "short operations stream", 5.0)
+    wait_until(lambda: len(bench.in_flight(worker.incarnation)) > 4, "some wait for a slot", 5.0)
     asked = time.monotonic()
     worker.stop()
     exit_s = time.monotonic() - asked
@@ -64,7 +65,7 @@ def test_what_is_handed_back_runs_next_and_in_its_old_order(bench: Bench) -> Non
     ids = bench.enqueue(300, processors.work, 0.005)
     bench.start_worker(slots=1).stop()
     first = bench.start_worker(slots=1)
-    wait_until(lambda: bench.counter("processed") > 30, 5.0, "short operations stream")
+    wait_until(lambda: bench.counter("processed") > 30, "short operations stream", 5.0)
     first.stop()
     bench.start_worker(slots=1)
     bench.wait_drained(8.0)
@@ -77,7 +78,7 @@ def test_ctrl_c_through_asyncio_run_releases_everything_and_spends_no_attempt(
 ) -> None:
     ids = bench.enqueue(20, processor, 30.0)
     worker = bench.start_worker(slots=3, only_sleeps=True, lease=15.0)
-    wait_until(lambda: len(bench.journal.entries("start")) == 3, 5.0, "all slots are busy")
+    wait_until(lambda: len(bench.journal.entries("start")) == 3, "all slots are busy", 5.0)
     interrupted = time.monotonic()
     worker.send(signal.SIGINT)
     worker.wait_end(EXIT_WITHIN_S)
@@ -94,7 +95,7 @@ def test_ctrl_c_through_asyncio_run_releases_everything_and_spends_no_attempt(
 def test_ctrl_c_while_short_operations_stream_loses_none_and_books_none(bench: Bench, figures: Figures) -> None:
     ids = bench.enqueue(600, processors.work, 0.005)
     worker = bench.start_worker(slots=4, only_sleeps=True, lease=15.0)
-    wait_until(lambda: bench.counter("processed") > 100, 5.0, "short operations stream")
+    wait_until(lambda: bench.counter("processed") > 100, "short operations stream", 5.0)
     worker.send(signal.SIGINT)
     worker.wait_end(EXIT_WITHIN_S)
 
@@ -110,7 +111,7 @@ def test_ctrl_c_while_short_operations_stream_loses_none_and_books_none(bench: B
 def test_ctrl_c_does_not_wait_for_a_sync_callback_that_hangs(bench: Bench, figures: Figures) -> None:
     bench.enqueue(1, processors.work, 0.0, on_success=processors.hang_on_success)
     worker = bench.start_worker(slots=2, only_sleeps=True, lease=15.0)
-    wait_until(lambda: bench.journal.entries("callback"), 5.0, "the callback hangs")
+    wait_until(lambda: bench.journal.entries("callback"), "the callback hangs", 5.0)
     interrupted = time.monotonic()
     worker.send(signal.SIGINT)
     worker.wait_end(EXIT_WITHIN_S)
@@ -158,7 +159,7 @@ def test_sigkill_within_the_grace_time_loses_none_and_repeats_only_what_ran(
     for turn in range(rounds):
         ids = bench.enqueue(3 * slots, processors.work, 2.0, name=f"turn-{turn}")
         worker = bench.start_worker(slots=slots, lease=lease)
-        wait_until(lambda: len(bench.in_flight(worker.incarnation)) >= slots, 5.0, "all slots are busy")  # noqa: B023
+        wait_until(lambda: len(bench.in_flight(worker.incarnation)) >= slots, "all slots are busy", 5.0)  # noqa: B023
         worker.send(signal.SIGTERM)
         time.sleep(0.2)  # nothing tells that the grace time has begun
         worker.kill()

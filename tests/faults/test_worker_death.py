@@ -12,7 +12,8 @@ from queue_system import QueueConfig
 from queue_system.upkeep.reaper import Reaper
 from tests.faults.conftest import Figures
 from tests.faults.support import processors
-from tests.faults.support.bench import Bench, wait_until
+from tests.faults.support.bench import Bench
+from tests.kit.waiting import wait_until
 
 INNOCENTS = 200
 
@@ -54,7 +55,7 @@ def test_operations_of_a_killed_worker_run_again_within_one_and_a_half_leases(
     for turn in range(turns):
         victim = bench.start_worker(lease=lease, slots=slots)
         bench.enqueue(6 * slots, processors.work, 0.3, name=f"turn-{turn}")
-        wait_until(lambda: len(bench.in_flight(victim.incarnation)) >= slots, 5.0, "the victim is busy")  # noqa: B023
+        wait_until(lambda: len(bench.in_flight(victim.incarnation)) >= slots, "the victim is busy", 5.0)  # noqa: B023
         victim.kill()
         killed_ns = time.monotonic_ns()
         held = set(bench.in_flight(victim.incarnation).values())
@@ -100,8 +101,8 @@ def test_poison_is_dead_lettered_after_four_deliveries_and_no_neighbour_with_it(
     supervisor.start()
     try:
         wait_until(
-            lambda: len(bench.journal.entries("failure")) == len(poisons), 16.0 * len(poisons),
-            f"on_failure of all poison\n{bench.logs()}",
+            lambda: len(bench.journal.entries("failure")) == len(poisons), f"on_failure of all poison\n{bench.logs()}",
+            16.0 * len(poisons),
         )  # fmt: skip
         bench.wait_drained(4.0)
     finally:
@@ -129,11 +130,11 @@ def test_poison_is_dead_lettered_after_four_deliveries_and_no_neighbour_with_it(
 def test_a_killed_worker_leaves_no_trace_once_its_operations_have_run_again(bench: Bench) -> None:
     victim = bench.start_worker(slots=2)
     bench.enqueue(2, processors.work, 0.5)
-    wait_until(lambda: len(bench.in_flight(victim.incarnation)) == 2, 5.0, "both are in flight")
+    wait_until(lambda: len(bench.in_flight(victim.incarnation)) == 2, "both are in flight", 5.0)
     victim.send(signal.SIGKILL)
     survivor = bench.start_worker(slots=2)
     bench.wait_drained(6.0)
-    wait_until(lambda: bench.incarnations() == {survivor.incarnation}, 3.0, "the dead incarnation is gone")
+    wait_until(lambda: bench.incarnations() == {survivor.incarnation}, "the dead incarnation is gone", 3.0)
     assert not bench.client.exists(f"{bench.prefix}inflight:{victim.incarnation}")
 
 

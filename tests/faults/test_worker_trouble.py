@@ -14,8 +14,9 @@ from queue_system import QueueRetryConfig
 from queue_system.broker.commands import SCRIPTS
 from tests.faults.conftest import Figures
 from tests.faults.support import processors
-from tests.faults.support.bench import Bench, WorkerProcess, wait_until
+from tests.faults.support.bench import Bench, WorkerProcess
 from tests.faults.support.hooks import CRASH_POINTS, hooks
+from tests.kit.waiting import wait_until
 
 LEASE_S = 0.5
 RUNS_AND_CALLBACKS = {
@@ -72,7 +73,7 @@ def test_a_death_at_each_crash_point_has_exactly_the_outcome_that_is_laid_down(
                 wait_killed([die_at(bench, reaper_point, "nothing")])
             survivor = bench.start_worker(lease=LEASE_S)
             recovery_s = max(recovery_s, bench.wait_drained(30.0))
-            wait_until(lambda: bench.incarnations() == {survivor.incarnation}, 5.0, "none is left")  # noqa: B023
+            wait_until(lambda: bench.incarnations() == {survivor.incarnation}, "none is left", 5.0)  # noqa: B023
             survivor.stop()
 
     starts, callbacks = bench.journal.count("start"), bench.journal.count("success")
@@ -197,7 +198,7 @@ def test_a_forked_child_that_lives_on_keeps_no_connection_of_its_dead_parent_ope
     bench.wait_idle(1)
     bench.enqueue(1, processors.fork_a_survivor, 30.0)
     bench.wait_drained(5.0)
-    wait_until(lambda: bench.journal.entries("child"), 5.0, "the child lives")
+    wait_until(lambda: bench.journal.entries("child"), "the child lives", 5.0)
     (child,) = bench.journal.entries("child")
     try:
         bench.wait_idle(1)
@@ -217,7 +218,7 @@ def test_a_sick_heartbeat_recovers_or_the_worker_starts_nothing_past_its_lease(
     with hooks(heartbeat=fault):
         sick = bench.start_worker(slots=2, lease=lease)
     bench.enqueue(operations, processors.work, 0.05)
-    wait_until(lambda: bench.journal.entries("end"), 5.0, "the sick worker is at work")
+    wait_until(lambda: bench.journal.entries("end"), "the sick worker is at work", 5.0)
     other = bench.start_worker(slots=2, lease=lease)
     bench.wait_drained(20.0)
     starts = [entry for entry in bench.journal.entries("start") if entry.pid == sick.pid]
@@ -233,7 +234,7 @@ def test_a_sick_heartbeat_recovers_or_the_worker_starts_nothing_past_its_lease(
         return
     (pulse_ends,) = bench.journal.entries("pulse-ends")
     assert max(entry.at_ns for entry in starts) <= pulse_ends.at_ns + lease * 1e9
-    wait_until(lambda: bench.incarnations() == {other.incarnation}, 5.0, "the sick worker is taken off the books")
+    wait_until(lambda: bench.incarnations() == {other.incarnation}, "the sick worker is taken off the books", 5.0)
 
 
 def test_a_worker_without_free_descriptors_backs_off_and_recovers(bench: Bench, figures: Figures, full: bool) -> None:
@@ -241,12 +242,12 @@ def test_a_worker_without_free_descriptors_backs_off_and_recovers(bench: Bench, 
     with hooks(descriptors=64):
         worker = bench.start_worker(slots=2)
     bench.enqueue(1, processors.exhaust_descriptors, held_s)
-    wait_until(lambda: bench.journal.entries("exhausted"), 5.0, f"no descriptor is free\n{bench.logs()}")
+    wait_until(lambda: bench.journal.entries("exhausted"), f"no descriptor is free\n{bench.logs()}", 5.0)
     bench.client.client_kill_filter(_type="normal")
     lines_before = len(worker.log.splitlines())
     ids = bench.enqueue(20, processors.work, 0.01, name="later")
     wait_until(
-        lambda: bench.journal.count("end")["exhaust_descriptors-0"], held_s + 5.0, "the descriptors are free again"
+        lambda: bench.journal.count("end")["exhaust_descriptors-0"], "the descriptors are free again", held_s + 5.0
     )
     recovery_s = bench.wait_drained(30.0)
 

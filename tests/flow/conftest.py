@@ -11,8 +11,8 @@ import redis
 
 from queue_system import QueueConfig, QueueManager
 from tests.flow.support import Inbox, MakeConfig
-from tests.support.logs import LineLogger
-from tests.support.servers import OwnServer
+from tests.kit.logs import LineLogger
+from tests.kit.servers import OwnServer
 
 
 @pytest.fixture

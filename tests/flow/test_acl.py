@@ -31,10 +31,10 @@ from queue_system.model.letter import encode_letter
 from queue_system.monitoring.fleet import read_fleet
 from queue_system.upkeep.sweeper import Sweeper
 from tests.flow.support import Inbox, key_space, letters, running
-from tests.support.acl import ROLES, AclServer, rules
-from tests.support.logs import LineLogger
-from tests.support.servers import NO_REDIS
-from tests.support.waiting import eventually
+from tests.kit.acl import ROLES, AclServer, rules
+from tests.kit.logs import LineLogger
+from tests.kit.servers import NO_REDIS
+from tests.kit.waiting import eventually
 
 MONTH_S = 30 * 86_400
 OPTIONS = {"COUNT", "LIMIT", "MAXLEN", "WITHSCORES"}

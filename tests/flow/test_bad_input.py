@@ -22,7 +22,7 @@ from queue_system import (
     UnserializableError,
 )
 from tests.flow.support import MakeConfig, key_space
-from tests.support.logs import LineLogger
+from tests.kit.logs import LineLogger
 
 HUGE = 10**400
 CYCLE: dict[str, Any] = {}

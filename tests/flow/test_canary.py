@@ -16,8 +16,8 @@ import redis
 
 from queue_system import QueueConfig, QueueManager, QueueSystemError, QueueWorker
 from tests.faults.support.bench import WorkerProcess
-from tests.support.servers import OwnServer, StartServer
-from tests.support.waiting import eventually, wait_until
+from tests.kit.servers import OwnServer, StartServer
+from tests.kit.waiting import eventually, wait_until
 
 CANARY = "canary-7f3a91c2-of-the-url"
 

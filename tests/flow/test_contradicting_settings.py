@@ -12,8 +12,8 @@ import pytest
 from queue_system import InvalidInputError, QueueConfig, QueueManager, QueueWorker, ServerUnreachableError
 from queue_system.testing.proxy import Proxy
 from tests.flow.support import Inbox, MakeConfig, running
-from tests.support.servers import StartServer
-from tests.support.waiting import eventually
+from tests.kit.servers import StartServer
+from tests.kit.waiting import eventually
 
 SHORT: dict[str, Any] = {"result_ttl": 0.001}
 

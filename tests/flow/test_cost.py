@@ -12,7 +12,7 @@ import pytest
 
 from queue_system import QueueConfig, QueueManager, QueueWorker
 from queue_system.execution import fetcher, gate
-from tests.support.servers import OwnServer
+from tests.kit.servers import OwnServer
 
 OPERATIONS = 5000
 CALLS_PER_OPERATION = 62 if sys.version_info < (3, 12) else 69

@@ -21,9 +21,9 @@ from queue_system.model.letter import encode_letter
 from queue_system.model.operation import Operation, encode_item, encode_tail
 from queue_system.testing.proxy import Proxy, Shape
 from tests.flow.support import Inbox, MakeConfig, letters, next_letter, read_record, running
-from tests.support.logs import LineLogger
-from tests.support.servers import OwnServer, StartServer
-from tests.support.waiting import eventually, wait_until
+from tests.kit.logs import LineLogger
+from tests.kit.servers import OwnServer, StartServer
+from tests.kit.waiting import eventually, wait_until
 
 ONCE = QueueRetryConfig(max_attempts=1)
 KEYS = {"2026": "a secret of the year 2026"}

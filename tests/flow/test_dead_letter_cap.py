@@ -10,8 +10,8 @@ import redis
 
 from queue_system import InvalidInputError, QueueConfig, QueueManager, QueueRetryConfig, QueueWorker
 from tests.flow.support import MakeConfig, letters, running
-from tests.support.logs import LineLogger
-from tests.support.waiting import eventually
+from tests.kit.logs import LineLogger
+from tests.kit.waiting import eventually
 
 
 async def fail(entity: dict[str, Any]) -> None:

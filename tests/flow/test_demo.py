@@ -14,8 +14,8 @@ from collections.abc import Iterator
 
 from examples.stdlib_index.sources import LIBRARY
 from queue_system import QueueConfig, QueueManager
-from tests.support.servers import OwnServer, StartServer
-from tests.support.source import ROOT
+from tests.kit.servers import OwnServer, StartServer
+from tests.kit.source import ROOT
 
 PATTERNS = ("json/*", "cmd.py", "test/tokenizedata/*")
 BROKEN = LIBRARY / "test" / "tokenizedata" / "bad_coding.py"  # where the library's tests are installed

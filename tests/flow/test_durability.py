@@ -12,8 +12,8 @@ import redis
 
 from queue_system import InvalidInputError, QueueConfig, QueueManager, UnconfirmedError
 from tests.flow.support import MakeConfig
-from tests.support.servers import OwnServer, StartServer
-from tests.support.waiting import eventually
+from tests.kit.servers import OwnServer, StartServer
+from tests.kit.waiting import eventually
 
 
 def work(entity: object) -> None:

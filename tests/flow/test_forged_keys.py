@@ -10,7 +10,7 @@ import redis
 
 from queue_system import QueueConfig, QueueManager, QueueWorker
 from tests.flow.support import Inbox, MakeConfig, running
-from tests.support.waiting import eventually
+from tests.kit.waiting import eventually
 
 OPERATIONS = 20
 

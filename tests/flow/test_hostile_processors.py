@@ -24,8 +24,8 @@ from queue_system import QueueConfig, QueueManager, QueueRetryConfig, QueueWorke
 from queue_system.monitoring.health import health_of
 from queue_system.supervision.signals import handling
 from tests.flow.support import Inbox, MakeConfig, letters, next_letter, read_record, running
-from tests.support.logs import LineLogger
-from tests.support.waiting import eventually
+from tests.kit.logs import LineLogger
+from tests.kit.waiting import eventually
 
 ONCE = QueueRetryConfig(max_attempts=1)
 LONG_S = 60.0

@@ -15,7 +15,7 @@ import redis
 
 from queue_system import QueueConfig, QueueManager, QueueRetryConfig, QueueWorker
 from tests.flow.support import Inbox, MakeConfig, letters, next_letter, running
-from tests.support.waiting import eventually
+from tests.kit.waiting import eventually
 
 Write = Callable[[str], str]
 

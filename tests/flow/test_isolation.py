@@ -14,7 +14,7 @@ import redis
 
 from queue_system import QueueConfig, QueueWorker
 from tests.flow.support import MakeConfig, running
-from tests.support.waiting import eventually
+from tests.kit.waiting import eventually
 
 SUSPECT = 2
 LEASE_S = 24.0

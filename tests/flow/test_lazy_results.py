@@ -13,8 +13,8 @@ import redis
 
 from queue_system import InvalidInputError, QueueConfig, QueueManager, QueueRetryConfig, QueueWorker
 from tests.flow.support import key_space, next_letter, running
-from tests.support.logs import LineLogger
-from tests.support.waiting import eventually
+from tests.kit.logs import LineLogger
+from tests.kit.waiting import eventually
 
 ONCE = QueueRetryConfig(max_attempts=1)
 

@@ -22,9 +22,9 @@ import redis
 
 from queue_system import QueueConfig, QueueManager, QueueWorker
 from tests.flow.support import Inbox, running
-from tests.support.logs import LineLogger
-from tests.support.servers import OwnServer, StartServer
-from tests.support.waiting import eventually, wait_until
+from tests.kit.logs import LineLogger
+from tests.kit.servers import OwnServer, StartServer
+from tests.kit.waiting import eventually, wait_until
 
 SRC = Path(__file__).parents[2] / "src"
 

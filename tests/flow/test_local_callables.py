@@ -14,7 +14,7 @@ from queue_system import QueueConfig, QueueManager, QueueRetryConfig, QueueWorke
 from queue_system.errors import CircuitOpenError
 from queue_system.model import local
 from tests.flow.support import Inbox, letters, running
-from tests.support.waiting import eventually
+from tests.kit.waiting import eventually
 
 ONCE = QueueRetryConfig(max_attempts=1)
 KEPT = 5

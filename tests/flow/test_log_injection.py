@@ -12,8 +12,8 @@ import redis
 
 from queue_system import QueueConfig, QueueManager, QueueWorker
 from tests.flow.support import MakeConfig, running
-from tests.support.hostile_texts import CORPUS
-from tests.support.waiting import eventually
+from tests.kit.hostile_texts import CORPUS
+from tests.kit.waiting import eventually
 
 ENTITY = "never-in-a-log-line"
 MESSAGES = {

@@ -21,8 +21,8 @@ from queue_system import (
     WaitTimeoutError,
 )
 from tests.flow.support import Inbox, MakeConfig, running
-from tests.support.logs import LineLogger
-from tests.support.waiting import eventually
+from tests.kit.logs import LineLogger
+from tests.kit.waiting import eventually
 
 LOOKS_AGAIN_S = 5.0
 """After how long a waiter looks by itself, where `connection_timeout` does not end its reads before."""

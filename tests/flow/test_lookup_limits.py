@@ -12,7 +12,7 @@ import redis
 from queue_system import OperationRecord, QueueConfig, QueueManager, WaitTimeoutError
 from queue_system.upkeep.reaper import Reaper
 from tests.flow.support import MakeConfig
-from tests.support.servers import OwnServer
+from tests.kit.servers import OwnServer
 
 
 def work(entity: object) -> None:

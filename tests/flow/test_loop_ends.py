@@ -18,9 +18,9 @@ from typing import Any, TypeAlias
 import pytest
 
 from queue_system import QueueConfig, QueueManager, QueueWorker
-from tests.support.logs import LineLogger
-from tests.support.servers import OwnServer, StartServer
-from tests.support.waiting import wait_until
+from tests.kit.logs import LineLogger
+from tests.kit.servers import OwnServer, StartServer
+from tests.kit.waiting import wait_until
 
 NewLoop: TypeAlias = Callable[[], asyncio.AbstractEventLoop]
 End: TypeAlias = Callable[[Coroutine[Any, Any, None], NewLoop], None]

@@ -11,7 +11,7 @@ import redis
 
 from queue_system import QueueConfig, QueueManager, QueueWorker
 from tests.flow.support import Inbox, MakeConfig, key_space, read_record, running
-from tests.support.logs import LineLogger
+from tests.kit.logs import LineLogger
 
 
 def process(entity: Any) -> Any:

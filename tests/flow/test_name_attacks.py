@@ -18,7 +18,7 @@ import redis
 
 from queue_system import QueueConfig
 from tests.flow.support import letters
-from tests.support.servers import OwnServer
+from tests.kit.servers import OwnServer
 
 SRC = Path(__file__).parents[2] / "src"
 SITE = sysconfig.get_path("purelib")

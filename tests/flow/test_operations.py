@@ -14,7 +14,7 @@ import redis
 
 from queue_system import QueueConfig, QueueManager, QueueRetryConfig, QueueWorker
 from tests.flow.support import Inbox, MakeConfig, letters, next_letter, read_record, running
-from tests.support.waiting import eventually
+from tests.kit.waiting import eventually
 
 AT_ONCE = QueueRetryConfig.fixed(0.0, max_attempts=3)
 

@@ -18,7 +18,7 @@ from queue_system.execution import processes
 from tests.contract.support import python
 from tests.flow import marked
 from tests.flow.support import Inbox, Record, next_letter, read_record, running
-from tests.support.waiting import eventually
+from tests.kit.waiting import eventually
 
 SCRIPT = """\
 import asyncio, os

@@ -11,7 +11,7 @@ import redis
 from queue_system import QueueConfig, QueueManager, QueueWorker
 from queue_system.upkeep.reaper import Reaper
 from tests.flow.support import Inbox, MakeConfig, read_record, running
-from tests.support.logs import LineLogger
+from tests.kit.logs import LineLogger
 
 KEYS = {"one": "x" * 16}
 OTHER_KEYS = {"two": "y" * 16}

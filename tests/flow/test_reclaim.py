@@ -17,7 +17,7 @@ from queue_system.model.sealing import Sealing
 from queue_system.upkeep.reaper import Reaper
 from queue_system.upkeep.sweeper import Sweeper
 from tests.flow.support import MakeConfig, letters
-from tests.support.logs import LineLogger
+from tests.kit.logs import LineLogger
 
 NOW_MS = 1_700_000_000_000
 LEASE_S = 0.7

@@ -13,9 +13,9 @@ from queue_system import QueueConfig, QueueManager, QueueWorker
 from queue_system.broker.commands import Commands
 from queue_system.execution.settlement import Batch
 from tests.flow.support import read_record, running
-from tests.support.logs import LineLogger
-from tests.support.servers import OwnServer
-from tests.support.waiting import eventually
+from tests.kit.logs import LineLogger
+from tests.kit.servers import OwnServer
+from tests.kit.waiting import eventually
 
 NEIGHBOURS = 30
 LARGE = 700_000

@@ -28,8 +28,8 @@ from queue_system.model.sealing import Sealing, make_sealing
 from queue_system.upkeep.reaper import Reaper
 from tests.faults.support.bench import WorkerProcess
 from tests.flow.support import Inbox, MakeConfig, key_space, letters, next_letter, read_record, running
-from tests.support.servers import OwnServer
-from tests.support.waiting import eventually
+from tests.kit.servers import OwnServer
+from tests.kit.waiting import eventually
 
 SECRET = "a secret of the year 2026"
 KEYS = {"2026": SECRET}

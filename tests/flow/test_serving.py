@@ -14,7 +14,7 @@ import pytest
 from queue_system import QueueConfig, QueueManager, QueueWorker
 from queue_system.execution import fetcher
 from tests.flow.support import Inbox, MakeConfig, running
-from tests.support.waiting import eventually
+from tests.kit.waiting import eventually
 
 
 class Doors:

@@ -11,7 +11,7 @@ from queue_system import QueueConfig, QueueManager, QueueWorker
 from queue_system.execution.fetcher import Fetcher
 from queue_system.model.verdict import Complete, Release, Verdict
 from tests.flow.support import MakeConfig
-from tests.support.logs import LineLogger
+from tests.kit.logs import LineLogger
 
 MOST = 8
 LOST = "lease lost: other workers run these operations again"

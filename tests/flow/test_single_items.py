@@ -11,7 +11,7 @@ import redis
 
 from queue_system import QueueConfig, QueueManager, QueueRetryConfig, QueueWorker
 from tests.flow.support import Inbox, MakeConfig, letters, read_record, running
-from tests.support.waiting import eventually
+from tests.kit.waiting import eventually
 
 
 def fail(entity: Any) -> None:

@@ -11,8 +11,8 @@ import pytest
 from queue_system import QueueManager, QueueWorker
 from queue_system.execution import fetcher
 from tests.flow.support import Inbox, MakeConfig, running
-from tests.support.logs import LineLogger
-from tests.support.waiting import eventually
+from tests.kit.logs import LineLogger
+from tests.kit.waiting import eventually
 
 
 class Sick:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from queue_system import QueueConfig, QueueManager, ServerUnreachableError
-from tests.support.servers import OwnServer, StartServer
+from tests.kit.servers import OwnServer, StartServer
 
 
 @contextlib.contextmanager

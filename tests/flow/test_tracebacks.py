@@ -21,7 +21,7 @@ from queue_system.testing import run_until_idle
 from queue_system.tracebacks import MOST_BYTES
 from queue_system.web.events import operation_json
 from tests.flow.support import Inbox, MakeConfig, letters, next_letter, running
-from tests.support.logs import LineLogger
+from tests.kit.logs import LineLogger
 
 ONCE = QueueRetryConfig(max_attempts=1)
 SECRET = "hunter2"

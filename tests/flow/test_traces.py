@@ -35,10 +35,10 @@ from queue_system import (
 from queue_system.model.operation import Operation
 from queue_system.model.verdict import Interrupted, Release
 from tests.flow.support import Inbox, MakeConfig, running
-from tests.support.logs import LineLogger
-from tests.support.servers import OwnServer, StartServer
-from tests.support.source import ROOT, SRC
-from tests.support.waiting import eventually
+from tests.kit.logs import LineLogger
+from tests.kit.servers import OwnServer, StartServer
+from tests.kit.source import ROOT, SRC
+from tests.kit.waiting import eventually
 
 CLIENT_ID = f"{socket.gethostname()}:{os.getpid()}"
 TWICE = QueueRetryConfig.fixed(0.0, max_attempts=2)

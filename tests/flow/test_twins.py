@@ -19,9 +19,9 @@ from queue_system import CircuitOpenError, InvalidInputError, QueueManager, Serv
 from queue_system.config import BREAKER
 from queue_system.resilience import CircuitBreaker
 from tests.flow.support import MakeConfig
-from tests.support.clocks import ManualClock
-from tests.support.servers import OwnServer, StartServer
-from tests.support.waiting import eventually, wait_until
+from tests.kit.clocks import ManualClock
+from tests.kit.servers import OwnServer, StartServer
+from tests.kit.waiting import eventually, wait_until
 
 
 @contextlib.contextmanager

@@ -13,8 +13,8 @@ from queue_system.execution.rests import FEW
 from queue_system.monitoring.collectors import FleetCollector
 from queue_system.monitoring.fleet import read_fleet
 from tests.flow.support import Inbox, MakeConfig, letters, running
-from tests.support.logs import LineLogger
-from tests.support.waiting import eventually
+from tests.kit.logs import LineLogger
+from tests.kit.waiting import eventually
 
 BACKLOG = 400
 FULL = (

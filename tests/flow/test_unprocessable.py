@@ -16,8 +16,8 @@ import redis
 from queue_system import QueueConfig, QueueManager, QueueRetryConfig, QueueWorker
 from queue_system.upkeep.reaper import Reaper
 from tests.flow.support import Inbox, MakeConfig, letters, next_letter, read_record, running
-from tests.support.servers import OwnServer
-from tests.support.waiting import eventually
+from tests.kit.servers import OwnServer
+from tests.kit.waiting import eventually
 
 SRC = Path(__file__).parents[2] / "src"
 

@@ -27,9 +27,9 @@ from queue_system import (
     UnsupportedServerError,
 )
 from queue_system.upkeep.heartbeat import Heartbeat
-from tests.support.logs import LineLogger
-from tests.support.servers import OwnServer, StartServer
-from tests.support.waiting import eventually
+from tests.kit.logs import LineLogger
+from tests.kit.servers import OwnServer, StartServer
+from tests.kit.waiting import eventually
 
 SECRET = "hunter2"
 Serve = Callable[[type[socketserver.BaseRequestHandler]], int]

@@ -16,7 +16,7 @@ with atheris.instrument_imports(include=["queue_system"]):
     from queue_system.errors import InvalidInputError
     from queue_system.metrics.logs import _field, _plain
 
-from tests.support.hostile_texts import CORPUS
+from tests.kit.hostile_texts import CORPUS
 from tests.unit.model.test_fuzz_items import HOSTILE, ITEM, accepted, check_letter, check_settles
 
 URLS = (

@@ -16,8 +16,8 @@ from queue_system.monitoring.collectors import FleetCollector, HealthCollector
 from queue_system.monitoring.fleet import FleetReader, Latest
 from queue_system.monitoring.health import health_of
 from queue_system.monitoring.labels import place_of
-from tests.support.hostile_texts import CORPUS
-from tests.support.waiting import eventually
+from tests.kit.hostile_texts import CORPUS
+from tests.kit.waiting import eventually
 
 ENTITY = "never-in-a-log-line"
 ONCE = QueueRetryConfig(max_attempts=1)

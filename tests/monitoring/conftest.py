@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from queue_system import QueueConfig
+from tests.kit.logs import LineLogger
+from tests.kit.servers import OwnServer
+from tests.kit.source import ROOT
 from tests.monitoring.support import Samples, parsed
-from tests.support.logs import LineLogger
-from tests.support.servers import OwnServer
-from tests.support.source import ROOT
 
 MakeConfig = Callable[..., QueueConfig]
 

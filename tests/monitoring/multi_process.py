@@ -9,7 +9,7 @@ from typing import Any
 
 from queue_system import QueueConfig, QueueManager, QueueWorker
 from queue_system.monitoring import prometheus
-from tests.support.waiting import eventually
+from tests.kit.waiting import eventually
 
 
 async def succeed(entity: Any) -> None:

@@ -18,9 +18,9 @@ import pytest
 import yaml
 
 from queue_system import QueueConfig, QueueManager
-from tests.support.servers import StartServer, free_port
-from tests.support.source import ROOT
-from tests.support.waiting import wait_until
+from tests.kit.servers import StartServer, free_port
+from tests.kit.source import ROOT
+from tests.kit.waiting import wait_until
 
 RULES = ROOT / "deploy/prometheus/alerts.yml"
 TARGET = "tests.monitoring.fleet_app:config"

@@ -13,8 +13,8 @@ from queue_system import QueueConfig
 from queue_system.monitoring import connections
 from queue_system.monitoring.guard import host_name, is_named, is_private
 from queue_system.monitoring.probes import ProbeServer, create_app
-from tests.support.servers import OwnServer
-from tests.support.waiting import wait_until
+from tests.kit.servers import OwnServer
+from tests.kit.waiting import wait_until
 
 PATIENCE_S = 20.0
 

@@ -12,9 +12,9 @@ import yaml
 
 from tests.cli.support import contexts
 from tests.contract.test_opensearch import bodies
+from tests.kit.source import ROOT
 from tests.monitoring.conftest import Busy
 from tests.monitoring.support import Samples
-from tests.support.source import ROOT
 
 DEPLOY = ROOT / "deploy"
 TEMPLATE = json.loads((DEPLOY / "opensearch/index-template.json").read_text(encoding="utf-8"))

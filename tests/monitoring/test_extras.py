@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.support.source import ROOT
+from tests.kit.source import ROOT
 
 METRICS = """
 import asyncio, httpx

@@ -13,10 +13,10 @@ from queue_system import QueueConfig, QueueManager, QueueRetryConfig, QueueWorke
 from queue_system.monitoring import fleet
 from queue_system.monitoring.collectors import FleetCollector
 from queue_system.monitoring.fleet import Latest, QueueFigures, read_fleet
+from tests.kit.servers import OwnServer
+from tests.kit.waiting import eventually
 from tests.monitoring.conftest import MakeConfig
 from tests.monitoring.support import running
-from tests.support.servers import OwnServer
-from tests.support.waiting import eventually
 
 
 def figures(config: QueueConfig) -> dict[str, QueueFigures]:

@@ -15,10 +15,10 @@ import pytest
 from queue_system.logs import JsonFormatter, TextFormatter, configure
 from queue_system.metrics import StructuredLogger
 from tests.contract.test_opensearch import bodies, matches
+from tests.kit.hostile_texts import CORPUS
+from tests.kit.servers import OwnServer
 from tests.monitoring.busy_process import ENTITY
 from tests.monitoring.conftest import Busy, run_busy
-from tests.support.hostile_texts import CORPUS
-from tests.support.servers import OwnServer
 
 ECS = ("@timestamp", "log.level", "message")
 

@@ -22,12 +22,12 @@ from queue_system.monitoring import prometheus
 from queue_system.monitoring.collectors import HealthCollector
 from queue_system.monitoring.health import WorkerHealth, health_of
 from queue_system.monitoring.labels import Place
+from tests.kit.hostile_texts import CORPUS
+from tests.kit.servers import OwnServer
+from tests.kit.source import ROOT
+from tests.kit.waiting import eventually
 from tests.monitoring.conftest import Busy, MakeConfig
 from tests.monitoring.support import Samples, of, parsed, running
-from tests.support.hostile_texts import CORPUS
-from tests.support.servers import OwnServer
-from tests.support.source import ROOT
-from tests.support.waiting import eventually
 
 PLACE = Place("redis://here:6379/0", "queue:")
 

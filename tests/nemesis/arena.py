@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import random
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
@@ -14,14 +13,14 @@ import msgspec
 from queue_system import QueueConfig
 from queue_system.inspection import status_steps
 from queue_system.steps import run_steps
+from tests.kit.servers import OwnServer
+from tests.kit.waiting import holds_within
 from tests.nemesis.faults import Nemesis
 from tests.nemesis.fleet import Fleet
 from tests.nemesis.history import Event, History, read_history
 from tests.nemesis.producers import Order, Producer
-from tests.support.servers import OwnServer
 
 PREFIX = "nemesis:"
-_POLL_S = 0.02
 _STOPPED_WITHIN_S = 40.0
 _RECORDS_LAST_S = 86400.0
 
@@ -85,10 +84,7 @@ class Arena:
 
     def wait(self, holds: Callable[[], object], within_s: float) -> bool:
         """Wait until something holds that offers no event; tell whether it did in time."""
-        deadline = time.monotonic() + within_s
-        while not (held := holds()) and time.monotonic() < deadline:
-            time.sleep(_POLL_S)
-        return bool(held)
+        return holds_within(holds, within_s)
 
     def start_workers(self, count: int) -> None:
         """Start workers and wait until they are ready."""

@@ -14,9 +14,9 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from tests.kit.servers import OwnServer
 from tests.nemesis.fleet import Fleet, Worker
 from tests.nemesis.history import History
-from tests.support.servers import OwnServer
 
 _MEAN_GAP_S: Final = 0.7
 _CALM: Final = 0.04

@@ -11,10 +11,10 @@ from queue_system import QueueConfig
 from queue_system.broker.commands import NewOperation
 from queue_system.broker.protocol import pack
 from tests.faults.conftest import Figures
+from tests.kit.servers import OwnServer
 from tests.nemesis import mutants, runs
 from tests.nemesis.checker import check, summary
 from tests.nemesis.history import Event
-from tests.support.servers import OwnServer
 
 SEED = 1
 BREAKS = {

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit.servers import NO_REDIS, OwnServer, server_binary
 from tests.scripts.support import Broker, W
-from tests.support.servers import NO_REDIS, OwnServer, server_binary
 
 REDIS = Path("/usr/bin/redis-server")
 

@@ -16,7 +16,7 @@ from queue_system.broker.replies import Claimed
 from queue_system.broker.sync import SyncTransport
 from queue_system.errors import WrongKeyTypeError
 from queue_system.model.keys import Keys
-from tests.support.servers import OwnServer
+from tests.kit.servers import OwnServer
 
 T = TypeVar("T")
 Group = tuple[str, int, Sequence[Sequence[Argument]]]

@@ -12,8 +12,8 @@ import redis
 from queue_system.broker.commands import Move, NewOperation, Place
 from queue_system.errors import ServerFullError
 from queue_system.model.letter import Revival
+from tests.kit.servers import StartServer
 from tests.scripts.support import DEDUP_TTL_MS, RESULT_TTL_MS, Broker, W, ids_in, item_of, record_of, value_of
-from tests.support.servers import StartServer
 
 Q = "normal:a"
 

@@ -16,9 +16,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from queue_system import ServerFullError
 from queue_system.broker.commands import Move, NewOperation, Place
 from queue_system.model.letter import Revival
+from tests.kit.servers import OwnServer
 from tests.scripts.model import Model, id_of, timeless
 from tests.scripts.support import DEDUP_TTL_MS, RESULT_TTL_MS, Broker, record_of
-from tests.support.servers import OwnServer
 
 SETTINGS = settings(
     max_examples=120,

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from queue_system import QueueConfig, QueueManager
+from tests.kit.servers import OwnServer
 from tests.supervision.support import Bench
-from tests.support.servers import OwnServer
 
 
 @pytest.fixture

@@ -16,9 +16,9 @@ from typing import Any
 import redis
 
 from queue_system import QueueManager
+from tests.kit.servers import OwnServer
+from tests.kit.waiting import wait_until
 from tests.supervision import app
-from tests.support.servers import OwnServer
-from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 TARGET = "tests.supervision.app:config"

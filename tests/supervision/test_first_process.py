@@ -13,7 +13,7 @@ import pytest
 
 from queue_system import InvalidInputError
 from queue_system.monitoring import prometheus
-from tests.support.source import ROOT
+from tests.kit.source import ROOT
 
 # Orphans become children of the nearest subreaper above them, as they do of a container's first process.
 BEGIN = """

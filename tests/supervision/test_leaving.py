@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from queue_system import QueueRetryConfig
+from tests.kit.waiting import wait_until
 from tests.supervision import app
 from tests.supervision.support import LONG_S, Bench
-from tests.support.waiting import wait_until
 
 LEAVES_WITHIN_S = 30.0
 STUBBORN = [app.wait_in_a_thread, app.wait_in_its_own_pool, app.ignore_cancellations, app.block]

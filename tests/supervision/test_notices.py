@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
+from tests.kit.servers import free_port
+from tests.kit.waiting import DEADLINE_S, wait_until
 from tests.supervision.support import Bench
-from tests.support.servers import free_port
-from tests.support.waiting import DEADLINE_S, wait_until
 
 
 class Manager:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from queue_system import QueueConfig, QueueManager, QueueRetryConfig
-from tests.support.servers import OwnServer
+from tests.kit.servers import OwnServer
 
 SRC = Path(__file__).parents[2] / "src"
 JOBS = """

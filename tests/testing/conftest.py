@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from queue_system import QueueConfig, QueueManager
-from tests.support.logs import LineLogger
-from tests.support.servers import OwnServer
+from tests.kit.logs import LineLogger
+from tests.kit.servers import OwnServer
 
 
 @pytest.fixture

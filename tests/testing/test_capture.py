@@ -10,8 +10,8 @@ import pytest
 from queue_system import QueueConfig, QueueManager, QueueRetryConfig, UndecodableItemError
 from queue_system.clock import unix_seconds
 from queue_system.testing import captured_operations
-from tests.support.servers import OwnServer
-from tests.support.waiting import wait_until
+from tests.kit.servers import OwnServer
+from tests.kit.waiting import wait_until
 
 
 def work(entity: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from queue_system import QueueConfig, QueueManager, QueueWorker
 from queue_system.testing import kill_worker, run_until_idle
-from tests.support.servers import OwnServer
+from tests.kit.servers import OwnServer
 
 
 async def test_nothing_is_settled_and_all_runs_again(

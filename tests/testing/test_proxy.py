@@ -10,7 +10,7 @@ import pytest
 
 from queue_system import QueueConfig, QueueManager, ServerUnreachableError
 from queue_system.testing import Proxy, captured_operations
-from tests.support.servers import StartServer
+from tests.kit.servers import StartServer
 
 
 @pytest.mark.parametrize("tcp", [False, True])

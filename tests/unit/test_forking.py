@@ -18,7 +18,7 @@ from queue_system.metrics import LogThrottle, MetricsRecorder, StructuredLogger
 from queue_system.resilience import CircuitBreaker, get_breaker
 from queue_system.resilience.circuits import breaker_states
 from queue_system.resilience.threads import abandoned_threads, call_in_thread
-from tests.support.clocks import ManualClock
+from tests.kit.clocks import ManualClock
 
 WITHIN_S = 10
 

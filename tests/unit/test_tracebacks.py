@@ -19,7 +19,7 @@ from queue_system.logs import JsonFormatter, TextFormatter, without_passwords
 from queue_system.metrics import StructuredLogger
 from queue_system.resilience import retry_with_backoff, with_timeout
 from queue_system.tracebacks import MOST_BYTES, trace
-from tests.support.hostile_texts import CORPUS, FORGED
+from tests.kit.hostile_texts import CORPUS, FORGED
 
 SECRET = "hunter2"
 URL = f"postgres://ada:{SECRET}@db.internal/shop"

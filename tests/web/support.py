@@ -14,9 +14,9 @@ from pathlib import Path
 
 import httpx
 
-from tests.support.servers import OwnServer, free_port
-from tests.support.source import ROOT, SRC
-from tests.support.waiting import wait_until
+from tests.kit.servers import OwnServer, free_port
+from tests.kit.source import ROOT, SRC
+from tests.kit.waiting import wait_until
 
 __all__ = ["EXAMPLES", "free_port", "program", "serving", "worker"]
 

@@ -39,9 +39,9 @@ from queue_system import (
     tracing,
     web,
 )
-from tests.support.servers import OwnServer, StartServer
-from tests.support.source import SRC
-from tests.support.waiting import eventually
+from tests.kit.servers import OwnServer, StartServer
+from tests.kit.source import SRC
+from tests.kit.waiting import eventually
 
 Handler = Callable[[Request], Awaitable[Response]]
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.support.servers import OwnServer
-from tests.support.source import ROOT
-from tests.support.waiting import wait_until
+from tests.kit.servers import OwnServer
+from tests.kit.source import ROOT
+from tests.kit.waiting import wait_until
 from tests.web.support import EXAMPLES, free_port, program, serving, worker
 
 FOLDER = EXAMPLES / "django_app"

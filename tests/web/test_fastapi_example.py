@@ -12,9 +12,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.servers import OwnServer
-from tests.support.source import ROOT
-from tests.support.waiting import wait_until
+from tests.kit.servers import OwnServer
+from tests.kit.source import ROOT
+from tests.kit.waiting import wait_until
 from tests.web.support import EXAMPLES, free_port, serving, worker
 
 FOLDER = EXAMPLES / "web_app"

@@ -9,7 +9,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,20 +17,10 @@ import redis
 
 from queue_system import QueueConfig, QueueManager
 from tests.faults.support.journal import VARIABLE, Journal
-from tests.support.servers import OwnServer
+from tests.kit.servers import OwnServer
+from tests.kit.waiting import wait_until
 
 ROOT = Path(__file__).parents[3]
-_POLL_S = 0.01
-
-
-def wait_until(condition: Callable[[], object], within_s: float, what: str) -> float:
-    """Wait for a condition that has no event of its own and return how many s that took; fail with `what`."""
-    started = time.monotonic()
-    while not condition():
-        if time.monotonic() - started > within_s:
-            raise AssertionError(f"not within {within_s} s: {what}")
-        time.sleep(_POLL_S)
-    return time.monotonic() - started
 
 
 class WorkerProcess:
@@ -168,7 +157,7 @@ class Bench:
             return int(waiting) == 0
 
         try:
-            return wait_until(drained, within_s, "everything settled")
+            return wait_until(drained, "everything settled", within_s)
         except AssertionError as error:
             raise AssertionError(f"{error}: {self.manager.get_queue_status()}\n{self.logs()}") from None
 
@@ -179,7 +168,7 @@ class Bench:
 
     def wait_idle(self, workers: int, within_s: float = 3.0) -> set[str]:
         """Wait until so many workers block on their wake-up marker; return the ids of their connections."""
-        wait_until(lambda: len(self.blocked()) == workers, within_s, f"{workers} workers are idle")
+        wait_until(lambda: len(self.blocked()) == workers, f"{workers} workers are idle", within_s)
         return self.blocked()
 
     def blocked(self) -> set[str]:

@@ -15,9 +15,10 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from tests.faults.support.bench import Bench, WorkerProcess, wait_until
+from tests.faults.support.bench import Bench, WorkerProcess
 from tests.faults.support.producer import Producer
-from tests.support.servers import NO_REDIS, OwnServer
+from tests.kit.servers import NO_REDIS, OwnServer
+from tests.kit.waiting import wait_until
 
 REDIS = Path("/usr/bin/redis-server")
 BACK_AT_WORK_WITHIN_S = 5.0
@@ -56,7 +57,7 @@ def wait_resumed(bench: Bench, workers: list[WorkerProcess], since_ns: int) -> f
 
     expected = {worker.pid for worker in workers}
     try:
-        wait_until(lambda: expected <= first_starts().keys(), BACK_AT_WORK_WITHIN_S, "each worker is back at work")
+        wait_until(lambda: expected <= first_starts().keys(), "each worker is back at work", BACK_AT_WORK_WITHIN_S)
     except AssertionError as error:
         raise AssertionError(f"{error}\n{bench.logs()}") from None
     first = first_starts()
@@ -66,7 +67,7 @@ def wait_resumed(bench: Bench, workers: list[WorkerProcess], since_ns: int) -> f
 def wait_ended(bench: Bench, ids: list[str], within_s: float) -> float:
     """Wait until each of some operations has ended at least once; return how many s that took."""
     try:
-        return wait_until(lambda: set(ids) <= set(bench.journal.count("end")), within_s, "new operations ran")
+        return wait_until(lambda: set(ids) <= set(bench.journal.count("end")), "new operations ran", within_s)
     except AssertionError as error:
         raise AssertionError(f"{error}\n{bench.logs()}") from None
 

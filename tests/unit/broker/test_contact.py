@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from queue_system.broker.contact import Contact
-from tests.support.clocks import ManualClock
+from tests.kit.clocks import ManualClock
 
 
 def test_nobody_waits_for_a_server_that_has_denied_nothing() -> None:

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.support.hostile_texts import CORPUS, FORGED
+from tests.kit.hostile_texts import CORPUS, FORGED
 
 CHILD = """
 import sys

@@ -14,7 +14,7 @@ from queue_system.execution.settlement import Batch, Settler, Timing
 from queue_system.execution.tally import Tally
 from queue_system.metrics import MetricsRecorder, StructuredLogger
 from queue_system.model.verdict import Complete, Fail
-from tests.support.logs import LineLogger
+from tests.kit.logs import LineLogger
 from tests.unit.execution.support import unpack
 
 SETTLER = Settler("host:1", 300.0, 10_000)

@@ -6,7 +6,7 @@ import pytest
 
 from queue_system.execution.rests import FEW, LONGEST_S, REGAIN_S, SHORTEST_S, Rests, may_be_known
 from queue_system.metrics import MetricsRecorder, StructuredLogger
-from tests.support.logs import LineLogger
+from tests.kit.logs import LineLogger
 
 
 class Setting:

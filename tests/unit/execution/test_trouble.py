@@ -6,8 +6,8 @@ from queue_system.broker.contact import Contact
 from queue_system.errors import ServerUnreachableError
 from queue_system.execution.trouble import Trouble
 from queue_system.metrics import LogThrottle, StructuredLogger
-from tests.support.clocks import ManualClock
-from tests.support.logs import LineLogger
+from tests.kit.clocks import ManualClock
+from tests.kit.logs import LineLogger
 
 
 async def test_a_connection_that_breaks_again_and_again_does_not_flood_the_log() -> None:

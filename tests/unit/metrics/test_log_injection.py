@@ -13,8 +13,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from queue_system.metrics.logs import StructuredLogger
-from tests.support.hostile_texts import CORPUS
-from tests.support.logs import LineLogger
+from tests.kit.hostile_texts import CORPUS
+from tests.kit.logs import LineLogger
 
 LIMIT = 2048
 FIELD = re.compile(r' ([a-z_]+)=("(?:[^"\\]|\\.)*"|[^ "=]+)')

@@ -15,8 +15,8 @@ from structlog.testing import capture_logs
 
 from queue_system.errors import InvalidInputError
 from queue_system.metrics.logs import LogThrottle, StructuredLogger
-from tests.support.clocks import ManualClock
-from tests.support.logs import LineLogger
+from tests.kit.clocks import ManualClock
+from tests.kit.logs import LineLogger
 
 LIMIT = 2048
 

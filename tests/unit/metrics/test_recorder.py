@@ -13,8 +13,8 @@ import pytest
 
 from queue_system.errors import InvalidInputError
 from queue_system.metrics import MetricsRecorder, StructuredLogger
-from tests.support.clocks import ManualClock
-from tests.support.logs import LineLogger
+from tests.kit.clocks import ManualClock
+from tests.kit.logs import LineLogger
 
 
 class Bench:

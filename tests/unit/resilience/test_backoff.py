@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from queue_system.errors import CircuitOpenError, InvalidInputError, QueueSystemError
 from queue_system.resilience import backoff_delay, retry_with_backoff
 from queue_system.resilience.backoff import RetryPolicy, RetryRun
-from tests.support.clocks import ManualClock
+from tests.kit.clocks import ManualClock
 
 FLAKY = ConnectionError("flaky")
 

@@ -11,7 +11,7 @@ import pytest
 
 from queue_system.errors import CircuitOpenError, InvalidInputError
 from queue_system.resilience import CircuitBreaker, CircuitState
-from tests.support.clocks import ManualClock
+from tests.kit.clocks import ManualClock
 
 
 class DownError(Exception):

@@ -10,7 +10,7 @@ import pytest
 
 from queue_system.errors import CircuitOpenError, InvalidInputError
 from queue_system.resilience import CircuitState, circuit_breaker, get_breaker
-from tests.support.clocks import ManualClock
+from tests.kit.clocks import ManualClock
 
 
 class DownError(Exception):

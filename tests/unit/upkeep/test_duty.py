@@ -11,7 +11,7 @@ from queue_system.broker.contact import Contact
 from queue_system.clock import SYSTEM_CLOCK
 from queue_system.metrics import LogThrottle, StructuredLogger
 from queue_system.upkeep.duty import Duty
-from tests.support.logs import LineLogger
+from tests.kit.logs import LineLogger
 
 WITHIN_S = 5.0
 

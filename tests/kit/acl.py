@@ -7,8 +7,8 @@ from typing import Any
 
 import redis
 
-from tests.support.servers import OwnServer
-from tests.support.source import ROOT
+from tests.kit.servers import OwnServer
+from tests.kit.source import ROOT
 
 FILES = ROOT / "docs" / "acl"
 ROLES = ("producer", "enqueuer", "worker", "operator", "viewer")
