@@ -14,7 +14,7 @@ class Twins(griffe.Extension):
         """Change the members of a class that was read."""
         for name, member in list(cls.members.items()):
             match member:
-                case griffe.Function(returns=griffe.ExprSubscript() as steps) if steps.canonical_name == "Steps":
+                case griffe.Function(returns=griffe.ExprSubscript() as steps) if steps.canonical_name == "Flow":
                     member.returns = steps.slice
                 case griffe.Attribute(
                     value=griffe.ExprCall(function=griffe.ExprName(name="awaiting"), arguments=[made])

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from queue_system.client.dead_letters import DeadLetter, DeadLetterPage
+from queue_system.client.lookup import OperationRecord
 from queue_system.config import QueueConfig
-from queue_system.dead_letters import DeadLetter, DeadLetterPage
 from queue_system.errors import (
     AccessDeniedError,
     CircuitOpenError,
@@ -26,7 +27,6 @@ from queue_system.errors import (
     WaitTimeoutError,
     WrongKeyTypeError,
 )
-from queue_system.lookup import OperationRecord
 from queue_system.loop import run
 from queue_system.manager import QueueManager
 from queue_system.model.placement import run_in_process

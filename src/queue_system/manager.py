@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
-import secrets
 from collections.abc import Callable, Collection, Sequence
-from functools import partial
 from typing import Any
 
-from queue_system.broker.commands import next_page
+from queue_system.client.dead_letters import DeadLetterPage, Selection, count_flow, drop_flow, list_flow, retry_flow
+from queue_system.client.enqueue import AT_ONCE, batch_flow, describe_operation, enqueue_flow, fresh_id, queue_name_of
+from queue_system.client.flow import Flow, awaiting, blocking
+from queue_system.client.lookup import OperationRecord, operation_flow, wait_flow
+from queue_system.client.purge import purge_flow
 from queue_system.config import QueueConfig
-from queue_system.dead_letters import DeadLetterPage, Selection, count_steps, drop_steps, list_steps, retry_steps
-from queue_system.enqueueing import AT_ONCE, batch_steps, describe_operation, enqueue_steps, fresh_id, queue_name_of
 from queue_system.errors import InvalidInputError, a_kind
-from queue_system.inspection import status_steps
-from queue_system.lookup import OperationRecord, operation_steps, wait_steps
+from queue_system.inspection.status import status_flow
 from queue_system.model.arguments import check_batch_options
 from queue_system.model.entity import canonical_entity, encode_entity
-from queue_system.model.keys import check_identifier, join_queue
+from queue_system.model.keys import check_identifier
 from queue_system.model.operation import Operation
 from queue_system.model.registry import Processor
 from queue_system.model.retry import QueueRetryConfig
-from queue_system.steps import Steps, awaiting, blocking
 
 
 class QueueManager:
@@ -54,7 +51,7 @@ class QueueManager:
         delay: float = AT_ONCE,
         durability: str | None = None,
         result_ttl: float | None = None,
-    ) -> Steps[dict[str, Any]]:
+    ) -> Flow[dict[str, Any]]:
         """Enqueue one operation; when this returns, the operation is in Redis, as safe as `durability` says.
 
         Args:
@@ -88,14 +85,14 @@ class QueueManager:
         )
         if deduplication_key is not None:
             operation.deduplication_key = check_identifier(deduplication_key, "deduplication_key")
-        steps = enqueue_steps(
+        flow = enqueue_flow(
             self.config, operation, entity, queue_name, priority,
             serializer=custom_serializer, operation_id=operation_id, delay=delay, durability=durability,
         )  # fmt: skip
         tracing = self.config.tracing
         if tracing is None:
-            return steps
-        return tracing.sending(steps, operation, f"{priority}:{queue_name or queue_name_of(operation.processor)}")
+            return flow
+        return tracing.sending(flow, operation, f"{priority}:{queue_name or queue_name_of(operation.processor)}")
 
     @blocking
     def enqueue_batch(
@@ -103,59 +100,43 @@ class QueueManager:
         entities: Sequence[dict[str, Any]],
         processor: Processor | str,
         **kwargs: Any,
-    ) -> Steps[list[dict[str, Any]]]:
+    ) -> Flow[list[dict[str, Any]]]:
         """Enqueue many operations, up to 1,000 in a round trip. All are validated before the first is sent.
 
         `kwargs` are those of `enqueue`; `operation_id` and `deduplication_key` are lists as long as `entities`.
         Returns what `enqueue` returns, for each entity, and raises what it raises.
         """
-        return batch_steps(self.config, entities, processor, check_batch_options(kwargs))
+        return batch_flow(self.config, entities, processor, check_batch_options(kwargs))
 
     @blocking
-    def get_operation(self, operation_id: str) -> Steps[OperationRecord | None]:
+    def get_operation(self, operation_id: str) -> Flow[OperationRecord | None]:
         """Return what is known of an operation, its result included; None when nothing is, or no longer."""
-        return operation_steps(self.config, operation_id)
+        return operation_flow(self.config, operation_id)
 
     @blocking
-    def wait_for(self, operation_id: str, timeout: float | None = None) -> Steps[OperationRecord]:
+    def wait_for(self, operation_id: str, timeout: float | None = None) -> Flow[OperationRecord]:
         """Return the record of an operation as soon as it has succeeded or failed for good.
 
         Raises:
             UnknownOperationError: nothing is known of it, or no longer.
             WaitTimeoutError: it has not ended within `timeout` s; it goes on.
         """
-        return wait_steps(self.config, operation_id, timeout)
+        return wait_flow(self.config, operation_id, timeout)
 
     @blocking
-    def get_queue_status(self) -> Steps[dict[str, Any]]:
+    def get_queue_status(self) -> Flow[dict[str, Any]]:
         """Return the length of every registered list and of the dead letters, and figures of the whole fleet.
 
         The members: each list's key, `queue:failures`, `queue:system_errors`, `queue:delayed`, `queue:running`,
         `total_items` (the sum of the registered lists), `metrics` (the fleet's counters), `status_time` (Unix seconds),
         and if there are any, `resting`: which worker leaves which queue alone, `until` when and for what `reason`.
         """
-        return status_steps(self.config)
+        return status_flow(self.config)
 
     @blocking
-    def purge_queue(self, queue_name: str, priority: str = "normal") -> Steps[int]:
+    def purge_queue(self, queue_name: str, priority: str = "normal") -> Flow[int]:
         """Remove all items that wait in one queue, delayed ones included; return how many. Running ones go on."""
-        queue = join_queue(priority, queue_name)
-        commands, numbers = self.config.commands, itertools.count(1)
-        purge = partial(commands.purge, queue, call_id=secrets.token_hex(8))
-        removed: int
-        removed = page = yield purge(number=next(numbers))
-        while page:
-            page = yield purge(number=next(numbers))
-            removed += page
-        cursor, count, mark = "0", 1, b"\n%b\n" % queue.encode()
-        while True:
-            cursor, members = yield commands.delayed_page(cursor, count)
-            count = next_page(members, count)
-            doomed = [m for m in members if m[m.find(b"\n") :].startswith(mark)]
-            if doomed:
-                removed += yield purge(doomed, number=next(numbers))
-            if cursor == "0":
-                return removed
+        return purge_flow(self.config, queue_name, priority)
 
     @blocking
     def list_dead_letters(
@@ -170,7 +151,7 @@ class QueueManager:
         max_age: float | None = None,
         limit: int = 50,
         cursor: str = "",
-    ) -> Steps[DeadLetterPage]:
+    ) -> Flow[DeadLetterPage]:
         """Return a page of dead letters, the newest first; its cursor leads to the next one, and is "" at the end.
 
         Args:
@@ -185,7 +166,7 @@ class QueueManager:
             cursor: that of the page before.
         """
         selection = Selection(letter_ids, queue, processor, error, min_age, max_age)
-        return list_steps(self.config, source, selection, limit, cursor)
+        return list_flow(self.config, source, selection, limit, cursor)
 
     @blocking
     def count_dead_letters(
@@ -198,9 +179,9 @@ class QueueManager:
         error: str | None = None,
         min_age: float | None = None,
         max_age: float | None = None,
-    ) -> Steps[int]:
+    ) -> Flow[int]:
         """Return how many dead letters there are that `list_dead_letters` would list."""
-        return count_steps(self.config, source, Selection(letter_ids, queue, processor, error, min_age, max_age))
+        return count_flow(self.config, source, Selection(letter_ids, queue, processor, error, min_age, max_age))
 
     @blocking
     def retry_dead_letters(
@@ -213,7 +194,7 @@ class QueueManager:
         error: str | None = None,
         min_age: float | None = None,
         max_age: float | None = None,
-    ) -> Steps[int]:
+    ) -> Flow[int]:
         """Put the chosen dead letters back into their queues, attempts reset; return how many. None chosen by: all.
 
         Each moves in one step: it is never lost nor doubled. Those that come while this runs are left alone. A letter
@@ -221,7 +202,7 @@ class QueueManager:
         tells how many did.
         """
         selection = Selection(letter_ids, queue, processor, error, min_age, max_age)
-        return retry_steps(self.config, source, selection)
+        return retry_flow(self.config, source, selection)
 
     @blocking
     def drop_dead_letters(
@@ -234,10 +215,10 @@ class QueueManager:
         error: str | None = None,
         min_age: float | None = None,
         max_age: float | None = None,
-    ) -> Steps[int]:
+    ) -> Flow[int]:
         """Drop the chosen dead letters for good; return how many. None chosen by: all that are there by now."""
         selection = Selection(letter_ids, queue, processor, error, min_age, max_age)
-        return drop_steps(self.config, source, selection)
+        return drop_flow(self.config, source, selection)
 
     aenqueue = awaiting(enqueue)
     aenqueue_batch = awaiting(enqueue_batch)
@@ -273,7 +254,7 @@ class QueueManager:
         queue_name: str,
         priority: str = "normal",
         custom_serializer: Callable[[Any], Any] | None = None,
-    ) -> Steps[dict[str, Any]]:
+    ) -> Flow[dict[str, Any]]:
         """Encode the members of one operation and put it into its queue; the answer is that of `enqueue`."""
         data = dict(queue_data)
         entity = data.pop("entity", None)
@@ -281,7 +262,7 @@ class QueueManager:
         operation = Operation(**data)
         if "deduplication_key" in data:
             check_identifier(operation.deduplication_key, "deduplication_key")
-        return enqueue_steps(self.config, operation, entity, queue_name, priority, serializer=custom_serializer, **how)
+        return enqueue_flow(self.config, operation, entity, queue_name, priority, serializer=custom_serializer, **how)
 
     def _log_error(self, operation: str, error: BaseException) -> None:
         self.config._log_error(operation, error)  # noqa: SLF001 - one way to report for config and manager

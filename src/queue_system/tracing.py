@@ -66,7 +66,7 @@ class _Spans:
         self._server: dict[str, str | int] = {}
 
     def sending(
-        self, steps: Generator[Any, Any, R], operation: Operation, queue: str, count: int | None = None
+        self, flow: Generator[Any, Any, R], operation: Operation, queue: str, count: int | None = None
     ) -> Generator[Any, Any, R]:
         attributes = _attributes("send", queue)
         if count is not None:
@@ -75,7 +75,7 @@ class _Spans:
         span = self._tracer.start_span(name, kind=SpanKind.PRODUCER, attributes=attributes)
         _carry(operation, trace.set_span_in_context(span), baggage=self._baggage)
         try:
-            answer = yield from steps
+            answer = yield from flow
             span.set_attributes(self._server_attributes())
             if isinstance(answer, dict):
                 span.set_attribute("messaging.message.id", answer["operation_id"])

@@ -27,7 +27,7 @@ from rich.console import Console
 from queue_system import QueueConfig, QueueManager, QueueRetryConfig, QueueWorker
 from queue_system.cli.app import PROGRAM, run
 from queue_system.cli.status import Board
-from queue_system.monitoring.fleet import read_fleet
+from queue_system.inspection.fleet import read_fleet
 from tests.cli.support import PROGRAM as PROCESS
 from tests.cli.support import clean_environment, contexts, variable_of
 from tests.kit.servers import OwnServer

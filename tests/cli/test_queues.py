@@ -12,7 +12,7 @@ from rich.console import Console
 
 from queue_system import QueueConfig, QueueManager, QueueRetryConfig, QueueWorker
 from queue_system.cli.status import Board
-from queue_system.monitoring.fleet import read_fleet
+from queue_system.inspection.fleet import read_fleet
 from tests.cli.support import RunCli, RunProgram
 from tests.flow.support import running
 from tests.kit.waiting import eventually

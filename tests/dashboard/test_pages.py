@@ -23,7 +23,7 @@ from queue_system import QueueConfig, QueueManager, QueueRetryConfig, QueueWorke
 from queue_system.dashboard import create_app, serve
 from queue_system.dashboard.rendering import MOST_SHOWN, ago, duration, moment, visible
 from queue_system.dashboard.sampler import Sampler
-from queue_system.monitoring.fleet import read_workers
+from queue_system.inspection.fleet import read_workers
 from tests.dashboard.hostile import CORPUS
 from tests.dashboard.support import OURS, TOKEN, Elements, browsing, bury, form_token, letter, served
 from tests.kit.acl import AclServer

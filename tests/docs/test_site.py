@@ -72,7 +72,7 @@ def test_the_reference_shows_what_a_caller_sees(site: Path) -> None:
     public = [name for name in vars(QueueManager) if not name.startswith("_")]
     assert {"enqueue", "aenqueue"} <= set(public)
     assert not [name for name in public if f'id="queue_system.QueueManager.{name}"' not in page]
-    assert "Steps" not in page
+    assert "Flow" not in page
 
 
 def test_the_reference_lists_every_error(site: Path) -> None:

@@ -27,8 +27,8 @@ from queue_system import (
 )
 from queue_system.broker import commands
 from queue_system.broker.commands import SCRIPTS
+from queue_system.inspection.fleet import read_fleet
 from queue_system.model.letter import encode_letter
-from queue_system.monitoring.fleet import read_fleet
 from queue_system.upkeep.sweeper import Sweeper
 from tests.flow.support import Inbox, key_space, letters, running
 from tests.kit.acl import ROLES, AclServer, rules

@@ -51,7 +51,7 @@ def test_every_call_has_a_twin_with_the_same_arguments_and_answer(name: str, twi
     assert not inspect.iscoroutinefunction(sync)
     assert inspect.iscoroutinefunction(awaited)
     assert inspect.signature(sync) == inspect.signature(awaited)
-    assert "Steps" not in str(inspect.signature(sync))
+    assert "Flow" not in str(inspect.signature(sync))
 
 
 async def test_twins_do_what_the_methods_do(queue: QueueManager) -> None:

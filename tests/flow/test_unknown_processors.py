@@ -10,8 +10,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from queue_system import QueueConfig, QueueManager, QueueWorker
 from queue_system.execution.rests import FEW
+from queue_system.inspection.fleet import read_fleet
 from queue_system.monitoring.collectors import FleetCollector
-from queue_system.monitoring.fleet import read_fleet
 from tests.flow.support import Inbox, MakeConfig, letters, running
 from tests.kit.logs import LineLogger
 from tests.kit.waiting import eventually

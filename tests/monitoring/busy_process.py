@@ -10,12 +10,13 @@ from typing import Any
 from opentelemetry.sdk.trace import TracerProvider
 
 from queue_system import QueueConfig, QueueManager, QueueRetryConfig, QueueWorker
+from queue_system.inspection.fleet import FleetReader
 from queue_system.logs import configure
 from queue_system.monitoring import prometheus
 from queue_system.monitoring.collectors import FleetCollector, HealthCollector
-from queue_system.monitoring.fleet import FleetReader, Latest
 from queue_system.monitoring.health import health_of
 from queue_system.monitoring.labels import place_of
+from queue_system.monitoring.latest import Latest
 from tests.kit.hostile_texts import CORPUS
 from tests.kit.waiting import eventually
 

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 from queue_system import QueueConfig, QueueManager, QueueRetryConfig, QueueWorker, ServerUnreachableError
-from queue_system.monitoring import fleet
+from queue_system.inspection import fleet
+from queue_system.inspection.fleet import QueueFigures, read_fleet
+from queue_system.monitoring import latest as answers
 from queue_system.monitoring.collectors import FleetCollector
-from queue_system.monitoring.fleet import Latest, QueueFigures, read_fleet
+from queue_system.monitoring.latest import Latest
 from tests.kit.servers import OwnServer
 from tests.kit.waiting import eventually
 from tests.monitoring.conftest import MakeConfig
@@ -120,7 +122,7 @@ def test_who_asks_while_an_answer_is_fresh_or_under_way_gets_that_answer() -> No
 def test_who_waits_too_long_is_told_so_and_the_next_question_waits_for_the_first(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(fleet, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(answers, "PATIENCE_S", 0.05)
     go_on, asked = threading.Event(), []
 
     def ask() -> int:
@@ -132,7 +134,7 @@ def test_who_waits_too_long_is_told_so_and_the_next_question_waits_for_the_first
     for _ in range(3):
         with pytest.raises(ServerUnreachableError):
             latest.get()
-    monkeypatch.setattr(fleet, "PATIENCE_S", 10.0)
+    monkeypatch.setattr(answers, "PATIENCE_S", 10.0)
     go_on.set()
     assert (latest.get(), asked) == (7, [1])
 
@@ -162,5 +164,5 @@ def test_an_error_is_told_to_everybody_and_forgotten_with_its_answer(monkeypatch
     for _ in range(2):
         with pytest.raises(ValueError, match="first"):
             latest.get()
-    monkeypatch.setattr(fleet, "FRESH_S", 0.0)
+    monkeypatch.setattr(answers, "FRESH_S", 0.0)
     assert latest.get() == 7

@@ -14,11 +14,11 @@ from prometheus_client import REGISTRY, Counter
 from queue_system import QueueConfig, QueueManager
 from queue_system.execution.delivery import Delivery
 from queue_system.execution.settlement import Settlement
+from queue_system.inspection.beats import Beats
+from queue_system.inspection.fleet import FleetReader
 from queue_system.model.operation import Operation
 from queue_system.monitoring import prometheus
-from queue_system.monitoring.beats import Beats
 from queue_system.monitoring.collectors import FleetCollector, HealthCollector
-from queue_system.monitoring.fleet import FleetReader
 from queue_system.monitoring.health import WorkerHealth
 from queue_system.monitoring.labels import EVENTS, SERVER_NAME, Place, place_of
 from tests.kit.servers import OwnServer

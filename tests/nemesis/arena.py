@@ -11,8 +11,8 @@ from typing import Any, Self
 import msgspec
 
 from queue_system import QueueConfig
-from queue_system.inspection import status_steps
-from queue_system.steps import run_steps
+from queue_system.client.flow import run_flow
+from queue_system.inspection.status import status_flow
 from tests.kit.servers import OwnServer
 from tests.kit.waiting import holds_within
 from tests.nemesis.faults import Nemesis
@@ -112,7 +112,7 @@ class Arena:
         return self.wait(lambda: self.waiting() == 0, within_s)
 
     def _status(self) -> dict[str, Any]:
-        return run_steps(status_steps(self._config), self._config.transport.run)
+        return run_flow(status_flow(self._config), self._config.transport.run)
 
     def finish(self, drained_within_s: float) -> list[Event]:
         """Heal, drain, stop the workers in order, note what the server holds, and return the whole history."""

@@ -14,7 +14,7 @@ from queue_system.cli.checks import Examination, Level, Look, Result
 from queue_system.cli.text import count, span
 from queue_system.config import QueueConfig
 from queue_system.execution.rests import FULL
-from queue_system.monitoring.fleet import MOST_WORKERS, name_of, read_fleet, read_presences
+from queue_system.inspection.fleet import MOST_WORKERS, name_of, read_fleet, read_presences
 
 _BEATS_PER_LEASE: Final = 4
 _PATIENCE: Final = 1.5  # beats

@@ -17,9 +17,9 @@ from queue_system.cli.help import PlainGroup
 from queue_system.cli.options import Yes, duration, whole
 from queue_system.cli.session import Session, command
 from queue_system.cli.text import beginning, count, marked, moment, plain, pretty_json
-from queue_system.dead_letters import DeadLetter, DeadLetterPage, Selection, list_steps
+from queue_system.client.dead_letters import DeadLetter, DeadLetterPage, Selection, list_flow
+from queue_system.client.flow import run_flow
 from queue_system.errors import InvalidInputError
-from queue_system.steps import run_steps
 
 _REASON: Final = 500
 _MOST_LISTED: Final = 1000
@@ -92,7 +92,7 @@ def show(
 ) -> None:
     """Show one dead letter with its entity. The exit code is 1 if there is none."""
     wanted = Selection(letter_ids=(letter_id,))
-    page = run_steps(list_steps(session.config, source.value, wanted, 1), session.config.run)
+    page = run_flow(list_flow(session.config, source.value, wanted, 1), session.config.run)
     for letter in page.letters:
         session.output.emit({**_document(letter), "item": letter.item}, _letter(letter))
         return

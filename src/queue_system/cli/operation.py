@@ -13,9 +13,9 @@ from queue_system.cli.help import PlainGroup
 from queue_system.cli.options import duration
 from queue_system.cli.session import Session, command
 from queue_system.cli.text import beginning, marked, moment, plain, pretty_json
+from queue_system.client.lookup import OperationRecord
 from queue_system.errors import UnknownOperationError
 from queue_system.logs import printable
-from queue_system.lookup import OperationRecord
 
 _STYLES: Final = {"succeeded": "green", "failed": "red", "system_error": "bold red", "running": "cyan"}
 _TIMES: Final = ("enqueued_at", "due_at", "started_at", "finished_at")

@@ -6,29 +6,18 @@ from typing import Annotated
 
 import typer
 
-from queue_system.broker.commands import next_page
 from queue_system.cli.completion import queue_names
 from queue_system.cli.options import Priority, Yes
 from queue_system.cli.session import Session, command
 from queue_system.cli.text import count, plain
+from queue_system.client.flow import run_flow
+from queue_system.client.purge import count_delayed_flow
 from queue_system.model.keys import check_queue_name
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the command."""
     command(app, "purge")(purge)
-
-
-def _count_delayed(session: Session, lists: list[tuple[str, str]]) -> int:
-    """Count the operations of some lists that are due later. It costs what removing them does: the set has no index."""
-    marks = {f"{priority}:{name}".encode() for name, priority in lists}
-    found, cursor, size = 0, "0", 1
-    while True:
-        cursor, members = session.config.run(session.config.commands.delayed_page(cursor, size))
-        size = next_page(members, size)
-        found += sum(member.partition(b"\n")[2].partition(b"\n")[0] in marks for member in members)
-        if cursor == "0":
-            return found
 
 
 def purge(
@@ -58,7 +47,8 @@ def purge(
     named = ", ".join(dict.fromkeys(name for name, _ in lists))
     which = f"of priority {priority.value} " if priority else ""
     if not yes:
-        delayed = _count_delayed(session, lists)
+        queues = [f"{kind}:{name}" for name, kind in lists]
+        delayed = run_flow(count_delayed_flow(session.config, queues), session.config.run)
         too = f", and {count(delayed, 'delayed one')}" if delayed else ""
         session.output.confirm(f"Remove {count(waiting(), 'waiting operation')} {which}from {named}{too}?", yes=False)
     removed = session.output.follow("purging", remove, waiting)

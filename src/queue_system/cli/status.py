@@ -23,8 +23,8 @@ from queue_system.cli.options import duration
 from queue_system.cli.session import Session, command
 from queue_system.cli.text import count, moment, plain, span
 from queue_system.errors import ServerError
+from queue_system.inspection.fleet import FleetFigures, name_of, read_fleet, read_workers, rests_of
 from queue_system.model.keys import PRIORITIES
-from queue_system.monitoring.fleet import FleetFigures, name_of, read_fleet, read_workers, rests_of
 
 _RATED: Final = ("enqueued", "processed", "retried", "failed")
 _STYLES: Final = {"failures": "yellow", "system_errors": "bold red"}

@@ -13,7 +13,7 @@ from queue_system.broker.presence import Presence
 from queue_system.broker.replies import DEAD, lease_s
 from queue_system.config import SERVER_BREAKER, QueueConfig
 from queue_system.errors import AccessDeniedError
-from queue_system.monitoring.fleet import MOST_WORKERS, FleetFigures, QueueFigures, read_fleet, read_presences
+from queue_system.inspection.fleet import MOST_WORKERS, FleetFigures, QueueFigures, read_fleet, read_presences
 from queue_system.resilience.circuits import breaker_states
 
 __all__ = ["MOST_WORKERS", "NOTHING", "Figures", "QueueFigures", "WorkerFigures", "circuits_of", "read_figures"]

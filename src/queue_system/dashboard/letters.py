@@ -12,12 +12,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from queue_system.client.dead_letters import DeadLetter, DeadLetterPage, Selection, list_flow
+from queue_system.client.flow import run_flow
 from queue_system.dashboard.pages import Pages, download
 from queue_system.dashboard.proxy import root_of
 from queue_system.dashboard.rendering import MOST_SHOWN
-from queue_system.dead_letters import DeadLetter, DeadLetterPage, Selection, list_steps
 from queue_system.model.preview import preview
-from queue_system.steps import run_steps
 
 SOURCES: Final = ("failures", "system_errors")
 PAGE: Final = 25
@@ -156,7 +156,7 @@ class Letters:
         """Read a page of letters. Blocks: each letter, however large, is decoded."""
         chosen = wanted.arguments
         source, config = chosen.pop("source"), self._manager.config
-        return run_steps(list_steps(config, source, Selection(**chosen), PAGE, cursor), config.run)
+        return run_flow(list_flow(config, source, Selection(**chosen), PAGE, cursor), config.run)
 
     def _find_shown(self, request: Request) -> tuple[DeadLetter, str, bool]:
         """Find a letter, and write what is shown of its payload. Blocks."""
@@ -172,8 +172,8 @@ class Letters:
         if source not in SOURCES:
             raise HTTPException(404)
         config, start = self._manager.config, request.query_params.get("from", "")
-        work = list_steps(config, source, Selection(letter_ids=(letter_id,)), 1, start)
-        found = run_steps(work, config.run)
+        work = list_flow(config, source, Selection(letter_ids=(letter_id,)), 1, start)
+        found = run_flow(work, config.run)
         if not found.letters:
             raise HTTPException(404)
         return found.letters[0]

@@ -10,7 +10,7 @@ from typing import Any, Final
 from queue_system.dashboard.figures import NOTHING, QueueFigures
 from queue_system.dashboard.rendering import Renderer
 from queue_system.dashboard.sampler import Sampler, Snapshot
-from queue_system.monitoring.fleet import rests_of
+from queue_system.inspection.fleet import rests_of
 
 VIEWS: Final = ("overview", "queues", "workers", "letters", "none")
 """The pages that have a part of their own that is alive; every page shows the state of the connection."""

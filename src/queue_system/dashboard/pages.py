@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response, StreamingResponse
 
 from queue_system.broker.failures import redact
+from queue_system.client.lookup import OperationRecord
 from queue_system.config import QueueConfig
 from queue_system.dashboard.access import COOKIE, SESSION_S, Access
 from queue_system.dashboard.live import MOST_QUEUES, VIEWS, Live
@@ -21,7 +22,6 @@ from queue_system.dashboard.proxy import root_of
 from queue_system.dashboard.rendering import MOST_SHOWN, Renderer, safe_reason
 from queue_system.dashboard.sampler import Snapshot
 from queue_system.errors import AccessDeniedError, CircuitOpenError, InvalidInputError, QueueSystemError, ServerError
-from queue_system.lookup import OperationRecord
 from queue_system.manager import QueueManager
 from queue_system.model.preview import document, preview
 from queue_system.resilience.threads import in_daemon_thread

@@ -22,11 +22,11 @@ class Tracing(Protocol):
     """What `QueueConfig.tracing` holds where traces are on."""
 
     def sending(
-        self, steps: Generator[Any, Any, R], operation: Operation, queue: str, count: int | None = None
+        self, flow: Generator[Any, Any, R], operation: Operation, queue: str, count: int | None = None
     ) -> Generator[Any, Any, R]:
-        """Trace the steps that enqueue an operation, or a batch of `count` made after its pattern.
+        """Trace the flow that enqueues an operation, or a batch of `count` made after its pattern.
 
-        Before the steps begin, the operation gets the members that carry the trace's context.
+        Before the flow begins, the operation gets the members that carry the trace's context.
         """
 
     def processing(self, queue: bytes, operation_id: str, operation: Operation) -> Attempt:

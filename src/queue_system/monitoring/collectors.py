@@ -11,7 +11,7 @@ from typing import Final
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from queue_system.monitoring.fleet import FleetFigures, rests_of
+from queue_system.inspection.fleet import FleetFigures, rests_of
 from queue_system.monitoring.health import WorkerHealth
 from queue_system.monitoring.labels import NOWHERE, Place, circuits_shown, events_of
 

@@ -13,9 +13,10 @@ from typing import Any, Final, TypeVar
 
 from queue_system.broker.commands import ping
 from queue_system.config import QueueConfig
-from queue_system.monitoring.fleet import FleetFigures, FleetReader, Latest
+from queue_system.inspection.fleet import FleetFigures, FleetReader
 from queue_system.monitoring.health import BLOCKED_AFTER_S, WorkerHealth, longest_beat_s
 from queue_system.monitoring.labels import events_of, place_of
+from queue_system.monitoring.latest import Latest
 from queue_system.resilience import in_daemon_thread
 
 try:

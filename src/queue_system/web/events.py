@@ -9,10 +9,10 @@ from typing import Any, Final
 import msgspec
 from starlette.responses import StreamingResponse
 
+from queue_system.client.flow import run_flow_async
+from queue_system.client.lookup import OperationRecord, change_flow
 from queue_system.errors import CircuitOpenError, ServerError, UnknownOperationError
-from queue_system.lookup import OperationRecord, change_steps
 from queue_system.manager import QueueManager
-from queue_system.steps import run_steps_async
 
 _HEARTBEAT_S: Final = 15.0
 _HEADERS: Final = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
@@ -77,7 +77,7 @@ async def _beats(queue: QueueManager, operation_id: str, heartbeat: float) -> As
     yield shown
     while not shown.finished:
         try:
-            record = await run_steps_async(change_steps(config, operation_id, shown, heartbeat), config.arun)
+            record = await run_flow_async(change_flow(config, operation_id, shown, heartbeat), config.arun)
         except (ServerError, CircuitOpenError):
             await asyncio.sleep(heartbeat)
             record = shown

@@ -9,12 +9,12 @@ from typing import Any, Final
 import msgspec
 
 from queue_system.broker.replies import Look
+from queue_system.client.flow import Flow
 from queue_system.config import QueueConfig
 from queue_system.errors import OperationFailedError, ResultUnavailableError, UnknownOperationError, WaitTimeoutError
 from queue_system.model.arguments import check_lifetime
 from queue_system.model.keys import check_identifier
 from queue_system.model.record import decode_record
-from queue_system.steps import Steps
 
 _STATUS: Final = {"rejected": "system_error"}
 _FINAL: Final = frozenset({"succeeded", "failed", "system_error"})
@@ -77,13 +77,13 @@ class OperationRecord(msgspec.Struct, frozen=True, kw_only=True):
         return self.result
 
 
-def operation_steps(config: QueueConfig, operation_id: str) -> Steps[OperationRecord | None]:
+def operation_flow(config: QueueConfig, operation_id: str) -> Flow[OperationRecord | None]:
     """Return what is known of an operation, or None."""
     look = yield config.commands.look(check_identifier(operation_id, "operation_id"))
     return _record_of(config, operation_id, look)
 
 
-def wait_steps(config: QueueConfig, operation_id: str, timeout: float | None) -> Steps[OperationRecord]:
+def wait_flow(config: QueueConfig, operation_id: str, timeout: float | None) -> Flow[OperationRecord]:
     """Return the record of an operation once it is finished.
 
     Raises:
@@ -94,7 +94,7 @@ def wait_steps(config: QueueConfig, operation_id: str, timeout: float | None) ->
     ends = math.inf if timeout is None else time.monotonic() + check_lifetime("timeout", timeout)
     while True:
         left = ends - time.monotonic()
-        known = yield from change_steps(config, operation_id, known, left)
+        known = yield from change_flow(config, operation_id, known, left)
         if known is None:
             raise UnknownOperationError(operation_id)
         if known.finished:
@@ -103,9 +103,9 @@ def wait_steps(config: QueueConfig, operation_id: str, timeout: float | None) ->
             raise WaitTimeoutError(f"operation {operation_id!r} is {known.status} after {timeout} s")
 
 
-def change_steps(
+def change_flow(
     config: QueueConfig, operation_id: str, known: OperationRecord | None, timeout: float
-) -> Steps[OperationRecord | None]:
+) -> Flow[OperationRecord | None]:
     """Return what is known of an operation as soon as it differs from `known`, at the latest after `timeout` s.
 
     Woken by the settlement; it looks by itself every few s, should a wake-up be lost.

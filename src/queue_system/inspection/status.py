@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from queue_system.client.flow import Flow
 from queue_system.config import QueueConfig
-from queue_system.steps import Steps
 
 
-def status_steps(config: QueueConfig) -> Steps[dict[str, Any]]:
+def status_flow(config: QueueConfig) -> Flow[dict[str, Any]]:
     """Return lengths and counters, as `QueueManager.get_queue_status` describes them. Raises ServerError."""
     keys, commands = config.keys, config.commands
     first = page = yield commands.status("0")

@@ -3,32 +3,24 @@
 from __future__ import annotations
 
 import re
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Final, Generic, TypeVar, cast
+from typing import Final
 
 import msgspec
 
 from queue_system.broker.presence import Presence, presences
 from queue_system.broker.replies import DEAD, Resting
 from queue_system.config import QueueConfig
-from queue_system.errors import AccessDeniedError, ServerUnreachableError, WrongKeyTypeError
+from queue_system.errors import AccessDeniedError, WrongKeyTypeError
+from queue_system.inspection.beats import Beats
 from queue_system.model.keys import split_queue
-from queue_system.monitoring.beats import Beats
-
-T_co = TypeVar("T_co", covariant=True)
 
 MOST_QUEUES: Final = 2000
 """How many lists are read at most, so that one scrape stays small."""
 MOST_WORKERS: Final = 200
 """Of how many workers is shown what each serves and holds."""
-FRESH_S: Final = 1.0
-"""For how long an answer serves again."""
-PATIENCE_S: Final = 1.0
-"""How long anybody waits for an answer."""
 
 _PAGE: Final = 200
 _TIMES = re.compile(rb'"(timestamp|due)":(\d{1,11}(?:\.\d{1,9})?)')
@@ -163,45 +155,3 @@ def rests_of(figures: FleetFigures) -> dict[str, list[Resting]]:
     for rest in figures.resting:
         rests.setdefault(rest.queue, []).append(rest)
     return rests
-
-
-class Latest(Generic[T_co]):
-    """The latest answer to a slow question, which is asked in a thread, at most once per `FRESH_S`.
-
-    Whoever wants it waits for at most `PATIENCE_S`, however long the answer takes. Thread-safe.
-    """
-
-    def __init__(self, ask: Callable[[], T_co]) -> None:
-        self._ask = ask
-        self._lock = threading.Lock()
-        self._asking: threading.Event | None = None
-        self._answer: T_co | None = None
-        self._error: Exception | None = None
-        self._at = float("-inf")
-
-    def get(self) -> T_co:
-        """Return the answer; raises what the question raised, or ServerUnreachableError when it takes too long."""
-        with self._lock:
-            asking = self._asking
-            if asking is None and time.monotonic() - self._at >= FRESH_S:
-                asking = threading.Event()
-                threading.Thread(target=self._work, args=(asking,), name="queue-system-monitor", daemon=True).start()
-                self._asking = asking  # not before: a thread that cannot start would be waited for ever after
-        if asking is not None and not asking.wait(PATIENCE_S):
-            raise ServerUnreachableError(f"the server gives no answer within {PATIENCE_S:g} s")
-        with self._lock:
-            answer, error = self._answer, self._error
-        if error is not None:
-            raise error.with_traceback(None)  # else it would grow with everybody who is told
-        return cast("T_co", answer)
-
-    def _work(self, asking: threading.Event) -> None:
-        answer: T_co | None = None
-        error: Exception | None = None
-        try:
-            answer = self._ask()
-        except Exception as problem:  # noqa: BLE001 - raised again for everybody who asks
-            error = problem
-        with self._lock:
-            self._answer, self._error, self._at, self._asking = answer, error, time.monotonic(), None
-        asking.set()

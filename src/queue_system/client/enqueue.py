@@ -12,9 +12,10 @@ from typing import Any, Final
 
 from queue_system.broker.commands import NewOperation, split_batch
 from queue_system.broker.protocol import Command, Group
+from queue_system.client.durability import confirmed
+from queue_system.client.flow import Flow
 from queue_system.clock import ms_since, unix_seconds
 from queue_system.config import QueueConfig
-from queue_system.durability import confirmed
 from queue_system.errors import (
     CircuitOpenError,
     InvalidInputError,
@@ -39,7 +40,6 @@ from queue_system.model.operation import Operation, encode_item, encode_tail
 from queue_system.model.record import keeping
 from queue_system.model.registry import Processor
 from queue_system.model.retry import QueueRetryConfig
-from queue_system.steps import Steps
 
 AT_ONCE: Final = 0.0
 
@@ -81,7 +81,7 @@ def describe_operation(  # noqa: PLR0913, PLR0917 - the arguments of `enqueue`
     return operation
 
 
-def enqueue_steps(  # noqa: PLR0913 - the arguments of `enqueue`
+def enqueue_flow(  # noqa: PLR0913 - the arguments of `enqueue`
     config: QueueConfig,
     operation: Operation,
     entity: Any,
@@ -92,7 +92,7 @@ def enqueue_steps(  # noqa: PLR0913 - the arguments of `enqueue`
     operation_id: str | None = None,
     delay: float = AT_ONCE,
     durability: str | None = None,
-) -> Steps[dict[str, Any]]:
+) -> Flow[dict[str, Any]]:
     """Encode one operation and put it into its queue; the answer is that of `enqueue`."""
     started_ns = time.perf_counter_ns()
     queue = join_queue(priority, queue_name_of(operation.processor) if queue_name is None else queue_name)
@@ -145,9 +145,9 @@ def _enqueued(
     }
 
 
-def batch_steps(
+def batch_flow(
     config: QueueConfig, entities: Sequence[Any], processor: Processor | str, options: BatchOptions
-) -> Steps[list[dict[str, Any]]]:
+) -> Flow[list[dict[str, Any]]]:
     """Encode operations that differ in entity, id and deduplication key only, and put them into one queue."""
     check_list("entities", entities)
     template = describe_operation(
@@ -156,15 +156,15 @@ def batch_steps(
     )  # fmt: skip
     name = queue_name_of(template.processor) if options.queue_name is None else options.queue_name
     queue = join_queue(options.priority, name)
-    steps = _batch_steps(config, queue, entities, template, options)
+    flow = _batch_flow(config, queue, entities, template, options)
     if config.tracing is not None and entities:
-        steps = config.tracing.sending(steps, template, queue, len(entities))
-    return (yield from steps)
+        flow = config.tracing.sending(flow, template, queue, len(entities))
+    return (yield from flow)
 
 
-def _batch_steps(
+def _batch_flow(
     config: QueueConfig, queue: str, entities: Sequence[Any], template: Operation, options: BatchOptions
-) -> Steps[list[dict[str, Any]]]:
+) -> Flow[list[dict[str, Any]]]:
     started_ns = time.perf_counter_ns()
     delay_ms = delay_milliseconds(options.delay)
     durability = check_durability(options.durability, config.durability)
@@ -205,7 +205,7 @@ def _batch_steps(
 
 def _sent(
     config: QueueConfig, commands: Sequence[Command[Any]], durability: str, operation_ids: Sequence[str]
-) -> Steps[list[Any]]:
+) -> Flow[list[Any]]:
     if not commands:
         return []
     if durability == "fast":

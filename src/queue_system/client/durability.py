@@ -9,6 +9,7 @@ from typing import Any, Final
 from queue_system.broker.commands import wait_for_disk, wait_for_replica
 from queue_system.broker.protocol import Command, Group
 from queue_system.broker.wire import ErrorReply
+from queue_system.client.flow import Flow
 from queue_system.config import QueueConfig
 from queue_system.errors import (
     AccessDeniedError,
@@ -19,7 +20,6 @@ from queue_system.errors import (
     ServerUnreachableError,
     UnconfirmedError,
 )
-from queue_system.steps import Steps
 
 _WAITS: Final = {"fsync": wait_for_disk, "replicated": wait_for_replica}
 _NEEDS: Final = {
@@ -31,7 +31,7 @@ _SHARE: Final = 0.8  # of the connection's limit, so that the server gives up be
 
 def confirmed(
     config: QueueConfig, commands: Sequence[Command[Any]], durability: str, operation_ids: Sequence[str]
-) -> Steps[list[Any]]:
+) -> Flow[list[Any]]:
     """Run commands that enqueue and return their answers, once the server has what `durability` asks for.
 
     Raises:
@@ -64,7 +64,7 @@ def _is_answer_to(wait: Command[Any], error: ServerError) -> bool:
     return isinstance(reply, ErrorReply) and wait.name in re.findall(r"\w+", str(reply).upper())
 
 
-def _probe(config: QueueConfig, durability: str) -> Steps[None]:
+def _probe(config: QueueConfig, durability: str) -> Flow[None]:
     try:
         reached = yield _WAITS[durability](int(config.endpoint().read_limit_s * _SHARE * 1000))
     except (ServerUnreachableError, AccessDeniedError, CircuitOpenError):

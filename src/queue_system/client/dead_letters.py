@@ -1,0 +1,340 @@
+"""Dead letters for an operator: list, retry, drop. Never touches one that a call did not read and choose.
+
+A walk leads from the newest letter to the oldest and counts places from the old end: new letters, which come in at the
+other, change no place, and those that others take let no letter be missed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import re
+import secrets
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from queue_system.broker.commands import MAX_REQUEST_BYTES, Place, server_time
+from queue_system.broker.protocol import Command, Group
+from queue_system.client.flow import Flow
+from queue_system.config import QueueConfig
+from queue_system.errors import AccessDeniedError, InvalidInputError, shown
+from queue_system.model.arguments import check_lifetime
+from queue_system.model.letter import DeadLetter, Revival, letter_id, needs_keys, read_letter, read_note, revive
+
+__all__ = ["DeadLetter", "DeadLetterPage", "Selection", "count_flow", "drop_flow", "list_flow", "retry_flow"]
+
+_SOURCES: Final = ("failures", "system_errors")
+_MOST_LISTED: Final = 1000
+_FIRST_PAGE: Final = 20
+_LARGEST_PAGE: Final = 1000
+_PAGE_BYTES: Final = 1024 * 1024
+_REQUEST_LETTERS: Final = 200
+_PASSED_BYTES: Final = 512 * 1024 * 1024  # what one script may walk past, for all of its letters
+_SLACK: Final = 100  # by so many places a letter may have moved, because others took older ones, and is found
+_LOOKS: Final = 3
+_GONE: Final = ord("g")
+_DONE: Final = ord("d")
+_KEPT: Final = b'"kept_in":"'
+_CURSOR: Final = re.compile(r"[0-9]{1,18}")
+
+Entry = tuple[int, bytes]  # a place and the letter that was read there
+
+
+class DeadLetterPage(msgspec.Struct, frozen=True):
+    """Some dead letters, the newest first, and the cursor that leads on to older ones; "" at the end."""
+
+    letters: list[DeadLetter]
+    cursor: str
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which letters are meant: those for which all of this holds. None: whatever it is.
+
+    Args:
+        letter_ids: they have one of these ids.
+        queue: they came from this queue; `"high:emails"` or, for all priorities, `"emails"`.
+        processor: they were for this processor, `"mails.send"` or `"send"`.
+        error: type and text of their error hold this, in any case.
+        min_age: they failed this many s ago or earlier, by the server's clock.
+        max_age: they failed this many s ago or later. A letter that tells no time has no age.
+
+    Raises:
+        InvalidInputError: a value is not usable.
+    """
+
+    letter_ids: Collection[str] | None = None
+    queue: str | None = None
+    processor: str | None = None
+    error: str | None = None
+    min_age: float | None = None
+    max_age: float | None = None
+
+    def __post_init__(self) -> None:
+        ids: object = self.letter_ids
+        if ids is not None and (isinstance(ids, str | bytes) or not isinstance(ids, Collection)):
+            raise InvalidInputError("letter_ids", f"expected a list of letter ids, got {shown(ids)}")
+        if ids is not None:
+            object.__setattr__(self, "letter_ids", frozenset(ids))
+        for name in ("queue", "processor", "error"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, str):
+                raise InvalidInputError(name, f"expected text, got {shown(value)}")
+        for name in ("min_age", "max_age"):
+            if getattr(self, name) is not None:
+                check_lifetime(name, getattr(self, name))
+
+    @property
+    def _reads(self) -> bool:
+        return any(v is not None for v in (self.queue, self.processor, self.error, self.min_age, self.max_age))
+
+    def includes(self, letter: bytes, now: float) -> bool:
+        """Tell whether a letter is meant; `now` is the server's time in Unix seconds."""
+        if self.letter_ids is not None and letter_id(letter) not in self.letter_ids:
+            return False
+        if not self._reads:
+            return True
+        note = read_note(letter)
+        priority, queue = note.where
+        if self.queue is not None and self.queue not in (queue, f"{priority}:{queue}"):
+            return False
+        processor = note.full_processor
+        if self.processor is not None and self.processor not in (processor, processor.rpartition(".")[2]):
+            return False
+        if self.error is not None and self.error.casefold() not in note.full_error.casefold():
+            return False
+        if self.min_age is self.max_age is None:
+            return True
+        if note.when is None:
+            return False
+        age = now - note.when
+        return (self.min_age is None or age >= self.min_age) and (self.max_age is None or age <= self.max_age)
+
+
+def list_flow(
+    config: QueueConfig, source: str, selection: Selection, limit: Any = 50, cursor: Any = ""
+) -> Flow[DeadLetterPage]:
+    """Return up to `limit` letters, the newest first, that are older than those of the page that gave the cursor.
+
+    Raises:
+        InvalidInputError: the source, the limit or the cursor is not usable.
+    """
+    walk = _Walk(config, source)
+    if not isinstance(limit, int) or not 1 <= limit <= _MOST_LISTED:
+        raise InvalidInputError("limit", f"{shown(limit)} is not usable; use a number from 1 to {_MOST_LISTED}")
+    if not isinstance(cursor, str) or (cursor and not _CURSOR.fullmatch(cursor)):
+        raise InvalidInputError("cursor", f"expected the cursor of a page, or none to begin, got {shown(cursor)}")
+    yield from walk.begin()
+    walk.left = min(walk.left, int(cursor or walk.left))
+    letters: list[DeadLetter] = []
+    while walk.left:
+        for place, letter in (yield from walk.read()):
+            if selection.includes(letter, walk.now):
+                letters.append(read_letter(letter, source, config.sealing, config.max_item_bytes))
+                if len(letters) == limit:
+                    return DeadLetterPage(letters, str(place or ""))
+        walk.advance()
+    return DeadLetterPage(letters, "")
+
+
+def count_flow(config: QueueConfig, source: str, selection: Selection) -> Flow[int]:
+    """Count the letters that are meant."""
+    walk = _Walk(config, source)
+    yield from walk.begin()
+    if selection == Selection():
+        return walk.length
+    found = 0
+    while walk.left:
+        for _, letter in (yield from walk.read()):
+            found += selection.includes(letter, walk.now)
+        walk.advance()
+    return found
+
+
+def retry_flow(config: QueueConfig, source: str, selection: Selection) -> Flow[int]:
+    """Put the items of letters back into their queues, attempts reset; return how many.
+
+    A letter stays if its item would not be taken by a worker of this configuration, or if its operation lives, has
+    succeeded, or has a deduplication key that a live one holds; one warning tells how many stayed.
+
+    Raises:
+        InvalidInputError: letters are signed and stay, because this configuration has no keys; the others are done.
+    """
+    call = _Retry(config, source, selection)
+    yield from call.flow()
+    if call.live or call.unusable:
+        config.log.warning("dead letters stay", list=source, live=call.live, not_retryable=call.unusable)
+    if call.done:
+        config.log.info("dead letters retried", list=source, retried=call.done)
+    if call.signed:
+        raise InvalidInputError(
+            "signing_keys",
+            f"{call.signed} of these dead letters are signed and stay, as this configuration has no keys to sign what"
+            " it puts back; give it signing_keys (on the command line, --config MODULE:OBJECT)."
+            f" Put back were {call.done} others",
+        )
+    return call.done
+
+
+def drop_flow(config: QueueConfig, source: str, selection: Selection) -> Flow[int]:
+    """Drop letters for good; return how many."""
+    call = _Drop(config, source, selection)
+    yield from call.flow()
+    if call.done:
+        config.log.info("dead letters dropped", list=source, dropped=call.done)
+    return call.done
+
+
+class _Walk:
+    """A way through a list of dead letters, page by page, from the newest that there is to the oldest."""
+
+    def __init__(self, config: QueueConfig, source: object) -> None:
+        if not isinstance(source, str) or source not in _SOURCES:
+            raise InvalidInputError("source", f"{shown(source)} is unknown; use one of {', '.join(_SOURCES)}")
+        self.source = source
+        self.length = self.left = 0
+        """How many letters there are, and how many are still to be looked at."""
+        self.now = 0.0
+        self.size = _FIRST_PAGE
+        self.average = 1
+        self._commands = config.commands
+
+    def begin(self) -> Flow[None]:
+        """Stand at the newest letter."""
+        self.length, self.now = yield Group((self._commands.count_letters(self.source), server_time()))
+        self.left = self.length
+
+    def read(self) -> Flow[list[Entry]]:
+        """Return the letters of the page at which it stands, the newest first, each with its place."""
+        letters = yield self._commands.letters(self.source, -self.left, -self.end - 1)
+        if letters:
+            self.average = max(1, sum(map(len, letters)) // len(letters))
+        return [(self.end + len(letters) - 1 - i, letter) for i, letter in enumerate(letters)]
+
+    def most_from(self, place: int) -> int:
+        """Return how many letters one script may take there: each costs the way from the nearer end of the list."""
+        way = min(place, max(0, self.length - place)) * self.average
+        return max(1, min(_REQUEST_LETTERS, _PASSED_BYTES // (way + 1)))
+
+    @property
+    def end(self) -> int:
+        """The place of the oldest letter of the page, which is how many are older."""
+        return max(0, self.left - self.size)
+
+    def advance(self) -> None:
+        """Go to the next page, which is as large as the size of the letters allows."""
+        self.left = self.end
+        self.size = max(1, min(self.size * 8, _LARGEST_PAGE, _PAGE_BYTES // self.average))
+
+
+class _Found(msgspec.Struct, frozen=True, gc=False):
+    """A letter that is meant, its place, and what it becomes again if it is to be retried."""
+
+    place: int
+    letter: bytes
+    revival: Revival | None = None
+
+
+class _Drop:
+    """One call of an operator. Its requests are numbered, so that each may be sent twice."""
+
+    def __init__(self, config: QueueConfig, source: str, selection: Selection) -> None:
+        self._config, self._selection = config, selection
+        self._walk = _Walk(config, source)
+        self._missing = None if selection.letter_ids is None else set(selection.letter_ids)
+        self._id, self._numbers = secrets.token_hex(8), itertools.count(1)
+        self.done = self.live = self.unusable = 0
+
+    def flow(self) -> Flow[None]:
+        """Take all letters that are meant and were there when the call began."""
+        walk = self._walk
+        yield from walk.begin()
+        while walk.left and self._missing != set():
+            page = yield from walk.read()
+            gone = yield from self._take([entry for entry in page if self._chooses(entry[1])])
+            for _ in range(_LOOKS):
+                if not gone:
+                    break
+                page = yield from walk.read()  # others are at work, so some may lie elsewhere by now
+                gone = yield from self._take([entry for entry in page if entry[1] in gone])
+            if self._missing is not None:
+                self._missing.update(map(letter_id, gone))
+            walk.advance()
+
+    def _chooses(self, letter: bytes) -> bool:
+        if not self._selection.includes(letter, self._walk.now):
+            return False
+        if self._missing is not None:
+            if (id_ := letter_id(letter)) not in self._missing:
+                return False  # one of equal letters is enough
+            self._missing.discard(id_)
+        return True
+
+    def _take(self, entries: list[Entry]) -> Flow[set[bytes]]:
+        """Take letters, given the newest first; return those that were not near their places."""
+        found = [each for place, letter in entries if (each := self._find(place, letter)) is not None]
+        gone: set[bytes] = set()
+        for chunk in self._split(found):
+            lowest = max(0, chunk[-1].place - min(_SLACK, self._walk.size))
+            place = Place(self._walk.source, self._id, next(self._numbers), lowest, chunk[0].place)
+            chunk.reverse()  # the oldest is to run first
+            codes = yield self._request(place, chunk)
+            done = codes.count(b"d")
+            self.done += done
+            self._walk.length -= done
+            yield from self._forget(each.letter for each, code in zip(chunk, codes, strict=True) if code == _DONE)
+            self.live += codes.count(b"l")
+            gone.update(each.letter for each, code in zip(chunk, codes, strict=True) if code == _GONE)
+        return gone
+
+    def _forget(self, dropped: Iterable[bytes]) -> Flow[None]:
+        """Delete what was kept of items that were too large to be sent; who may not do so lets them expire."""
+        keys = [read_note(letter).kept_key for letter in dropped if _KEPT in letter]
+        if keys := [key for key in keys if self._config.keys.is_oversized(key)]:
+            with contextlib.suppress(AccessDeniedError):
+                yield self._config.commands.forget_oversized(keys)
+
+    def _split(self, found: list[_Found]) -> Iterator[list[_Found]]:
+        """Split letters so that no script takes long and no request is too large."""
+        chunk: list[_Found] = []
+        size = 0
+        for each in found:
+            most = self._walk.most_from(each.place)
+            if chunk and (len(chunk) >= most or size + len(each.letter) > MAX_REQUEST_BYTES // 2):
+                yield chunk
+                chunk, size = [], 0
+            chunk.append(each)
+            size += len(each.letter)
+        if chunk:
+            yield chunk
+
+    def _find(self, place: int, letter: bytes) -> _Found | None:
+        return _Found(place, letter)
+
+    def _request(self, place: Place, chunk: list[_Found]) -> Command[bytes]:
+        return self._config.commands.drop(place, [each.letter for each in chunk])
+
+
+class _Retry(_Drop):
+    """A call that puts the letters' items back into their queues."""
+
+    def __init__(self, config: QueueConfig, source: str, selection: Selection) -> None:
+        super().__init__(config, source, selection)
+        self._nonce = secrets.token_hex(8)
+        self._dedup_ttl_ms = int(config.dedup_ttl * 1000)
+        self.signed = 0
+
+    def _find(self, place: int, letter: bytes) -> _Found | None:
+        revival = revive(letter, self._nonce, self._config.sealing, self._config.max_item_bytes, due=self._walk.now)
+        if revival is not None:
+            return _Found(place, letter, revival)
+        self.unusable += 1
+        self.signed += needs_keys(read_note(letter), self._config.sealing)
+        return None
+
+    def _request(self, place: Place, chunk: list[_Found]) -> Command[bytes]:
+        revivals = [each.revival for each in chunk if each.revival is not None]
+        return self._config.commands.retry(place, self._nonce, self._dedup_ttl_ms, revivals)

@@ -1,0 +1,51 @@
+"""What waits in a queue: count what is due later, and remove all of it. Never touches what runs or has failed."""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+from collections.abc import Collection
+from functools import partial
+
+from queue_system.broker.commands import next_page
+from queue_system.client.flow import Flow
+from queue_system.config import QueueConfig
+from queue_system.model.keys import join_queue
+
+
+def purge_flow(config: QueueConfig, queue_name: str, priority: str) -> Flow[int]:
+    """Remove all items that wait in one queue, delayed ones included; return how many."""
+    queue = join_queue(priority, queue_name)
+    numbers = itertools.count(1)
+    purge = partial(config.commands.purge, queue, call_id=secrets.token_hex(8))
+    removed: int
+    removed = page = yield purge(number=next(numbers))
+    while page:
+        page = yield purge(number=next(numbers))
+        removed += page
+    cursor, count, named = "0", 1, queue.encode()
+    while True:
+        cursor, members = yield config.commands.delayed_page(cursor, count)
+        count = next_page(members, count)
+        doomed = [member for member in members if _queue_of(member) == named]
+        if doomed:
+            removed += yield purge(doomed, number=next(numbers))
+        if cursor == "0":
+            return removed
+
+
+def count_delayed_flow(config: QueueConfig, queues: Collection[str]) -> Flow[int]:
+    """Count the operations of queues, `"high:mails"`, that are due later; it costs what removing them does."""
+    named = {queue.encode() for queue in queues}
+    found, cursor, count = 0, "0", 1
+    while True:
+        cursor, members = yield config.commands.delayed_page(cursor, count)
+        count = next_page(members, count)
+        found += sum(_queue_of(member) in named for member in members)
+        if cursor == "0":
+            return found
+
+
+def _queue_of(member: bytes) -> bytes:
+    """Return the queue of a delayed member, which lies between its nonce and its item."""
+    return member.partition(b"\n")[2].partition(b"\n")[0]
