@@ -27,6 +27,7 @@ from queue_system.errors import (
     WaitTimeoutError,
     WrongKeyTypeError,
 )
+from queue_system.inspection.workers import WorkerRecord
 from queue_system.loop import run
 from queue_system.manager import QueueManager
 from queue_system.model.placement import run_in_process
@@ -62,6 +63,7 @@ __all__ = [
     "UnserializableError",
     "UnsupportedServerError",
     "WaitTimeoutError",
+    "WorkerRecord",
     "WrongKeyTypeError",
     "run",
     "run_in_process",

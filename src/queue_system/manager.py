@@ -14,6 +14,7 @@ from queue_system.client.purge import purge_flow
 from queue_system.config import QueueConfig
 from queue_system.errors import InvalidInputError, a_kind
 from queue_system.inspection.status import status_flow
+from queue_system.inspection.workers import WorkerRecord, workers_flow
 from queue_system.model.arguments import check_batch_options
 from queue_system.model.entity import canonical_entity, encode_entity
 from queue_system.model.keys import check_identifier
@@ -134,6 +135,18 @@ class QueueManager:
         return status_flow(self.config)
 
     @blocking
+    def list_workers(self) -> Flow[list[WorkerRecord]]:
+        """Return the workers that are registered, and of the first 200 what each tells of itself and holds.
+
+        They are in the order of their places, those that are declared dead at the end. A killed worker is listed until
+        another one has taken over its work: a worker lives if its `heartbeat` has grown a while later.
+
+        Raises:
+            AccessDeniedError: the user of the server may not look at the workers.
+        """
+        return workers_flow(self.config)
+
+    @blocking
     def purge_queue(self, queue_name: str, priority: str = "normal") -> Flow[int]:
         """Remove all items that wait in one queue, delayed ones included; return how many. Running ones go on."""
         return purge_flow(self.config, queue_name, priority)
@@ -225,6 +238,7 @@ class QueueManager:
     aget_operation = awaiting(get_operation)
     await_for = awaiting(wait_for)
     aget_queue_status = awaiting(get_queue_status)
+    alist_workers = awaiting(list_workers)
     apurge_queue = awaiting(purge_queue)
     alist_dead_letters = awaiting(list_dead_letters)
     acount_dead_letters = awaiting(count_dead_letters)

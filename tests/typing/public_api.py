@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, assert_type
 
-from queue_system import QueueConfig, QueueManager, QueueRetryConfig, QueueWorker
+from queue_system import QueueConfig, QueueManager, QueueRetryConfig, QueueWorker, WorkerRecord
 from queue_system.dead_letters import DeadLetter
 from utils import circuit_breaker, retry_with_backoff, with_timeout
 
@@ -63,6 +63,7 @@ def queueing() -> None:
     assert_type(manager.enqueue({"id": 1}, "process"), dict[str, Any])
     assert_type(manager.enqueue_batch([{"id": 1}], process, priority="low"), list[dict[str, Any]])
     assert_type(manager.get_queue_status(), dict[str, Any])
+    assert_type(manager.list_workers(), list[WorkerRecord])
     assert_type(manager.purge_queue("mail", priority="low"), int)
     assert_type(manager.list_dead_letters("system_errors", queue="mail").letters, list[DeadLetter])
     assert_type(manager.retry_dead_letters(letter_ids=["x"]), int)

@@ -180,6 +180,12 @@ def lease_s(entry: bytes, untold: float) -> float:
     return int(lease_ms) / 1000 if _is_number(lease_ms) else untold
 
 
+def heartbeat(entry: bytes) -> int:
+    """Read the counter in an incarnation's entry; 0 where the entry, which anybody writes, has none."""
+    beats = entry.partition(b":")[0]
+    return int(beats) if _is_number(beats) else 0
+
+
 def _is_number(text: bytes) -> bool:
     return text.isdigit() and len(text) <= _LONGEST_NUMBER
 

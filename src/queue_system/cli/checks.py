@@ -11,8 +11,11 @@ from typing import Any, TypeAlias, TypeVar
 
 from queue_system.broker.protocol import Command
 from queue_system.broker.server_check import Finding, findings, read_server
+from queue_system.client.flow import Flow
 from queue_system.config import QueueConfig
 from queue_system.errors import AccessDeniedError, ServerError, ServerUnreachableError
+from queue_system.inspection.reading import read
+from queue_system.inspection.workers import entries_flow
 from queue_system.manager import QueueManager
 
 T = TypeVar("T")
@@ -58,6 +61,10 @@ class Examination:
         """Run a command. Raises ServerError."""
         return self.config.transport.run(command)
 
+    def read(self, flow: Flow[T]) -> T:
+        """Run a flow of reads. Raises ServerError."""
+        return read(self.config, flow, retries=None)
+
     @cached_property
     def told(self) -> tuple[dict[str, str], dict[str, str]]:
         """INFO's fields and CONFIG's settings, as far as the server tells them."""
@@ -89,7 +96,7 @@ class Examination:
 
     def look(self) -> Look:
         """Read the incarnations now."""
-        entries = self.run(self.config.commands.incarnations())
+        entries = self.read(entries_flow(self.config))
         return Look(time.monotonic(), entries)
 
 

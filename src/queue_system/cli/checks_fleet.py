@@ -12,9 +12,9 @@ from queue_system.broker.presence import Presence
 from queue_system.broker.replies import DEAD, lease_s
 from queue_system.cli.checks import Examination, Level, Look, Result
 from queue_system.cli.text import count, span
-from queue_system.config import QueueConfig
 from queue_system.execution.rests import FULL
-from queue_system.inspection.fleet import MOST_WORKERS, name_of, read_fleet, read_presences
+from queue_system.inspection.fleet import read_fleet
+from queue_system.inspection.workers import MOST_WORKERS, holdings_flow, place_of, presences_flow
 
 _BEATS_PER_LEASE: Final = 4
 _PATIENCE: Final = 1.5  # beats
@@ -45,8 +45,9 @@ def workers(exam: Examination) -> Result:
     while (silent := _silent(living, last)) and last.at < until:
         time.sleep(_LOOK_EVERY_S)  # a counter in a hash offers no event to wait for
         last = exam.look()
-    told = read_presences(exam.config, sorted(living)[:MOST_WORKERS])
-    result = _judge(exam.config, living, silent, told)
+    told = exam.read(presences_flow(exam.config, sorted(living)[:MOST_WORKERS]))
+    holds = exam.read(holdings_flow(exam.config, sorted(living)))
+    result = _judge(living, silent, told, holds)
     return result if silent else _unserved(exam, _left_alone(exam, len(living), _given_up(told, result)))
 
 
@@ -55,13 +56,15 @@ def _silent(living: Mapping[str, bytes], last: Look) -> set[str]:
     return {name for name, entry in living.items() if last.entries.get(name) == entry}
 
 
-def _judge(config: QueueConfig, living: Mapping[str, bytes], silent: set[str], told: Mapping[str, Presence]) -> Result:
+def _judge(
+    living: Mapping[str, bytes], silent: set[str], told: Mapping[str, Presence], holds: Mapping[str, int]
+) -> Result:
     details: dict[str, Any] = {
         "workers": [
             {
                 "incarnation": name,
                 "lease_s": _lease_s(entry),
-                "holds": len(config.transport.run(config.commands.tokens(name))),
+                "holds": holds[name],
                 "beats": name not in silent,
                 **(asdict(told[name]) if name in told else {}),
             }
@@ -84,9 +87,7 @@ def stuck_leases(exam: Examination) -> Result:
     """Tell whether an incarnation was declared dead and nobody takes over what it held."""
     early = {name for name in exam.first_look.entries if name.startswith(DEAD)}
     late = {name for name in exam.look().entries if name.startswith(DEAD)}
-    stuck = {}
-    for name in sorted(early & late):
-        stuck[name.removeprefix(DEAD)] = len(exam.run(exam.config.commands.tokens(name.removeprefix(DEAD))))
+    stuck = exam.read(holdings_flow(exam.config, [name.removeprefix(DEAD) for name in sorted(early & late)]))
     if not stuck:
         return Result(Level.OK, "no reclaim hangs")
     return Result(
@@ -103,7 +104,7 @@ def _given_up(told: Mapping[str, Presence], result: Result) -> Result:
     if not found:
         return result
     worst = sorted(found, key=lambda worker: (-found[worker], worker))
-    shown = ", ".join(f"{name_of(worker)} ({found[worker]:,})" for worker in worst[:3])
+    shown = ", ".join(f"{place_of(worker)} ({found[worker]:,})" for worker in worst[:3])
     more = ", …" if len(worst) > 3 else ""  # noqa: PLR2004
     sentence = f"threads and tasks passed their time limit and still run in {shown}{more}"
     return Result(Level.WARN, f"{result.sentence}; {sentence}", _FREE, {**result.details, "abandoned": found})

@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from typing import Annotated, Any, Final
 
 import typer
-from msgspec.structs import asdict as _asdict
 from rich import box
 from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from queue_system.broker.presence import Presence
 from queue_system.cli.exits import describe
 from queue_system.cli.options import duration
 from queue_system.cli.session import Session, command
 from queue_system.cli.text import count, moment, plain, span
 from queue_system.errors import ServerError
-from queue_system.inspection.fleet import FleetFigures, name_of, read_fleet, read_workers, rests_of
+from queue_system.inspection.fleet import FleetFigures, read_fleet, rests_of
+from queue_system.inspection.workers import WorkerRecord, read_workers
 from queue_system.model.keys import PRIORITIES
 
 _RATED: Final = ("enqueued", "processed", "retried", "failed")
+_TOLD: Final = ("worker", "queues", "more_queues", "slots", "abandoned")
 _STYLES: Final = {"failures": "yellow", "system_errors": "bold red"}
 _AT_THE_CAP: Final = {
     "failures": "each new one drops the oldest; retry or drop some",
@@ -53,12 +53,12 @@ class Board:
     most_letters: int = 0
     """How many dead letters each list keeps; 0: not known."""
     workers_shown: bool = False
-    told: Mapping[str, Presence] = field(default_factory=dict)
-    """What workers tell of themselves."""
+    told: Sequence[WorkerRecord] = ()
+    """The living workers that tell of themselves."""
 
-    def update(self, now: FleetFigures, told: Mapping[str, Presence] | None = None) -> None:
+    def update(self, now: FleetFigures, workers: Sequence[WorkerRecord] | None = None) -> None:
         """Take a new reading."""
-        self.told = told or {}
+        self.told = [worker for worker in workers or () if worker.queues is not None and not worker.dead]
         before, self.now, self.trouble = self.now, now, ""
         if before is not None and now.at > before.at:
             grown = {name: now.counters.get(name, 0) - before.counters.get(name, 0) for name in _RATED}
@@ -79,7 +79,7 @@ class Board:
             "rates": self.rates,
         }
         if self.told:
-            more["each_worker"] = [{"worker": name_of(name), **_asdict(each)} for name, each in self.told.items()]
+            more["each_worker"] = [{name: getattr(each, name) for name in _TOLD} for each in self.told]
         if rests := rests_of(self.now):
             more["resting"] = {name: [asdict(rest) for rest in by] for name, by in rests.items()}
         if full := self._full(self.now):
@@ -96,8 +96,8 @@ class Board:
             if self.workers_shown:
                 parts.append(self._workers(self.now))
             parts += [
-                plain(f"{name_of(name)} has {each.abandoned:,} abandoned threads and tasks that still run", "yellow")
-                for name, each in self.told.items()
+                plain(f"{each.worker} has {each.abandoned:,} abandoned threads and tasks that still run", "yellow")
+                for each in self.told
                 if each.abandoned
             ]
             parts += [
@@ -146,8 +146,8 @@ class Board:
         table.add_column("serves", overflow="fold")
         table.add_column("at once", justify="right")
         table.add_column("abandoned", justify="right")
-        for name, each in self.told.items():
-            table.add_row(plain(name_of(name)), plain(each.serves), f"{each.slots:,}", f"{each.abandoned:,}")
+        for each in self.told:
+            table.add_row(plain(each.worker), plain(each.serves), f"{each.slots:,}", f"{each.abandoned:,}")
         untold = now.workers - len(self.told)
         note = Text(f"{count(untold, 'worker')} more of which nothing is told", "dim")
         return Group(*([table] if self.told else []), *([note] if untold > 0 else []))

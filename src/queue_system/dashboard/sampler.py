@@ -45,7 +45,7 @@ class Snapshot:
     figures: Figures | None = None
     history: Sequence[Sample] = ()
     silence_s: Mapping[str, float] = field(default_factory=dict)
-    """For how long each incarnation has been seen without a new beat."""
+    """For how long each worker has been seen without a new beat."""
     circuits: Mapping[str, str] = field(default_factory=dict)
     """The circuit breakers of this process and their states."""
     problem: str = ""
@@ -57,7 +57,7 @@ class Sampler:
     def __init__(self, config: QueueConfig) -> None:
         self._config = config
         self._history: deque[Sample] = deque(maxlen=HISTORY)
-        self._beats: dict[str, tuple[bytes, float]] = {}
+        self._beats: dict[str, tuple[int, float]] = {}
         self._task: asyncio.Task[None] | None = None
         self._next: asyncio.Event = asyncio.Event()
         self._asked_at = 0.0
@@ -136,9 +136,9 @@ class Sampler:
         now, seen = time.monotonic(), self._beats
         self._beats = {}
         for worker in figures.workers or ():
-            entry, since = seen.get(worker.incarnation, (b"", now))
-            self._beats[worker.incarnation] = (worker.entry, since if entry == worker.entry else now)
-        return {incarnation: now - since for incarnation, (_, since) in self._beats.items()}
+            heartbeat, since = seen.get(worker.worker_id, (-1, now))
+            self._beats[worker.worker_id] = (worker.heartbeat, since if heartbeat == worker.heartbeat else now)
+        return {worker_id: now - since for worker_id, (_, since) in self._beats.items()}
 
 
 def _compare(before: Figures, after: Figures) -> Sample:

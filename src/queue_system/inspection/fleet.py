@@ -5,22 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Final
 
 import msgspec
 
-from queue_system.broker.presence import Presence, presences
-from queue_system.broker.replies import DEAD, Resting
+from queue_system.broker.replies import Resting
+from queue_system.client.flow import Flow
 from queue_system.config import QueueConfig
-from queue_system.errors import AccessDeniedError, WrongKeyTypeError
+from queue_system.errors import AccessDeniedError
 from queue_system.inspection.beats import Beats
+from queue_system.inspection.reading import read
+from queue_system.inspection.workers import entries_flow
 from queue_system.model.keys import split_queue
 
 MOST_QUEUES: Final = 2000
 """How many lists are read at most, so that one scrape stays small."""
-MOST_WORKERS: Final = 200
-"""Of how many workers is shown what each serves and holds."""
 
 _PAGE: Final = 200
 _TIMES = re.compile(rb'"(timestamp|due)":(\d{1,11}(?:\.\d{1,9})?)')
@@ -62,20 +61,21 @@ class _Times(msgspec.Struct):
 _decode = msgspec.json.Decoder(_Times).decode
 
 
-def read_fleet(config: QueueConfig) -> FleetFigures:
-    """Read the figures of up to `MOST_QUEUES` lists. Raises ServerError."""
-    commands, prefix, run = config.commands, config.keys.prefix, partial(config.transport.run, retries=1)
-    first = page = run(commands.status("0"))
+def fleet_flow(config: QueueConfig) -> Flow[FleetFigures]:
+    """Return the figures, with up to `MOST_QUEUES` lists. Raises ServerError."""
+    commands, prefix = config.commands, config.keys.prefix
+    first = page = yield commands.status("0")
     depths = dict(page.lists)
     while page.cursor != "0" and len(depths) < MOST_QUEUES:
-        page = run(commands.status(page.cursor))
+        page = yield commands.status(page.cursor)
         depths |= page.lists
     names = {key.removeprefix(prefix): depth for key, depth in sorted(depths.items())}
     filled = [name for name, depth in names.items() if depth]
     ages: dict[str, float | None] = {}
     for start in range(0, len(filled), _PAGE):
         some = filled[start : start + _PAGE]
-        ages |= zip(some, (_age_s(item, first.now_ms / 1000) for item in run(commands.oldest(some))), strict=True)
+        items = yield commands.oldest(some)
+        ages |= zip(some, (_age_s(item, first.now_ms / 1000) for item in items), strict=True)
     return FleetFigures(
         at=first.now_ms / 1000,
         queues=tuple(_figures(names, ages)),
@@ -89,23 +89,9 @@ def read_fleet(config: QueueConfig) -> FleetFigures:
     )
 
 
-def read_presences(config: QueueConfig, incarnations: Sequence[str]) -> dict[str, Presence]:
-    """Read what workers tell of themselves; nothing where the user of the server may not look. Raises ServerError."""
-    if not incarnations:
-        return {}
-    try:
-        return config.transport.run(presences(config.keys, incarnations), retries=1)
-    except (AccessDeniedError, WrongKeyTypeError):
-        return {}
-
-
-def read_workers(config: QueueConfig) -> dict[str, Presence]:
-    """Read what the living workers, `MOST_WORKERS` of them at most, tell of themselves. Raises ServerError."""
-    try:
-        entries = config.transport.run(config.commands.incarnations(), retries=1)
-    except AccessDeniedError:
-        return {}
-    return read_presences(config, sorted(name for name in entries if not name.startswith(DEAD))[:MOST_WORKERS])
+def read_fleet(config: QueueConfig) -> FleetFigures:
+    """Read the figures, with up to `MOST_QUEUES` lists. Raises ServerError."""
+    return read(config, fleet_flow(config))
 
 
 class FleetReader:
@@ -119,15 +105,10 @@ class FleetReader:
         """Read the figures, `alive` among them. Raises ServerError."""
         figures = read_fleet(self._config)
         try:
-            entries = self._config.transport.run(self._config.commands.incarnations(), retries=1)
+            entries = read(self._config, entries_flow(self._config))
         except AccessDeniedError:
             return figures
         return replace(figures, alive=self._beats.alive(entries))
-
-
-def name_of(incarnation: str) -> str:
-    """Return `HOST:PID` of an incarnation; all of it where an older release runs."""
-    return incarnation.partition("@")[2] or incarnation
 
 
 def _figures(depths: dict[str, int], ages: dict[str, float | None]) -> Iterator[QueueFigures]:

@@ -1,0 +1,26 @@
+"""Runs reads for those who show what is on the server. Never changes anything, and never uses the circuit breaker."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, TypeVar
+
+from queue_system.broker.protocol import Command, Group
+from queue_system.client.flow import Flow, run_flow
+from queue_system.config import QueueConfig
+
+R = TypeVar("R")
+
+
+def read(config: QueueConfig, flow: Flow[R], retries: int | None = 1) -> R:
+    """Run a flow of reads, resent `retries` times; None: as often as the configuration has it. Raises ServerError.
+
+    Few, since who shows an outage must see it. Blocks.
+    """
+    return run_flow(flow, partial(_run, config, retries))
+
+
+def _run(config: QueueConfig, retries: int | None, request: Command[Any] | Group) -> Any:
+    if isinstance(request, Group):
+        return config.transport.run_many(request.commands, retries=retries, together=request.together)
+    return config.transport.run(request, retries=retries)
