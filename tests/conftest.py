@@ -1,4 +1,4 @@
-"""The fixtures that every test may use: real servers, and a key prefix of its own for each test."""
+"""The fixtures that every test may use: real servers, and for each test a key prefix with what works under it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,13 @@ from typing import Any
 
 import hypothesis
 import pytest
+import redis
 
+from queue_system import QueueConfig, QueueManager
 from tests.kit.acl import FRESH_PREFIX, AclServer
+from tests.kit.configs import MakeConfig, configs
+from tests.kit.inbox import Inbox
+from tests.kit.logs import LineLogger
 from tests.kit.servers import OwnServer, StartServer
 
 NO_SKIPS = bool(os.environ.get("QUEUE_SYSTEM_NO_SKIPS"))
@@ -102,7 +107,7 @@ def prefix(server: OwnServer) -> Iterator[str]:
     """A fresh key prefix; the keys under it are deleted after the test."""
     fresh = f"t{uuid.uuid4().hex[:12]}:"
     yield fresh
-    with contextlib.closing(server.client()) as client:
+    with server.client() as client:  # all at once: one by one, each deletion would wait for the disk
         if keys := list(client.scan_iter(match=f"{fresh}*", count=1000)):
             client.unlink(*keys)
 
@@ -116,3 +121,41 @@ def start_server() -> Iterator[StartServer]:
             return started.enter_context(OwnServer(binary=binary, tcp=tcp, **options))
 
         yield start
+
+
+@pytest.fixture
+def log() -> LineLogger:
+    """The log of `config`."""
+    return LineLogger()
+
+
+@pytest.fixture
+def make_config(server: OwnServer, prefix: str) -> Iterator[MakeConfig]:
+    """Makes configurations on the test's prefix; each stands for a process of its own."""
+    with configs(server.url, prefix) as make:
+        yield make
+
+
+@pytest.fixture
+def config(make_config: MakeConfig, log: LineLogger) -> QueueConfig:
+    """A configuration on the test's prefix, with `log` as its logger."""
+    return make_config(logger=log)
+
+
+@pytest.fixture
+def queue(config: QueueConfig) -> QueueManager:
+    """A manager of `config`."""
+    return QueueManager(config)
+
+
+@pytest.fixture
+def client(server: OwnServer) -> Iterator[redis.Redis]:
+    """A plain client, for reading what is in Redis and for acting as a foreign program."""
+    with server.client(socket_timeout=30) as plain:
+        yield plain
+
+
+@pytest.fixture
+async def inbox() -> Inbox:
+    """Collects what the test's processors and callbacks receive."""
+    return Inbox()

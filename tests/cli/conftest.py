@@ -8,12 +8,9 @@ import sys
 from collections.abc import Iterator, Mapping
 
 import pytest
-import redis
 
-from queue_system import QueueConfig, QueueManager
 from queue_system.cli.app import run
 from tests.cli.support import Answer, RunCli, RunProgram, run_program
-from tests.kit.logs import LineLogger
 from tests.kit.servers import OwnServer
 
 
@@ -51,24 +48,3 @@ def program(place: dict[str, str]) -> RunProgram:
         return run_program(*arguments, **{**place, **(env or {})})
 
     return run_there
-
-
-@pytest.fixture
-def config(server: OwnServer, prefix: str) -> Iterator[QueueConfig]:
-    """A configuration on the test's prefix."""
-    made = QueueConfig(redis_url=server.url, queue_prefix=prefix, logger=LineLogger())
-    yield made
-    made.transport.close()
-
-
-@pytest.fixture
-def queue(config: QueueConfig) -> QueueManager:
-    """A manager of `config`."""
-    return QueueManager(config)
-
-
-@pytest.fixture
-def client(server: OwnServer) -> Iterator[redis.Redis]:
-    """A plain client, for reading and changing what is in Redis."""
-    with server.client() as plain:
-        yield plain

@@ -12,8 +12,8 @@ from queue_system import QueueConfig, QueueManager, QueueRetryConfig, QueueWorke
 from tests.cli.support import PROGRAM, RunCli, clean_environment
 from tests.cli.terminal import Terminal
 from tests.cli.test_text import MARKUP
-from tests.flow.support import running
 from tests.kit.waiting import eventually
+from tests.kit.workers import running
 
 ONCE = QueueRetryConfig(max_attempts=1)
 

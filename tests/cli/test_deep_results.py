@@ -8,7 +8,7 @@ import pytest
 
 from queue_system import QueueConfig, QueueManager, QueueWorker
 from tests.cli.support import RunCli
-from tests.flow.support import running
+from tests.kit.workers import running
 
 
 def nested(levels: int) -> Any:

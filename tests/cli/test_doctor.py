@@ -20,11 +20,12 @@ from queue_system import QueueConfig, QueueManager, QueueRetryConfig, QueueWorke
 from queue_system.broker.diagnostics import ROLES, try_commands
 from queue_system.testing.proxy import Proxy, Shape
 from tests.cli.support import Answer, RunCli
-from tests.flow.support import key_space, running
 from tests.kit.acl import AclServer, rules
+from tests.kit.contents import key_space
 from tests.kit.logs import LineLogger
 from tests.kit.servers import NO_REDIS, OwnServer, StartServer
 from tests.kit.waiting import eventually, wait_until
+from tests.kit.workers import running
 
 ONCE = QueueRetryConfig(max_attempts=1)
 ANYWHERE = {"ping", "info", "eval", "evalsha"}

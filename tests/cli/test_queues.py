@@ -14,8 +14,8 @@ from queue_system import QueueConfig, QueueManager, QueueRetryConfig, QueueWorke
 from queue_system.cli.status import Board
 from queue_system.inspection.fleet import read_fleet
 from tests.cli.support import RunCli, RunProgram
-from tests.flow.support import running
 from tests.kit.waiting import eventually
+from tests.kit.workers import running
 
 
 def test_enqueue_prints_the_id(cli: RunCli, queue: QueueManager) -> None:

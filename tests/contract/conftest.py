@@ -1,4 +1,4 @@
-"""Fixtures of the contract's tests: a configuration of the test's own, its manager, and a bare client to look with."""
+"""Fixtures of the contract's tests: a patient inbox, a client that decodes, and modules of an application."""
 
 from __future__ import annotations
 
@@ -13,27 +13,15 @@ from types import ModuleType
 import pytest
 import redis
 
-from queue_system import QueueConfig, QueueManager
-from tests.kit.logs import LineLogger
+from tests.kit.inbox import Inbox
 from tests.kit.servers import OwnServer
+from tests.kit.waiting import DEADLINE_S
 
 
 @pytest.fixture
-def logger() -> LineLogger:
-    """The logger of `config`."""
-    return LineLogger()
-
-
-@pytest.fixture
-def config(server: OwnServer, prefix: str, logger: LineLogger) -> QueueConfig:
-    """A configuration with keys of its own on the shared server."""
-    return QueueConfig(redis_url=server.url, queue_prefix=prefix, logger=logger)
-
-
-@pytest.fixture
-def queue(config: QueueConfig) -> QueueManager:
-    """The manager of `config`."""
-    return QueueManager(config=config)
+async def inbox() -> Inbox:
+    """What the test's processors and callbacks receive, which may wait for a server that is started again."""
+    return Inbox(DEADLINE_S)
 
 
 @pytest.fixture

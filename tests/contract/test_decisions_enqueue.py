@@ -16,9 +16,11 @@ import pydantic
 import pytest
 import redis
 
-from queue_system import InvalidInputError, QueueConfig, QueueManager, UnserializableError
-from tests.contract.support import Journal, documents, running
+from queue_system import InvalidInputError, QueueConfig, QueueManager, QueueWorker, UnserializableError
+from tests.kit.contents import documents
+from tests.kit.inbox import Inbox
 from tests.kit.servers import StartServer
+from tests.kit.workers import running
 
 NOON = dt.datetime(2024, 2, 29, 12, 0, 1, 5000, tzinfo=dt.UTC)
 ID = uuid.UUID("12345678-1234-5678-1234-567812345678")
@@ -141,16 +143,17 @@ def test_without_a_key_nothing_is_deduplicated(queue: QueueManager) -> None:
     assert first["operation_id"] != second["operation_id"]
 
 
-async def test_a_key_stays_taken_while_its_operation_is_live(config: QueueConfig, queue: QueueManager) -> None:
-    journal = Journal()
-    config.register_callback(journal.note, name="note")
+async def test_a_key_stays_taken_while_its_operation_is_live(
+    config: QueueConfig, queue: QueueManager, inbox: Inbox
+) -> None:
+    config.register_callback(inbox.put, name="note")
     first = queue.enqueue({"n": 1}, "note", deduplication_key="order-1")
     again = queue.enqueue({"n": 2}, "note", deduplication_key="order-1")
     other = queue.enqueue({"n": 3}, "note", deduplication_key="order-2")
     assert (again["status"], again["operation_id"]) == ("duplicate", first["operation_id"])
     assert other["status"] == "queued"
-    async with running(config):
-        assert [entity["n"] for entity in await journal.take(2)] == [1, 3]
+    async with running(QueueWorker(config)):
+        assert [entity["n"] for entity in await inbox.take(2)] == [1, 3]
     assert queue.enqueue({"n": 4}, "note", deduplication_key="order-1")["status"] == "queued"
     queue.purge_queue("note")
     assert queue.enqueue({"n": 5}, "note", deduplication_key="order-1")["status"] == "queued"
@@ -196,29 +199,27 @@ def test_a_processor_by_string_is_not_resolved_and_names_the_queue(config: Queue
     assert queue.get_queue_status()[config.get_queue_key("send_mail")] == 1
 
 
-async def test_two_closures_of_one_name_stay_apart(config: QueueConfig, queue: QueueManager) -> None:
-    journal = Journal()
+async def test_two_closures_of_one_name_stay_apart(config: QueueConfig, queue: QueueManager, inbox: Inbox) -> None:
 
     def make(number: int) -> Callable[[Any], None]:
         def closure(entity: Any) -> None:
-            journal.note((number, entity["n"]))
+            inbox.put((number, entity["n"]))
 
         return closure
 
     queue.enqueue({"n": 1}, make(1))
     queue.enqueue({"n": 2}, make(2))
-    async with running(config):
-        assert sorted(await journal.take(2)) == [(1, 1), (2, 2)]
+    async with running(QueueWorker(config)):
+        assert sorted(await inbox.take(2)) == [(1, 1), (2, 2)]
 
 
 async def test_a_reloaded_function_replaces_the_one_of_its_name(
-    config: QueueConfig, queue: QueueManager, import_source: Callable[[str], ModuleType]
+    config: QueueConfig, queue: QueueManager, import_source: Callable[[str], ModuleType], inbox: Inbox
 ) -> None:
-    journal = Journal()
     module = import_source("note = print\ndef work(entity):\n    return 1\n")
-    config.register_callback(journal.note, name="note")
+    config.register_callback(inbox.put, name="note")
     queue.enqueue({}, module.work, on_success="note")
     exec("def work(entity):\n    return 2\n", vars(module))  # noqa: S102 - what a reload does
     queue.enqueue({}, module.work, on_success="note")
-    async with running(config):
-        assert [data["result"] for data in await journal.take(2)] == [2, 2]
+    async with running(QueueWorker(config)):
+        assert [data["result"] for data in await inbox.take(2)] == [2, 2]

@@ -13,22 +13,27 @@ import redis
 
 import queue_system.worker
 from queue_system import AccessDeniedError, QueueConfig, QueueManager, QueueWorker
-from tests.contract.support import Journal, counted, documents, running
+from tests.contract.support import counted
+from tests.kit.contents import documents
+from tests.kit.inbox import Inbox
 from tests.kit.logs import LineLogger
 from tests.kit.servers import OwnServer, StartServer
 from tests.kit.waiting import eventually
+from tests.kit.workers import running
 
 
-async def test_stop_lets_a_running_operation_end_and_claims_no_more(config: QueueConfig, queue: QueueManager) -> None:
-    journal, gate = Journal(), asyncio.Event()
+async def test_stop_lets_a_running_operation_end_and_claims_no_more(
+    config: QueueConfig, queue: QueueManager, inbox: Inbox
+) -> None:
+    gate = asyncio.Event()
 
     async def waits(entity: Any) -> None:
-        journal.note(entity)
+        inbox.put(entity)
         await gate.wait()
 
     queue.enqueue({"n": 1}, waits)
-    async with running(config) as worker:
-        await journal.next()
+    async with running(QueueWorker(config)) as worker:
+        await inbox.next()
         stopping = asyncio.create_task(worker.stop())
         await asyncio.sleep(0)
         queue.enqueue({"n": 2}, waits)
@@ -39,18 +44,17 @@ async def test_stop_lets_a_running_operation_end_and_claims_no_more(config: Queu
 
 
 async def test_stop_releases_what_does_not_end_in_time_to_the_head_unspent(
-    config: QueueConfig, queue: QueueManager, raw: redis.Redis, monkeypatch: pytest.MonkeyPatch
+    config: QueueConfig, queue: QueueManager, raw: redis.Redis, monkeypatch: pytest.MonkeyPatch, inbox: Inbox
 ) -> None:
     monkeypatch.setattr(queue_system.worker, "_LONGEST_GRACE_S", 0.05)
-    journal = Journal()
 
     async def hangs(entity: Any) -> None:
-        journal.note(entity)
+        inbox.put(entity)
         await asyncio.Event().wait()
 
     queue.enqueue_batch([{"n": n} for n in range(4)], hangs)
-    async with running(config, max_workers=2) as worker:
-        await journal.take(2)
+    async with running(QueueWorker(config, max_workers=2)) as worker:
+        await inbox.take(2)
         await worker.stop()
     items = documents(raw, config.get_queue_key("hangs"))[::-1]
     numbers = [item["entity"]["n"] for item in items]
@@ -59,40 +63,38 @@ async def test_stop_releases_what_does_not_end_in_time_to_the_head_unspent(
 
 
 async def test_start_and_stop_are_idempotent_and_a_worker_starts_again(
-    config: QueueConfig, queue: QueueManager, raw: redis.Redis
+    config: QueueConfig, queue: QueueManager, raw: redis.Redis, inbox: Inbox
 ) -> None:
-    journal, worker = Journal(), QueueWorker(config)
-    config.register_callback(journal.note, name="note")
+    worker = QueueWorker(config)
+    config.register_callback(inbox.put, name="note")
     await worker.stop()
     for n in range(2):
         await worker.start()
         await worker.start()
         assert raw.hlen(config.keys.workers) == 1
         queue.enqueue({"n": n}, "note")
-        assert await journal.next() == {"n": n}
+        assert await inbox.next() == {"n": n}
         await asyncio.gather(worker.stop(), worker.stop())
         await worker.stop()
         assert not worker.running
         assert raw.hlen(config.keys.workers) == 0
 
 
-async def test_start_on_an_unreachable_server_keeps_trying_and_logs(
-    start_server: StartServer, logger: LineLogger
-) -> None:
+async def test_start_on_an_unreachable_server_keeps_trying_and_logs(start_server: StartServer, log: LineLogger) -> None:
     """Several times, since which of the worker's threads reaches the server first is left to chance."""
     server = start_server()
     for n in range(6):
-        config = QueueConfig(redis_url=server.url, logger=logger)
+        config = QueueConfig(redis_url=server.url, logger=log)
         server.stop()
-        journal = Journal()
-        config.register_callback(journal.note, name="note")
-        async with running(config) as worker:
+        inbox = Inbox()
+        config.register_callback(inbox.put, name="note")
+        async with running(QueueWorker(config)) as worker:
             assert worker.running
-            assert any(line.level == "error" for line in logger.lines)
+            assert any(line.level == "error" for line in log.lines)
             server.start()
             QueueManager(config=config).enqueue({"n": n}, "note")
             async with asyncio.timeout(5):
-                assert await journal.next() == {"n": n}
+                assert await inbox.next() == {"n": n}
 
 
 async def test_start_with_wrong_credentials_raises(start_server: StartServer) -> None:
@@ -112,12 +114,12 @@ async def test_any_redis_client_serves(start_server: StartServer, settings: dict
     with server.client(**settings) as client:
         config = QueueConfig(redis_client=client)
         assert config._ensure_redis_sync() is client
-        journal = Journal()
-        config.register_callback(journal.note, name="note")
+        inbox = Inbox()
+        config.register_callback(inbox.put, name="note")
         queue = QueueManager(config=config)
         queue.enqueue({"n": 1}, "note")
-        async with running(config):
-            assert await journal.next() == {"n": 1}
+        async with running(QueueWorker(config)):
+            assert await inbox.next() == {"n": 1}
         assert queue.get_queue_status()["metrics"]["processed"] == 1
         client.set("own", "text")
         assert client.get("own") == ("text" if settings else b"text")

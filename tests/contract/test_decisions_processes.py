@@ -10,9 +10,13 @@ from pathlib import Path
 import pytest
 import redis
 
-from queue_system import QueueConfig, QueueManager, QueueRetryConfig
-from tests.contract.support import Journal, counted, documents, python, running
+from queue_system import QueueConfig, QueueManager, QueueRetryConfig, QueueWorker
+from tests.contract.support import counted, python
+from tests.kit.contents import documents
+from tests.kit.inbox import Inbox
 from tests.kit.servers import OwnServer
+from tests.kit.waiting import DEADLINE_S
+from tests.kit.workers import running
 
 PRODUCER = """\
 import os
@@ -24,7 +28,7 @@ def work(entity):
     return {"by": __name__}
 
 if __name__ == "__main__":
-    queue.enqueue({"n": 1}, work, on_success="journal.note")
+    queue.enqueue({"n": 1}, work, on_success="app.note")
 """
 
 FORKER = """\
@@ -99,11 +103,11 @@ async def test_a_function_of_a_script_is_stored_under_the_scripts_importable_nam
     config.registry.application.add_folder(tmp_path)
     monkeypatch.setenv("URL", server.url)
     monkeypatch.setenv("PREFIX", config.queue_prefix)
-    journal = Journal()
-    config.register_callback(journal.note, name="note", module="journal")
+    inbox = Inbox(DEADLINE_S)
+    config.register_callback(inbox.put, name="note", module="app")
     try:
-        async with running(config):
-            assert (await journal.next())["result"] == {"by": "script"}
+        async with running(QueueWorker(config)):
+            assert (await inbox.next())["result"] == {"by": "script"}
     finally:
         sys.modules.pop("script", None)
 
@@ -119,7 +123,7 @@ def test_configuration_and_manager_are_fork_safe(
 
 
 async def test_a_workers_death_loses_nothing_and_is_no_attempt(
-    server: OwnServer, prefix: str, queue: QueueManager, tmp_path: Path
+    server: OwnServer, prefix: str, queue: QueueManager, tmp_path: Path, inbox: Inbox
 ) -> None:
     """The operation may run once only, and it runs to its end on another worker after the first was killed."""
     (tmp_path / "script.py").write_text(VICTIM)
@@ -129,10 +133,9 @@ async def test_a_workers_death_loses_nothing_and_is_no_attempt(
     assert process.returncode == -signal.SIGKILL
 
     config = QueueConfig(redis_url=server.url, queue_prefix=prefix, lease_seconds=0.5)
-    journal = Journal()
-    config.register_callback(journal.note, name="work")
-    async with running(config):
-        assert await journal.next() == {"n": 1}
+    config.register_callback(inbox.put, name="work")
+    async with running(QueueWorker(config)):
+        assert await inbox.next() == {"n": 1}
     assert (counted(config, "processed"), counted(config, "failed")) == (1, 0)
 
 

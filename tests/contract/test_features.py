@@ -12,11 +12,14 @@ from typing import Any
 import pytest
 import redis
 
-from queue_system import QueueConfig, QueueManager, QueueRetryConfig
-from tests.contract.support import Journal, counted, documents, running
+from queue_system import QueueConfig, QueueManager, QueueRetryConfig, QueueWorker
+from tests.contract.support import counted
+from tests.kit.contents import documents
+from tests.kit.inbox import Inbox
 from tests.kit.logs import LineLogger
 from tests.kit.servers import StartServer
 from tests.kit.waiting import eventually
+from tests.kit.workers import running
 
 ONCE = QueueRetryConfig(max_attempts=1)
 APPLICATION = """\
@@ -38,24 +41,25 @@ async def failed(data):
 """
 
 
-async def test_high_runs_before_normal_before_low_and_each_in_order(config: QueueConfig, queue: QueueManager) -> None:
-    journal = Journal()
-    config.register_callback(journal.note, name="note")
+async def test_high_runs_before_normal_before_low_and_each_in_order(
+    config: QueueConfig, queue: QueueManager, inbox: Inbox
+) -> None:
+    config.register_callback(inbox.put, name="note")
     for n in range(3):
         for priority in ("low", "normal", "high"):
             queue.enqueue([priority, n], "note", priority=priority)  # type: ignore[arg-type]
-    async with running(config, max_workers=1):
-        seen = await journal.take(9)
+    async with running(QueueWorker(config, max_workers=1)):
+        seen = await inbox.take(9)
     assert seen == [[priority, n] for priority in ("high", "normal", "low") for n in range(3)]
 
 
-async def test_several_operations_run_in_parallel(config: QueueConfig, queue: QueueManager) -> None:
+async def test_several_operations_run_in_parallel(config: QueueConfig, queue: QueueManager, inbox: Inbox) -> None:
     """Async ones in the event loop and sync ones in threads: none could end without the other."""
-    journal, meeting = Journal(), threading.Barrier(2)
+    meeting = threading.Barrier(2)
 
     def meets(entity: Any) -> None:
         meeting.wait(10)
-        journal.note("sync")
+        inbox.put("sync")
 
     first, second = asyncio.Event(), asyncio.Event()
 
@@ -63,12 +67,12 @@ async def test_several_operations_run_in_parallel(config: QueueConfig, queue: Qu
         mine, other = (first, second) if entity["n"] else (second, first)
         mine.set()
         await other.wait()
-        journal.note("async")
+        inbox.put("async")
 
     queue.enqueue_batch([{"n": 0}, {"n": 1}], meets)
     queue.enqueue_batch([{"n": 0}, {"n": 1}], meets_async)
-    async with running(config, max_workers=4):
-        assert sorted(await journal.take(4)) == ["async", "async", "sync", "sync"]
+    async with running(QueueWorker(config, max_workers=4)):
+        assert sorted(await inbox.take(4)) == ["async", "async", "sync", "sync"]
 
 
 @pytest.mark.parametrize("processor", ["work", "work_async"])
@@ -93,7 +97,7 @@ async def test_processors_and_callbacks_are_imported_by_name(
         on_success=f"{name}.done",
         on_failure=f"{name}.failed",
     )
-    async with running(config):
+    async with running(QueueWorker(config)):
         await eventually(lambda: written(note), "the callback ran")
     assert written(note) == expected
 
@@ -104,13 +108,13 @@ def written(path: Path) -> str:
 
 
 async def test_an_operation_that_fails_for_good_goes_to_the_failures_with_the_reason(
-    config: QueueConfig, queue: QueueManager, raw: redis.Redis, logger: LineLogger
+    config: QueueConfig, queue: QueueManager, raw: redis.Redis, log: LineLogger
 ) -> None:
     def breaks(entity: Any) -> None:
         raise ValueError("no luck")
 
     answer = queue.enqueue({"n": 1}, breaks, retry_config=QueueRetryConfig.fixed(0, max_attempts=2))
-    async with running(config):
+    async with running(QueueWorker(config)):
         await eventually(lambda: counted(config, "failed"))
     (letter,) = documents(raw, config.failures_queue)
     assert letter.pop("failed_at") > 1e9
@@ -119,7 +123,7 @@ async def test_an_operation_that_fails_for_good_goes_to_the_failures_with_the_re
         "failure_reason": "no luck", "error_type": "ValueError",
     } == letter  # fmt: skip
     assert queue.get_queue_status()[config.failures_queue] == 1
-    assert [line.message for line in logger.lines if line.level == "error"] == ["operation failed"]
+    assert [line.message for line in log.lines if line.level == "error"] == ["operation failed"]
 
 
 @pytest.mark.parametrize(
@@ -139,7 +143,7 @@ async def test_what_cannot_be_processed_goes_once_to_the_system_errors(
     key = config.get_queue_key("foreign")
     raw.sadd(config.get_registry_key(), key)
     raw.lpush(key, item)
-    async with running(config):
+    async with running(QueueWorker(config)):
         await eventually(lambda: raw.llen(config.system_errors_queue))
     (letter,) = documents(raw, config.system_errors_queue)
     assert letter | kept == letter
@@ -149,8 +153,10 @@ async def test_what_cannot_be_processed_goes_once_to_the_system_errors(
     assert config.get_metrics()["system_errors"] == 1
 
 
-async def test_a_failed_operation_is_retried_until_it_succeeds(config: QueueConfig, queue: QueueManager) -> None:
-    journal, calls = Journal(), 0
+async def test_a_failed_operation_is_retried_until_it_succeeds(
+    config: QueueConfig, queue: QueueManager, inbox: Inbox
+) -> None:
+    calls = 0
 
     def recovers(entity: Any) -> str:
         nonlocal calls
@@ -159,12 +165,12 @@ async def test_a_failed_operation_is_retried_until_it_succeeds(config: QueueConf
             raise ConnectionError
         return "at last"
 
-    config.register_callback(journal.note, name="note")
+    config.register_callback(inbox.put, name="note")
     queue.enqueue(
         {}, recovers, retry_config=QueueRetryConfig.custom([0, 0.01, 0]), on_success="note", on_failure="note"
     )
-    async with running(config):
-        assert (await journal.next())["result"] == "at last"
+    async with running(QueueWorker(config)):
+        assert (await inbox.next())["result"] == "at last"
     assert calls == 3
 
 
@@ -177,7 +183,7 @@ async def test_a_callback_that_keeps_failing_goes_to_the_system_errors_and_the_v
     async def succeeds(entity: Any) -> None: ...
 
     queue.enqueue({}, succeeds, on_success=breaks)
-    async with running(config):
+    async with running(QueueWorker(config)):
         await eventually(lambda: raw.llen(config.system_errors_queue))
     (letter,) = documents(raw, config.system_errors_queue)
     assert letter["phase"] == "on_success"
@@ -185,15 +191,14 @@ async def test_a_callback_that_keeps_failing_goes_to_the_system_errors_and_the_v
 
 
 async def test_items_that_a_foreign_client_pushes_are_noticed(
-    config: QueueConfig, queue: QueueManager, raw: redis.Redis
+    config: QueueConfig, queue: QueueManager, raw: redis.Redis, inbox: Inbox
 ) -> None:
-    journal = Journal()
-    config.register_callback(journal.note, name="note")
+    config.register_callback(inbox.put, name="note")
     queue.enqueue({"n": 0}, "note")
-    async with running(config):
-        assert await journal.next() == {"n": 0}
+    async with running(QueueWorker(config)):
+        assert await inbox.next() == {"n": 0}
         raw.lpush(config.get_queue_key("note"), '{"processor":"note","entity":{"n":1}}')
-        assert await journal.next() == {"n": 1}
+        assert await inbox.next() == {"n": 1}
 
 
 def test_one_connection_serves_many_calls(start_server: StartServer) -> None:

@@ -9,7 +9,8 @@ import pytest
 import redis
 
 from queue_system import InvalidInputError, QueueConfig, QueueManager
-from tests.contract.support import documents, python
+from tests.contract.support import python
+from tests.kit.contents import documents
 from tests.kit.servers import OwnServer
 
 PROGRAM = """\

@@ -11,9 +11,10 @@ from typing import Any, Final
 import pytest
 import structlog
 
-from queue_system import QueueConfig, QueueManager
-from tests.contract.support import Journal, running
+from queue_system import QueueConfig, QueueManager, QueueWorker
+from tests.kit.inbox import Inbox
 from tests.kit.servers import OwnServer
+from tests.kit.workers import running
 
 OPENSEARCH: Final = """\
 // Find all queue metric updates
@@ -128,18 +129,17 @@ def structlog_log() -> tuple[object, Callable[[], list[Document]]]:
 
 @pytest.mark.parametrize("log", ["stdlib_log", "structlog_log"])
 async def test_the_queries_find_the_records_of_a_working_system(
-    log: str, server: OwnServer, prefix: str, request: pytest.FixtureRequest
+    log: str, server: OwnServer, prefix: str, request: pytest.FixtureRequest, inbox: Inbox
 ) -> None:
     logger, documents = request.getfixturevalue(log)
     config = QueueConfig(redis_url=server.url, queue_prefix=prefix, logger=logger)
-    journal = Journal()
 
     def note(entity: Any) -> None:
-        journal.note(entity)
+        inbox.put(entity)
 
     QueueManager(config=config).enqueue_batch([{"n": n} for n in range(3)], note)
-    async with running(config):
-        await journal.take(3)
+    async with running(QueueWorker(config)):
+        await inbox.take(3)
     config.update_metric("success_rate", 97.5, force_log=True)
 
     every, rates = bodies()

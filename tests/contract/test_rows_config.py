@@ -9,9 +9,17 @@ from typing import Any
 import pytest
 import redis
 
-from queue_system import CircuitOpenError, InvalidInputError, QueueConfig, QueueManager, ServerUnreachableError
-from tests.contract.support import Journal, running
+from queue_system import (
+    CircuitOpenError,
+    InvalidInputError,
+    QueueConfig,
+    QueueManager,
+    QueueWorker,
+    ServerUnreachableError,
+)
+from tests.kit.inbox import Inbox
 from tests.kit.servers import StartServer
+from tests.kit.workers import running
 
 
 @pytest.mark.parametrize("priority", ["high", "normal", "low"])
@@ -41,17 +49,15 @@ def test_get_callback_key_names_a_callable(config: QueueConfig) -> None:
 
 @pytest.mark.parametrize(
     "name, module, reference",
-    [("mail", None, "mail"), ("mail", "shop.jobs", "shop.jobs.mail"), (None, "jobs", "jobs.note")],
+    [("mail", None, "mail"), ("mail", "shop.jobs", "shop.jobs.mail"), (None, "jobs", "jobs.put")],
 )
 async def test_register_callback_makes_a_callable_known_by_name(
-    config: QueueConfig, queue: QueueManager, name: str | None, module: str | None, reference: str
+    config: QueueConfig, queue: QueueManager, name: str | None, module: str | None, reference: str, inbox: Inbox
 ) -> None:
-    journal = Journal()
-    note = journal.note
-    config.register_callback(note, name=name, module=module)
+    config.register_callback(inbox.put, name=name, module=module)
     queue.enqueue({"n": 1}, reference)
-    async with running(config):
-        assert await journal.next() == {"n": 1}
+    async with running(QueueWorker(config)):
+        assert await inbox.next() == {"n": 1}
 
 
 def test_update_metric_counts_averages_and_sets(config: QueueConfig) -> None:

@@ -17,12 +17,15 @@ from queue_system import (
     QueueManager,
     QueueRetryConfig,
     QueueSystemError,
+    QueueWorker,
     ServerUnreachableError,
     UnserializableError,
 )
-from tests.contract.support import Journal, documents, running
+from tests.kit.contents import documents
+from tests.kit.inbox import Inbox
 from tests.kit.logs import LineLogger
 from tests.kit.servers import StartServer
+from tests.kit.workers import running
 
 
 async def handle(entity: Any) -> None: ...
@@ -141,15 +144,16 @@ def test_serialize_entity_gives_json_and_asks_the_serializer_for_the_rest(queue:
         queue._serialize_entity({"z": 2j})
 
 
-async def test_queue_operation_queues_what_enqueue_would(config: QueueConfig, queue: QueueManager) -> None:
-    journal = Journal()
-    config.register_callback(journal.note, name="note")
+async def test_queue_operation_queues_what_enqueue_would(
+    config: QueueConfig, queue: QueueManager, inbox: Inbox
+) -> None:
+    config.register_callback(inbox.put, name="note")
     data = {"operation_id": "op-1", "entity": {"z": 2j}, "processor": "note"}
     answer = queue._queue_operation(data, "mail", "high", str)
     assert (answer["operation_id"], answer["status"]) == ("op-1", "queued")
     assert queue.get_queue_status()[config.get_queue_key("mail", "high")] == 1
-    async with running(config):
-        assert await journal.next() == {"z": "2j"}
+    async with running(QueueWorker(config)):
+        assert await inbox.next() == {"z": "2j"}
 
 
 CALLS: list[Callable[[QueueManager], Any]] = [
@@ -164,15 +168,15 @@ NAMES = ["enqueue", "enqueue_batch", "get_queue_status", "purge_queue", "_queue_
 
 @pytest.mark.parametrize("call, name", list(zip(CALLS, NAMES, strict=True)), ids=NAMES)
 def test_an_outage_is_logged_once_and_raised_typed_with_its_context(
-    start_server: StartServer, logger: LineLogger, call: Callable[[QueueManager], Any], name: str
+    start_server: StartServer, log: LineLogger, call: Callable[[QueueManager], Any], name: str
 ) -> None:
     server = start_server()
     server.stop()
-    queue = QueueManager(config=QueueConfig(redis_url=server.url, logger=logger, max_connection_retries=0))
+    queue = QueueManager(config=QueueConfig(redis_url=server.url, logger=log, max_connection_retries=0))
     with pytest.raises(ServerUnreachableError) as caught:
         call(queue)
-    assert [line.level for line in logger.lines] == ["error"]
-    assert logger.lines[0].fields["error_type"] == "ServerUnreachableError"
+    assert [line.level for line in log.lines] == ["error"]
+    assert log.lines[0].fields["error_type"] == "ServerUnreachableError"
     assert any(name in note for note in caught.value.__notes__)
 
 
@@ -186,9 +190,9 @@ REFUSALS: list[Callable[[QueueManager], Any]] = [
 
 @pytest.mark.parametrize("call", REFUSALS, ids=["enqueue", "enqueue_batch", "purge_queue", "_queue_operation"])
 def test_a_wrong_argument_is_logged_once_and_raised_typed(
-    queue: QueueManager, logger: LineLogger, call: Callable[[QueueManager], Any]
+    queue: QueueManager, log: LineLogger, call: Callable[[QueueManager], Any]
 ) -> None:
     with pytest.raises(QueueSystemError) as caught:
         call(queue)
     assert isinstance(caught.value, InvalidInputError)
-    assert [line.level for line in logger.lines] == ["error"]
+    assert [line.level for line in log.lines] == ["error"]

@@ -20,9 +20,12 @@ from queue_system import (
     QueueWorker,
     ServerUnreachableError,
 )
-from tests.contract.support import Journal, counted, documents, running
+from tests.contract.support import counted
+from tests.kit.contents import documents
+from tests.kit.inbox import Inbox
 from tests.kit.servers import StartServer
 from tests.kit.waiting import DEADLINE_S, eventually
+from tests.kit.workers import running
 
 ONCE = QueueRetryConfig(max_attempts=1)
 
@@ -31,15 +34,14 @@ async def never(entity: Any) -> None:
     await asyncio.Event().wait()
 
 
-async def test_start_returns_and_processes_until_stop(config: QueueConfig, queue: QueueManager) -> None:
-    journal = Journal()
-    config.register_callback(journal.note, name="note")
+async def test_start_returns_and_processes_until_stop(config: QueueConfig, queue: QueueManager, inbox: Inbox) -> None:
+    config.register_callback(inbox.put, name="note")
     worker = QueueWorker(config)
     states = [worker.running]
     await worker.start()
     states.append(worker.running)
     queue.enqueue({"n": 1}, "note")
-    assert await journal.next() == {"n": 1}
+    assert await inbox.next() == {"n": 1}
     await worker.stop()
     assert [*states, worker.running] == [False, True, False]
     queue.enqueue({"n": 2}, "note")
@@ -48,30 +50,30 @@ async def test_start_returns_and_processes_until_stop(config: QueueConfig, queue
 
 @pytest.mark.parametrize("max_workers", [1, 3])
 async def test_max_workers_is_how_many_operations_run_at_once(
-    config: QueueConfig, queue: QueueManager, max_workers: int
+    config: QueueConfig, queue: QueueManager, max_workers: int, inbox: Inbox
 ) -> None:
-    journal, gate = Journal(), asyncio.Event()
+    gate = asyncio.Event()
     now, most = 0, 0
 
     async def count(entity: Any) -> None:
         nonlocal now, most
         now += 1
         most = max(most, now)
-        journal.note(entity)
+        inbox.put(entity)
         await gate.wait()
         now -= 1
 
     queue.enqueue_batch([{}] * 7, count)
-    async with running(config, max_workers):
-        await journal.take(max_workers)
+    async with running(QueueWorker(config, max_workers)):
+        await inbox.take(max_workers)
         gate.set()
-        await journal.take(7 - max_workers)
+        await inbox.take(7 - max_workers)
     assert most == max_workers
 
 
 async def test_work_timeout_limits_an_operation(config: QueueConfig, queue: QueueManager, raw: redis.Redis) -> None:
     queue.enqueue({}, never, retry_config=ONCE)
-    async with running(config, work_timeout=0.05):
+    async with running(QueueWorker(config, work_timeout=0.05)):
         await eventually(lambda: counted(config, "failed"))
     (letter,) = documents(raw, config.failures_queue)
     assert letter["error_type"] == "TimeoutError"
@@ -93,9 +95,10 @@ def test_the_constructor_refuses_wrong_values_by_name(
     assert caught.value.field == field
 
 
-async def test_the_worker_loop_outlives_operations_that_hang_or_break(config: QueueConfig, queue: QueueManager) -> None:
+async def test_the_worker_loop_outlives_operations_that_hang_or_break(
+    config: QueueConfig, queue: QueueManager, inbox: Inbox
+) -> None:
     """The timeout bounds one operation, never the loop's life."""
-    journal = Journal()
 
     def breaks(entity: Any) -> None:
         raise SystemExit(1)
@@ -103,26 +106,26 @@ async def test_the_worker_loop_outlives_operations_that_hang_or_break(config: Qu
     for _ in range(3):
         queue.enqueue({}, never, retry_config=ONCE, priority="high", timeout=0.02)
         queue.enqueue({}, breaks, retry_config=ONCE, priority="high")
-    config.register_callback(journal.note, name="note")
+    config.register_callback(inbox.put, name="note")
     queue.enqueue({"n": 1}, "note")
-    async with running(config, max_workers=1) as worker:
-        assert await journal.next() == {"n": 1}
+    async with running(QueueWorker(config, max_workers=1)) as worker:
+        assert await inbox.next() == {"n": 1}
         assert worker.running
     assert counted(config, "failed") == 6
 
 
 async def test_process_queue_item_handles_a_single_item_and_tells_whether_there_was_one(
-    config: QueueConfig, queue: QueueManager
+    config: QueueConfig, queue: QueueManager, inbox: Inbox
 ) -> None:
-    journal, worker = Journal(), QueueWorker(config)
-    config.register_callback(journal.note, name="note")
+    worker = QueueWorker(config)
+    config.register_callback(inbox.put, name="note")
     queue.enqueue({"n": 1}, "note", priority="low")
     queue.enqueue({"n": 2}, "note", priority="high", on_success="note")
     assert await worker._process_queue_item(0) is True
-    assert await journal.next() == {"n": 2}
-    assert (await journal.next())["entity"] == {"n": 2}
+    assert await inbox.next() == {"n": 2}
+    assert (await inbox.next())["entity"] == {"n": 2}
     assert await worker._process_queue_item(0) is True
-    assert await journal.next() == {"n": 1}
+    assert await inbox.next() == {"n": 1}
     assert await worker._process_queue_item(0) is False
     assert counted(config, "processed") == 2
     assert not worker.running
@@ -170,12 +173,11 @@ async def test_the_breaker_of_process_queue_item_opens_at_the_fifth_failure(star
 
 @pytest.mark.parametrize("broken", [False, True])
 async def test_handle_queue_item_settles_an_item_that_the_caller_took(
-    config: QueueConfig, queue: QueueManager, raw: redis.Redis, broken: bool
+    config: QueueConfig, queue: QueueManager, raw: redis.Redis, broken: bool, inbox: Inbox
 ) -> None:
-    journal = Journal()
 
     def handle(entity: Any) -> None:
-        journal.note(entity)
+        inbox.put(entity)
         if broken:
             raise RuntimeError("no luck")
 
@@ -183,7 +185,7 @@ async def test_handle_queue_item_settles_an_item_that_the_caller_took(
     queue.enqueue({"n": 1}, handle, priority="high", retry_config=ONCE)
     item: Any = raw.rpop(key)
     assert await QueueWorker(config)._handle_queue_item(0, key.encode(), item.encode()) is True
-    assert await journal.next() == {"n": 1}
+    assert await inbox.next() == {"n": 1}
     assert (counted(config, "failed"), counted(config, "processed")) == ((1, 0) if broken else (0, 1))
     assert raw.hlen(config.keys.workers) == 0
 

@@ -1,4 +1,4 @@
-"""Fixtures of the dashboard's tests: a configuration, its manager, a bare client, and a real browser."""
+"""Fixtures of the dashboard's tests: a bare client, and a real browser."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ import pytest
 import redis
 from playwright.sync_api import sync_playwright
 
-from queue_system import QueueConfig, QueueManager
-from tests.kit.logs import LineLogger
 from tests.kit.servers import OwnServer
 from tests.kit.waiting import DEADLINE_S
 
@@ -22,18 +20,6 @@ _VIOLATIONS = """
 window.violations = [];
 document.addEventListener("securitypolicyviolation", (event) => violations.push(event.violatedDirective));
 """
-
-
-@pytest.fixture
-def config(server: OwnServer, prefix: str) -> QueueConfig:
-    """A configuration with keys of its own on the shared server."""
-    return QueueConfig(redis_url=server.url, queue_prefix=prefix, logger=LineLogger())
-
-
-@pytest.fixture
-def queue(config: QueueConfig) -> QueueManager:
-    """The manager of `config`."""
-    return QueueManager(config)
 
 
 @pytest.fixture

@@ -30,11 +30,13 @@ from queue_system.broker.commands import SCRIPTS
 from queue_system.inspection.fleet import read_fleet
 from queue_system.model.letter import encode_letter
 from queue_system.upkeep.sweeper import Sweeper
-from tests.flow.support import Inbox, key_space, letters, running
 from tests.kit.acl import ROLES, AclServer, rules
+from tests.kit.contents import documents, key_space
+from tests.kit.inbox import Inbox
 from tests.kit.logs import LineLogger
 from tests.kit.servers import NO_REDIS
 from tests.kit.waiting import eventually
+from tests.kit.workers import running
 
 MONTH_S = 30 * 86_400
 OPTIONS = {"COUNT", "LIMIT", "MAXLEN", "WITHSCORES"}
@@ -299,7 +301,7 @@ async def test_a_worker_takes_over_from_a_dead_one(as_role: AsRole, admin: redis
     async with running(QueueWorker(config)):
         assert sorted([entity["n"] for entity in await inbox.take(2)]) == [1, 2]
         await eventually(lambda: admin.llen("queue:system_errors") == 1, "the poison is dead-lettered")
-    assert [letter["operation_id"] for letter in letters(admin, "queue:system_errors")] == ["poison"]
+    assert [letter["operation_id"] for letter in documents(admin, "queue:system_errors")] == ["poison"]
     assert not admin.exists("queue:inflight:dead")
     assert refused(admin) == []
 

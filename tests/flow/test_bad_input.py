@@ -21,7 +21,8 @@ from queue_system import (
     QueueWorker,
     UnserializableError,
 )
-from tests.flow.support import MakeConfig, key_space
+from tests.kit.configs import MakeConfig
+from tests.kit.contents import key_space
 from tests.kit.logs import LineLogger
 
 HUGE = 10**400

@@ -11,7 +11,9 @@ import redis
 
 from queue_system import QueueConfig, QueueManager, QueueRetryConfig, QueueWorker
 from queue_system.model.registry import Registry
-from tests.flow.support import Inbox, letters, next_letter, read_record, running
+from tests.kit.contents import documents, next_letter, read_record
+from tests.kit.inbox import Inbox
+from tests.kit.workers import running
 
 ONCE = QueueRetryConfig(max_attempts=1)
 
@@ -100,7 +102,7 @@ async def test_a_missing_callback_is_a_system_error_with_its_phase_and_the_verdi
     answer = queue.enqueue({"n": 1}, processor, retry_config=ONCE, **options)
     async with running(QueueWorker(config)):
         letter = await next_letter(client, config.system_errors_queue)
-    assert letters(client, config.system_errors_queue) == [letter]
+    assert documents(client, config.system_errors_queue) == [letter]
     assert (letter["phase"], letter["operation_id"], letter["entity"]) == (phase, answer["operation_id"], {"n": 1})
     assert phase in letter["failure_reason"]
     assert letter["error_type"] == "UnresolvableNameError"

@@ -11,9 +11,11 @@ import pytest
 
 from queue_system import InvalidInputError, QueueConfig, QueueManager, QueueWorker, ServerUnreachableError
 from queue_system.testing.proxy import Proxy
-from tests.flow.support import Inbox, MakeConfig, running
+from tests.kit.configs import MakeConfig
+from tests.kit.inbox import Inbox
 from tests.kit.servers import StartServer
 from tests.kit.waiting import eventually
+from tests.kit.workers import running
 
 SHORT: dict[str, Any] = {"result_ttl": 0.001}
 

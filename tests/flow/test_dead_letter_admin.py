@@ -20,10 +20,13 @@ from queue_system.broker.protocol import Command
 from queue_system.model.letter import encode_letter
 from queue_system.model.operation import Operation, encode_item, encode_tail
 from queue_system.testing.proxy import Proxy, Shape
-from tests.flow.support import Inbox, MakeConfig, letters, next_letter, read_record, running
+from tests.kit.configs import MakeConfig
+from tests.kit.contents import documents, next_letter, read_record
+from tests.kit.inbox import Inbox
 from tests.kit.logs import LineLogger
 from tests.kit.servers import OwnServer, StartServer
 from tests.kit.waiting import eventually, wait_until
+from tests.kit.workers import running
 
 ONCE = QueueRetryConfig(max_attempts=1)
 KEYS = {"2026": "a secret of the year 2026"}
@@ -59,13 +62,13 @@ def bury(
 
 def waiting(client: redis.Redis, config: QueueConfig, queue: str = Q) -> list[dict[str, Any]]:
     """The items that wait in a queue, the next one first."""
-    return letters(client, config.keys.prefix + queue)[::-1]
+    return documents(client, config.keys.prefix + queue)[::-1]
 
 
 def places(client: redis.Redis, config: QueueConfig) -> Counter[str]:
     """How often each operation is to be found among the failures and in the queue."""
     return Counter(
-        each["operation_id"] for key in (Q, "failures") for each in letters(client, config.keys.prefix + key)
+        each["operation_id"] for key in (Q, "failures") for each in documents(client, config.keys.prefix + key)
     )
 
 
@@ -293,9 +296,9 @@ async def test_signed_letters_run_and_forged_ones_stay(
         assert await queue.aretry_dead_letters() == 1
         assert await inbox.next() == good["entity"]
     assert inbox.empty
-    assert len(letters(client, config.failures_queue)) == 4
+    assert len(documents(client, config.failures_queue)) == 4
     assert log.of("dead letters stay")[0]["not_retryable"] == 4
-    assert letters(client, config.system_errors_queue) == []
+    assert documents(client, config.system_errors_queue) == []
 
 
 async def test_what_an_unknown_key_signed_runs_once_the_key_is_known(
@@ -380,7 +383,7 @@ async def test_two_operators_retry_all_while_a_worker_buries_new_ones(
         retried = QueueManager(config).get_queue_status()["metrics"]["dead_letters_retried"]
         await eventually(lambda: ran.total() == retried, "all that were retried have run")
     assert ran.keys() == set(ids)
-    assert Counter(each["operation_id"] for each in letters(client, config.failures_queue)) == Counter(ids)
+    assert Counter(each["operation_id"] for each in documents(client, config.failures_queue)) == Counter(ids)
     assert client.llen(prefix + Q) == 0
 
 
@@ -407,7 +410,7 @@ def test_letters_that_come_meanwhile_are_left_alone(
 
     monkeypatch.setattr(config.transport, "run_many", and_fail)
     done = queue.retry_dead_letters() if verb == "retry" else queue.drop_dead_letters()
-    left, came = [each["operation_id"] for each in letters(client, config.failures_queue)], next(serial)
+    left, came = [each["operation_id"] for each in documents(client, config.failures_queue)], next(serial)
     assert not [id_ for id_ in left if id_.startswith("old")]
     if at_the_cap:
         assert 2000 - came <= done <= 2000
@@ -439,7 +442,7 @@ def test_letters_that_moved_far_between_two_requests_are_found_again(
 
     disturb(config, monkeypatch, 3, others_are_at_work)
     assert queue.retry_dead_letters() == 2850
-    assert Counter(each["operation_id"][:3] for each in letters(client, config.failures_queue)) == {"new": 150}
+    assert Counter(each["operation_id"][:3] for each in documents(client, config.failures_queue)) == {"new": 150}
 
 
 def test_one_letter_is_found_though_the_oldest_go_all_the_time(

@@ -9,9 +9,11 @@ import pytest
 import redis
 
 from queue_system import InvalidInputError, QueueConfig, QueueManager, QueueRetryConfig, QueueWorker
-from tests.flow.support import MakeConfig, letters, running
+from tests.kit.configs import MakeConfig
+from tests.kit.contents import documents
 from tests.kit.logs import LineLogger
 from tests.kit.waiting import eventually
+from tests.kit.workers import running
 
 
 async def fail(entity: dict[str, Any]) -> None:
@@ -27,7 +29,7 @@ async def test_failures_beyond_the_cap_go_and_are_counted(make_config: MakeConfi
         await eventually(lambda: config.get_metrics()["failed"] == failures, "all have failed", 30)
     counters = queue.get_queue_status()["metrics"]
     assert (counters["failed"], counters["dead_letters_dropped"]) == (failures, failures - cap)
-    kept = await asyncio.to_thread(letters, config._ensure_redis_sync(), config.failures_queue)
+    kept = await asyncio.to_thread(documents, config._ensure_redis_sync(), config.failures_queue)
     assert [letter["entity"]["n"] for letter in kept] == list(range(failures - 1, failures - cap - 1, -1))
 
 

@@ -11,7 +11,7 @@ import redis
 
 from queue_system import QueueConfig, QueueManager, QueueWorker
 from queue_system.upkeep.sweeper import Sweeper
-from tests.flow.support import MakeConfig
+from tests.kit.configs import MakeConfig
 from tests.kit.logs import LineLogger
 
 DAY_S = 86_400.0

@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from queue_system import InvalidInputError, QueueConfig, QueueManager, UnconfirmedError
-from tests.flow.support import MakeConfig
+from tests.kit.configs import MakeConfig
 from tests.kit.servers import OwnServer, StartServer
 from tests.kit.waiting import eventually
 

@@ -9,8 +9,10 @@ import pytest
 import redis
 
 from queue_system import QueueConfig, QueueManager, QueueWorker
-from tests.flow.support import Inbox, MakeConfig, running
+from tests.kit.configs import MakeConfig
+from tests.kit.inbox import Inbox
 from tests.kit.waiting import eventually
+from tests.kit.workers import running
 
 OPERATIONS = 20
 

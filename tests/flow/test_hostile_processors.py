@@ -23,9 +23,12 @@ import uvloop
 from queue_system import QueueConfig, QueueManager, QueueRetryConfig, QueueWorker
 from queue_system.monitoring.health import health_of
 from queue_system.supervision.signals import handling
-from tests.flow.support import Inbox, MakeConfig, letters, next_letter, read_record, running
+from tests.kit.configs import MakeConfig
+from tests.kit.contents import documents, next_letter, read_record
+from tests.kit.inbox import Inbox
 from tests.kit.logs import LineLogger
 from tests.kit.waiting import eventually
+from tests.kit.workers import running
 
 ONCE = QueueRetryConfig(max_attempts=1)
 LONG_S = 60.0
@@ -240,9 +243,9 @@ async def test_what_a_processor_does_to_itself_is_a_failed_attempt_and_costs_no_
 ) -> None:
     queue.enqueue_batch([{}] * 4, processor, retry_config=QueueRetryConfig.fixed(0.0, max_attempts=2))
     async with running(QueueWorker(config, max_workers=2)):
-        await eventually(lambda: len(letters(client, config.failures_queue)) == 4, "all have failed", 10)
+        await eventually(lambda: len(documents(client, config.failures_queue)) == 4, "all have failed", 10)
         await all_slots_run(queue, inbox, 2)
-    assert [letter["attempts"] for letter in letters(client, config.failures_queue)] == [2] * 4
+    assert [letter["attempts"] for letter in documents(client, config.failures_queue)] == [2] * 4
     assert config.get_metrics()["retried"] == 4
 
 
@@ -298,7 +301,7 @@ async def test_what_a_callback_does_to_itself_is_judged_and_costs_no_slot(
     for callback in (processor, sync_callback):
         queue.enqueue({}, work, on_success=callback, retry_config=ONCE)
     async with running(QueueWorker(config, max_workers=2)):
-        await eventually(lambda: len(letters(client, config.system_errors_queue)) == 2, "both callbacks failed", 12)
+        await eventually(lambda: len(documents(client, config.system_errors_queue)) == 2, "both callbacks failed", 12)
         await all_slots_run(queue, inbox, 2)
     assert config.get_metrics()["processed"] == 4
 
@@ -597,7 +600,7 @@ async def test_a_log_handler_that_raises_costs_no_operation_and_no_slot(
     with handling(lambda *_: None, signal.SIGINT):  # else an interrupt is an operator's
         queue.enqueue_batch([{}] * 4, fail_in_a_task_group, retry_config=QueueRetryConfig.fixed(0.0, max_attempts=2))
         async with running(QueueWorker(config, max_workers=2)):
-            await eventually(lambda: len(letters(client, config.failures_queue)) == 4, "all have failed", 10)
+            await eventually(lambda: len(documents(client, config.failures_queue)) == 4, "all have failed", 10)
             await all_slots_run(queue, inbox, 2)
 
 

@@ -14,8 +14,11 @@ import pytest
 import redis
 
 from queue_system import QueueConfig, QueueManager, QueueRetryConfig, QueueWorker
-from tests.flow.support import Inbox, MakeConfig, letters, next_letter, running
+from tests.kit.configs import MakeConfig
+from tests.kit.contents import documents, next_letter
+from tests.kit.inbox import Inbox
 from tests.kit.waiting import eventually
+from tests.kit.workers import running
 
 Write = Callable[[str], str]
 
@@ -134,7 +137,7 @@ async def test_what_a_module_raises_at_import_is_a_failed_attempt(
         letter = await next_letter(client, config.failures_queue)
     assert (letter["error_type"], letter["attempts"]) == ("ImportFailedError", 3)
     assert letter["failure_reason"].startswith(f"module '{module}' cannot be imported: ")
-    assert letters(client, config.system_errors_queue) == []
+    assert documents(client, config.system_errors_queue) == []
 
 
 async def test_what_was_missing_at_the_first_import_may_be_there_at_the_next(

@@ -13,8 +13,9 @@ import pytest
 import redis
 
 from queue_system import QueueConfig, QueueWorker
-from tests.flow.support import MakeConfig, running
+from tests.kit.configs import MakeConfig
 from tests.kit.waiting import eventually
+from tests.kit.workers import running
 
 SUSPECT = 2
 LEASE_S = 24.0

@@ -12,9 +12,10 @@ import pytest
 import redis
 
 from queue_system import InvalidInputError, QueueConfig, QueueManager, QueueRetryConfig, QueueWorker
-from tests.flow.support import key_space, next_letter, running
+from tests.kit.contents import key_space, next_letter
 from tests.kit.logs import LineLogger
 from tests.kit.waiting import eventually
+from tests.kit.workers import running
 
 ONCE = QueueRetryConfig(max_attempts=1)
 

@@ -21,10 +21,11 @@ import pytest
 import redis
 
 from queue_system import QueueConfig, QueueManager, QueueWorker
-from tests.flow.support import Inbox, running
+from tests.kit.inbox import Inbox
 from tests.kit.logs import LineLogger
 from tests.kit.servers import OwnServer, StartServer
 from tests.kit.waiting import eventually, wait_until
+from tests.kit.workers import running
 
 SRC = Path(__file__).parents[2] / "src"
 

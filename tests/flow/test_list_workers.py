@@ -12,9 +12,10 @@ import pytest
 import redis
 
 from queue_system import AccessDeniedError, QueueConfig, QueueManager, QueueWorker, WorkerRecord
-from tests.flow.support import MakeConfig, running
 from tests.kit.acl import AclServer
+from tests.kit.configs import MakeConfig
 from tests.kit.waiting import eventually
+from tests.kit.workers import running
 
 HERE = f"{socket.gethostname()}:{os.getpid()}"
 

@@ -13,8 +13,10 @@ import redis
 from queue_system import QueueConfig, QueueManager, QueueRetryConfig, QueueWorker
 from queue_system.errors import CircuitOpenError
 from queue_system.model import local
-from tests.flow.support import Inbox, letters, running
+from tests.kit.contents import documents
+from tests.kit.inbox import Inbox
 from tests.kit.waiting import eventually
+from tests.kit.workers import running
 
 ONCE = QueueRetryConfig(max_attempts=1)
 KEPT = 5
@@ -97,14 +99,14 @@ async def test_a_dead_letter_whose_processor_was_forgotten_ends_as_one_that_says
 
     queue.enqueue({}, failing(), retry_config=ONCE)
     async with running(QueueWorker(config, max_workers=2)):
-        await eventually(lambda: len(letters(client, config.failures_queue)) == 1, "it has failed", 10)
+        await eventually(lambda: len(documents(client, config.failures_queue)) == 1, "it has failed", 10)
         for n in range(2 * KEPT):
             queue.enqueue({}, sync_processor(inbox, n))
         await inbox.take(2 * KEPT)
         await eventually(lambda: len(config.registry.local.known) <= KEPT, "they are let go", 10)
         await queue.aretry_dead_letters()
-        await eventually(lambda: len(letters(client, config.system_errors_queue)) == 1, "it cannot run", 10)
-    (letter,) = letters(client, config.system_errors_queue)
+        await eventually(lambda: len(documents(client, config.system_errors_queue)) == 1, "it cannot run", 10)
+    (letter,) = documents(client, config.system_errors_queue)
     assert "which has forgotten it" in letter["failure_reason"]
 
 

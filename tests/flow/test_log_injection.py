@@ -11,9 +11,10 @@ import pytest
 import redis
 
 from queue_system import QueueConfig, QueueManager, QueueWorker
-from tests.flow.support import MakeConfig, running
+from tests.kit.configs import MakeConfig
 from tests.kit.hostile_texts import CORPUS
 from tests.kit.waiting import eventually
+from tests.kit.workers import running
 
 ENTITY = "never-in-a-log-line"
 MESSAGES = {

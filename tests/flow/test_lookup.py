@@ -20,9 +20,11 @@ from queue_system import (
     UnknownOperationError,
     WaitTimeoutError,
 )
-from tests.flow.support import Inbox, MakeConfig, running
+from tests.kit.configs import MakeConfig
+from tests.kit.inbox import Inbox
 from tests.kit.logs import LineLogger
 from tests.kit.waiting import eventually
+from tests.kit.workers import running
 
 LOOKS_AGAIN_S = 5.0
 """After how long a waiter looks by itself, where `connection_timeout` does not end its reads before."""

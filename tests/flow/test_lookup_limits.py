@@ -11,7 +11,7 @@ import redis
 
 from queue_system import OperationRecord, QueueConfig, QueueManager, WaitTimeoutError
 from queue_system.upkeep.reaper import Reaper
-from tests.flow.support import MakeConfig
+from tests.kit.configs import MakeConfig
 from tests.kit.servers import OwnServer
 
 

@@ -13,7 +13,7 @@ import redis
 
 from queue_system import QueueConfig, QueueManager, ServerFullError, ServerUnreachableError
 from queue_system.testing.proxy import Loss, Proxy
-from tests.flow.support import MakeConfig
+from tests.kit.configs import MakeConfig
 from tests.kit.servers import StartServer
 
 ENTITIES: list[dict[str, Any]] = [{"n": n} for n in range(3000)]

@@ -10,8 +10,11 @@ import pytest
 import redis
 
 from queue_system import QueueConfig, QueueManager, QueueWorker
-from tests.flow.support import Inbox, MakeConfig, key_space, read_record, running
+from tests.kit.configs import MakeConfig
+from tests.kit.contents import key_space, read_record
+from tests.kit.inbox import Inbox
 from tests.kit.logs import LineLogger
+from tests.kit.workers import running
 
 
 def process(entity: Any) -> Any:

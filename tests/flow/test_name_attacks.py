@@ -17,7 +17,7 @@ import pytest
 import redis
 
 from queue_system import QueueConfig
-from tests.flow.support import letters
+from tests.kit.contents import documents
 from tests.kit.servers import OwnServer
 
 SRC = Path(__file__).parents[2] / "src"
@@ -163,7 +163,7 @@ def test_a_pushed_name_never_leads_out_of_the_application(
             env={"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join([str(SRC), SITE, *layout.path])},
             capture_output=True, text=True, timeout=50, check=False,
         )  # fmt: skip
-        refused = letters(client, QueueConfig(queue_prefix=prefix).system_errors_queue)
+        refused = documents(client, QueueConfig(queue_prefix=prefix).system_errors_queue)
     ran = sorted(mark.name for mark in layout.marks.iterdir())
     record_property("attacks", count)
     assert ran == ["good"], ended.stderr

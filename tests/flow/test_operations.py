@@ -13,8 +13,11 @@ import pytest
 import redis
 
 from queue_system import QueueConfig, QueueManager, QueueRetryConfig, QueueWorker
-from tests.flow.support import Inbox, MakeConfig, letters, next_letter, read_record, running
+from tests.kit.configs import MakeConfig
+from tests.kit.contents import documents, next_letter, read_record
+from tests.kit.inbox import Inbox
 from tests.kit.waiting import eventually
+from tests.kit.workers import running
 
 AT_ONCE = QueueRetryConfig.fixed(0.0, max_attempts=3)
 
@@ -149,7 +152,7 @@ async def test_after_its_last_attempt_an_operation_is_a_dead_letter(
     )
     async with running(QueueWorker(config)):
         letter = await next_letter(client, config.failures_queue)
-    assert letters(client, config.failures_queue) == [letter]
+    assert documents(client, config.failures_queue) == [letter]
     assert (letter["operation_id"], letter["entity"]) == (answer["operation_id"], {"n": 1})
     assert (letter["attempts"], letter["failure_reason"], letter["error_type"]) == (3, "boom", "ValueError")
     assert letter["queue"] == "normal:jobs"

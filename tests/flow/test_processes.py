@@ -17,8 +17,10 @@ from queue_system import InvalidInputError, QueueConfig, QueueManager, QueueRetr
 from queue_system.execution import processes
 from tests.contract.support import python
 from tests.flow import marked
-from tests.flow.support import Inbox, Record, next_letter, read_record, running
+from tests.kit.contents import Record, next_letter, read_record
+from tests.kit.inbox import Inbox
 from tests.kit.waiting import eventually
+from tests.kit.workers import running
 
 SCRIPT = """\
 import asyncio, os

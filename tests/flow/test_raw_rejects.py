@@ -10,8 +10,11 @@ import redis
 
 from queue_system import QueueConfig, QueueManager, QueueWorker
 from queue_system.upkeep.reaper import Reaper
-from tests.flow.support import Inbox, MakeConfig, read_record, running
+from tests.kit.configs import MakeConfig
+from tests.kit.contents import read_record
+from tests.kit.inbox import Inbox
 from tests.kit.logs import LineLogger
+from tests.kit.workers import running
 
 KEYS = {"one": "x" * 16}
 OTHER_KEYS = {"two": "y" * 16}

@@ -16,7 +16,8 @@ from queue_system.model.keys import Keys
 from queue_system.model.sealing import Sealing
 from queue_system.upkeep.reaper import Reaper
 from queue_system.upkeep.sweeper import Sweeper
-from tests.flow.support import MakeConfig, letters
+from tests.kit.configs import MakeConfig
+from tests.kit.contents import documents
 from tests.kit.logs import LineLogger
 
 NOW_MS = 1_700_000_000_000
@@ -181,7 +182,7 @@ def test_what_a_reaper_dead_letters_is_logged_with_its_id_and_counted(
     assert "died 4 times" in lines["poison"]["error"]
     assert (config.get_metrics()["system_errors"], config.get_metrics()["errors"]) == (2, 2)
     assert sorted(told) == [(QUEUE.encode(), ""), (QUEUE.encode(), "poison")]
-    assert len(letters(client, config.system_errors_queue)) == 2
+    assert len(documents(client, config.system_errors_queue)) == 2
 
 
 def test_two_reapers_count_a_dead_letter_once(make_config: MakeConfig) -> None:

@@ -12,10 +12,11 @@ import redis
 from queue_system import QueueConfig, QueueManager, QueueWorker
 from queue_system.broker.commands import Commands
 from queue_system.execution.settlement import Batch
-from tests.flow.support import read_record, running
+from tests.kit.contents import read_record
 from tests.kit.logs import LineLogger
 from tests.kit.servers import OwnServer
 from tests.kit.waiting import eventually
+from tests.kit.workers import running
 
 NEIGHBOURS = 30
 LARGE = 700_000

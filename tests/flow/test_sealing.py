@@ -27,9 +27,12 @@ from queue_system.model.operation import Operation, decode_item, encode_item, en
 from queue_system.model.sealing import Sealing, make_sealing
 from queue_system.upkeep.reaper import Reaper
 from tests.faults.support.bench import WorkerProcess
-from tests.flow.support import Inbox, MakeConfig, key_space, letters, next_letter, read_record, running
+from tests.kit.configs import MakeConfig
+from tests.kit.contents import documents, key_space, next_letter, read_record
+from tests.kit.inbox import Inbox
 from tests.kit.servers import OwnServer
 from tests.kit.waiting import eventually
+from tests.kit.workers import running
 
 SECRET = "a secret of the year 2026"
 KEYS = {"2026": SECRET}
@@ -126,7 +129,7 @@ async def test_signed_operations_run_single_in_a_batch_and_later(
         assert decode_item(sealing_of(other).verify(b"normal:jobs", item)).processor == "take"
     async with running(QueueWorker(other)):
         assert sorted(entity["n"] for entity in await inbox.take(4)) == [1, 2, 3, 4]
-    assert letters(client, signed.system_errors_queue) == []
+    assert documents(client, signed.system_errors_queue) == []
 
 
 async def test_retries_and_callbacks_are_signed_so_that_they_run(
@@ -152,7 +155,7 @@ async def test_retries_and_callbacks_are_signed_so_that_they_run(
     found: Any = client.lrange(signed.failures_queue, 0, -1)
     (letter,) = found
     assert json.loads(sealing_of(signed).verify(b"letter:normal:fail", letter))["attempts"] == 2
-    assert letters(client, signed.system_errors_queue) == []
+    assert documents(client, signed.system_errors_queue) == []
 
 
 @pytest.mark.parametrize("kind", ["unsigned", "changed", "moved", "moved while delayed", "of an unknown key"])
@@ -186,7 +189,7 @@ async def test_what_nobody_of_ours_signed_is_a_system_error_and_nothing_of_it_is
         assert (await inbox.next())["entity"] == {"n": 9}
     assert TRAP in sys.modules
     assert inbox.empty
-    assert letters(client, signed.system_errors_queue) == [letter]
+    assert documents(client, signed.system_errors_queue) == [letter]
     assert (letter["operation_id"], letter["error_type"]) == ("odd", "UndecodableItemError")
     assert letter["failure_reason"].startswith("signature: ")
     assert SECRET not in letter["failure_reason"]
@@ -196,7 +199,7 @@ async def test_what_nobody_of_ours_signed_is_a_system_error_and_nothing_of_it_is
 async def test_an_unsigned_item_that_the_caller_took_is_refused_too(signed: QueueConfig, client: redis.Redis) -> None:
     item = item_of(None, "", "odd")
     await QueueWorker(signed)._handle_queue_item(0, signed.get_queue_key("jobs").encode(), item)
-    (letter,) = letters(client, signed.system_errors_queue)
+    (letter,) = documents(client, signed.system_errors_queue)
     assert letter["failure_reason"] == "signature: the item is not signed, and signing_keys demand it"
 
 
@@ -248,7 +251,7 @@ async def test_what_a_killed_worker_held_is_signed_anew_and_runs_again(
     async with running(QueueWorker(config)):
         assert await inbox.next() == entity
     assert read_record(client, config, "op").status == "succeeded"
-    assert letters(client, config.system_errors_queue) == []
+    assert documents(client, config.system_errors_queue) == []
 
 
 def test_a_reclaim_signs_what_it_could_verify_and_changes_nothing_else(
@@ -313,7 +316,7 @@ async def test_neither_entity_nor_result_can_be_read_in_redis(
     assert (success["entity"], success["result"], failure["entity"]) == (ENTITY, RESULT, ENTITY)
     sealed = read_record(client, config, "op").body["result"]
     assert sealing_of(config).decrypt(sealed, "result") == RESULT
-    assert len(letters(client, config.failures_queue)) == 1
+    assert len(documents(client, config.failures_queue)) == 1
     assert all("operation:op" in dump and "sealed" in dump for dump in seen)
     assert not [dump for dump in seen if "of-the-entity" in dump or "of-the-result" in dump]
 

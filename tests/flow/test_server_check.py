@@ -9,10 +9,11 @@ import pytest
 from queue_system import QueueConfig, QueueManager, QueueWorker
 from queue_system.broker.server_check import findings, read_server
 from queue_system.upkeep.sweeper import Sweeper
-from tests.flow.support import Inbox, running
+from tests.kit.inbox import Inbox
 from tests.kit.logs import LineLogger
 from tests.kit.servers import StartServer
 from tests.kit.waiting import eventually
+from tests.kit.workers import running
 
 WARNING = "the server is not safe"
 

@@ -13,8 +13,10 @@ import pytest
 
 from queue_system import QueueConfig, QueueManager, QueueWorker
 from queue_system.execution import fetcher
-from tests.flow.support import Inbox, MakeConfig, running
+from tests.kit.configs import MakeConfig
+from tests.kit.inbox import Inbox
 from tests.kit.waiting import eventually
+from tests.kit.workers import running
 
 
 class Doors:

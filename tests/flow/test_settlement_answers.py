@@ -10,7 +10,7 @@ import redis
 from queue_system import QueueConfig, QueueManager, QueueWorker
 from queue_system.execution.fetcher import Fetcher
 from queue_system.model.verdict import Complete, Release, Verdict
-from tests.flow.support import MakeConfig
+from tests.kit.configs import MakeConfig
 from tests.kit.logs import LineLogger
 
 MOST = 8

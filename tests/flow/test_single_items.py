@@ -10,8 +10,11 @@ import pytest
 import redis
 
 from queue_system import QueueConfig, QueueManager, QueueRetryConfig, QueueWorker
-from tests.flow.support import Inbox, MakeConfig, letters, read_record, running
+from tests.kit.configs import MakeConfig
+from tests.kit.contents import documents, read_record
+from tests.kit.inbox import Inbox
 from tests.kit.waiting import eventually
+from tests.kit.workers import running
 
 
 def fail(entity: Any) -> None:
@@ -46,7 +49,7 @@ async def test_a_failing_item_is_judged_as_in_the_stream(
     assert await worker._process_queue_item(0) is True
     assert read_record(client, config, answer["operation_id"]).status == "delayed"
     assert await worker._process_queue_item(0) is True
-    assert [letter["attempts"] for letter in letters(client, config.failures_queue)] == [2]
+    assert [letter["attempts"] for letter in documents(client, config.failures_queue)] == [2]
 
 
 async def test_an_item_that_the_caller_took_from_its_list_is_handled(
@@ -65,7 +68,7 @@ async def test_an_item_that_cannot_be_handled_is_a_system_error(
     config: QueueConfig, client: redis.Redis, name: str, item: bytes
 ) -> None:
     assert await QueueWorker(config)._handle_queue_item(0, f"{config.queue_prefix}{name}".encode(), item) is True
-    (letter,) = letters(client, config.system_errors_queue)
+    (letter,) = documents(client, config.system_errors_queue)
     assert letter["error_type"] == "UndecodableItemError"
 
 

@@ -12,7 +12,10 @@ import redis
 
 from queue_system import ItemTooLargeError, QueueConfig, QueueManager, QueueRetryConfig, QueueWorker
 from queue_system.upkeep.reaper import Reaper
-from tests.flow.support import Inbox, MakeConfig, letters, next_letter, running
+from tests.kit.configs import MakeConfig
+from tests.kit.contents import documents, next_letter
+from tests.kit.inbox import Inbox
+from tests.kit.workers import running
 
 LIMIT = 2000
 LARGE = b'{"operation_id":"large","processor":"take","processor_module":"shop","entity":"%b"}' % (b"x" * 3 * LIMIT)
@@ -33,7 +36,7 @@ def push(client: redis.Redis, config: QueueConfig, *items: bytes) -> None:
 
 
 def check_kept_as_it_came(client: redis.Redis, config: QueueConfig) -> None:
-    (letter,) = letters(client, config.system_errors_queue)
+    (letter,) = documents(client, config.system_errors_queue)
     assert f"more than max_item_bytes = {LIMIT}" in letter["failure_reason"]
     assert letter["error_type"] == "UndecodableItemError"
     assert base64.b64decode(letter["raw_base64"]) == LARGE
@@ -117,7 +120,7 @@ HUGE = b'{"operation_id":"huge","processor":"take","entity":"%b"}' % (b"x" * 3_0
 
 def kept_in(client: redis.Redis, config: QueueConfig) -> str:
     """Return the key that the only letter names; the letter is small and tells what it is about."""
-    (letter,) = letters(client, config.system_errors_queue)
+    (letter,) = documents(client, config.system_errors_queue)
     assert len(json.dumps(letter)) < 3_000
     assert f"it has {len(HUGE)} bytes, more than max_item_bytes = {LIMIT}" in letter["failure_reason"]
     assert letter["kept_in"] in letter["failure_reason"]

@@ -10,9 +10,11 @@ import pytest
 
 from queue_system import QueueManager, QueueWorker
 from queue_system.execution import fetcher
-from tests.flow.support import Inbox, MakeConfig, running
+from tests.kit.configs import MakeConfig
+from tests.kit.inbox import Inbox
 from tests.kit.logs import LineLogger
 from tests.kit.waiting import eventually
+from tests.kit.workers import running
 
 
 class Sick:

@@ -20,8 +20,11 @@ from queue_system import QueueConfig, QueueManager, QueueRetryConfig, QueueWorke
 from queue_system.testing import run_until_idle
 from queue_system.tracebacks import MOST_BYTES
 from queue_system.web.events import operation_json
-from tests.flow.support import Inbox, MakeConfig, letters, next_letter, running
+from tests.kit.configs import MakeConfig
+from tests.kit.contents import documents, next_letter
+from tests.kit.inbox import Inbox
 from tests.kit.logs import LineLogger
+from tests.kit.workers import running
 
 ONCE = QueueRetryConfig(max_attempts=1)
 SECRET = "hunter2"
@@ -89,7 +92,7 @@ async def test_letter_record_and_log_of_a_failure_tell_the_lines_that_led_to_it(
     """Those of the application, and none of this package's."""
     queue.enqueue({}, processor, operation_id="op", retry_config=ONCE)
     await run_until_idle(config)
-    (letter,), record = letters(client, config.failures_queue), queue.get_operation("op")
+    (letter,), record = documents(client, config.failures_queue), queue.get_operation("op")
     assert record is not None
     assert letter["traceback"] == record.traceback
     text = letter["traceback"]
@@ -115,7 +118,7 @@ async def test_a_processor_in_a_child_process_tells_where_it_failed(
     QueueManager(config).enqueue({}, module.charge, retry_config=ONCE)
     QueueManager(config).enqueue({"url": f"redis://:{SECRET}@h"}, module.charge, retry_config=ONCE)
     await run_until_idle(config)
-    found = {letter["error_type"]: letter for letter in letters(client, config.failures_queue)}
+    found = {letter["error_type"]: letter for letter in documents(client, config.failures_queue)}
     assert "in look_up\n    return customer[\"custmer\"]\nKeyError: 'custmer'\n" in found["KeyError"]["traceback"]
     assert "/queue_system/" not in found["KeyError"]["traceback"]
     assert found["ConnectionError"]["failure_reason"] == "no answer from redis://:***@h"
@@ -190,7 +193,7 @@ async def test_a_failed_import_is_told_from_the_application_s_first_line_on(
     config.registry.application.add_folder(tmp_path)
     queue.enqueue({}, "fails_at_import.work", retry_config=ONCE)
     await run_until_idle(config)
-    (letter,) = letters(client, config.failures_queue)
+    (letter,) = documents(client, config.failures_queue)
     assert letter["traceback"].splitlines()[1].startswith(f'  File "{tmp_path}/fails_at_import.py", line ')
     assert "importlib" not in letter["traceback"]
 
@@ -216,7 +219,7 @@ async def test_a_failure_callback_gets_the_traceback_that_letter_and_record_keep
     queue = QueueManager(config)
     queue.enqueue({}, charge, operation_id="op", on_failure=inbox.put, retry_config=ONCE)
     await run_until_idle(config)
-    (letter,), data, record = letters(client, config.failures_queue), await inbox.next(), queue.get_operation("op")
+    (letter,), data, record = documents(client, config.failures_queue), await inbox.next(), queue.get_operation("op")
     assert record is not None
     assert data["traceback"] == record.traceback == letter.get("traceback")
     assert ("in look_up\n" in (data["traceback"] or "")) is kept
@@ -235,13 +238,13 @@ async def test_a_failed_failure_callback_gets_the_operation_s_traceback_again_wh
 
     queue.enqueue({}, charge, on_failure=told, retry_config=ONCE)
     await run_until_idle(config)
-    (letter,) = letters(client, config.system_errors_queue)
+    (letter,) = documents(client, config.system_errors_queue)
     assert "in told\n" in letter["traceback"]
     assert queue.retry_dead_letters(source="system_errors") == 1
     await run_until_idle(config)
     assert len(set(seen)) == 1
     assert "in look_up\n" in seen[0]
-    assert letters(client, config.system_errors_queue) == []
+    assert documents(client, config.system_errors_queue) == []
 
 
 async def test_a_sync_processor_that_raises_stop_iteration_tells_where(
@@ -249,7 +252,7 @@ async def test_a_sync_processor_that_raises_stop_iteration_tells_where(
 ) -> None:
     queue.enqueue({}, end_without_value, retry_config=ONCE)
     await run_until_idle(config)
-    (letter,) = letters(client, config.failures_queue)
+    (letter,) = documents(client, config.failures_queue)
     assert "in end_without_value\n    raise StopIteration\n" in letter["traceback"]
 
 
@@ -279,7 +282,7 @@ async def test_switched_off_nothing_keeps_a_traceback_and_the_error_is_told_stil
     queue = QueueManager(config)
     queue.enqueue({}, charge, operation_id="op", retry_config=ONCE)
     await run_until_idle(config)
-    (letter,), record = letters(client, config.failures_queue), queue.get_operation("op")
+    (letter,), record = documents(client, config.failures_queue), queue.get_operation("op")
     assert record is not None
     assert (letter["failure_reason"], record.error) == ("'custmer'", "'custmer'")
     assert "traceback" not in letter
@@ -293,7 +296,7 @@ async def test_a_letter_that_is_retried_takes_no_traceback_along(
     queue.enqueue({}, charge, operation_id="op", retry_config=ONCE)
     await run_until_idle(config)
     assert queue.retry_dead_letters() == 1
-    (item,) = letters(client, config.get_queue_key("charge"))
+    (item,) = documents(client, config.get_queue_key("charge"))
     assert not item.keys() & {"traceback", "failure_reason", "error_type", "failed_at"}
 
 
@@ -321,7 +324,7 @@ async def test_the_traceback_of_a_letter_has_a_bound(
 
     queue.enqueue({}, work, retry_config=ONCE)
     await run_until_idle(config)
-    (letter,) = letters(client, config.failures_queue)
+    (letter,) = documents(client, config.failures_queue)
     assert 0 < len(letter["traceback"].encode()) <= MOST_BYTES
 
 
@@ -389,7 +392,7 @@ async def test_a_worker_warns_at_its_start_of_allowed_modules_that_are_not_there
     make_config: MakeConfig, log: LineLogger
 ) -> None:
     """Once, and not of a package, a module or a folder that is there."""
-    names = ["no_such_shop.jobs", "tests.no_such_module", "tests", "tests.flow", "tests.flow.support"]
+    names = ["no_such_shop.jobs", "tests.no_such_module", "tests", "tests.flow", "tests.flow.marked"]
     async with running(QueueWorker(make_config(logger=log, allowed_modules=names))):
         pass
     told = log.of("allowed_modules names a module that cannot be found")

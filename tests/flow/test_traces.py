@@ -34,11 +34,13 @@ from queue_system import (
 )
 from queue_system.model.operation import Operation
 from queue_system.model.verdict import Interrupted, Release
-from tests.flow.support import Inbox, MakeConfig, running
+from tests.kit.configs import MakeConfig
+from tests.kit.inbox import Inbox
 from tests.kit.logs import LineLogger
 from tests.kit.servers import OwnServer, StartServer
 from tests.kit.source import ROOT, SRC
 from tests.kit.waiting import eventually
+from tests.kit.workers import running
 
 CLIENT_ID = f"{socket.gethostname()}:{os.getpid()}"
 TWICE = QueueRetryConfig.fixed(0.0, max_attempts=2)

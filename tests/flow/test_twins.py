@@ -18,8 +18,8 @@ import redis
 from queue_system import CircuitOpenError, InvalidInputError, QueueManager, ServerUnreachableError, WaitTimeoutError
 from queue_system.config import BREAKER
 from queue_system.resilience import CircuitBreaker
-from tests.flow.support import MakeConfig
 from tests.kit.clocks import ManualClock
+from tests.kit.configs import MakeConfig
 from tests.kit.servers import OwnServer, StartServer
 from tests.kit.waiting import eventually, wait_until
 

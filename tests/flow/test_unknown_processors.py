@@ -12,9 +12,12 @@ from queue_system import QueueConfig, QueueManager, QueueWorker
 from queue_system.execution.rests import FEW
 from queue_system.inspection.fleet import read_fleet
 from queue_system.monitoring.collectors import FleetCollector
-from tests.flow.support import Inbox, MakeConfig, letters, running
+from tests.kit.configs import MakeConfig
+from tests.kit.contents import documents
+from tests.kit.inbox import Inbox
 from tests.kit.logs import LineLogger
 from tests.kit.waiting import eventually
+from tests.kit.workers import running
 
 BACKLOG = 400
 FULL = (
@@ -136,7 +139,7 @@ async def test_full_system_errors_push_nothing_out_for_what_another_worker_may_k
     assert len(log.of("operation rejected")) == config.get_metrics()["errors"] == 2
     (rest,) = queue.get_queue_status()["resting"]
     assert rest["reason"].startswith("system_errors is full; shop.lacking.charge: ")
-    kept = await asyncio.to_thread(letters, client, config.system_errors_queue)
+    kept = await asyncio.to_thread(documents, client, config.system_errors_queue)
     assert [letter["entity"]["n"] for letter in kept] == [1, 0]
     status = queue.get_queue_status()
     assert "dead_letters_dropped" not in status["metrics"]

@@ -15,9 +15,12 @@ import redis
 
 from queue_system import QueueConfig, QueueManager, QueueRetryConfig, QueueWorker
 from queue_system.upkeep.reaper import Reaper
-from tests.flow.support import Inbox, MakeConfig, letters, next_letter, read_record, running
+from tests.kit.configs import MakeConfig
+from tests.kit.contents import documents, next_letter, read_record
+from tests.kit.inbox import Inbox
 from tests.kit.servers import OwnServer
 from tests.kit.waiting import eventually
+from tests.kit.workers import running
 
 SRC = Path(__file__).parents[2] / "src"
 
@@ -53,7 +56,7 @@ async def test_an_undecodable_item_is_kept_as_it_was(
     async with running(QueueWorker(config, max_workers=1)):
         letter = await next_letter(client, config.system_errors_queue)
         await check_worker_goes_on(queue, inbox)
-    assert letters(client, config.system_errors_queue) == [letter]
+    assert documents(client, config.system_errors_queue) == [letter]
     assert (letter["error_type"], letter["queue"]) == ("UndecodableItemError", "normal:process")
     assert letter["failure_reason"]
     if "raw_base64" in letter:
@@ -128,7 +131,7 @@ async def test_an_unresolvable_processor_is_a_system_error(
     async with running(QueueWorker(config, max_workers=1)):
         letter = await next_letter(client, config.system_errors_queue)
         await check_worker_goes_on(queue, inbox)
-    assert letters(client, config.system_errors_queue) == [letter]
+    assert documents(client, config.system_errors_queue) == [letter]
     assert reason in letter["failure_reason"]
     assert (letter["operation_id"], letter["entity"], letter["attempts"]) == (answer["operation_id"], {"n": 1}, 0)
     assert letter["error_type"] == "UnresolvableNameError"
@@ -181,7 +184,7 @@ print(asyncio.run(QueueWorker(config)._process_queue_item(0)))
         subprocess.run, command, cwd=tmp_path, env={"PYTHONPATH": str(SRC)}, capture_output=True, text=True, check=True
     )
     assert done.stdout == "True\n", done.stderr
-    (letter,) = letters(client, queue.config.system_errors_queue)
+    (letter,) = documents(client, queue.config.system_errors_queue)
     assert (letter["operation_id"], letter["entity"]) == ("op", {"n": 1})
     assert "is a lambda" in letter["failure_reason"]
 

@@ -10,8 +10,10 @@ from typing import Any
 import redis
 
 from queue_system import QueueConfig, QueueManager, QueueRetryConfig, QueueWorker
-from tests.flow.support import Inbox, letters, running
+from tests.kit.contents import documents
+from tests.kit.inbox import Inbox
 from tests.kit.waiting import eventually
+from tests.kit.workers import running
 
 
 def fail(entity: Any) -> None:
@@ -35,7 +37,7 @@ async def test_an_operation_whose_total_time_passed_while_it_waited_does_not_sta
     assert record is not None
     assert (record.status, record.error_type, record.attempts) == ("failed", "TimeoutError", 2)
     assert record.error == "timed out before it could start: nothing is left of the total timeout of 5 s"
-    (letter,) = letters(client, config.failures_queue)
+    (letter,) = documents(client, config.failures_queue)
     assert letter["attempts"] == 2
     assert config.get_metrics()["timeouts"] == 1
 

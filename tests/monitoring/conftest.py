@@ -1,4 +1,4 @@
-"""Fixtures of the tests of monitoring: configurations, and what a busy worker process logs and shows."""
+"""Fixtures of the tests of monitoring: what a busy worker process logs and shows."""
 
 from __future__ import annotations
 
@@ -8,33 +8,14 @@ import os
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
-from queue_system import QueueConfig
-from tests.kit.logs import LineLogger
 from tests.kit.servers import OwnServer
 from tests.kit.source import ROOT
 from tests.monitoring.support import Samples, parsed
-
-MakeConfig = Callable[..., QueueConfig]
-
-
-@pytest.fixture
-def make_config(server: OwnServer, prefix: str) -> Iterator[MakeConfig]:
-    """Makes configurations on the test's prefix."""
-    with contextlib.ExitStack() as stack:
-
-        def make(**settings: Any) -> QueueConfig:
-            defaults: dict[str, Any] = {"redis_url": server.url, "queue_prefix": prefix, "logger": LineLogger()}
-            config = QueueConfig(**{**defaults, **settings})
-            stack.callback(config.transport.close)
-            return config
-
-        yield make
 
 
 @dataclass(frozen=True)

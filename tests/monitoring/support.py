@@ -1,32 +1,21 @@
-"""What tests of monitoring share: a running worker, a running probe server, a scrape. Tests nothing."""
+"""What tests of monitoring share: a running probe server, a scrape. Tests nothing."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.applications import Starlette
 
-from queue_system import QueueWorker
 from queue_system.monitoring.labels import Place
 from queue_system.monitoring.probes import ProbeServer
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 PATIENCE_S = 8.0
 """How long a test waits for an answer over HTTP: far less than the server's own limits in these tests."""
-
-
-@contextlib.asynccontextmanager
-async def running(worker: QueueWorker) -> AsyncIterator[QueueWorker]:
-    """Start a worker and stop it at the end."""
-    await worker.start()
-    try:
-        yield worker
-    finally:
-        await worker.stop()
 
 
 class Probe:

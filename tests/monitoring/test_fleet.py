@@ -15,10 +15,10 @@ from queue_system.inspection.fleet import QueueFigures, read_fleet
 from queue_system.monitoring import latest as answers
 from queue_system.monitoring.collectors import FleetCollector
 from queue_system.monitoring.latest import Latest
+from tests.kit.configs import MakeConfig
 from tests.kit.servers import OwnServer
 from tests.kit.waiting import eventually
-from tests.monitoring.conftest import MakeConfig
-from tests.monitoring.support import running
+from tests.kit.workers import running
 
 
 def figures(config: QueueConfig) -> dict[str, QueueFigures]:

@@ -21,9 +21,9 @@ from queue_system.monitoring import prometheus
 from queue_system.monitoring.collectors import FleetCollector, HealthCollector
 from queue_system.monitoring.health import WorkerHealth
 from queue_system.monitoring.labels import EVENTS, SERVER_NAME, Place, place_of
+from tests.kit.configs import MakeConfig
 from tests.kit.servers import OwnServer
 from tests.kit.source import ROOT
-from tests.monitoring.conftest import MakeConfig
 from tests.monitoring.support import Samples, of, parsed
 
 

@@ -19,10 +19,11 @@ import pytest
 from queue_system import QueueConfig, QueueManager, QueueWorker
 from queue_system.monitoring.health import WorkerHealth, health_of, longest_beat_s
 from queue_system.monitoring.probes import ProbeServer, create_app, serve
+from tests.kit.configs import MakeConfig
 from tests.kit.servers import OwnServer, StartServer, free_port
 from tests.kit.waiting import eventually, wait_until
-from tests.monitoring.conftest import MakeConfig
-from tests.monitoring.support import Probe, of, probing, running
+from tests.kit.workers import running
+from tests.monitoring.support import Probe, of, probing
 
 ENDPOINTS = ("/livez", "/readyz", "/status.json")
 

@@ -22,12 +22,14 @@ from queue_system.monitoring import prometheus
 from queue_system.monitoring.collectors import HealthCollector
 from queue_system.monitoring.health import WorkerHealth, health_of
 from queue_system.monitoring.labels import Place
+from tests.kit.configs import MakeConfig
 from tests.kit.hostile_texts import CORPUS
 from tests.kit.servers import OwnServer
 from tests.kit.source import ROOT
 from tests.kit.waiting import eventually
-from tests.monitoring.conftest import Busy, MakeConfig
-from tests.monitoring.support import Samples, of, parsed, running
+from tests.kit.workers import running
+from tests.monitoring.conftest import Busy
+from tests.monitoring.support import Samples, of, parsed
 
 PLACE = Place("redis://here:6379/0", "queue:")
 

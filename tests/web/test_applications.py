@@ -39,17 +39,11 @@ from queue_system import (
     tracing,
     web,
 )
-from tests.kit.servers import OwnServer, StartServer
+from tests.kit.servers import StartServer
 from tests.kit.source import SRC
 from tests.kit.waiting import eventually
 
 Handler = Callable[[Request], Awaitable[Response]]
-
-
-@pytest.fixture
-def config(server: OwnServer, prefix: str) -> QueueConfig:
-    """A configuration on the test's prefix."""
-    return QueueConfig(redis_url=server.url, queue_prefix=prefix)
 
 
 @contextlib.asynccontextmanager
