@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import io
+from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ import redis
 from rich.console import Console
 
 from queue_system import QueueConfig, QueueManager, QueueRetryConfig, QueueWorker
+from queue_system.cli.enqueue import Options
 from queue_system.cli.status import Board
 from queue_system.inspection.fleet import read_fleet
 from tests.cli.support import RunCli, RunProgram
@@ -41,6 +44,28 @@ def test_enqueue_takes_all_its_options(cli: RunCli, queue: QueueManager, client:
     assert (again.code, again.document["status"]) == (0, "duplicate")
 
 
+def test_enqueue_takes_the_retries_the_durability_and_the_life_of_the_record(
+    cli: RunCli, queue: QueueManager, client: redis.Redis, prefix: str
+) -> None:
+    options = "--retry-delays 500ms,10s,2m --retry-timeout 1h --result-ttl 1d --durability fsync --operation-id m-1"
+    assert cli("enqueue", "shop.send_mail", "{}", *options.split()).out == "queued m-1\n"
+    items: Any = client.lrange(f"{prefix}normal:send_mail", 0, -1)
+    (item,) = items
+    for part in (b'"delays":[0.5,10.0,120.0]', b'"retry_timeout":3600.0', b'"result_ttl":86400.0'):
+        assert part in item
+    assert b'"max_attempts"' not in item, "still the default"
+    refused = cli("enqueue", "shop.send_mail", "{}", "--durability", "replicated")
+    assert (refused.code, "takes a replica that is connected" in refused.err) == (2, True)
+
+
+def test_the_command_line_has_every_keyword_of_enqueue() -> None:
+    """But `custom_serializer`: what is typed is JSON already."""
+    options = {each.name for each in fields(Options)} | {"queue_name", "retry_config"}
+    assert {"max_attempts", "retry_delays", "retry_timeout"} < options
+    keywords = set(inspect.signature(QueueManager.enqueue).parameters) - {"self", "entity", "processor"}
+    assert keywords - options == {"custom_serializer"}
+
+
 @pytest.mark.parametrize(
     "arguments, named",
     [
@@ -55,6 +80,12 @@ def test_enqueue_takes_all_its_options(cli: RunCli, queue: QueueManager, client:
             ["shop.send_mail", "{}", "--priority", "urgent"],
             "--priority: expected one of 'high', 'normal', 'low'; got 'urgent'; see 'queue-system enqueue --help'",
         ),
+        (
+            ["shop.send_mail", "{}", "--retry-delays", "1s,,2s"],
+            "--retry-delays: expected a length of time, got ''; use seconds, or 500ms",
+        ),
+        (["shop.send_mail", "{}", "--durability", "sure"], "--durability: expected one of 'fast', 'fsync',"),
+        (["shop.send_mail", "{}", "--result-ttl", "-1"], "--result-ttl: expected a length of time"),
         (
             ["shop.send_mail", "{}", "--max-attempts", "abc"],
             "--max-attempts: expected a whole number of at least 1, got 'abc'",

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict, dataclass
-from typing import Annotated
+from typing import Annotated, Any, Final
 
 import typer
 
 from queue_system.cli.completion import queue_names
-from queue_system.cli.options import Priority, Yes, duration, json_value, whole
+from queue_system.cli.options import Durability, Priority, Yes, duration, durations, json_value, whole
 from queue_system.cli.session import Session, command
 from queue_system.cli.text import plain
 from queue_system.model.retry import QueueRetryConfig
+
+_RETRIES: Final = {"max_attempts": "max_attempts", "retry_delays": "delays", "retry_timeout": "timeout"}
+"""The options that make up a retry_config, and their names there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +36,34 @@ class Options:
     max_attempts: Annotated[
         int | None, typer.Option(parser=whole(1), metavar="N", help="How often it runs at most. Default: 5.")
     ] = None
+    retry_delays: Annotated[
+        Any, typer.Option(parser=durations, metavar="TIMES", help="The waits between attempts, such as 1s,10s,5m.")
+    ] = None
+    retry_timeout: Annotated[
+        float | None, typer.Option(parser=duration, metavar="TIME", help="Limit of all attempts together.")
+    ] = None
     deduplication_key: Annotated[
         str | None, typer.Option(metavar="KEY", help="While one with this key lives, nothing is added.")
     ] = None
     on_success: Annotated[str | None, typer.Option(metavar="NAME", help="The function called with the result.")] = None
     on_failure: Annotated[
         str | None, typer.Option(metavar="NAME", help="The function called after the last attempt failed.")
+    ] = None
+    durability: Annotated[
+        Durability | None,
+        typer.Option(
+            metavar="NAME",
+            help="Wait for the server's memory (fast), its disk (fsync) or a replica (replicated)."
+            " Default: the configuration's.",
+        ),
+    ] = None
+    result_ttl: Annotated[
+        float | None,
+        typer.Option(
+            parser=duration,
+            metavar="TIME",
+            help="How long its record is kept once finished. Default: the configuration's.",
+        ),
     ] = None
 
 
@@ -64,12 +89,13 @@ def enqueue(
         _doubt(session, processor)
     entity = json_value(sys.stdin.buffer.read() if entity_json == "-" else entity_json)
     chosen = asdict(options)
-    max_attempts = chosen.pop("max_attempts")
+    retries = {name: chosen.pop(option) for option, name in _RETRIES.items()}
+    retries = {name: value for name, value in retries.items() if value is not None}
     answer = session.manager.enqueue(
         entity,
         processor,
         queue_name=chosen.pop("queue"),
-        retry_config=None if max_attempts is None else QueueRetryConfig(max_attempts),
+        retry_config=QueueRetryConfig(**retries) if retries else None,
         **chosen,
     )
     session.output.emit(answer, plain(f"{answer['status']} {answer['operation_id']}"))

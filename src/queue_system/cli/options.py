@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import Annotated, Any, Final, TypeAlias
 
@@ -23,6 +23,14 @@ class Priority(StrEnum):
     HIGH = "high"
     NORMAL = "normal"
     LOW = "low"
+
+
+class Durability(StrEnum):
+    """How safe an operation is when its id is printed."""
+
+    FAST = "fast"
+    FSYNC = "fsync"
+    REPLICATED = "replicated"
 
 
 class LogFormat(StrEnum):
@@ -49,6 +57,11 @@ def duration(text: str | float) -> float:
             f"expected a length of time, got {shown(text)}; use seconds, or 500ms, 30s, 5m, 2h, 7d"
         )
     return float(match[1]) * _UNITS[match[2] or ""]
+
+
+def durations(text: str | Sequence[float]) -> list[float]:
+    """Read lengths of time between commas. Raises BadParameter."""
+    return [duration(part.strip()) for part in text.split(",")] if isinstance(text, str) else list(text)
 
 
 def whole(least: int, most: int | None = None) -> Callable[[str | int], int]:
