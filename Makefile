@@ -11,10 +11,11 @@ TYPED := src tests $(wildcard examples benchmarks)
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-pythons lint types cover format docs bench bench-peers nemesis fuzz clean
+.PHONY: help install demo test test-pythons test-server lint types cover format docs bench bench-peers faults nemesis fuzz
+.PHONY: lock package sbom release-notes clean
 
 help: ## List the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # Keyed on pip: a venv that was left half-made lacks it.
 $(BIN)/pip:
@@ -23,9 +24,10 @@ $(BIN)/pip:
 		echo "Name another one: make PYTHON=python3.12" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.installed: pyproject.toml | $(BIN)/pip
+$(VENV)/.installed: pyproject.toml requirements/dev.txt | $(BIN)/pip
 	$(BIN)/python -m pip install --quiet 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --editable . --group dev
+	$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	@touch $(VENV)/.installed-demo $@
 
 $(VENV)/.installed-demo: pyproject.toml | $(BIN)/pip
@@ -42,6 +44,11 @@ test: lint types ## Run everything that must pass: ruff, mypy, pytest with cover
 
 test-pythons: install ## Run the tests that need no processes under every other CPython from 3.12 on that is found
 	@JOBS=$(JOBS) bash tests/other_pythons.sh
+
+test-server: install ## Run what talks to the server on another one: make test-server SERVER=/usr/bin/redis-server
+	@test -x "$(SERVER)" || { echo "SERVER: expected the path of a server's program, got '$(SERVER)'." >&2; exit 1; }
+	QUEUE_SYSTEM_TEST_SERVER=$(abspath $(SERVER)) $(BIN)/python -m pytest tests/scripts tests/flow -n $(JOBS) \
+		--dist worksteal --ignore=tests/flow/test_server_check.py # that asks for the server that the package brings
 
 lint: install ## Check style and format with ruff
 	$(BIN)/ruff check .
@@ -86,6 +93,39 @@ $(VENV)/.installed-fuzz: pyproject.toml | $(VENV)/.installed
 
 fuzz: $(VENV)/.installed-fuzz ## Fuzz what reads foreign bytes, guided by coverage: make fuzz SECONDS=600
 	$(BIN)/python -m tests.fuzz.run -max_total_time=$(or $(SECONDS),60) -max_len=4096 -artifact_prefix=build/fuzz- build/fuzz
+
+$(VENV)/.installed-lock: pyproject.toml | $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --group lock
+	@touch $@
+
+LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade \
+	--no-annotate --custom-compile-command 'make lock'
+
+lock: $(VENV)/.installed-lock ## Write requirements/ anew: the newest versions of all tools, with their hashes
+	$(LOCK) pyproject.toml --group dev --output-file requirements/dev.txt
+	$(LOCK) --group release --output-file requirements/release.txt
+
+build/venv-release/.installed: requirements/release.txt | $(BIN)/pip
+	$(BIN)/python -m venv --clear build/venv-release
+	build/venv-release/bin/python -m pip install --quiet --require-hashes --requirement requirements/release.txt
+	@touch $@
+
+package: build/venv-release/.installed ## Build the source archive and the wheel into dist/, and check them
+	rm -rf dist
+	build/venv-release/bin/python -m build
+	build/venv-release/bin/twine check --strict dist/*
+
+sbom: build/venv-release/.installed ## Write a bill of materials of the built wheel and all of its extras: build/sbom.cdx.json
+	$(BIN)/python -m venv --clear --without-pip build/venv-sbom
+	$(BIN)/python -m pip --python build/venv-sbom/bin/python install --quiet "$$(ls dist/*.whl)[all]"
+	build/venv-release/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
+		--output-file build/sbom.cdx.json build/venv-sbom
+
+release-notes: ## Print what the changelog says of a version: make release-notes VERSION=0.1.0
+	@grep -qx '__version__ = "$(VERSION)"' src/queue_system/__init__.py || { \
+		echo "VERSION: expected that of src/queue_system/__init__.py, got '$(VERSION)'." >&2; exit 1; }
+	@awk '/^## /{told = index($$0, "## [$(VERSION)]") == 1; next} told' CHANGELOG.md | grep . || { \
+		echo "CHANGELOG.md: expected a section [$(VERSION)] with an entry in it." >&2; exit 1; }
 
 clean: ## Remove caches and build output; keeps .venv
 	rm -rf .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist htmlcov

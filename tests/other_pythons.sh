@@ -21,10 +21,10 @@ venv_of() { echo "build/venv-${1// /-}"; }
 install() {
     local venv
     venv=$(venv_of "$1")
-    [[ ! -e $venv/.installed || pyproject.toml -nt $venv/.installed ]] || return 0
+    [[ ! -e $venv/.installed || pyproject.toml -nt $venv/.installed || requirements/dev.txt -nt $venv/.installed ]] || return 0
     "${found[$1]}" -m venv --clear "$venv" &&
-        "$venv/bin/python" -m pip install --quiet 'pip>=25.1' &&
-        "$venv/bin/python" -m pip install --quiet --editable . --group dev &&
+        "$venv/bin/python" -m pip install --quiet --require-hashes --requirement requirements/dev.txt &&
+        "$venv/bin/python" -m pip install --quiet --no-deps --editable . &&
         touch "$venv/.installed"
 }
 

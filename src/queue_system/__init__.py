@@ -35,6 +35,8 @@ from queue_system.model.retry import QueueRetryConfig
 from queue_system.model.sealing import Encryption
 from queue_system.worker import QueueWorker
 
+__version__ = "0.1.0"
+
 __all__ = [
     "AccessDeniedError",
     "CircuitOpenError",
@@ -65,6 +67,7 @@ __all__ = [
     "WaitTimeoutError",
     "WorkerRecord",
     "WrongKeyTypeError",
+    "__version__",
     "run",
     "run_in_process",
 ]

