@@ -37,6 +37,10 @@ def test_a_delay_doubles_up_to_its_maximum_with_a_quarter_of_jitter(attempt: int
     assert 0.749 * expected <= backoff_delay(attempt, base, maximum) <= 1.251 * expected
 
 
+def test_jitter_varies() -> None:
+    assert len({backoff_delay(3, 0.5, 5.0) for _ in range(200)}) > 100
+
+
 def test_a_call_that_recovers_returns_its_result() -> None:
     """Three retries follow the first attempt."""
     flaky = Flaky(FLAKY, FLAKY, FLAKY)
@@ -139,6 +143,11 @@ def test_the_error_is_raised_without_a_wait_that_would_be_too_long() -> None:
         retry_with_backoff(base_delay=100.0, max_delay=100.0, total_timeout=30.0)(flaky.__call__)()
     assert caught.value is FLAKY
     assert flaky.calls == 1
+
+
+def test_no_wait_is_longer_than_the_largest_one() -> None:
+    flaky = Flaky(FLAKY, FLAKY)
+    assert retry_with_backoff(base_delay=300.0, max_delay=0.001)(flaky.__call__)() == "done"
 
 
 def test_the_decorated_function_keeps_its_identity() -> None:

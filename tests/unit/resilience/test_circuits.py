@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import inspect
 import uuid
@@ -75,6 +76,30 @@ def test_the_decorator_uses_an_existing_breaker_with_its_clock(name: str) -> Non
     clock.advance(30.0)
     assert succeed() == "up"
     assert breaker.state is CircuitState.CLOSED
+
+
+async def test_a_breaker_by_the_real_clock_admits_calls_again_when_it_says_so(name: str) -> None:
+    """Sync and async calls go through once `retry_after` has passed, and none before."""
+    down = True
+
+    @circuit_breaker(name, failure_threshold=1, recovery_timeout=0.1)
+    def serve() -> str:
+        if down:
+            raise DownError
+        return "up"
+
+    @circuit_breaker(name, failure_threshold=1, recovery_timeout=0.1)
+    async def serve_later() -> str:
+        return "up"
+
+    with pytest.raises(DownError):
+        serve()
+    with pytest.raises(CircuitOpenError) as caught:
+        await serve_later()
+    assert 0 < caught.value.retry_after <= 0.1
+    down = False
+    await asyncio.sleep(caught.value.retry_after)
+    assert (serve(), await serve_later()) == ("up", "up")
 
 
 def test_without_a_name_it_is_the_functions_own() -> None:

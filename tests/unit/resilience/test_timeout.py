@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import inspect
 import threading
 
@@ -64,9 +65,17 @@ def test_a_sync_call_raises_at_the_limit() -> None:
     go_on.set()
 
 
-async def test_a_timeout_error_of_the_function_passes_unchanged() -> None:
-    """The function's own TimeoutError is raised as the same object, async and sync."""
-    own = TimeoutError("the function's own")
+def test_a_sync_call_runs_in_another_thread_with_the_callers_context() -> None:
+    variable = contextvars.ContextVar("variable", default="unset")
+    variable.set("caller")
+    seen = with_timeout()(lambda: (variable.get(), threading.current_thread()))()
+    assert seen[0] == "caller"
+    assert seen[1] is not threading.current_thread()
+
+
+@pytest.mark.parametrize("own", [TimeoutError("the function's own"), LookupError("another")])
+async def test_an_error_of_the_function_passes_unchanged(own: Exception) -> None:
+    """It is raised as the same object, async and sync, a TimeoutError too."""
 
     @with_timeout(10.0)
     async def fail() -> None:
@@ -76,10 +85,10 @@ async def test_a_timeout_error_of_the_function_passes_unchanged() -> None:
     def fail_sync() -> None:
         raise own
 
-    with pytest.raises(TimeoutError) as caught:
+    with pytest.raises(type(own)) as caught:
         await fail()
     assert caught.value is own
-    with pytest.raises(TimeoutError) as caught:
+    with pytest.raises(type(own)) as caught:
         fail_sync()
     assert caught.value is own
 
