@@ -1,4 +1,4 @@
-"""Adds the files of `deploy/` to the site, since pages link to them. Never changes a file."""
+"""Adds the files of `deploy/` and the changelog to the site, since pages link to them. Never changes a file."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         if path.is_file():
             name = f"deploy/{path.relative_to(folder).as_posix()}"
             files.append(File.generated(config, name, abs_src_path=str(path)))
+    changelog = folder.parent / "CHANGELOG.md"
+    files.append(File.generated(config, "changelog.md", abs_src_path=str(changelog)))
     return files
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Lead the links of a page to the copies; in the source they lead to the files themselves."""
-    return markdown.replace("](../deploy/", "](deploy/")
+    return markdown.replace("](../deploy/", "](deploy/").replace("](../CHANGELOG.md", "](changelog.md")
