@@ -3,75 +3,47 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+from tests.kit.processes import PythonProcess
 from tests.nemesis import mutants
 from tests.nemesis.history import VARIABLE
 from tests.nemesis.observed import NAME_VARIABLE
 
-ROOT = Path(__file__).parents[2]
 
-
-class Worker:
+class Worker(PythonProcess):
     """One worker process under the name that it has in the history."""
 
     def __init__(self, name: str, settings: dict[str, Any], history: Path, log: Path, mutant: str) -> None:
         self.name = name
         self.frozen = False
         self.leaving = False
-        environment = {
-            **os.environ,
-            VARIABLE: str(history),
-            NAME_VARIABLE: name,
-            mutants.VARIABLE: mutant,
-            "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}",
-        }
-        command = [sys.executable, "-m", "tests.nemesis.worker_process", json.dumps(settings)]
-        with log.open("ab") as output:
-            self._process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output)
-
-    @property
-    def alive(self) -> bool:
-        """Whether the process has not ended."""
-        return self._process.poll() is None
+        variables = {VARIABLE: str(history), NAME_VARIABLE: name, mutants.VARIABLE: mutant}
+        arguments = ("-m", "tests.nemesis.worker_process", json.dumps(settings))
+        super().__init__(*arguments, log=log, variables=variables, stdout=subprocess.DEVNULL)
 
     @property
     def up(self) -> bool:
         """Whether it runs and is to go on."""
         return self.alive and not self.frozen and not self.leaving
 
-    def kill(self) -> None:
-        """End it by SIGKILL, also when it is frozen, and wait for its end."""
-        self._process.kill()
-        self._process.wait()
-
     def freeze(self) -> None:
         """Stop all its threads (SIGSTOP)."""
         self.frozen = True
-        self._process.send_signal(signal.SIGSTOP)
+        self.send(signal.SIGSTOP)
 
     def thaw(self) -> None:
         """Let it go on (SIGCONT); nothing if it was killed meanwhile."""
         self.frozen = False
-        self._process.send_signal(signal.SIGCONT)
+        self.send(signal.SIGCONT)
 
     def ask_to_stop(self) -> None:
         """Ask it to end in order (SIGTERM), and return at once."""
         self.leaving = True
-        self._process.send_signal(signal.SIGTERM)
-
-    def wait_end(self, within_s: float) -> bool:
-        """Wait for its end; False if that does not come in time."""
-        try:
-            self._process.wait(within_s)
-        except subprocess.TimeoutExpired:
-            return False
-        return True
+        self.send(signal.SIGTERM)
 
 
 class Fleet:

@@ -27,6 +27,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from tests.kit.journal import whole_lines
+
 VARIABLE = "NEMESIS_HISTORY"
 """The environment variable that tells a worker process where the history is."""
 
@@ -67,8 +69,7 @@ class History:
 
 def read_history(path: Path) -> list[Event]:
     """Return all events so far by the time at which they happened."""
-    whole_lines, _, _ = path.read_text().rpartition("\n")  # a reader may see a part of the last one
-    return sorted((parse_event(line) for line in whole_lines.splitlines()), key=lambda event: event.at)
+    return sorted((parse_event(line) for line in whole_lines(path)), key=lambda event: event.at)
 
 
 def parse_event(line: str) -> Event:

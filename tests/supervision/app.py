@@ -12,9 +12,11 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from queue_system import QueueConfig, QueueWorker, run_in_process
+from tests.kit.journal import Journal
 
 config = QueueConfig(
     redis_url=os.environ.get("URL"), queue_prefix=os.environ.get("PREFIX", "queue:"), lease_seconds=0.5
@@ -197,10 +199,5 @@ _leaked: list[bytes] = []
 
 
 def note(entity: dict[str, Any], event: str) -> None:
-    """Append one line to the journal, in one write."""
-    line = f"{event} {entity['n']} {os.getpid()}\n"
-    descriptor = os.open(entity["journal"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    try:
-        os.write(descriptor, line.encode())
-    finally:
-        os.close(descriptor)
+    """Note an event of an operation in the journal that it names."""
+    Journal(Path(entity["journal"])).note(event, entity["n"])

@@ -6,44 +6,30 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import redis
 
 from queue_system import QueueManager
+from tests.kit.journal import Journal
+from tests.kit.processes import PythonProcess, children_of, descendants_of, is_alive
 from tests.kit.servers import OwnServer
 from tests.kit.waiting import wait_until
 from tests.supervision import app
 
-ROOT = Path(__file__).parents[2]
 TARGET = "tests.supervision.app:config"
 LONG_S = 60.0
 
 
-class Program:
+class Program(PythonProcess):
     """A worker that was started like a command, with its log."""
 
     def __init__(self, folder: Path, settings: dict[str, Any], **variables: str) -> None:
-        self.folder, self._log = folder, folder / "log"
-        path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
-        with self._log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.supervision.start", json.dumps(settings)],
-                cwd=folder,
-                env={**os.environ, "PYTHONPATH": path, **variables},
-                stderr=log,
-                start_new_session=True,
-            )
-
-    @property
-    def log(self) -> str:
-        """All that it wrote."""
-        return self._log.read_text(errors="replace")
+        arguments = ("-m", "tests.supervision.start", json.dumps(settings))
+        self.folder = folder
+        super().__init__(*arguments, log=folder / "log", variables=variables, cwd=folder, start_new_session=True)
 
     def lines(self, message: str) -> list[str]:
         """The lines with a message, at their beginning or behind level and logger."""
@@ -54,20 +40,13 @@ class Program:
         wait_until(lambda: len(self.lines(message)) >= times, f"{message!r}, {times} times, in the log:\n{self.log}")
         return self.lines(message)
 
-    def send(self, number: signal.Signals) -> None:
-        """Signal the process that was started, and none else."""
-        self.process.send_signal(number)
-
     def ends(self, within_s: float = 15.0) -> int:
         """Wait for the end and return the exit code."""
-        try:
-            return self.process.wait(within_s)
-        except subprocess.TimeoutExpired:
-            raise AssertionError(f"it still runs after {within_s} s; its log:\n{self.log}") from None
+        return self.wait_end(within_s)
 
     def children(self) -> list[int]:
         """The ids of the worker processes that it has started, and that run."""
-        return [pid for pid in _children_of(self.process.pid) if is_alive(pid)]
+        return [pid for pid in children_of(self.process.pid) if is_alive(pid)]
 
     def wait_for_children(self, count: int) -> list[int]:
         """Wait until there are so many."""
@@ -76,9 +55,8 @@ class Program:
 
     def close(self) -> None:
         """Kill it and all its descendants."""
-        pids = list(_descendants_of(self.process.pid))
-        self.process.kill()
-        self.process.wait()
+        pids = list(descendants_of(self.pid))
+        self.kill()
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -112,9 +90,7 @@ class Bench:
 
     def notes(self, event: str) -> list[tuple[int, int]]:
         """The numbers of operations that noted an event, with the process in which they did."""
-        lines = self.journal.read_text().splitlines() if self.journal.exists() else []
-        words = [line.split() for line in lines]
-        return [(int(number), int(pid)) for kind, number, pid in words if kind == event]
+        return [(int(entry.operation_id), entry.pid) for entry in Journal(self.journal).entries(event)]
 
     def wait_for_notes(self, event: str, count: int) -> None:
         """Wait until so many operations have noted an event."""
@@ -137,25 +113,3 @@ class Bench:
     def close(self) -> None:
         """Kill what still runs."""
         self._stack.close()
-
-
-def is_alive(pid: int) -> bool:
-    """Whether a process runs; a zombie does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-def _children_of(pid: int) -> list[int]:
-    try:
-        tasks = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
-    except OSError:
-        return []
-    return [int(child) for text in tasks for child in text.split()]
-
-
-def _descendants_of(pid: int) -> Iterator[int]:
-    for child in _children_of(pid):
-        yield child
-        yield from _descendants_of(child)

@@ -17,8 +17,9 @@ import yaml
 
 from queue_system.monitoring.probes import create_app
 from queue_system.supervision import WorkerSettings, supervisor
+from tests.kit.source import ROOT
 from tests.supervision import app
-from tests.supervision.support import ROOT, Bench
+from tests.supervision.support import Bench
 
 PAGE = (ROOT / "docs/deployment.md").read_text(encoding="utf-8")
 CONFIG = 'import os\nfrom queue_system import QueueConfig\nconfig = QueueConfig(queue_prefix=os.environ["PREFIX"])\n'

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from queue_system.supervision.signals import LEAVE, Departure, handling
+from tests.kit.processes import is_alive
 from tests.kit.waiting import wait_until
 from tests.supervision import app
-from tests.supervision.support import LONG_S, Bench, is_alive
+from tests.supervision.support import LONG_S, Bench
 
 GRACE_S = 10.0
 TAKEN_BACK = "something that runs here has replaced or blocked signal handlers of this worker: they are restored"

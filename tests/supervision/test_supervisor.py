@@ -10,9 +10,10 @@ import pytest
 
 from queue_system.supervision import WorkerSettings, places
 from queue_system.supervision.places import Place
+from tests.kit.processes import is_alive
 from tests.kit.waiting import wait_until
 from tests.supervision import app
-from tests.supervision.support import LONG_S, Bench, is_alive
+from tests.supervision.support import LONG_S, Bench
 
 
 def test_a_killed_process_is_replaced_and_its_operations_run_again(bench: Bench) -> None:

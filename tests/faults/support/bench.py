@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,30 +14,22 @@ from typing import Any
 import redis
 
 from queue_system import QueueConfig, QueueManager
-from tests.faults.support.journal import VARIABLE, Journal
+from tests.faults.support.notes import VARIABLE
+from tests.kit.journal import Journal
+from tests.kit.processes import PythonProcess
 from tests.kit.servers import OwnServer
 from tests.kit.waiting import wait_until
 
-ROOT = Path(__file__).parents[3]
 
-
-class WorkerProcess:
+class WorkerProcess(PythonProcess):
     """A worker in a process of its own."""
 
     def __init__(self, settings: dict[str, Any], journal: Path, log: Path) -> None:
-        self._log = log
-        environment = {**os.environ, VARIABLE: str(journal), "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
-        command = [sys.executable, "-m", "tests.faults.support.worker_process", json.dumps(settings)]
-        with log.open("ab") as errors:
-            self._process = subprocess.Popen(
-                command, cwd=ROOT, env=environment, stdin=subprocess.PIPE if settings.get("standby") else None,
-                stdout=subprocess.PIPE, stderr=errors, text=True,
-            )  # fmt: skip
-
-    @property
-    def pid(self) -> int:
-        """The process id."""
-        return self._process.pid
+        super().__init__(
+            "-m", "tests.faults.support.worker_process", json.dumps(settings), log=log,
+            variables={VARIABLE: str(journal)}, stdin=subprocess.PIPE if settings.get("standby") else None,
+            stdout=subprocess.PIPE,
+        )  # fmt: skip
 
     @property
     def incarnation(self) -> str:
@@ -49,38 +39,23 @@ class WorkerProcess:
             raise AssertionError(f"the worker has not started; its log:\n{self.log}")
         return found[1]
 
-    @property
-    def alive(self) -> bool:
-        """Whether the process runs."""
-        return self._process.poll() is None
-
-    @property
-    def log(self) -> str:
-        """What it has logged so far."""
-        return self._log.read_text(errors="replace")
-
     def begin(self) -> None:
         """Let a process that stands by begin to work."""
-        if self._process.stdin is not None:
+        if self.process.stdin is not None:
             with contextlib.suppress(BrokenPipeError):  # it has ended; whoever waits for it is told
-                self._process.stdin.close()
+                self.process.stdin.close()
 
     def wait_ready(self, line: str = "ready") -> None:
         """Wait until `start()` has returned in the process, or until it says something else."""
         if self._line() != line:
             raise AssertionError(f"the worker ended before it was ready; its log:\n{self.log}")
 
-    def send(self, number: signal.Signals) -> None:
-        """Send a signal and return at once."""
-        self._process.send_signal(number)
-
     def kill(self) -> None:
         """End it by SIGKILL, also when it is stopped, and wait for its end."""
-        self._process.kill()
-        self._process.wait()
+        super().kill()
         self.begin()
-        if self._process.stdout is not None:
-            self._process.stdout.close()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
 
     def stop(self) -> dict[str, Any]:
         """End it by SIGTERM in order and return the metrics that it tells then."""
@@ -91,12 +66,8 @@ class WorkerProcess:
         metrics: dict[str, Any] = json.loads(line)
         return metrics
 
-    def wait_end(self, within_s: float) -> int:
-        """Wait for the end of the process and return its exit code."""
-        return self._process.wait(within_s)
-
     def _line(self) -> str:
-        return self._process.stdout.readline().strip() if self._process.stdout is not None else ""
+        return self.process.stdout.readline().strip() if self.process.stdout is not None else ""
 
 
 class Bench:

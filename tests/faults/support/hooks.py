@@ -24,7 +24,7 @@ from queue_system.execution.importing import Importer
 from queue_system.execution.slots import Slot
 from queue_system.model.operation import PHASE_SUCCESS
 from queue_system.upkeep.heartbeat import Heartbeat
-from tests.faults.support.journal import begun, note
+from tests.faults.support.notes import begun, note
 
 VARIABLE = "FAULTS_HOOKS"
 """The environment variable that tells a worker process what to do to itself."""

@@ -13,7 +13,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.faults.support.journal import VARIABLE, Journal, begin, note
+from tests.faults.support.notes import VARIABLE, begin, note
+from tests.kit.journal import Journal
 
 _pair = threading.Barrier(2, timeout=5.0)
 

@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import os
-import threading
 import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
-
-VARIABLE = "FAULTS_JOURNAL"
-"""The environment variable that tells a worker process where its journal is."""
-
-_serial = itertools.count(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,40 +20,24 @@ class Entry:
     run: int
 
 
-begun: Final = threading.Event()
-"""Set when the first run of this process has begun."""
-
-
-def note(event: str, operation_id: str, run: int = 0) -> None:
-    """Append one line with one write(2), so that a SIGKILL leaves whole lines only."""
-    line = f"{event} {time.monotonic_ns()} {os.getpid()} {operation_id} {run}\n".encode()
-    file = os.open(os.environ[VARIABLE], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    try:
-        os.write(file, line)
-    finally:
-        os.close(file)
-
-
-def begin(operation_id: str) -> int:
-    """Note the start of a run and return its number within this process."""
-    run = next(_serial)
-    note("start", operation_id, run)
-    begun.set()
-    return run
-
-
+@dataclass(frozen=True, slots=True)
 class Journal:
-    """Reads one journal."""
+    """One journal, which any process may write and read."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    path: Path
+
+    def note(self, event: str, operation_id: str, run: int = 0) -> None:
+        """Append one line with one write(2), so that a SIGKILL leaves whole lines only."""
+        line = f"{event} {time.monotonic_ns()} {os.getpid()} {operation_id} {run}\n".encode()
+        file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            os.write(file, line)
+        finally:
+            os.close(file)
 
     def entries(self, event: str | None = None) -> list[Entry]:
         """Return all entries so far, or those of one event, in the order in which they were written."""
-        if not self.path.exists():
-            return []
-        whole_lines, _, _ = self.path.read_text().rpartition("\n")  # a reader may see a part of the last one
-        fields = (line.split() for line in whole_lines.splitlines())
+        fields = (line.split() for line in whole_lines(self.path))
         entries = [Entry(kind, int(at), int(pid), name, int(run)) for kind, at, pid, name, run in fields]
         return [entry for entry in entries if event is None or entry.event == event]
 
@@ -73,3 +49,8 @@ class Journal:
         """Return how many runs came on top of the first one of each operation."""
         starts = self.count("start")
         return starts.total() - len(starts)
+
+
+def whole_lines(path: Path) -> list[str]:
+    """Return the lines of a file that may not be there yet, and whose last line may be a part of one."""
+    return path.read_text().rpartition("\n")[0].splitlines() if path.exists() else []
