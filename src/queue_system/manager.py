@@ -7,20 +7,19 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from queue_system.client.dead_letters import DeadLetterPage, Selection, count_flow, drop_flow, list_flow, retry_flow
-from queue_system.client.enqueue import AT_ONCE, batch_flow, describe_operation, enqueue_flow, fresh_id, queue_name_of
-from queue_system.client.flow import Flow, awaiting, blocking
+from queue_system.client.enqueue import batch_flow, describe_operation, enqueue_flow, fresh_id, queue_name_of
+from queue_system.client.flow import Flow, awaiting, blocking, taking
 from queue_system.client.lookup import OperationRecord, operation_flow, wait_flow
+from queue_system.client.options import EnqueueOptions, batch_options
 from queue_system.client.purge import purge_flow
 from queue_system.config import QueueConfig
 from queue_system.errors import InvalidInputError, a_kind
 from queue_system.inspection.status import status_flow
 from queue_system.inspection.workers import WorkerRecord, workers_flow
-from queue_system.model.arguments import check_batch_options
 from queue_system.model.entity import canonical_entity, encode_entity
 from queue_system.model.keys import check_identifier
 from queue_system.model.operation import Operation
 from queue_system.model.registry import Processor
-from queue_system.model.retry import QueueRetryConfig
 
 
 class QueueManager:
@@ -35,42 +34,9 @@ class QueueManager:
         self.config = config
 
     @blocking
-    def enqueue(
-        self,
-        entity: dict[str, Any],
-        processor: Processor | str,
-        queue_name: str | None = None,
-        priority: str = "normal",
-        operation_id: str | None = None,
-        retry_config: QueueRetryConfig | None = None,
-        on_success: Processor | str | None = None,
-        on_failure: Processor | str | None = None,
-        timeout: float | None = None,
-        deduplication_key: str | None = None,
-        custom_serializer: Callable[[Any], Any] | None = None,
-        *,
-        delay: float = AT_ONCE,
-        durability: str | None = None,
-        result_ttl: float | None = None,
-    ) -> Flow[dict[str, Any]]:
+    @taking(EnqueueOptions)
+    def enqueue(self, options: EnqueueOptions) -> Flow[dict[str, Any]]:
         """Enqueue one operation; when this returns, the operation is in Redis, as safe as `durability` says.
-
-        Args:
-            entity: the input, a JSON value; dates, UUIDs, enums, dataclasses and the like are converted.
-            processor: a callable or the name `"package.module.function"`; it is called with the entity.
-            queue_name: default: the processor's own name.
-            priority: `"high"`, `"normal"` or `"low"`.
-            operation_id: default: a fresh one. With an id that is known already, nothing is added.
-            retry_config: default: `QueueRetryConfig()`.
-            on_success: called with `{"entity", "result", "operation_id"}`.
-            on_failure: called with `{"entity", "error", "operation_id"}` after the last attempt.
-            timeout: limit of one attempt, in s.
-            deduplication_key: while an operation with this key is live, nothing is added.
-            custom_serializer: turns what JSON cannot carry into something that it can.
-            delay: how many s from now the operation is due.
-            durability: wait for the server's memory (`"fast"`), disk (`"fsync"`) or a replica (`"replicated"`);
-                default: the configuration's.
-            result_ttl: how long, in s, its record is kept once it is finished; default: the configuration's.
 
         Returns:
             `operation_id`, `status` (`"queued"` or `"duplicate"`), `has_callbacks`, `enqueue_time_ms`.
@@ -81,19 +47,15 @@ class QueueManager:
             ServerError: on ServerUnreachableError the outcome is unknown; enqueue again with the same `operation_id`.
             CircuitOpenError: the server has been unreachable; try again after `retry_after` s.
         """
-        operation = describe_operation(
-            self.config, processor, retry_config, on_success, on_failure, timeout, result_ttl
-        )
-        if deduplication_key is not None:
-            operation.deduplication_key = check_identifier(deduplication_key, "deduplication_key")
-        flow = enqueue_flow(
-            self.config, operation, entity, queue_name, priority,
-            serializer=custom_serializer, operation_id=operation_id, delay=delay, durability=durability,
-        )  # fmt: skip
-        tracing = self.config.tracing
-        if tracing is None:
+        config = self.config
+        operation = describe_operation(config, options)
+        if options.deduplication_key is not None:
+            operation.deduplication_key = check_identifier(options.deduplication_key, "deduplication_key")
+        flow = enqueue_flow(config, operation, options)
+        if config.tracing is None:
             return flow
-        return tracing.sending(flow, operation, f"{priority}:{queue_name or queue_name_of(operation.processor)}")
+        queue = f"{options.priority}:{options.queue_name or queue_name_of(operation.processor)}"
+        return config.tracing.sending(flow, operation, queue)
 
     @blocking
     def enqueue_batch(
@@ -107,7 +69,7 @@ class QueueManager:
         `kwargs` are those of `enqueue`; `operation_id` and `deduplication_key` are lists as long as `entities`.
         Returns what `enqueue` returns, for each entity, and raises what it raises.
         """
-        return batch_flow(self.config, entities, processor, check_batch_options(kwargs))
+        return batch_flow(self.config, batch_options(entities, processor, kwargs))
 
     @blocking
     def get_operation(self, operation_id: str) -> Flow[OperationRecord | None]:
@@ -276,7 +238,10 @@ class QueueManager:
         operation = Operation(**data)
         if "deduplication_key" in data:
             check_identifier(operation.deduplication_key, "deduplication_key")
-        return enqueue_flow(self.config, operation, entity, queue_name, priority, serializer=custom_serializer, **how)
+        options = EnqueueOptions(
+            entity, operation.processor, queue_name, priority, custom_serializer=custom_serializer, **how
+        )
+        return enqueue_flow(self.config, operation, options)
 
     def _log_error(self, operation: str, error: BaseException) -> None:
         self.config._log_error(operation, error)  # noqa: SLF001 - one way to report for config and manager

@@ -54,6 +54,20 @@ def test_every_call_has_a_twin_with_the_same_arguments_and_answer(name: str, twi
     assert "Flow" not in str(inspect.signature(sync))
 
 
+def test_what_enqueue_takes_is_told_in_its_signature_its_help_and_its_refusals(queue: QueueManager) -> None:
+    """Each argument is described, and a wrong call is refused by the name of the method and of the argument."""
+    names = [name for name in inspect.signature(QueueManager.enqueue).parameters if name != "self"]
+    described = inspect.getdoc(QueueManager.enqueue) or ""
+    assert [name for name in names if f"\n    {name}: " not in described] == []
+    call: Any = queue.enqueue
+    with pytest.raises(TypeError, match=r"enqueue: .*'retries'"):
+        call({}, work, retries=3)
+    with pytest.raises(TypeError, match=r"enqueue: .*'processor'"):
+        call({})
+    with pytest.raises(InvalidInputError, match="entity: enqueue_batch has no such argument; it has queue_name, "):
+        queue.enqueue_batch([{}], work, entity={})
+
+
 async def test_twins_do_what_the_methods_do(queue: QueueManager) -> None:
     assert (await queue.aenqueue({"n": 1}, work, operation_id="one"))["status"] == "queued"
     assert queue.enqueue({"n": 1}, work, operation_id="one")["status"] == "duplicate"

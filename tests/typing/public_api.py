@@ -69,6 +69,8 @@ def queueing() -> None:
     assert_type(manager.retry_dead_letters(letter_ids=["x"]), int)
     assert_type(manager.drop_dead_letters(min_age=3600), int)
     manager.enqueue(entity={"id": 1})  # type: ignore[call-arg]
+    manager.enqueue({"id": 1}, process, retries=3)  # type: ignore[call-arg]
+    manager.enqueue({"id": 1}, process, delay="1s")  # type: ignore[arg-type]
     manager.enqueue({"id": 1}, process, retry_config=3)  # type: ignore[arg-type]
 
 

@@ -6,14 +6,15 @@ import itertools
 import os
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any
 
 from queue_system.broker.commands import NewOperation, split_batch
 from queue_system.broker.protocol import Command, Group
 from queue_system.client.durability import confirmed
 from queue_system.client.flow import Flow
+from queue_system.client.options import AT_ONCE, EnqueueOptions
 from queue_system.clock import ms_since, unix_seconds
 from queue_system.config import QueueConfig
 from queue_system.errors import (
@@ -25,7 +26,6 @@ from queue_system.errors import (
     a_kind,
 )
 from queue_system.model.arguments import (
-    BatchOptions,
     check_column,
     check_durability,
     check_lifetime,
@@ -38,10 +38,7 @@ from queue_system.model.entity import encode_entities, encode_entity
 from queue_system.model.keys import check_identifier, join_queue, queue_name_from
 from queue_system.model.operation import Operation, encode_item, encode_tail
 from queue_system.model.record import keeping
-from queue_system.model.registry import Processor
 from queue_system.model.retry import QueueRetryConfig
-
-AT_ONCE: Final = 0.0
 
 
 def fresh_id() -> str:
@@ -49,30 +46,23 @@ def fresh_id() -> str:
     return os.urandom(16).hex()
 
 
-def describe_operation(  # noqa: PLR0913, PLR0917 - the arguments of `enqueue`
-    config: QueueConfig,
-    processor: Processor | str,
-    retry_config: QueueRetryConfig | None = None,
-    on_success: Processor | str | None = None,
-    on_failure: Processor | str | None = None,
-    timeout: float | None = None,
-    result_ttl: float | None = None,
-) -> Operation:
+def describe_operation(config: QueueConfig, options: EnqueueOptions) -> Operation:
     """Return an operation with the members that do not depend on the entity. Raises InvalidInputError."""
     reference = config.registry.reference
-    name = reference(processor, "processor")
+    name = reference(options.processor, "processor")
     operation = Operation(processor=name.name, processor_module=name.module)
-    if on_success is not None:
-        name = reference(on_success, "on_success")
+    if options.on_success is not None:
+        name = reference(options.on_success, "on_success")
         operation.on_success, operation.on_success_module = name.name, name.module
-    if on_failure is not None:
-        name = reference(on_failure, "on_failure")
+    if options.on_failure is not None:
+        name = reference(options.on_failure, "on_failure")
         operation.on_failure, operation.on_failure_module = name.name, name.module
-    if timeout is not None:
-        operation.timeout = check_seconds("timeout", timeout)
-    if result_ttl is not None:
-        operation.result_ttl = check_lifetime("result_ttl", result_ttl)
-    if retry_config is not None:
+    if options.timeout is not None:
+        operation.timeout = check_seconds("timeout", options.timeout)
+    if options.result_ttl is not None:
+        operation.result_ttl = check_lifetime("result_ttl", options.result_ttl)
+    if options.retry_config is not None:
+        retry_config: object = options.retry_config
         if not isinstance(retry_config, QueueRetryConfig):
             raise InvalidInputError("retry_config", f"expected a QueueRetryConfig, got {a_kind(retry_config)}")
         if not retry_config.is_default:
@@ -81,23 +71,14 @@ def describe_operation(  # noqa: PLR0913, PLR0917 - the arguments of `enqueue`
     return operation
 
 
-def enqueue_flow(  # noqa: PLR0913 - the arguments of `enqueue`
-    config: QueueConfig,
-    operation: Operation,
-    entity: Any,
-    queue_name: str | None,
-    priority: str,
-    *,
-    serializer: Callable[[Any], Any] | None = None,
-    operation_id: str | None = None,
-    delay: float = AT_ONCE,
-    durability: str | None = None,
-) -> Flow[dict[str, Any]]:
+def enqueue_flow(config: QueueConfig, operation: Operation, options: EnqueueOptions) -> Flow[dict[str, Any]]:
     """Encode one operation and put it into its queue; the answer is that of `enqueue`."""
     started_ns = time.perf_counter_ns()
-    queue = join_queue(priority, queue_name_of(operation.processor) if queue_name is None else queue_name)
-    delay_ms = 0 if delay is AT_ONCE else delay_milliseconds(delay)
-    durability = config.durability if durability is None else check_durability(durability)
+    name = options.queue_name
+    queue = join_queue(options.priority, queue_name_of(operation.processor) if name is None else name)
+    delay_ms = 0 if options.delay is AT_ONCE else delay_milliseconds(options.delay)
+    durability = config.durability if options.durability is None else check_durability(options.durability)
+    operation_id = options.operation_id
     if operation_id is None:
         operation_id, nonce = fresh_id(), ""  # a fresh id is its own proof of the call
     else:
@@ -107,7 +88,7 @@ def enqueue_flow(  # noqa: PLR0913 - the arguments of `enqueue`
     if delay_ms:
         operation.due = operation.timestamp + delay_ms / 1000
     encode = encode_item if config.sealing is None else config.sealing.encoder(queue)
-    item = encode(operation_id, encode_entity(entity, serializer), encode_tail(operation))
+    item = encode(operation_id, encode_entity(options.entity, options.custom_serializer), encode_tail(operation))
     if len(item) > config.max_item_bytes:
         raise _too_large(config, item, "entity")
     new = NewOperation(operation_id, item, operation.deduplication_key)
@@ -126,34 +107,22 @@ def enqueue_flow(  # noqa: PLR0913 - the arguments of `enqueue`
         if not _may_be_queued(error):
             config.registry.local.release(operation)
         raise
-    return _enqueued(config, operation, operation_id, answer, started_ns)
-
-
-def _enqueued(
-    config: QueueConfig, operation: Operation, operation_id: str, answer: int | bytes, started_ns: int
-) -> dict[str, Any]:
     if answer == 1:
         config.metrics.add_many("enqueued", 1)
     else:
         config.registry.local.release(operation)
-    has_callbacks = operation.on_success is not None or operation.on_failure is not None
     return {
         "operation_id": answer.decode() if isinstance(answer, bytes) else operation_id,
         "status": "queued" if answer == 1 else "duplicate",
-        "has_callbacks": has_callbacks,
+        "has_callbacks": operation.on_success is not None or operation.on_failure is not None,
         "enqueue_time_ms": ms_since(started_ns),
     }
 
 
-def batch_flow(
-    config: QueueConfig, entities: Sequence[Any], processor: Processor | str, options: BatchOptions
-) -> Flow[list[dict[str, Any]]]:
+def batch_flow(config: QueueConfig, options: EnqueueOptions) -> Flow[list[dict[str, Any]]]:
     """Encode operations that differ in entity, id and deduplication key only, and put them into one queue."""
-    check_list("entities", entities)
-    template = describe_operation(
-        config, processor, options.retry_config, options.on_success, options.on_failure, options.timeout,
-        options.result_ttl,
-    )  # fmt: skip
+    entities: Sequence[Any] = check_list("entities", options.entity)
+    template = describe_operation(config, options)
     name = queue_name_of(template.processor) if options.queue_name is None else options.queue_name
     queue = join_queue(options.priority, name)
     flow = _batch_flow(config, queue, entities, template, options)
@@ -163,7 +132,7 @@ def batch_flow(
 
 
 def _batch_flow(
-    config: QueueConfig, queue: str, entities: Sequence[Any], template: Operation, options: BatchOptions
+    config: QueueConfig, queue: str, entities: Sequence[Any], template: Operation, options: EnqueueOptions
 ) -> Flow[list[dict[str, Any]]]:
     started_ns = time.perf_counter_ns()
     delay_ms = delay_milliseconds(options.delay)
@@ -232,7 +201,7 @@ def _may_be_queued(error: ServerError | CircuitOpenError) -> bool:
 
 
 def _prepare(
-    config: QueueConfig, queue: str, entities: Sequence[Any], template: Operation, options: BatchOptions
+    config: QueueConfig, queue: str, entities: Sequence[Any], template: Operation, options: EnqueueOptions
 ) -> list[NewOperation]:
     """Encode a batch. The template gets what all have in common, and keeps the last one's deduplication key."""
     ids = check_unique("operation_id", check_column("operation_id", options.operation_id, len(entities)))

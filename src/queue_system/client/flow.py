@@ -6,7 +6,7 @@ import functools
 import inspect
 from asyncio import _get_running_loop  # what asyncio.get_running_loop calls, without an error for None
 from collections.abc import Awaitable, Callable, Coroutine, Generator
-from typing import Any, ParamSpec, TypeAlias, TypeVar, cast
+from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar, cast
 
 from queue_system.broker.protocol import Command, Group
 from queue_system.resilience.guard import report
@@ -14,6 +14,8 @@ from queue_system.resilience.validation import qualified_name
 
 P = ParamSpec("P")
 R = TypeVar("R")
+M = TypeVar("M")
+Taken = TypeVar("Taken")
 
 Flow: TypeAlias = Generator[Command[Any] | Group, Any, R]
 """Yields a command, or a group of them, and is sent what came back; an error is raised where it was yielded."""
@@ -51,6 +53,43 @@ async def run_flow_async(work: Flow[R], run: Callable[[Any], Awaitable[Any]]) ->
         return result
 
 
+def taking(make: Callable[P, Taken]) -> Callable[[Callable[[M, Taken], Flow[R]]], Callable[Concatenate[M, P], Flow[R]]]:
+    """Let a flow that takes one value be called with the arguments from which `make`, a record's class, makes it.
+
+    They are spelled and described in `make` only: signature and docstring are put together from both.
+    """
+
+    def decorate(flow: Callable[[M, Taken], Flow[R]]) -> Callable[Concatenate[M, P], Flow[R]]:
+        name = qualified_name(flow).rpartition("queue_system.")[2]
+
+        @functools.wraps(flow)
+        def called(owner: M, /, *args: P.args, **kwargs: P.kwargs) -> Flow[R]:
+            try:
+                taken = make(*args, **kwargs)
+            except TypeError as error:
+                raise TypeError(f"{name}: {error}") from None
+            return flow(owner, taken)
+
+        _adopt(called, flow, make)
+        return called
+
+    return decorate
+
+
+def _adopt(called: Callable[..., Any], flow: Callable[..., Any], make: Any) -> None:
+    """Let a function tell the arguments of a record's class, and the rest of what a flow tells of itself."""
+    types: dict[str, Any] = {}
+    for each in reversed(make.__mro__):
+        types |= inspect.get_annotations(each)
+    owner, *_ = inspect.signature(flow).parameters.values()
+    own = [each.replace(annotation=types[each.name]) for each in inspect.signature(make).parameters.values()]
+    result = flow.__annotations__["return"]
+    vars(called)["__signature__"] = inspect.Signature([owner, *own], return_annotation=result)
+    called.__annotations__ = {**{each.name: each.annotation for each in own}, "return": result}
+    arguments = f"Args:{inspect.getdoc(make).partition('Args:')[2]}\n\n"  # type: ignore[union-attr]
+    called.__doc__ = inspect.cleandoc(flow.__doc__ or "").replace("Returns:", f"{arguments}Returns:")
+
+
 def blocking(flow: Callable[P, Flow[R]]) -> Callable[P, R]:
     """Make a method of an object with a `config` from its flow: it runs that on blocking connections.
 
@@ -74,7 +113,7 @@ def blocking(flow: Callable[P, Flow[R]]) -> Callable[P, R]:
 
 def awaiting(method: Callable[P, R]) -> Callable[P, Coroutine[Any, Any, R]]:
     """Make the async twin of a method that `blocking` made: it runs the same flow, and blocks no event loop."""
-    flow = cast("Callable[P, Flow[R]]", inspect.unwrap(method))
+    flow = cast("Callable[P, Flow[R]]", vars(method)["__wrapped__"])
     operation = qualified_name(flow)
 
     @functools.wraps(flow)

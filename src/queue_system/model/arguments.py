@@ -3,46 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any, Final
 
 from queue_system.errors import InvalidInputError, shown
 from queue_system.model.keys import check_identifier
-from queue_system.model.registry import Processor
-from queue_system.model.retry import QueueRetryConfig
 
 _LONGEST_S = 1e9
 DURABILITIES: Final = ("fast", "fsync", "replicated")
 """What an enqueue waits for: nothing but the server's memory, its disk, or one replica."""
-
-
-@dataclass(frozen=True, slots=True)
-class BatchOptions:
-    """The keywords of `enqueue_batch`: those of `enqueue`, with a list where each operation has its own value."""
-
-    queue_name: str | None = None
-    priority: str = "normal"
-    operation_id: Sequence[str] | None = None
-    retry_config: QueueRetryConfig | None = None
-    on_success: Processor | str | None = None
-    on_failure: Processor | str | None = None
-    timeout: float | None = None
-    deduplication_key: Sequence[str] | None = None
-    custom_serializer: Callable[[Any], Any] | None = None
-    delay: float = 0.0
-    durability: str | None = None
-    result_ttl: float | None = None
-
-
-def check_batch_options(options: dict[str, Any]) -> BatchOptions:
-    """Return the keywords of a batch; raise InvalidInputError for one that `enqueue` does not know."""
-    for name in options:
-        if name not in BatchOptions.__slots__:
-            raise InvalidInputError(
-                name, f"enqueue_batch has no such argument; it has {', '.join(BatchOptions.__slots__)}"
-            )
-    return BatchOptions(**options)
 
 
 def check_list(field: str, values: Any) -> Sequence[Any]:
