@@ -124,7 +124,7 @@ sbom: build/venv-release/.installed ## Write a bill of materials of the built wh
 release-notes: ## Print what the changelog says of a version: make release-notes VERSION=0.1.0
 	@grep -qx '__version__ = "$(VERSION)"' src/queue_system/__init__.py || { \
 		echo "VERSION: expected that of src/queue_system/__init__.py, got '$(VERSION)'." >&2; exit 1; }
-	@awk '/^## /{told = index($$0, "## [$(VERSION)]") == 1; next} told' CHANGELOG.md | grep . || { \
+	@awk '/^## /{told = index($$0, "## [$(VERSION)]") == 1; next} told {print; n += NF} END {exit !n}' CHANGELOG.md || { \
 		echo "CHANGELOG.md: expected a section [$(VERSION)] with an entry in it." >&2; exit 1; }
 
 clean: ## Remove caches and build output; keeps .venv

@@ -14,6 +14,7 @@ import yaml
 from packaging.requirements import Requirement
 
 import queue_system
+from tests.kit.servers import server_binary
 from tests.kit.source import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -189,3 +190,22 @@ def test_issue_forms_ask_for_what_they_need() -> None:
         assert form["description"], path.name
         asked = [each for each in form["body"] if each["type"] != "markdown"]
         assert all(each["attributes"]["label"] for each in asked), path.name
+
+
+def test_the_changelog_tells_of_the_version_below_what_is_unreleased() -> None:
+    """A release of the version that the package says would have notes; what comes next has its place above them."""
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    headings = re.findall(r"^## (.*)$", text, re.MULTILINE)
+    assert headings[0] == "[Unreleased]"
+    assert re.fullmatch(rf"\[{re.escape(queue_system.__version__)}\] - \d{{4}}-\d\d-\d\d", headings[1])
+    make = ["make", "--no-print-directory", "release-notes", f"VERSION={queue_system.__version__}"]
+    notes = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "\n### Added\n" in notes
+    assert "\n## " not in notes
+
+
+def test_the_tests_run_on_the_server_that_ci_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`make test-server` hands its server on by QUEUE_SYSTEM_TEST_SERVER."""
+    monkeypatch.setenv("QUEUE_SYSTEM_TEST_SERVER", "/somewhere/redis-server")
+    assert server_binary.__wrapped__() == Path("/somewhere/redis-server")
+    assert "QUEUE_SYSTEM_TEST_SERVER=$(abspath $(SERVER))" in (ROOT / "Makefile").read_text(encoding="utf-8")
