@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+from collections import Counter
 from graphlib import CycleError, TopologicalSorter
 
 import queue_system
@@ -13,6 +14,7 @@ from tests.kit.source import ROOT, SRC, Module, Place, imported_module, load_mod
 
 MODULES = load_modules()
 SCRIPTS = sorted((SRC / "queue_system/broker/scripts").glob("*.lua"))
+LIBRARY = sorted((SRC / "queue_system/broker/scripts/lib").glob("*.lua"))
 
 # A folder or module directly under queue_system imports only from lower ranks. Equal ranks do not import each other.
 ROOT_RANK = 9
@@ -62,6 +64,7 @@ FUNCTION_IMPORTS_ALLOWED: dict[str, str] = {
 
 MODULE_LINES = 400
 FUNCTION_LINES = 45
+SCRIPT_LINES = 80
 FORBIDDEN_MODULES = {"pickle", "cPickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle"}
 FORBIDDEN_CALLS = {"eval", "exec"}
 
@@ -196,11 +199,46 @@ def test_scripts_have_their_headers() -> None:
     assert not wrong
 
 
+def test_the_library_says_its_duty() -> None:
+    """Each part of the library starts with its purpose and says its Invariant; each format has one owner."""
+    assert LIBRARY
+    wrong, owners = [], Counter[str]()
+    for part in LIBRARY:
+        header, _, _ = part.read_text(encoding="utf-8").partition("\n\n")
+        if not re.match(r"-- [A-Z]", header) or "\n-- Invariant " not in header:
+            wrong.append(part.name)
+        owned = header.partition("-- Owns")[2].partition("-- Uses")[0].partition("-- Invariant")[0]
+        owners.update(set(re.findall(r"`([\w:]+)`", owned)))
+    assert not wrong
+    assert [key for key, count in owners.items() if count > 1] == []
+
+
+def test_scripts_keep_their_size() -> None:
+    """A script, and a part of the library, has at most 80 lines."""
+    lines = {path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in [*SCRIPTS, *LIBRARY]}
+    assert {name: count for name, count in lines.items() if count > SCRIPT_LINES} == {}
+
+
+def test_each_format_is_read_in_its_own_part() -> None:
+    """No script spells out a key, a field or a pattern of what the library owns."""
+    owned = re.compile(
+        r"'(?:operation:|inflight:|ready:|wake:|answer:|change:|oversized:|dead:)|\bKEYS|operation_id|%a\+\)"
+        r"|\.\. '(?:dedup|delayed|workers|metrics|waiters|registry|resting|incarnations)'"
+    )
+    wrong = [
+        f"{script.name}:{number}"
+        for script in SCRIPTS
+        for number, line in enumerate(script.read_text(encoding="utf-8").splitlines(), 1)
+        if owned.search(line.partition("--")[0])
+    ]
+    assert not wrong
+
+
 def test_scripts_never_decode_what_they_move() -> None:
     """No Lua file uses cjson or cmsgpack: they change numbers and empty arrays."""
     wrong = [
         f"{script.name}:{number}"
-        for script in SCRIPTS
+        for script in [*SCRIPTS, *LIBRARY]
         for number, line in enumerate(script.read_text(encoding="utf-8").splitlines(), 1)
         if re.search(r"\b(cjson|cmsgpack)\b", line.partition("--")[0])
     ]

@@ -9,7 +9,8 @@ import pytest
 
 from tests.docs.blocks import PAGES, ROOT
 
-FOLDERS = ("src/queue_system", "src/queue_system/broker/scripts", "src", "tests", "")
+_SCRIPTS = "src/queue_system/broker/scripts"
+FOLDERS = ("src/queue_system", _SCRIPTS, f"{_SCRIPTS}/lib", "src", "tests", "")
 _COMMAND = re.compile(r"(?:^|`)make ([a-z-]+)", re.MULTILINE)
 PROSE = [ROOT / "docs" / name for name in ("architecture.md", "follow-one-operation.md", "guarantees.md")]
 

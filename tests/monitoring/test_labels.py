@@ -93,7 +93,7 @@ def test_every_event_is_told_before_it_happens(make_config: MakeConfig) -> None:
 def test_every_event_that_a_script_counts_is_known() -> None:
     scripts = ROOT / "src/queue_system/broker/scripts"
     texts = "\n".join(path.read_text(encoding="utf-8") for path in sorted(scripts.rglob("*.lua")))
-    counted = set(re.findall(r"metrics', '(\w+)'", texts)) | set(re.findall(r"\bcount\('(\w+)'\)", texts))
+    counted = set(re.findall(r"\b(?:count|tally)\('(\w+)'", texts)) | set(re.findall(r"\bfinish\(.*'(\w+)'\)", texts))
     assert counted
     assert counted <= set(EVENTS)
 

@@ -46,7 +46,7 @@ def settle_without_token() -> None:
     """Accept a settlement whoever sends it."""
     _patch(
         "settle",
-        ("if redis.call('HEXISTS', prefix .. 'workers', incarnation) == 0 then return 'lost' end\n", "\n"),
+        ("if not (redis.call('HEXISTS', workers, incarnation) == 1) then return 'lost' end\n", "\n"),
         ("return redis.call('HDEL', inflight, token) == 1 end", "redis.call('HDEL', inflight, token) return true end"),
         ("if redis.call('HEXISTS', inflight, token) == 0 then return false end\n", "\n"),
     )
@@ -64,7 +64,7 @@ def lease_by_age() -> None:
 
 def claim_anew() -> None:
     """Let a claim that is sent again claim other items."""
-    _patch("claim", ("if replayed_id == claim_id then", "if false then"))
+    _patch("claim", ("if previous_id == claim_id then", "if false then"))
 
 
 MUTANTS: Final[dict[str, Callable[[], None]]] = {

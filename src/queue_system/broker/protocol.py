@@ -6,10 +6,11 @@ import hashlib
 import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from importlib import resources
 from typing import Any, Generic, TypeVar
 
 import msgspec
+
+from queue_system.broker.library import assemble
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -42,13 +43,8 @@ class Script:
 
 
 def load_script(name: str) -> Script:
-    """Load `scripts/NAME.lua`, preceded by the fragments that it names under `Uses`."""
-    folder = resources.files(__package__) / "scripts"
-    source = (folder / f"{name}.lua").read_text(encoding="utf-8")
-    for line in source.splitlines():
-        if line.startswith("-- Uses"):
-            source = "".join((folder / used).read_text(encoding="utf-8") for used in line.split()[2:]) + source
-    return Script(name, source)
+    """Load `scripts/NAME.lua` with what it uses of the library."""
+    return Script(name, assemble(name))
 
 
 class Command(msgspec.Struct, Generic[T_co], frozen=True, gc=False):

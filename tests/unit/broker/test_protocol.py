@@ -1,17 +1,16 @@
-"""Requests as bytes: what is packed is what a server reads, and the scripts carry their fragments."""
+"""Requests as bytes: what is packed is what a server reads, and the scripts say what they take."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from importlib import resources
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from queue_system.broker.commands import SCRIPTS
-from queue_system.broker.protocol import Command, Script, load_script, pack, plain
+from queue_system.broker.protocol import Command, Script, pack, plain
 
 arguments = st.lists(st.binary(max_size=20) | st.text(st.characters(codec="utf-8"), max_size=20) | st.integers())
 
@@ -60,13 +59,3 @@ def test_every_script_says_its_keys_arguments_reply_and_invariant(name: str) -> 
     source = SCRIPTS[name].source.decode()
     for word in ("-- KEYS", "-- ARGV", "-- Reply", "-- Invariant"):
         assert word in source
-
-
-@pytest.mark.parametrize("name", ["move", "settle"])
-def test_a_script_that_names_a_fragment_is_preceded_by_it(name: str) -> None:
-    folder = resources.files("queue_system.broker") / "scripts"
-    fragment, own = ((folder / f"{each}.lua").read_bytes() for each in ("put_back", name))
-    source = load_script(name).source
-    assert fragment in source
-    assert source.endswith(own)
-    assert fragment not in load_script("claim").source

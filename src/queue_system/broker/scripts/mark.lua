@@ -2,9 +2,9 @@
 -- KEYS      1 prefix of every key
 -- ARGV      1 incarnation · 2 its entry as observed ("counter:lease_ms")
 -- Reply     1 marked · 0 it beat, left or was marked meanwhile
+-- Uses      workers
 -- Invariant from here on the incarnation is unregistered: its claims, settlements and beats are answered "lost".
-local workers = KEYS[1] .. 'workers'
 if redis.call('HGET', workers, ARGV[1]) ~= ARGV[2] then return 0 end
 redis.call('HDEL', workers, ARGV[1]) -- not subject to maxmemory, so what follows is not either
-redis.call('HSET', workers, 'dead:' .. ARGV[1], ARGV[2])
+redis.call('HSET', workers, dead(ARGV[1]), ARGV[2])
 return 1

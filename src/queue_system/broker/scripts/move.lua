@@ -7,24 +7,21 @@
 --           The record of what is not rejected replaces a live one only. Rejected without an id, the item could not be read:
 --           with a lifetime above 1, `record` is the body of its record, which is found by the id that it begins with.
 -- Reply     {items moved, tokens left}
--- Uses      tell.lua put_back.lua bury.lua give_up.lua
+-- Uses      workers inflight delayed records release_key changes put_back letters give_up counters
 -- Invariant an item moves once, and only as it was read; the incarnation's entry goes when nothing is left.
-local prefix, incarnation = KEYS[1], ARGV[1]
-local workers, inflight, dedup = prefix .. 'workers', prefix .. 'inflight:' .. incarnation, prefix .. 'dedup'
-local delayed, most_letters = prefix .. 'delayed', tonumber(ARGV[2])
+local incarnation, most_letters = ARGV[1], tonumber(ARGV[2])
+local inflight = inflight_of(incarnation)
 
-if redis.call('HEXISTS', workers, 'dead:' .. incarnation) == 0 then return {0, 0} end
+if not is_registered(dead(incarnation)) then return {0, 0} end
 redis.call('HLEN', inflight)
-redis.call('LLEN', prefix .. 'system_errors')
+redis.call('LLEN', prefix() .. 'system_errors')
 redis.call('ZCARD', delayed)
-redis.call('HLEN', dedup)
+redis.call('HLEN', dedup())
 
 local function note_queued_again(id, record)
-  local key = prefix .. 'operation:' .. id
-  local known = redis.pcall('GET', key)
-  local status = type(known) == 'string' and string.match(known, '^%a+')
-  if status ~= 'queued' and status ~= 'running' and status ~= 'delayed' then return end
-  redis.pcall('SET', key, record)
+  local status = read_record(id)
+  if not is_live(status) then return end
+  redis.pcall('SET', record_key(id), record)
   tell(id)
 end
 
@@ -41,9 +38,9 @@ for i = 3, #ARGV, 9 do
       rejected = rejected + 1
       bury('system_errors', new, most_letters)
       if id ~= '' then
-        redis.call('SET', prefix .. 'operation:' .. id, record, 'PX', ttl_ms)
-        if dedup_key ~= '' and redis.call('HGET', dedup, dedup_key) == id then redis.call('HDEL', dedup, dedup_key) end
-        redis.pcall('HINCRBY', prefix .. 'metrics', 'rejected', 1)
+        redis.call('SET', record_key(id), record, 'PX', ttl_ms)
+        release_key(dedup_key, id)
+        count('rejected', 1)
         tell(id)
       elseif tonumber(ttl_ms) > 1 then
         give_up(old, record, ttl_ms, '')
@@ -56,19 +53,14 @@ for i = 3, #ARGV, 9 do
   end
 end
 finish_put_back()
-if rejected > 0 then redis.pcall('HINCRBY', prefix .. 'metrics', 'system_errors', rejected) end
-if moved > 0 then redis.pcall('HINCRBY', prefix .. 'metrics', 'reclaimed', moved) end
+if rejected > 0 then count('system_errors', rejected) end
+if moved > 0 then count('reclaimed', moved) end
 
-local left = redis.call('HLEN', inflight)
-  - redis.call('HEXISTS', inflight, '#claim') - redis.call('HEXISTS', inflight, '#settle')
-if left > 0 and #ARGV == 2 then -- fields of other kinds hold nothing
-  for _, field in ipairs(redis.call('HKEYS', inflight)) do
-    if string.sub(field, 1, 1) == '#' and field ~= '#claim' and field ~= '#settle' then left = left - 1 end
-  end
-end
+local left = count_tokens(inflight, redis.call('HLEN', inflight))
+if left > 0 and #ARGV == 2 then left = count_tokens_exactly(inflight) end
 if left == 0 then
-  redis.call('HDEL', workers, 'dead:' .. incarnation)
+  redis.call('HDEL', workers, dead(incarnation))
   redis.call('DEL', inflight)
-  redis.pcall('HDEL', prefix .. 'incarnations', incarnation)
+  redis.pcall('HDEL', known, incarnation)
 end
 return {moved, left}

@@ -3,33 +3,29 @@
 -- ARGV      1 queue ("high:NAME") · 2 "#", id of the call, a space and the number of this request in it ("" for none)
 --           then members of the delayed set to remove (none: items of the list are removed)
 -- Reply     items removed; 0 when none is left
--- Uses      tell.lua
+-- Uses      queues ready values items records delayed release_key changes counters answers limits
 -- Invariant sent again with the same call and number, it removes nothing more and gives the same answer;
 --           a deduplication key goes only while it still names the removed operation.
-local prefix, queue = KEYS[1], ARGV[1]
-local priority, name = string.match(queue, '^(%a+):(.+)$')
-local list, delayed, dedup = prefix .. queue, prefix .. 'delayed', prefix .. 'dedup'
+local queue = ARGV[1]
+local priority, name = split_queue(queue)
+local list = prefix() .. queue
 redis.call('LLEN', list)
 redis.call('ZCARD', delayed)
-redis.call('HLEN', dedup)
+redis.call('HLEN', dedup())
 
 local call, request = string.match(ARGV[2] or '', '^#(%S+) (%d+)$')
-local answers = call and prefix .. 'answer:' .. call
-if answers then
-  local before = redis.pcall('GET', answers)
-  local last, answer = string.match(type(before) == 'string' and before or '', '^(%d+) (%d+)$')
-  if last and tonumber(last) >= tonumber(request) then return last == request and tonumber(answer) or 0 end
+if call then
+  local answered = earlier_answer(redis.pcall('GET', answer_key(call)), tonumber(request))
+  if answered then return tonumber(answered) or 0 end
 end
 
 local function forget(item)
-  local id = string.match(item, '^{"operation_id":"([^"\\]+)"')
+  local id = id_of(item)
   if not id then return end
-  local record = redis.pcall('GET', prefix .. 'operation:' .. id)
-  local status, key = string.match(type(record) == 'string' and record or '', '^(%a+)\t[^\t]*\t%d+\t[^\t]*\t([^\t\n]*)')
-  if status == 'succeeded' or status == 'failed' or status == 'rejected' then return end -- it was a callback item
-  key = key or ''
-  if key ~= '' and redis.call('HGET', dedup, key) == id then redis.call('HDEL', dedup, key) end
-  redis.call('DEL', prefix .. 'operation:' .. id)
+  local status, _, _, _, key = read_record(id)
+  if is_final(status) then return end -- it was a callback item
+  release_key(key or '', id)
+  redis.call('DEL', record_key(id))
   tell(id)
 end
 
@@ -38,12 +34,13 @@ if #ARGV > 2 then
   for i = 3, #ARGV do
     if redis.call('ZREM', delayed, ARGV[i]) == 1 then
       removed = removed + 1
-      forget(string.match(ARGV[i], '^[^\n]*\n[^\n]*\n(.*)$') or '')
+      local _, item = split_member(ARGV[i])
+      forget(item or '')
     end
   end
 else
   local bytes, largest, step = 0, 1, 1
-  while removed < 1000 and bytes < 8388608 do
+  while removed < 1000 and bytes < MOST_BYTES do
     local items = redis.call('RPOP', list, step)
     if not items then break end
     removed = removed + #items
@@ -51,10 +48,10 @@ else
       bytes, largest = bytes + #item, math.max(largest, #item)
       forget(item)
     end
-    step = math.max(1, math.min(16, 1000 - removed, math.floor((8388608 - bytes) / largest)))
+    step = math.max(1, math.min(16, 1000 - removed, math.floor((MOST_BYTES - bytes) / largest)))
   end
-  if redis.call('EXISTS', list) == 0 then redis.pcall('ZREM', prefix .. 'ready:' .. priority, name) end
+  if redis.call('EXISTS', list) == 0 then redis.pcall('ZREM', ready_index(priority), name) end
 end
-if removed > 0 then redis.pcall('HINCRBY', prefix .. 'metrics', 'purged', removed) end
-if removed > 0 and answers then redis.pcall('SET', answers, request .. ' ' .. removed, 'PX', 300000) end
+if removed > 0 then count('purged', removed) end
+if removed > 0 and call then remember(redis.pcall, answer_key(call), tonumber(request), removed) end
 return removed

@@ -2,12 +2,12 @@
 -- KEYS      1 prefix of every key
 -- ARGV      1 worker, then for each queue: its name · for how many ms, or "0" if it is served again · the reason
 -- Reply     how many notes were taken
+-- Uses      resting counters time
 -- Invariant sent again it changes nothing but the time; at most 1,000 notes stay, and none for more than a minute past its rest.
-local resting, time = KEYS[1] .. 'resting', redis.call('TIME')
-local now_ms, begun = time[1] * 1000 + math.floor(time[2] / 1000), 0
+local begun = 0
 redis.call('ZREMRANGEBYSCORE', resting, '-inf', now_ms - 60000) -- not subject to maxmemory, so what follows is not either
 for i = 2, #ARGV, 3 do
-  local note, rest_ms = table.concat({ARGV[i], ARGV[1], ARGV[i + 2]}, '\t'), tonumber(ARGV[i + 1])
+  local note, rest_ms = note_of_rest(ARGV[i], ARGV[1], ARGV[i + 2]), tonumber(ARGV[i + 1])
   if rest_ms == 0 then
     redis.call('ZREM', resting, note)
   else
@@ -17,5 +17,5 @@ for i = 2, #ARGV, 3 do
 end
 redis.call('ZREMRANGEBYRANK', resting, 0, -1001)
 redis.call('PEXPIRE', resting, 120000)
-if begun > 0 then redis.pcall('HINCRBY', KEYS[1] .. 'metrics', 'queue_rests', begun) end
+if begun > 0 then count('queue_rests', begun) end
 return (#ARGV - 1) / 3

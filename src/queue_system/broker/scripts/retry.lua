@@ -1,30 +1,24 @@
 -- Moves dead letters back into the queues they came from: list, ready index, wake-up markers, record, deduplication.
 -- KEYS      1 prefix of every key
--- ARGV      1 to 5 as take.lua has them · 6 lifetime of a deduplication key in ms · 7 nonce of the call
+-- ARGV      1 to 5 as lib/letter_places.lua has them · 6 lifetime of a deduplication key in ms · 7 nonce of the call
 --           then for each letter: letter · queue · item · id ("" writes no record) · deduplication key
 --           · "n" and the item's own nonce if its record was not told that the item became a letter, else ""
 -- Reply     a string with one letter for each: "d" done · "g" gone, or not near its place · "l" its operation lives, has
 --           succeeded, or lacks its deduplication key, which a live one holds
--- Uses      take.lua holder.lua tell.lua put_back.lua
+-- Uses      letter_places records delayed deduplication changes values put_back counters time
 -- Invariant sent again it moves nothing more and gives the same answer; a live operation gets no second item.
-local prefix, lifetime_ms, nonce = KEYS[1], tonumber(ARGV[6]), ARGV[7]
-local records, dedup = prefix .. 'operation:', prefix .. 'dedup'
-local before = earlier_answer()
-if before then return before end
-local time = redis.call('TIME')
-local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
-redis.call('ZCARD', prefix .. 'delayed')
-redis.call('HLEN', dedup)
+local lifetime_ms, nonce = tonumber(ARGV[6]), ARGV[7]
+if answered then return answered end
+redis.call('ZCARD', delayed)
+redis.call('HLEN', dedup())
 
 local ids, keys = {}, {} -- what this request gives back to life
 local function lives(id, key, untold)
   if id == '' then return false end
   if ids[id] or keys[key] then return true end
-  local record = redis.pcall('GET', records .. id)
-  local status, its_nonce = string.match(type(record) == 'string' and record or '', '^(%a+)\t([^\t]*)')
-  if status == 'succeeded' then return true end
-  local live = status == 'queued' or status == 'delayed' or status == 'running'
-  if live and untold ~= 'n' .. its_nonce then return true end
+  local status, its_nonce = read_record(id)
+  if status == SUCCEEDED then return true end
+  if is_live(status) and untold ~= 'n' .. its_nonce then return true end
   if key ~= '' and live_holder(key, id, lifetime_ms, now_ms) then return true end
   ids[id] = true
   if key ~= '' then keys[key] = true end
@@ -45,16 +39,16 @@ for i = 8, #ARGV, 6 do
   codes[#codes + 1] = code
 end
 
-take(places)
+remove(places)
 for _, i in ipairs(chosen) do
   local queue, id, key = ARGV[i + 1], ARGV[i + 3], ARGV[i + 4]
   if id ~= '' then
-    redis.call('SET', records .. id, string.format('queued\t%s\t%d\t%s\t%s', nonce, now_ms, queue, key))
-    if key ~= '' then redis.call('HSET', dedup, key, id) end
+    redis.call('SET', record_key(id), record_head(QUEUED, nonce, now_ms, queue, key))
+    if key ~= '' then redis.call('HSET', dedup(), key, id) end
     tell(id)
   end
-  put_back('LPUSH', ARGV[2] .. '-' .. ARGV[3] .. '-' .. i, queue .. '\n' .. ARGV[i + 2])
+  put_back('LPUSH', ARGV[2] .. '-' .. ARGV[3] .. '-' .. i, join_value(queue, ARGV[i + 2]))
 end
 finish_put_back()
-if #places > 0 then redis.pcall('HINCRBY', prefix .. 'metrics', 'dead_letters_retried', #places) end
-return remember(table.concat(codes))
+if #places > 0 then count('dead_letters_retried', #places) end
+return answer_with(table.concat(codes))

@@ -2,18 +2,15 @@
 -- KEYS      1 prefix of every key
 -- ARGV      1 cursor ("0" to begin) · 2 how many ms must lie between two sweeps of the fleet
 -- Reply     {next cursor, lists found}; the cursor is "0" at the end, "-1" when another worker has swept just now
+-- Uses      queues ready wake time
 -- Invariant one sweep for each interval and fleet, by the server's clock; it only adds to the index. What was indexed before
 --           the clock was set back is served first, in its old order. A hundred empty lists cost one command.
-local prefix, cursor = KEYS[1], ARGV[1]
-local time = redis.call('TIME')
-local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
-local now_us = time[1] * 1000000 + time[2]
-local registry, swept = prefix .. 'registry', prefix .. 'swept'
+local cursor, swept = ARGV[1], prefix() .. 'swept'
 
 local last = redis.pcall('GET', swept)
 local last_ms = type(last) == 'string' and tonumber(last) or 0
 if cursor == '0' and now_ms - last_ms < tonumber(ARGV[2]) and last_ms <= now_ms then return {'-1', 0} end
-redis.call('SCARD', registry)
+redis.call('SCARD', registry())
 redis.call('DEL', swept) -- not subject to maxmemory, so what follows is not either
 redis.call('SET', swept, string.format('%.0f', now_ms))
 
@@ -24,13 +21,12 @@ end
 
 local found = 0
 local function index_list(list)
-  local priority, name = string.match(string.sub(list, #prefix + 1), '^(%a+):([%w_.-]+)$')
-  if priority ~= 'high' and priority ~= 'normal' and priority ~= 'low' then return end
-  local index, length = prefix .. 'ready:' .. priority, redis.pcall('LLEN', list)
+  local priority, name = split_queue(queue_of(list))
+  if not priority then return end
+  local index, length = ready_index(priority), redis.pcall('LLEN', list)
   if type(length) == 'number' and length > 0 and not redis.pcall('ZSCORE', index, name) then
     redis.call('ZADD', index, now_us, name)
-    redis.pcall('ZADD', prefix .. 'wake', 0, 'r')
-    redis.pcall('ZADD', prefix .. 'wake:' .. name, 0, 'r')
+    wake_workers(name)
     found = found + 1
   end
 end
@@ -44,11 +40,11 @@ local function index_filled(lists, first, last)
 end
 
 if cursor == '0' then
-  for _, priority in ipairs({'high', 'normal', 'low'}) do bring_back_to_the_present(prefix .. 'ready:' .. priority) end
+  for _, priority in ipairs(PRIORITIES) do bring_back_to_the_present(ready_index(priority)) end
 end
-local page, lists = redis.call('SSCAN', registry, cursor, 'COUNT', 500), {}
+local page, lists = redis.call('SSCAN', registry(), cursor, 'COUNT', 500), {}
 for _, list in ipairs(page[2]) do
-  if string.sub(list, 1, #prefix) == prefix then lists[#lists + 1] = list end
+  if queue_of(list) then lists[#lists + 1] = list end
 end
 for first = 1, #lists, 128 do index_filled(lists, first, math.min(first + 127, #lists)) end
 return {page[1], found}

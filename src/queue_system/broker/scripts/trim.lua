@@ -3,11 +3,11 @@
 -- ARGV      1 "failures" or "system_errors", then for each letter, the oldest first, how many older ones are kept, and
 --           the letter as aged.lua reads it
 -- Reply     letters dropped
--- Uses      part.lua
+-- Uses      prefix letter_part counters
 -- Invariant only a letter that is still the oldest but for those that are kept is dropped, so that no letter is looked
 --           for in the list; each is counted.
 local MARK = '\0trimmed'
-local list, dropped = KEYS[1] .. ARGV[1], 0
+local list, dropped = prefix() .. ARGV[1], 0
 redis.call('LTRIM', list, 0, -1) -- not subject to maxmemory, so what follows is not either
 for i = 2, #ARGV, 2 do
   local place = -tonumber(ARGV[i]) - 1
@@ -22,5 +22,5 @@ for i = 2, #ARGV, 2 do
     dropped = dropped + 1
   end
 end
-if dropped > 0 then redis.pcall('HINCRBY', KEYS[1] .. 'metrics', 'dead_letters_dropped', dropped) end
+if dropped > 0 then count('dead_letters_dropped', dropped) end
 return dropped

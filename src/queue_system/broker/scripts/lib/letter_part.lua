@@ -1,8 +1,6 @@
--- Cuts a dead letter to what is read to learn its age. Not a script of its own: it precedes the scripts that name it under Uses.
--- KEYS      1 prefix of every key
--- ARGV      as the script that uses it
--- Reply     none
+-- Cuts a dead letter to what is read to learn its age.
 -- Invariant a letter of up to 64 KiB is whole; of a larger one the end is left, where our letters tell why they are here.
+
 local function part(letter)
   if #letter <= 65536 then return letter end
   return string.sub(letter, -4096)

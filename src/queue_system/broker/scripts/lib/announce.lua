@@ -1,0 +1,9 @@
+-- Lets the workers know of a list that holds items.
+-- Uses      queues ready wake time
+-- Invariant nothing here makes a script fail: what is not noted is found by a sweep.
+
+local function announce(queue, priority, name)
+  redis.pcall('SADD', registry(), prefix() .. queue)
+  redis.pcall('ZADD', ready_index(priority), 'NX', now_us, name)
+  wake_workers(name)
+end
