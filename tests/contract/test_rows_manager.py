@@ -118,12 +118,6 @@ def test_purge_queue_removes_all_items_of_one_queue_and_counts_them(config: Queu
     assert queue.purge_queue("handle", priority="high") == 1
 
 
-def test_the_constructor_takes_a_configuration_only() -> None:
-    wrong: Any = "redis://localhost"
-    with pytest.raises(InvalidInputError, match="config"):
-        QueueManager(wrong)
-
-
 def test_generate_operation_id_gives_unique_strings(queue: QueueManager) -> None:
     ids = {queue._generate_operation_id() for _ in range(1000)}
     assert len(ids) == 1000

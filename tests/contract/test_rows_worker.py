@@ -13,7 +13,6 @@ import redis
 
 from queue_system import (
     CircuitOpenError,
-    InvalidInputError,
     QueueConfig,
     QueueManager,
     QueueRetryConfig,
@@ -77,22 +76,6 @@ async def test_work_timeout_limits_an_operation(config: QueueConfig, queue: Queu
         await eventually(lambda: counted(config, "failed"))
     (letter,) = documents(raw, config.failures_queue)
     assert letter["error_type"] == "TimeoutError"
-
-
-@pytest.mark.parametrize(
-    "field, arguments",
-    [
-        ("config", {"config": "redis://localhost"}), ("max_workers", {"max_workers": 0}),
-        ("max_workers", {"max_workers": 2.5}), ("work_timeout", {"work_timeout": 0}),
-        ("work_timeout", {"work_timeout": float("inf")}),
-    ],
-)  # fmt: skip
-def test_the_constructor_refuses_wrong_values_by_name(
-    config: QueueConfig, field: str, arguments: dict[str, Any]
-) -> None:
-    with pytest.raises(InvalidInputError) as caught:
-        QueueWorker(**{"config": config, **arguments})
-    assert caught.value.field == field
 
 
 async def test_the_worker_loop_outlives_operations_that_hang_or_break(

@@ -268,10 +268,12 @@ def test_bad_delays_and_timeouts_of_a_retry_are_refused(value: Any) -> None:
         ("queue_prefix", None),
         ("backup_ttl", 0),
         ("backup_ttl", math.nan),
+        ("backup_ttl", "week"),
         ("backup_ttl", HUGE),
         ("connection_timeout", 0),
         ("connection_timeout", -1),
         ("connection_timeout", math.inf),
+        ("connection_timeout", math.nan),
         ("connection_timeout", "5"),
         ("max_connection_retries", -1),
         ("max_connection_retries", 1.5),
@@ -290,8 +292,9 @@ def test_bad_delays_and_timeouts_of_a_retry_are_refused(value: Any) -> None:
 )
 def test_a_bad_setting_is_named(field: str, value: Any) -> None:
     settings: dict[str, Any] = {"redis_url": "redis://localhost:1", field: value}
-    with named(field):
+    with named(field) as caught:
         QueueConfig(**settings)
+    assert caught.value.field == field
 
 
 @pytest.mark.parametrize(
@@ -302,6 +305,7 @@ def test_a_bad_setting_is_named(field: str, value: Any) -> None:
         ("max_workers", {"max_workers": 0}),
         ("max_workers", {"max_workers": True}),
         ("max_workers", {"max_workers": 2.0}),
+        ("max_workers", {"max_workers": 2.5}),
         ("work_timeout", {"work_timeout": 0}),
         ("work_timeout", {"work_timeout": -1}),
         ("work_timeout", {"work_timeout": math.nan}),
@@ -316,8 +320,9 @@ def test_a_bad_setting_is_named(field: str, value: Any) -> None:
     ids=lambda value: repr(value)[:30],
 )
 def test_a_bad_argument_of_a_worker_is_named(config: QueueConfig, field: str, arguments: dict[str, Any]) -> None:
-    with named(field):
+    with named(field) as caught:
         QueueWorker(**{"config": config, **arguments})
+    assert caught.value.field == field
 
 
 def test_a_manager_needs_a_configuration() -> None:
