@@ -101,6 +101,20 @@ def test_imports_go_only_to_lower_ranks() -> None:
     assert not wrong
 
 
+def test_what_is_shown_of_the_server_is_read_by_inspection_and_client_only() -> None:
+    """The command line, the dashboard, the exporters and the web helpers build no command of the queue's."""
+    wrong = [
+        place_of(module, node.lineno)
+        for module in MODULES.values()
+        if unit_of(module.name) in {"cli", "dashboard", "monitoring", "web"}
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.Attribute)
+        and node.attr == "commands"
+        and ast.unparse(node.value).endswith(("config", "self"))
+    ]
+    assert not wrong
+
+
 def test_utils_only_reexports_resilience() -> None:
     """`utils` imports from `queue_system.resilience` only and defines nothing."""
     utils = MODULES["utils"]

@@ -9,6 +9,7 @@ from queue_system.broker.diagnostics import key_length, key_page, key_type
 from queue_system.broker.replies import DEAD
 from queue_system.cli.checks import Examination, Level, Result
 from queue_system.cli.text import count
+from queue_system.inspection.workers import holdings_flow
 from queue_system.model.keys import PRIORITIES, split_queue
 
 _TYPES: Final[Mapping[str, str]] = {
@@ -99,7 +100,7 @@ def _held_by_nobody(exam: Examination, hashes: Sequence[str]) -> dict[str, int]:
     entries = exam.look().entries
     names = [key.removeprefix(start) for key in hashes if key.startswith(start)]
     lost = [name for name in names if name not in entries and f"{DEAD}{name}" not in entries]
-    held = {name: len(exam.run(exam.config.commands.tokens(name))) for name in lost}
+    held = exam.read(holdings_flow(exam.config, lost))
     return {name: tokens for name, tokens in held.items() if tokens}
 
 

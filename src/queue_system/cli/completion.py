@@ -10,7 +10,8 @@ import typer
 
 from queue_system.config import QueueConfig
 from queue_system.errors import QueueSystemError
-from queue_system.model.keys import split_queue
+from queue_system.inspection.reading import read
+from queue_system.inspection.status import some_queues_flow
 
 _PATIENCE_S: Final = 1.0
 
@@ -28,7 +29,6 @@ def queue_names(context: typer.Context, incomplete: str) -> list[str]:
         config = QueueConfig(
             redis_url=url, queue_prefix=typed.get("prefix") or "queue:", connection_timeout=_PATIENCE_S
         )
-        page = config.transport.run(config.commands.status("0"), retries=0)
-        queues = [split_queue(key.removeprefix(config.queue_prefix).encode()) for key in page.lists]
-        return sorted({queue[1] for queue in queues if queue is not None and queue[1].startswith(incomplete)})
+        queues = read(config, some_queues_flow(config), retries=0)
+        return sorted(queue for queue in queues if queue.startswith(incomplete))
     return []

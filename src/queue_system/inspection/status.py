@@ -6,6 +6,14 @@ from typing import Any
 
 from queue_system.client.flow import Flow
 from queue_system.config import QueueConfig
+from queue_system.model.keys import split_queue
+
+
+def some_queues_flow(config: QueueConfig) -> Flow[set[str]]:
+    """Return the names of queues that one request tells: all of them, unless there are many. Raises ServerError."""
+    page = yield config.commands.status("0")
+    queues = [split_queue(key.removeprefix(config.keys.prefix).encode()) for key in page.lists]
+    return {queue[1] for queue in queues if queue is not None}
 
 
 def status_flow(config: QueueConfig) -> Flow[dict[str, Any]]:
