@@ -20,7 +20,7 @@ from tests.kit.acl import FRESH_PREFIX, AclServer
 from tests.kit.configs import MakeConfig, configs
 from tests.kit.inbox import Inbox
 from tests.kit.logs import LineLogger
-from tests.kit.servers import OwnServer, StartServer
+from tests.kit.servers import NO_REDIS, REDIS, OwnServer, StartServer
 
 NO_SKIPS = bool(os.environ.get("QUEUE_SYSTEM_NO_SKIPS"))
 TIME_LIMIT = pytest.StashKey[Any]()
@@ -121,6 +121,16 @@ def start_server() -> Iterator[StartServer]:
             return started.enter_context(OwnServer(binary=binary, tcp=tcp, **options))
 
         yield start
+
+
+@pytest.fixture(params=["valkey", "redis"])
+def guarded(request: pytest.FixtureRequest) -> Iterator[AclServer]:
+    """A server of each kind at hand with the users of docs/acl."""
+    old: dict[str, Any] = {"binary": REDIS, "without": "+waitaof"} if request.param == "redis" else {}
+    if old and not REDIS.exists():
+        pytest.skip(NO_REDIS)
+    with AclServer(enable_debug_command="yes", **old) as server:
+        yield server
 
 
 @pytest.fixture

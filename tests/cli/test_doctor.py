@@ -10,7 +10,6 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,7 +22,7 @@ from tests.cli.support import Answer, RunCli
 from tests.kit.acl import AclServer, rules
 from tests.kit.contents import key_space
 from tests.kit.logs import LineLogger
-from tests.kit.servers import NO_REDIS, OwnServer, StartServer
+from tests.kit.servers import OwnServer, StartServer
 from tests.kit.waiting import eventually, wait_until
 from tests.kit.workers import running
 
@@ -295,17 +294,6 @@ async def test_dead_letters_are_counted(patient: Patient) -> None:
     letters = patient.checks()["dead_letters"]
     assert (letters["level"], letters["sentence"]) == ("warn", "1 failure, 1 system error")
     assert letters["advice"] == "queue-system dead-letters list --source failures"
-
-
-@pytest.fixture(params=["valkey", "redis"])
-def guarded(request: pytest.FixtureRequest) -> Iterator[AclServer]:
-    """A server of each kind at hand with the users of docs/acl."""
-    found = shutil.which("redis-server")
-    if request.param == "redis" and found is None:
-        pytest.skip(NO_REDIS)
-    old: dict[str, Any] = {"binary": Path(str(found)), "without": "+waitaof"} if request.param == "redis" else {}
-    with AclServer(**old) as server:
-        yield server
 
 
 @pytest.mark.parametrize("role", ROLES)

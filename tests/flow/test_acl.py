@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -34,7 +33,6 @@ from tests.kit.acl import ROLES, AclServer, rules
 from tests.kit.contents import documents, key_space
 from tests.kit.inbox import Inbox
 from tests.kit.logs import LineLogger
-from tests.kit.servers import NO_REDIS
 from tests.kit.waiting import eventually
 from tests.kit.workers import running
 
@@ -59,17 +57,6 @@ AsRole = Callable[..., QueueConfig]
 
 def work(entity: object) -> None:
     """Stand for a processor."""
-
-
-@pytest.fixture(params=["valkey", "redis"])
-def guarded(request: pytest.FixtureRequest) -> Iterator[AclServer]:
-    """A server of each kind at hand with the users of docs/acl."""
-    found = shutil.which("redis-server")
-    if request.param == "redis" and found is None:
-        pytest.skip(NO_REDIS)
-    old: dict[str, Any] = {"binary": Path(str(found)), "without": "+waitaof"}
-    with AclServer(enable_debug_command="yes", **(old if request.param == "redis" else {})) as server:
-        yield server
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ import redis
 
 from queue_system.broker.embedded_supervisor import server_environment
 
+REDIS = Path(shutil.which("redis-server") or "/usr/bin/redis-server")
 NO_REDIS = "redis-server is not installed (on Debian: apt-get install redis-server)"
 READY_WITHIN_S = 20.0
 STOPPED_WITHIN_S = 10.0

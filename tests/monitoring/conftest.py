@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import subprocess
 import sys
 import uuid
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.kit.processes import environment
 from tests.kit.servers import OwnServer
 from tests.kit.source import ROOT
 from tests.monitoring.support import Samples, parsed
@@ -37,7 +37,7 @@ def run_busy(server: OwnServer, log_format: str) -> Busy:
     ended = subprocess.run(
         [sys.executable, "-m", "tests.monitoring.busy_process", server.url, prefix, log_format],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}", "OTEL_SERVICE_NAME": "shop"},
+        env=environment(OTEL_SERVICE_NAME="shop"),
         capture_output=True,
         text=True,
         check=False,

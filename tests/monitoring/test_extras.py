@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 
 import pytest
 
-from tests.kit.source import ROOT
+from tests.kit.processes import environment
 
 METRICS = """
 import asyncio, httpx
@@ -31,7 +30,7 @@ def run_without(module: str, program: str) -> str:
     """What a program prints where a module is not installed."""
     ended = subprocess.run(
         [sys.executable, "-c", f"import sys; sys.modules[{module!r}] = None\n{program}"],
-        env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"},
+        env=environment(),
         capture_output=True,
         text=True,
         check=False,

@@ -24,6 +24,7 @@ from queue_system.monitoring.health import WorkerHealth, health_of
 from queue_system.monitoring.labels import Place
 from tests.kit.configs import MakeConfig
 from tests.kit.hostile_texts import CORPUS
+from tests.kit.processes import environment
 from tests.kit.servers import OwnServer
 from tests.kit.source import ROOT
 from tests.kit.waiting import eventually
@@ -201,7 +202,7 @@ def test_processes_are_added_up_and_what_an_ended_one_counted_stays(
         ended = subprocess.run(
             [sys.executable, "-m", "tests.monitoring.multi_process", server.url, prefix],
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"},
+            env=environment(),
             capture_output=True,
             text=True,
             check=False,

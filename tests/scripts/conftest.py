@@ -8,10 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.servers import NO_REDIS, OwnServer, server_binary
+from tests.kit.servers import NO_REDIS, REDIS, OwnServer, server_binary
 from tests.scripts.support import Broker, W
-
-REDIS = Path("/usr/bin/redis-server")
 
 
 @pytest.fixture(scope="session", params=["valkey", "redis"])

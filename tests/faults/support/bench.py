@@ -15,6 +15,7 @@ import redis
 
 from queue_system import QueueConfig, QueueManager
 from tests.faults.support.notes import VARIABLE
+from tests.kit.configs import close
 from tests.kit.journal import Journal
 from tests.kit.processes import PythonProcess
 from tests.kit.servers import OwnServer
@@ -181,6 +182,4 @@ class Bench:
             for start in range(0, len(keys), 1000):  # one by one, each would wait for a disk
                 self.client.unlink(*keys[start : start + 1000])
         self.client.close()
-        self.config.transport.close()
-        if self.config.redis_client is not None:
-            self.config.redis_client.close()
+        close(self.config)

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from queue_system import QueueConfig, QueueManager
 from tests.faults.support import processors
+from tests.kit.configs import close
 
 
 @contextlib.contextmanager
@@ -19,9 +20,7 @@ def managing(url: str, prefix: str, **settings: Any) -> Iterator[QueueManager]:
     try:
         yield QueueManager(config)
     finally:
-        config.transport.close()
-        if config.redis_client is not None:
-            config.redis_client.close()
+        close(config)
 
 
 class Producer(threading.Thread):

@@ -7,7 +7,6 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,10 +16,9 @@ from redis.retry import Retry
 
 from tests.faults.support.bench import Bench, WorkerProcess
 from tests.faults.support.producer import Producer
-from tests.kit.servers import NO_REDIS, OwnServer
+from tests.kit.servers import NO_REDIS, REDIS, OwnServer
 from tests.kit.waiting import wait_until
 
-REDIS = Path("/usr/bin/redis-server")
 BACK_AT_WORK_WITHIN_S = 5.0
 PRIORITIES = ("high", "normal", "low")
 _LIVE = {"queued", "delayed", "running"}
