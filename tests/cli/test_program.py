@@ -14,7 +14,7 @@ import pytest
 
 from tests.cli.support import PROGRAM, RunCli, RunProgram, clean_environment, run_program, started
 from tests.cli.terminal import Terminal
-from tests.kit.servers import OwnServer, StartServer
+from tests.kit.servers import OwnServer, StartServer, listens
 from tests.kit.waiting import wait_until
 
 HEAVY = ("prometheus_client", "starlette", "uvicorn", "jinja2", "fastapi", "watchfiles", "queue_system.dashboard")
@@ -221,7 +221,7 @@ def test_the_dashboard_is_served_until_ctrl_c(place: dict[str, str]) -> None:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     with started("dashboard", "--port", str(port), **place) as serving:
-        wait_until(lambda: _answers(port), "it answers")
+        wait_until(lambda: listens(port), "it answers")
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10) as response:
             assert response.status == 200
         taken = run_program("dashboard", "--port", str(port), **place)
@@ -243,8 +243,3 @@ def test_colours_are_for_terminals_that_want_them(variables: dict[str, str], col
     with Terminal(command, clean_environment(**variables)) as terminal:
         assert terminal.wait() == 3
     assert (b"31m" in terminal.seen) is coloured
-
-
-def _answers(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -1,4 +1,4 @@
-"""Rows 8 to 12 of the security list: each rule by a request that must be refused and one that must pass."""
+"""Who may reach the dashboard and change something: each rule by a request that is refused and one that passes."""
 
 from __future__ import annotations
 

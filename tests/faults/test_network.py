@@ -74,7 +74,7 @@ def enqueue_in_batches(manager: QueueManager, count: int, size: int) -> list[dic
 
 
 def test_lost_replies_to_enqueues_lose_no_operation_and_add_none(bench: Bench, figures: Figures, full: bool) -> None:
-    """Row N1. A call of 4,000 operations takes several requests, of which each may lose its reply."""
+    """A call of 4,000 operations takes several requests, of which each may lose its reply."""
     count = 100_000 if full else 3_000
     with Proxy(bench.server.url) as proxy, managing(proxy.url, bench.prefix, max_connection_retries=PATIENT) as manager:
         proxy.lose("reply", "enqueue", SHARE)
@@ -95,7 +95,7 @@ def test_lost_replies_to_enqueues_lose_no_operation_and_add_none(bench: Bench, f
 
 
 def test_lost_replies_to_claims_leave_no_ghosts_and_repeat_nothing(bench: Bench, figures: Figures, full: bool) -> None:
-    """Row N2, under load and then idle, where the claim waits behind the wake-up marker."""
+    """Under load and then idle, where the claim waits behind the wake-up marker."""
     count, singles = (100_000, 2_000) if full else (3_000, 100)
     with Proxy(bench.server.url) as proxy:
         proxy.lose("reply", "claim", SHARE)
@@ -135,7 +135,7 @@ def terminal_settlements(client: redis.Redis, listener: Any) -> Counter[str]:
 def test_lost_replies_to_settlements_settle_every_operation_exactly_once(
     start_server: StartServer, open_bench: OpenBench, figures: Figures, full: bool
 ) -> None:
-    """Row N3. Nine of ten operations succeed; the others fail, are retried and are dead-lettered."""
+    """Nine of ten operations succeed; the others fail, are retried and are dead-lettered."""
     count = 100_000 if full else 3_000
     bench = open_bench(start_server(appendonly="no", notify_keyspace_events="Kg"))
     bench.client.config_set("client-output-buffer-limit", "pubsub 0 0 0")
@@ -216,7 +216,7 @@ class Life:
 async def test_a_message_that_is_cut_at_any_byte_and_sent_again_acts_once(
     bench: Bench, figures: Figures, full: bool, what: What, script: str
 ) -> None:
-    """Row N4: every byte of a reply; of a request each, or in the short form every seventh."""
+    """Every byte of a reply; of a request each, or in the short form every seventh."""
     step = 1 if full or what == "reply" else 7
     with Proxy(bench.server.url) as proxy, managing(proxy.url, bench.prefix) as manager:
         with contextlib.closing(Life(manager.config)) as life:
@@ -238,7 +238,7 @@ async def test_a_message_that_is_cut_at_any_byte_and_sent_again_acts_once(
 def test_resets_and_cuts_at_random_moments_lose_nothing_and_repeat_nothing(
     bench: Bench, figures: Figures, full: bool
 ) -> None:
-    """Row N4, with requests lost before they reach the server and replies cut at random bytes."""
+    """With requests lost before they reach the server and replies cut at random bytes."""
     chance, storm_s = random.Random(4), 60.0 if full else 3.0
     with Proxy(bench.server.url, seed=4) as proxy:
         workers = [bench.start_worker(url=proxy.url, lease=2 * LEASE_S) for _ in range(2)]

@@ -39,7 +39,6 @@ DENIED = 20
 def test_connections_killed_all_the_time_lose_nothing_and_do_not_pile_up(
     start_server: StartServer, open_bench: OpenBench, figures: Figures, full: bool
 ) -> None:
-    """Row N8."""
     storm_s = 60.0 if full else 3.0
     bench = open_bench(start_server())
     workers = [bench.start_worker(lease=LEASE_S) for _ in range(2)]
@@ -84,7 +83,7 @@ def descriptors() -> int:
 async def test_calls_cancelled_at_any_await_never_cross_their_replies(
     bench: Bench, figures: Figures, full: bool
 ) -> None:
-    """Row N9. In three of ten cases the next call begins with connecting, and is cancelled there."""
+    """In three of ten cases the next call begins with connecting, and is cancelled there."""
     count, chance = 10_000 if full else 1_000, random.Random(9)
     transport = AioTransport(bench.config.endpoint)
     before = descriptors()
@@ -130,7 +129,7 @@ async def cancelled_at_random(work: Any, longest_s: float, chance: random.Random
 async def test_workers_cancelled_at_any_await_keep_nothing_and_settle_nothing_twice(
     bench: Bench, figures: Figures, full: bool
 ) -> None:
-    """Row N9. What was claimed is settled or handed back; no incarnation stays behind."""
+    """What was claimed is settled or handed back; no incarnation stays behind."""
     count, chance = 2_000 if full else 80, random.Random(99)
     config = QueueConfig(redis_url=bench.server.url, queue_prefix=bench.prefix)
     ids = [f"brief-{i}" for i in range(10 * count)]
@@ -159,7 +158,7 @@ async def test_workers_cancelled_at_any_await_keep_nothing_and_settle_nothing_tw
 def test_many_clients_are_all_back_soon_after_a_restart(
     start_server: StartServer, open_bench: OpenBench, figures: Figures, full: bool
 ) -> None:
-    """Row N10. Each client has connections of its own, as a process has."""
+    """Each client has connections of its own, as a process has."""
     clients = 200 if full else 40
     bench = open_bench(start_server())
     workers = [bench.start_worker(lease=15.0) for _ in range(2)]
@@ -196,7 +195,7 @@ def test_many_clients_are_all_back_soon_after_a_restart(
 def test_workers_that_are_refused_for_maxclients_try_seldom_and_come_back(
     start_server: StartServer, open_bench: OpenBench, figures: Figures, full: bool
 ) -> None:
-    """Row N10. What runs meanwhile is settled afterwards, once."""
+    """What runs meanwhile is settled afterwards, once."""
     refused_s, names = 10.0 if full else 2.0, ("a", "b", "c")
     bench = open_bench(start_server())
     ids = [each for name in names for each in bench.enqueue(5, processors.work, 1.0, name=name, queue_name=name)]
@@ -266,7 +265,7 @@ def deny(bench: Bench, seconds: float) -> Denial:
 
 @pytest.fixture(scope="module")
 def denial(full: bool, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Denial]:
-    """What both tests of row N11 look at."""
+    """What both tests of a user that is switched off look at."""
     with OwnServer() as server, contextlib.closing(Bench(server, "queue:", tmp_path_factory.mktemp("denial"))) as bench:
         yield deny(bench, 30.0 if full else 3.0)
 
@@ -274,7 +273,7 @@ def denial(full: bool, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Den
 def test_a_user_that_is_switched_off_goes_on_when_it_may_and_its_password_is_never_told(
     denial: Denial, figures: Figures, full: bool
 ) -> None:
-    """Row N11. What waits meanwhile runs once; the log gets at most a line a second."""
+    """What waits meanwhile runs once; the log gets at most a line a second."""
     errors = [line for line in denial.log.splitlines() if " ERROR " in line]
     figures(
         injected=denial.tries, lost=DENIED - denial.processed, repeated=denial.repeats,
@@ -288,11 +287,11 @@ def test_a_user_that_is_switched_off_goes_on_when_it_may_and_its_password_is_nev
 
 
 def test_a_worker_that_is_denied_access_says_so_in_its_log(denial: Denial) -> None:
-    """Row N11. The line names the error and the way out."""
+    """The line names the error and the way out."""
     assert any(" ERROR " in line and "check user, password and ACL" in line for line in told_of_denial(denial.log))
 
 
 def test_a_worker_that_is_denied_access_tries_at_most_once_a_second(denial: Denial, figures: Figures) -> None:
-    """Row N11. Two more tries are allowed, since the first ones come at once."""
+    """Two more tries are allowed, since the first ones come at once."""
     figures(injected=denial.tries, tries_per_s=round(denial.tries / denial.seconds, 1))
     assert denial.tries <= denial.seconds + 2

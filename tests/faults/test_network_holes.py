@@ -49,7 +49,7 @@ class Lane:
 def test_a_hole_in_either_direction_ends_every_call_in_time_and_work_resumes_after_it(
     bench: Bench, figures: Figures, full: bool
 ) -> None:
-    """Row N5. What was sent into the hole arrives when it heals, though its sender has long given up."""
+    """What was sent into the hole arrives when it heals, though its sender has long given up."""
     hole_s = 10.0 if full else 3.0
     timeout_s, retries = hole_s / 4, 1
     with contextlib.ExitStack() as proxies:
@@ -94,7 +94,7 @@ def test_a_hole_in_either_direction_ends_every_call_in_time_and_work_resumes_aft
 
 
 def test_a_settlement_that_arrives_late_changes_nothing(bench: Bench, figures: Figures) -> None:
-    """Row N5: a hole held it while the same settlement, and then the next one, went another way."""
+    """A hole held it while the same settlement, and then the next one, went another way."""
     with (
         Proxy(bench.server.url) as proxy,
         managing(proxy.url, bench.prefix, connection_timeout=0.2) as held,
@@ -127,7 +127,7 @@ def test_a_settlement_that_arrives_late_changes_nothing(bench: Bench, figures: F
 def test_idle_connections_that_are_half_open_are_noticed_and_their_work_runs_once(
     bench: Bench, figures: Figures, full: bool
 ) -> None:
-    """Row N6. One worker's connection is gone; the other's goes on at the server, which claims, but nothing returns.
+    """One worker's connection is gone; the other's goes on at the server, which claims, but nothing returns.
 
     An operation that is due soon makes the idle worker block shorter than its 5 s, which the full form waits out.
     """
@@ -174,7 +174,7 @@ SHAPES = {
 
 
 def test_a_reply_that_is_under_way_for_some_beats_makes_no_ghosts(bench: Bench, figures: Figures) -> None:
-    """Row N7. About 9 kB at 10 kB per s, with a beat every 250 ms."""
+    """About 9 kB at 10 kB per s, with a beat every 250 ms."""
     ids = bench.enqueue(40, processors.work, 0.01)
     with Proxy(bench.server.url) as proxy:
         proxy.delay(Shape(bytes_per_s=10_000.0))
@@ -186,7 +186,7 @@ def test_a_reply_that_is_under_way_for_some_beats_makes_no_ghosts(bench: Bench, 
 
 
 def test_a_reply_that_takes_longer_than_the_connection_timeout_is_awaited(bench: Bench, figures: Figures) -> None:
-    """Row N7. About 30 kB at 10 kB per s: nothing is given up as long as bytes pass, and the log tells that they do."""
+    """About 30 kB at 10 kB per s: nothing is given up as long as bytes pass, and the log tells that they do."""
     large = {"id": "large", "seconds": 0.0, "padding": "x" * 25_000}
     bench.manager.enqueue(large, processors.work, operation_id="large")
     with Proxy(bench.server.url) as proxy:
@@ -202,7 +202,7 @@ def test_a_reply_that_takes_longer_than_the_connection_timeout_is_awaited(bench:
 
 @pytest.mark.parametrize("single", [False, True], ids=["a worker", "a single item"])
 async def test_a_first_claim_may_take_longer_than_the_lease_to_arrive(bench: Bench, single: bool) -> None:
-    """Row N7. About 200 kB at 50 kB per s: a worker shows that it lives before it claims, and nobody takes over."""
+    """About 200 kB at 50 kB per s: a worker shows that it lives before it claims, and nobody takes over."""
     count = 1 if single else 5
     for number in range(count):
         large = {"id": str(number), "seconds": 0.0, "padding": "x" * (200_000 // count)}
@@ -225,7 +225,7 @@ async def test_a_first_claim_may_take_longer_than_the_lease_to_arrive(bench: Ben
 
 
 def test_what_is_booked_on_a_worker_that_knows_nothing_of_it_goes_back(bench: Bench, figures: Figures) -> None:
-    """Row N6. A claim whose sender gave it up is run late; the next answer, with values or not, proves it unknown."""
+    """A claim whose sender gave it up is run late; the next answer, with values or not, proves it unknown."""
     worker = bench.start_worker(queues=["served"], lease=1.0)
     bench.wait_idle(1)
     bench.enqueue(1, processors.work, 0.0, queue_name="other")
@@ -241,7 +241,7 @@ def test_what_is_booked_on_a_worker_that_knows_nothing_of_it_goes_back(bench: Be
 
 
 def test_slow_and_narrow_networks_cost_no_lease_and_repeat_nothing(bench: Bench, figures: Figures, full: bool) -> None:
-    """Row N7. A worker without any trouble watches whether the others show that they live."""
+    """A worker without any trouble watches whether the others show that they live."""
     watching = bench.start_worker(queues=["none"], lease=NARROW_LEASE_S)
     with contextlib.ExitStack() as stack:
         ids: list[str] = []

@@ -1,8 +1,8 @@
 """A server that dies, comes back, forgets or refuses: workers carry on, and producers learn it in bounded time.
 
 Not tested, for want of a file system or device that can be told to do so: a power cut that takes what was not synced
-(S3 of the fault matrix), and a kill while an fsync stalls (S2), when `appendfsync everysec` holds even the write back.
-Nor is a server whose clock jumps (S13).
+yet, and a kill while an fsync stalls, when `appendfsync everysec` holds even the write back. Nor is a server whose
+clock jumps.
 """
 
 from __future__ import annotations

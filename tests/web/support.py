@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.kit.servers import OwnServer, free_port
+from tests.kit.servers import OwnServer, free_port, listens
 from tests.kit.source import ROOT, SRC
 from tests.kit.waiting import wait_until
 
@@ -70,11 +69,6 @@ def serving(
     """
     ended = "Application shutdown complete" if "uvicorn" in arguments else ""
     with program(*arguments, cwd=cwd, server=server, variables=variables, code=-signal.SIGTERM, says=ended) as process:
-        wait_until(lambda: process.poll() is not None or _listens(port), "the service listens")
+        wait_until(lambda: process.poll() is not None or listens(port), "the service listens")
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=15) as client:
             yield client
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
