@@ -209,3 +209,12 @@ def test_the_tests_run_on_the_server_that_ci_names(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("QUEUE_SYSTEM_TEST_SERVER", "/somewhere/redis-server")
     assert server_binary.__wrapped__() == Path("/somewhere/redis-server")
     assert "QUEUE_SYSTEM_TEST_SERVER=$(abspath $(SERVER))" in (ROOT / "Makefile").read_text(encoding="utf-8")
+
+
+def test_what_is_left_out_on_another_server_is_there() -> None:
+    """No test that was renamed or moved comes back unseen, and none is left out by a name that leads nowhere."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    left = re.findall(r"^OF_OUR_SERVER := (.*)$", makefile, re.MULTILINE)
+    assert all((ROOT / "tests/flow" / name).is_file() for name in left[0].split())
+    ((file, test),) = re.findall(r"--deselect=(\S+)::(\w+)", makefile)
+    assert f"def {test}(" in (ROOT / file).read_text(encoding="utf-8")
