@@ -21,17 +21,15 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """The clocks of the operating system."""
+    """The clocks of the operating system, also where somebody puts others into the module `time`, as freezegun does."""
 
     __slots__ = ()
 
-    def monotonic(self) -> float:
-        """Seconds on a clock that never goes back; only differences have a meaning."""
-        return time.monotonic()
+    monotonic = staticmethod(time.monotonic)
+    """Seconds on a clock that never goes back; only differences have a meaning."""
 
-    def time(self) -> float:
-        """Seconds since the Unix epoch; may jump when the host's clock is set."""
-        return time.time()
+    time = staticmethod(time.time)
+    """Seconds since the Unix epoch; may jump when the host's clock is set."""
 
 
 SYSTEM_CLOCK: Final = SystemClock()

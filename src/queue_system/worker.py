@@ -7,7 +7,6 @@ import contextvars
 import inspect
 import os
 import socket
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -281,7 +280,7 @@ class QueueWorker:
     async def _handle(self, stream: Stream, slot: Slot, delivery: Delivery) -> None:
         """Resolve, execute, judge, settle: the way of one operation. A callback comes as a delivery of its own."""
         operation = delivery.operation
-        slot.started = started = time.monotonic()
+        slot.started = started = SYSTEM_CLOCK.monotonic()
         started_ms = stream.fetcher.server_ms(started)
         tracing, attempt = self.config.tracing, None
         if tracing is not None:
@@ -311,7 +310,7 @@ class QueueWorker:
 
     def _settle(self, stream: Stream, delivery: Delivery, outcome: Outcome, started: float, started_ms: int) -> Verdict:
         """Judge an outcome and settle the delivery with the verdict."""
-        fetcher, ended = stream.fetcher, time.monotonic()
+        fetcher, ended = stream.fetcher, SYSTEM_CLOCK.monotonic()
         ended_ms = fetcher.server_ms(ended)
         verdict = judge(delivery.operation, outcome, started_ms / 1000, ended_ms / 1000)
         if type(verdict) is not Complete and not isinstance(verdict, Complete | Release):

@@ -17,6 +17,7 @@ from typing import Any
 
 from queue_system import QueueConfig, QueueWorker, run_in_process
 from tests.kit.journal import Journal
+from tests.supervision import harms
 
 config = QueueConfig(
     redis_url=os.environ.get("URL"), queue_prefix=os.environ.get("PREFIX", "queue:"), lease_seconds=0.5
@@ -177,6 +178,22 @@ async def block_without_threads(entity: dict[str, Any]) -> None:
 
 def _begin_none(_: threading.Thread) -> None:
     raise RuntimeError("can't start new thread")
+
+
+def harm(entity: dict[str, Any]) -> None:
+    """Do to the process, in a thread, what the entity names."""
+    getattr(harms, entity["harm"])()
+    note(entity, "end")
+
+
+def note_in_a_thread(entity: dict[str, Any]) -> None:
+    """Note the end, in a thread."""
+    note(entity, "end")
+
+
+async def harm_in_the_loop(entity: dict[str, Any]) -> None:
+    """Do it in the event loop."""
+    harm(entity)
 
 
 _pool = ThreadPoolExecutor(1)

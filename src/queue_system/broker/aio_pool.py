@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from typing import Any, Final, TypeVar
 
@@ -13,6 +12,7 @@ from queue_system.broker.aio import AioTransport
 from queue_system.broker.connection import VERSION_CHECK, Endpoint
 from queue_system.broker.protocol import Command
 from queue_system.broker.wire import ErrorReply
+from queue_system.clock import SYSTEM_CLOCK
 from queue_system.errors import ServerError, ServerUnreachableError
 from queue_system.resilience.backoff import backoff_delay
 from queue_system.resilience.threads import in_daemon_thread
@@ -54,7 +54,7 @@ class AioPool:
         """
         replies: list[T] = []
         attempt, lost = 0, False
-        ends = time.monotonic() + min([command.resend_within_s for command in commands], default=math.inf)
+        ends = SYSTEM_CLOCK.monotonic() + min([command.resend_within_s for command in commands], default=math.inf)
         while True:
             due = commands if together else commands[len(replies) : len(replies) + 1]
             try:
@@ -66,7 +66,7 @@ class AioPool:
                         error.after_lost_answer()
                     raise
                 lost = lost or not isinstance(error.__cause__, ErrorReply)
-                if attempt >= self._retries or time.monotonic() > ends or self._hopeless():
+                if attempt >= self._retries or SYSTEM_CLOCK.monotonic() > ends or self._hopeless():
                     raise
                 if attempt > 0:
                     await asyncio.sleep(backoff_delay(attempt - 1, 0.05, 2.0))

@@ -9,12 +9,12 @@ import asyncio
 import ipaddress
 import socket
 import threading
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
 from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
 
+from queue_system.clock import SYSTEM_CLOCK
 from queue_system.resilience.threads import call_in_thread
 
 T = TypeVar("T")
@@ -117,7 +117,7 @@ class HurriedSocket:
 
 def remaining_s(deadline: float) -> float:
     """Return how many s there are to a moment of the monotonic clock. Raises TimeoutError when it has passed."""
-    left_s = deadline - time.monotonic()
+    left_s = deadline - SYSTEM_CLOCK.monotonic()
     if left_s <= 0:
         raise TimeoutError("the time limit has passed")
     return left_s

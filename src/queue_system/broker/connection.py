@@ -9,7 +9,6 @@ import contextlib
 import inspect
 import math
 import re
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -39,6 +38,7 @@ from queue_system.broker.loop_end import cancelled_before_close
 from queue_system.broker.protocol import plain
 from queue_system.broker.replies import parse_info
 from queue_system.broker.wire import AioWire, SyncWire
+from queue_system.clock import SYSTEM_CLOCK
 from queue_system.errors import InvalidInputError, UnsupportedServerError, a_kind, shown
 from queue_system.resilience.threads import in_daemon_thread
 
@@ -236,7 +236,7 @@ class Endpoint:
         """
         if self.prepare is not None:
             self.prepare()
-        started = time.monotonic()
+        started = SYSTEM_CLOCK.monotonic()
         kind = _KINDS[self.pool.connection_class]
         settings = self._settings(kind)
         limit_s, read_limit_s = settings["socket_connect_timeout"], settings["socket_timeout"]

@@ -18,6 +18,7 @@ from queue_system.broker.connection import VERSION_CHECK, Endpoint, SyncConnecti
 from queue_system.broker.failures import is_transient, typed
 from queue_system.broker.protocol import Command
 from queue_system.broker.wire import ErrorReply, SyncWire
+from queue_system.clock import SYSTEM_CLOCK
 from queue_system.errors import QueueSystemError, ServerError
 from queue_system.resilience.backoff import backoff_delay
 
@@ -67,7 +68,7 @@ class SyncTransport:
                 after it perhaps.
         """
         left = self._retries if retries is None else retries
-        started = time.monotonic()
+        started = SYSTEM_CLOCK.monotonic()
         replies: list[Any] = []
         attempt, lost = 0, False
         while True:
@@ -172,7 +173,7 @@ class SyncTransport:
 def _is_too_late(commands: Sequence[Command[Any]], started: float) -> bool:
     """Tell whether one of the commands may do its work a second time, if it is sent again now."""
     within_s = min([command.resend_within_s for command in commands], default=math.inf)
-    return time.monotonic() - started > within_s
+    return SYSTEM_CLOCK.monotonic() - started > within_s
 
 
 def _note(replies: Sequence[Any], answers: list[Any]) -> None:

@@ -13,13 +13,13 @@ import socket
 import sys
 import termios
 import threading
-import time
 from typing import Any, Final
 
 import hiredis
 
 from queue_system.broker.connecting import is_green
 from queue_system.broker.loop_end import before_close
+from queue_system.clock import SYSTEM_CLOCK
 
 _CHUNK: Final = 65536
 _LARGE: Final = 16384
@@ -88,7 +88,7 @@ class SyncWire:
         if (reply := self._reader.gets()) is not _INCOMPLETE:
             return reply
         patience = None if self.until is None else self._narrowed(self.until)
-        started = time.monotonic()
+        started = SYSTEM_CLOCK.monotonic()
         while True:
             try:
                 data = self._socket.recv(_CHUNK)
@@ -106,7 +106,9 @@ class SyncWire:
         return reply
 
     def _send_rest(self, rest: memoryview) -> None:
-        patience = Patience(self._limit_s, time.monotonic()) if self.until is None else self._narrowed(self.until)
+        patience = (
+            Patience(self._limit_s, SYSTEM_CLOCK.monotonic()) if self.until is None else self._narrowed(self.until)
+        )
         while rest:
             try:
                 sent = self._socket.send(rest)
@@ -138,7 +140,7 @@ class Patience:
 
     def left_s(self, passed: int) -> float:
         """Learn that so many bytes have passed; return how many s are left, and raise TimeoutError if none are."""
-        now = time.monotonic()
+        now = SYSTEM_CLOCK.monotonic()
         self._since = min(now, self._since + passed * _S_PER_BYTE)
         left_s = self._since + self._limit_s - now
         if left_s <= 0:

@@ -6,12 +6,12 @@ import asyncio
 import inspect
 import os
 import threading
-import time
 import traceback
 from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Any, Final, Literal
 
+from queue_system.clock import SYSTEM_CLOCK
 from queue_system.execution.forks import leave_if_forked, silence
 from queue_system.execution.processes import ProcessPool
 from queue_system.execution.slots import Slot, forget_cancellations, forget_task
@@ -179,7 +179,7 @@ class Executor:
 
     def _begin(self, slot: Slot, limit_s: float) -> None:
         """Let a limit count from now on: neither a child's start nor its imports are the operation's."""
-        slot.deadline = time.monotonic() + limit_s
+        slot.deadline = SYSTEM_CLOCK.monotonic() + limit_s
         if slot.deadline < self._timer_at:
             self._arm(slot.deadline)
 
@@ -199,12 +199,12 @@ class Executor:
         if self._timer is not None:
             self._timer.cancel()
         self._timer_at = deadline
-        wait = min(max(0.0, deadline - time.monotonic()), _LONGEST_WAIT_S)
+        wait = min(max(0.0, deadline - SYSTEM_CLOCK.monotonic()), _LONGEST_WAIT_S)
         self._timer = self._loop.call_later(wait, self._expire)
 
     def _expire(self) -> None:
         self._timer, self._timer_at = None, float("inf")
-        now = time.monotonic()
+        now = SYSTEM_CLOCK.monotonic()
         nearest = float("inf")
         for slot in self.slots:
             if slot.deadline <= now and slot.task is not None:

@@ -6,7 +6,6 @@ import asyncio
 import itertools
 import math
 import secrets
-import time
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from queue_system.broker.commands import MAX_ITEMS
 from queue_system.broker.contact import Contact
 from queue_system.broker.protocol import Command
 from queue_system.broker.replies import Claimed, Pulse
+from queue_system.clock import SYSTEM_CLOCK
 from queue_system.config import QueueConfig
 from queue_system.errors import AccessDeniedError
 from queue_system.execution.delivery import Delivery
@@ -56,7 +56,7 @@ class Fetcher:
         self._claims, self._registered, self._drained = True, False, False
         self._next_due_ms, self._expected, self._serial = -1, 0, itertools.count(1)
         self._series = f"{secrets.token_hex(4)}."  # whoever writes into our hash does not know it
-        self._server_offset_ms = (time.time() - time.monotonic()) * 1000
+        self._server_offset_ms = (SYSTEM_CLOCK.time() - SYSTEM_CLOCK.monotonic()) * 1000
         self._batch: Batch | None = None
         self._refusals = Refusals(config, holdings.settler)
         self._claim: Claim | None = None
@@ -94,7 +94,7 @@ class Fetcher:
 
     def now_ms(self) -> int:
         """Return the server's time now."""
-        return self.server_ms(time.monotonic())
+        return self.server_ms(SYSTEM_CLOCK.monotonic())
 
     def put(self, settlement: Settlement) -> None:
         """Take a settlement for the next turn."""
@@ -183,16 +183,16 @@ class Fetcher:
         if self._notes or self.holdings.rests.notes:
             self._notes = self._notes or self.holdings.rests.take_notes()
             commands.append(self._commands.rest(self.incarnation.partition("@")[2], self._notes))
-        sent = time.monotonic()
+        sent = SYSTEM_CLOCK.monotonic()
         request = self._transport.send(commands) if commands else None
         self._take_in()  # what the last turn brought, while the server works on this one
         if request is None:
             return
         replies = iter(await self._transport.receive(request))
-        if (took_s := time.monotonic() - sent) > self._config.connection_timeout and self._config.outage.ready():
-            self._config.log.warning(
-                "a turn took long: bytes pass slowly, or the event loop is blocked", seconds=took_s
-            )
+        took_s = SYSTEM_CLOCK.monotonic() - sent
+        if took_s > self._config.connection_timeout and self._config.outage.ready():
+            told = "a turn took long: bytes pass slowly, or the event loop is blocked"
+            self._config.log.warning(told, seconds=took_s)
         if registering:
             self._register(next(replies), incarnation, sent)
         if batch is not None:
@@ -205,7 +205,7 @@ class Fetcher:
     async def register(self) -> None:
         """Register, and claim nothing yet; from here on beats count. Raises ServerError."""
         self._claims = False
-        sent = time.monotonic()
+        sent = SYSTEM_CLOCK.monotonic()
         command = self._commands.beat("register", self.incarnation, self._lease_ms)
         (pulse,) = await self._transport.run(command)
         self._register(pulse, self.incarnation, sent)
@@ -264,7 +264,7 @@ class Fetcher:
             if self._batch is not None:
                 self._lookahead.observe_runs(self._batch.durations())
         if self._claim is None and (wanted := self._wanted()):
-            if not (self._drained and self._registered) or 0 < self._look_at <= time.monotonic():
+            if not (self._drained and self._registered) or 0 < self._look_at <= SYSTEM_CLOCK.monotonic():
                 self._claim = self._new_claim(wanted)
             elif not (self._idle.waits or self._look_at):
                 self._claim_when_woken(self._new_claim(wanted))
@@ -290,7 +290,7 @@ class Fetcher:
 
     def _tend(self) -> None:
         """Hand back what waits too long or is of a queue at rest, let a suspect start, and note what runs long."""
-        now = time.monotonic()
+        now = SYSTEM_CLOCK.monotonic()
         if self.holdings.buffer and (resting := self.holdings.rests.resting()):
             self.holdings.release_queues(resting)
         oldest = self.holdings.buffer.oldest_claimed()
@@ -351,10 +351,10 @@ class Fetcher:
         if claimed is None:
             self.lose(incarnation)
             return
-        self._server_offset_ms = claimed.now_ms - time.monotonic() * 1000
+        self._server_offset_ms = claimed.now_ms - SYSTEM_CLOCK.monotonic() * 1000
         self._next_due_ms = claimed.next_due_ms
         self._drained = not claimed.more
-        self._look_at = time.monotonic() + _LOOK_EVERY_S if claimed.left_behind else 0.0
+        self._look_at = SYSTEM_CLOCK.monotonic() + _LOOK_EVERY_S if claimed.left_behind else 0.0
         if claimed.values:
             self._expected = claimed.largest
         if claimed.more and claimed.values and self.gate.starved:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import time
 from collections import deque
 
+from queue_system.clock import SYSTEM_CLOCK
 from queue_system.execution.delivery import Buffer, Delivery
 
 _SLICE_S = 0.001
@@ -38,7 +38,7 @@ class Gate:
     @property
     def is_open(self) -> bool:
         """Whether deliveries may be started."""
-        return time.monotonic() < self.valid_until and not self.closed
+        return SYSTEM_CLOCK.monotonic() < self.valid_until and not self.closed
 
     async def take(self) -> Delivery:
         """Return the next delivery, waiting for one if need be."""
@@ -61,7 +61,7 @@ class Gate:
         if not found:
             self.work_since = math.inf
         elif last_start >= self.work_since or self.work_since == math.inf:
-            self.work_since = time.monotonic()
+            self.work_since = SYSTEM_CLOCK.monotonic()
 
     async def breathe(self) -> None:
         """Let the event loop serve others; the next time slice begins when it comes round."""
@@ -72,7 +72,7 @@ class Gate:
 
     def _begin_slice(self) -> None:
         self._breathing = False
-        self.slice_until = time.monotonic() + _SLICE_S
+        self.slice_until = SYSTEM_CLOCK.monotonic() + _SLICE_S
 
     def wake(self) -> None:
         """Let slots that wait take what the buffer holds."""

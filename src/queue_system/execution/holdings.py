@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import secrets
-import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
 from queue_system.broker.replies import Claimed
+from queue_system.clock import SYSTEM_CLOCK
 from queue_system.errors import QueueSystemError, UndecodableItemError
 from queue_system.execution.delivery import Buffer, Delivery
 from queue_system.execution.rests import Rests, may_be_known
@@ -126,7 +126,7 @@ class Holdings:
     def accept(self, token: int, value: bytes, now_ms: int) -> None:
         """Take in one value; what cannot be verified or decoded is rejected at once."""
         queue, _, item = value.partition(b"\n")
-        now = time.monotonic()
+        now = SYSTEM_CLOCK.monotonic()
         try:
             if queue not in self._queues:
                 if split_queue(queue) is None:
@@ -229,7 +229,7 @@ class Holdings:
 
     def left_s(self) -> float | None:
         """Return in how many s there may be work again that this worker has put off; None if it has put off none."""
-        rest_s, aside_s = self.rests.left_s(), self._aside_until - time.monotonic()
+        rest_s, aside_s = self.rests.left_s(), self._aside_until - SYSTEM_CLOCK.monotonic()
         return rest_s if aside_s <= 0 else min(aside_s, aside_s if rest_s is None else rest_s)
 
     def isolate(self, *, alone: bool = True, aside_s: float = 0.1) -> bool:
@@ -252,7 +252,7 @@ class Holdings:
         They come back one after the other: who has waited longest first, and each perhaps to another process.
         """
         if len(self._suspects) > keep:
-            self._aside_until = time.monotonic() + wait_s
+            self._aside_until = SYSTEM_CLOCK.monotonic() + wait_s
         while len(self._suspects) > keep:
             turns_s = min(_TURN_S * (len(self._suspects) - keep - 1), _TURNS_AT_MOST_S)
             self.put(self.settler.settle(self._suspects.pop(), Release(wait_s + turns_s)))

@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Final
 
+from queue_system.clock import SYSTEM_CLOCK
 from queue_system.execution.own_interrupts import unwatch_interrupts, watch_interrupts
 from queue_system.execution.slots import CURRENT, blame
 
@@ -17,13 +18,16 @@ _guarded: Final[weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, int]] = wea
 def guard_loop(loop: asyncio.AbstractEventLoop) -> None:
     """Until `release_loop`, let no operation stop the loop, and run what it gives the default pool in daemon threads.
 
-    Those delay neither the end of `asyncio.run` nor the exit of the process.
+    Its timers keep to the clock of the system, whatever stands in for `time.monotonic`. Those threads delay neither
+    the end of `asyncio.run` nor the exit of the process.
     """
     _guarded[loop] = _guarded.get(loop, 0) + 1
     if _guarded[loop] == 1:
         watch_interrupts()
         with contextlib.suppress(TypeError):  # a loop that cannot be changed is left as it is
             vars(loop).update(stop=_stop(loop.stop), run_in_executor=_run_in_executor(loop.run_in_executor))
+            if type(loop).time is asyncio.BaseEventLoop.time:  # which reads what operations may replace
+                vars(loop)["time"] = SYSTEM_CLOCK.monotonic
 
 
 def release_loop(loop: asyncio.AbstractEventLoop) -> None:
@@ -33,7 +37,7 @@ def release_loop(loop: asyncio.AbstractEventLoop) -> None:
         del _guarded[loop]
         unwatch_interrupts()
         with contextlib.suppress(TypeError):
-            for name in ("stop", "run_in_executor"):
+            for name in ("stop", "run_in_executor", "time"):
                 vars(loop).pop(name, None)
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeAlias
 
 from queue_system.broker.presence import encode_presence
+from queue_system.clock import SYSTEM_CLOCK
 from queue_system.config import QueueConfig
 from queue_system.errors import QueueSystemError
 from queue_system.execution.delivery import Delivery
@@ -161,7 +161,7 @@ class Stream:
         """Claim no more; let running operations end for `grace_s`, then cancel them; settle all that can be settled."""
         await self.fetcher.stop_claiming()
         await self._until(lambda: not self.executor.running, grace_s)
-        self.cancelled_at = time.monotonic()
+        self.cancelled_at = SYSTEM_CLOCK.monotonic()
         for slot in self.executor.slots:
             self.executor.stop_slot(slot)
         await self._until(lambda: not (self.executor.running or self.fetcher.unsettled), _STOP_WITHIN_S)
@@ -182,7 +182,7 @@ class Stream:
         self._release()
         await self.fetcher.close()
         with contextlib.suppress(TimeoutError):
-            left_s = self.cancelled_at + _LEAVE_WITHIN_S - time.monotonic()
+            left_s = self.cancelled_at + _LEAVE_WITHIN_S - SYSTEM_CLOCK.monotonic()
             async with asyncio.timeout(left_s if left_s > 0 else _SIGN_OFF_WITHIN_S):
                 await in_daemon_thread(self._sign_off)
 
@@ -290,8 +290,8 @@ class Stream:
             self.fetcher.leave_blocking(dying=True)
 
     async def _until(self, holds: Callable[[], bool], longest_s: float) -> None:
-        deadline = time.monotonic() + longest_s
-        while not holds() and time.monotonic() < deadline:
+        deadline = SYSTEM_CLOCK.monotonic() + longest_s
+        while not holds() and SYSTEM_CLOCK.monotonic() < deadline:
             self.fetcher.release_waiting()
             await asyncio.sleep(_STEP_S)
 

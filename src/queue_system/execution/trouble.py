@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import math
-import time
 from collections.abc import Callable
 
 from queue_system.broker.aio import AioTransport
 from queue_system.broker.contact import Contact
 from queue_system.broker.protocol import Command
+from queue_system.clock import SYSTEM_CLOCK
 from queue_system.errors import AccessDeniedError, QueueSystemError, WrongKeyTypeError
 from queue_system.metrics import LogThrottle, StructuredLogger
 from queue_system.resilience import backoff_delay
@@ -60,8 +60,8 @@ class Trouble:
         try:
             await transport.run(tokens)
         except WrongKeyTypeError:
-            self._overwritten_since = min(self._overwritten_since, time.monotonic())
-            return time.monotonic() - self._overwritten_since >= self._lease_s
+            self._overwritten_since = min(self._overwritten_since, SYSTEM_CLOCK.monotonic())
+            return SYSTEM_CLOCK.monotonic() - self._overwritten_since >= self._lease_s
         except QueueSystemError:
             return False  # the next turn tells
         self._overwritten_since = math.inf

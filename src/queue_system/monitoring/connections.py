@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import time
 from collections.abc import Callable
 from typing import Any, ClassVar, Final
 
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
+
+from queue_system.clock import SYSTEM_CLOCK
 
 MOST_CONNECTIONS: Final = 200
 """How many are open at once; one more takes the place of the one that has been silent for longest."""
@@ -108,7 +109,7 @@ def sparing_handler() -> Callable[[asyncio.AbstractEventLoop, dict[str, Any]], N
     told: dict[str, float] = {}
 
     def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        kind, now = str(context.get("message"))[:_LONGEST_KIND], time.monotonic()
+        kind, now = str(context.get("message"))[:_LONGEST_KIND], SYSTEM_CLOCK.monotonic()
         if now - told.get(kind, -math.inf) < _TELL_AGAIN_S:
             return
         if len(told) >= _MOST_KINDS:

@@ -6,10 +6,10 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from queue_system.clock import SYSTEM_CLOCK
 from queue_system.config import SERVER_BREAKER, QueueConfig
 from queue_system.monitoring.lag import lag_of
 from queue_system.resilience.circuits import breaker_states
@@ -111,7 +111,7 @@ def longest_beat_s(config: QueueConfig) -> float:
 def health_of(worker: QueueWorker) -> WorkerHealth:
     """Return a worker's vital signs. Quick, and callable from any thread of its process."""
     stream, fetching, duties = worker._stream, worker._fetching, worker._duties  # noqa: SLF001 - there is no other reader
-    now = time.monotonic()
+    now = SYSTEM_CLOCK.monotonic()
     if stream is None or fetching is None:
         return WorkerHealth(os.getpid(), slots=worker.max_workers, circuits=_circuits(worker.config))
     gate, slots = stream.fetcher.gate, stream.executor.slots

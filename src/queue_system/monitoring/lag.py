@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-import time
 import weakref
+
+from queue_system.clock import SYSTEM_CLOCK
 
 _EVERY_S = 1.0
 
@@ -15,7 +16,7 @@ class LoopLag:
     """Watches one event loop. Readable from any thread, also while the loop is blocked."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._due = time.monotonic()
+        self._due = SYSTEM_CLOCK.monotonic()
         self._late_s = 0.0
         with contextlib.suppress(RuntimeError):  # it is closed: its lag grows from here on
             loop.call_soon_threadsafe(self._tick)
@@ -23,10 +24,10 @@ class LoopLag:
     @property
     def seconds(self) -> float:
         """How late the last timer came, or how long the next one is overdue already."""
-        return max(self._late_s, time.monotonic() - self._due)
+        return max(self._late_s, SYSTEM_CLOCK.monotonic() - self._due)
 
     def _tick(self) -> None:
-        now = time.monotonic()
+        now = SYSTEM_CLOCK.monotonic()
         self._late_s, self._due = max(0.0, now - self._due), now + _EVERY_S
         asyncio.get_running_loop().call_later(_EVERY_S, self._tick)
 

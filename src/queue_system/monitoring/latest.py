@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from typing import Final, Generic, TypeVar, cast
 
+from queue_system.clock import SYSTEM_CLOCK
 from queue_system.errors import ServerUnreachableError
 
 T_co = TypeVar("T_co", covariant=True)
@@ -35,7 +35,7 @@ class Latest(Generic[T_co]):
         """Return the answer; raises what the question raised, or ServerUnreachableError when it takes too long."""
         with self._lock:
             asking = self._asking
-            if asking is None and time.monotonic() - self._at >= FRESH_S:
+            if asking is None and SYSTEM_CLOCK.monotonic() - self._at >= FRESH_S:
                 asking = threading.Event()
                 threading.Thread(target=self._work, args=(asking,), name="queue-system-monitor", daemon=True).start()
                 self._asking = asking  # not before: a thread that cannot start would be waited for ever after
@@ -55,5 +55,5 @@ class Latest(Generic[T_co]):
         except Exception as problem:  # noqa: BLE001 - raised again for everybody who asks
             error = problem
         with self._lock:
-            self._answer, self._error, self._at, self._asking = answer, error, time.monotonic(), None
+            self._answer, self._error, self._at, self._asking = answer, error, SYSTEM_CLOCK.monotonic(), None
         asking.set()

@@ -14,10 +14,8 @@ import msgspec
 from queue_system import logs
 from queue_system.errors import InvalidInputError, QueueSystemError
 from queue_system.execution.children import Child
-from queue_system.execution.slots import WorkerTask
-from queue_system.loop import run as run_loop
 from queue_system.monitoring.health import WorkerHealth
-from queue_system.supervision.serving import DONE, FAILED, REFUSED, Serving
+from queue_system.supervision.serving import DONE, FAILED, REFUSED, Serving, run_to_end
 from queue_system.supervision.settings import WorkerSettings
 from queue_system.supervision.signals import Departure
 from queue_system.supervision.systemd import Notifier
@@ -62,12 +60,13 @@ def _work(channel: socket.socket, line: bytes, departure: Departure) -> int:
             departure.ask()
 
         loop.add_reader(channel, supervisor_left)
-        return await Serving(settings, departure, Notifier({}), tell_health, ends_process=True).run()
+        return await serving.run()
 
     settings = msgspec.json.decode(line, type=WorkerSettings)
     logs.configure(settings.log_format, settings.log_level)
+    serving = Serving(settings, departure, Notifier({}), tell_health, ends_process=True)
     try:
-        return run_loop(work(), WorkerTask)
+        return run_to_end(serving, work())
     except QueueSystemError as error:
         tell(Report(problem=explain(error, debug=settings.debug)))
         return REFUSED if isinstance(error, InvalidInputError) else FAILED

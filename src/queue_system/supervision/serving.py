@@ -11,13 +11,13 @@ from typing import Any, Final, TypeVar
 from queue_system.clock import SYSTEM_CLOCK
 from queue_system.execution.slots import WorkerTask
 from queue_system.loop import run as run_loop
-from queue_system.metrics import LogThrottle
+from queue_system.metrics import LogThrottle, StructuredLogger
 from queue_system.monitoring.health import WorkerHealth, health_of
 from queue_system.supervision.dying import die, own_process
 from queue_system.supervision.leaving import Leaving
 from queue_system.supervision.observing import answering, count
 from queue_system.supervision.settings import WorkerSettings
-from queue_system.supervision.signals import LEAVE, Departure, handling
+from queue_system.supervision.signals import LEAVE, Departure, end_timers, handling
 from queue_system.supervision.systemd import Notifier
 from queue_system.supervision.targets import load_worker
 from queue_system.supervision.usage import is_exhausted, resident_mb, running_operations, settled_attempts
@@ -32,6 +32,9 @@ RECYCLED: Final = 75
 PULSE_S: Final = 1.0
 """How often, at least, it tells of its health."""
 _LOOK_AGAIN_S: Final = 0.05
+_ERRORS_EVERY_S: Final = 60.0
+_MOST_ERRORS: Final = 10
+"""How many errors of callbacks are shown within that time."""
 
 Tell = Callable[[WorkerHealth], None]
 T = TypeVar("T")
@@ -47,8 +50,19 @@ def serve(settings: WorkerSettings, *, ends_process: bool = False) -> int:
         AccessDeniedError: the server refuses the credentials.
     """
     departure, notifier = Departure(), Notifier(os.environ)
+    serving = Serving(settings, departure, notifier, ends_process=ends_process)
     with handling(departure.handler, *LEAVE):
-        return run_loop(Serving(settings, departure, notifier, ends_process=ends_process).run(), WorkerTask)
+        return run_to_end(serving, serving.run())
+
+
+def run_to_end(serving: Serving, work: Coroutine[Any, Any, int]) -> int:
+    """Run what runs a worker, and return the exit code; whatever operations did to the event loop changes none."""
+    try:
+        return run_loop(work, WorkerTask)
+    except BaseException as error:
+        if serving.worker is None or not serving.ends_process:
+            raise
+        return serving.end_by(error, serving.worker.config.log)
 
 
 class Serving:
@@ -69,7 +83,24 @@ class Serving:
         self._tell = tell
         self._stopping = False
         self._told_of_signals = LogThrottle(60.0, SYSTEM_CLOCK)
+        self.ends_process = ends_process
+        self.worker: QueueWorker | None = None
+        """What was started."""
+        self._code: int | None = None
         self._leaving = Leaving(lambda: departure.asked, settings.grace, DONE) if ends_process else None
+
+    def end_by(self, error: BaseException, log: StructuredLogger) -> int:
+        """Tell of an error that has ended the event loop, or kept it from being closed; return the exit code."""
+        if self._code is None:
+            why = (
+                "an error of something that runs here has ended this worker's event loop: the process ends,"
+                " and what runs comes back as from a worker that died"
+            )
+            log.error(why, exit_code=FAILED, exc_info=error)
+            return FAILED
+        why = "the worker has left, and an error of something that ran here keeps its event loop from closing in order"
+        log.warning(why, exit_code=self._code, exc_info=error)
+        return self._code
 
     async def run(self) -> int:
         """Load, start, wait for a reason to leave, and leave within the grace time."""
@@ -83,6 +114,8 @@ class Serving:
             try:
                 await worker.start()
                 own_process(worker)
+                self.worker = worker
+                asyncio.get_running_loop().set_exception_handler(_FewErrors(worker.config.log).tell)
                 try:
                     code = await self._first_reason(worker)
                 except asyncio.CancelledError:
@@ -92,6 +125,8 @@ class Serving:
                 finally:
                     self._notifier.stopping()
                     await self._stop(worker)
+                    end_timers()
+                self._code = code
             finally:
                 if self._leaving is not None:
                     self._leaving.left(code)
@@ -192,6 +227,30 @@ class Serving:
                 worker.config.log.info("process is replaced", attempts=attempts, memory_mb=round(memory_mb))
                 return RECYCLED
             await asyncio.sleep(_LOOK_AGAIN_S)
+
+
+class _FewErrors:
+    """Lets the event loop tell of few of the errors of callbacks that operations have left behind, and counts the rest.
+
+    A timer that fails again and again would fill the log for as long as the process lives.
+    """
+
+    def __init__(self, log: StructuredLogger) -> None:
+        self._log = log
+        self._throttle = LogThrottle(_ERRORS_EVERY_S, SYSTEM_CLOCK)
+        self._told = self._untold = 0
+
+    def tell(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Handle an error that reached the event loop."""
+        if self._throttle.ready():
+            if self._untold:
+                self._log.warning("more errors reached the event loop than were shown", errors=self._untold)
+            self._told = self._untold = 0
+        if self._told == _MOST_ERRORS:
+            self._untold += 1
+            return
+        self._told += 1
+        loop.default_exception_handler(context)
 
 
 def _begin(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:

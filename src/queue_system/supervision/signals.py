@@ -78,6 +78,12 @@ def take_signals(handler: Handler, *numbers: signal.Signals) -> list[str]:
     return [number.name for number in taken]
 
 
+def end_timers() -> None:
+    """Disarm the timers of signals that operations have left behind: they would interrupt the end of the process."""
+    for timer in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF):
+        signal.setitimer(timer, 0)
+
+
 @contextlib.contextmanager
 def handling(handler: Handler, *numbers: signal.Signals) -> Iterator[None]:
     """Let a function handle signals inside a `with`. Only the main thread may do so."""

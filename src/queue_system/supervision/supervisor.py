@@ -8,12 +8,12 @@ import os
 import selectors
 import signal
 import socket
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Final
 
+from queue_system.clock import SYSTEM_CLOCK
 from queue_system.metrics import StructuredLogger
 from queue_system.supervision.observing import answering, share_counts
 from queue_system.supervision.places import NEVER, Place
@@ -87,7 +87,7 @@ class Supervisor:
 
     def _start_children(self) -> None:
         for place in self._places:
-            if place.child is None and not self._leaving and time.monotonic() >= place.start_at:
+            if place.child is None and not self._leaving and SYSTEM_CLOCK.monotonic() >= place.start_at:
                 try:
                     self._selector.register(place.start().channel, selectors.EVENT_READ, place)
                 except OSError as error:
@@ -95,7 +95,7 @@ class Supervisor:
 
     def _pause_s(self) -> float:
         dates = [place.start_at if place.child is None else place.kill_at for place in self._places]
-        pause_s = min(self._notifier.interval_s / 2, _LONGEST_PAUSE_S, min(dates) - time.monotonic())
+        pause_s = min(self._notifier.interval_s / 2, _LONGEST_PAUSE_S, min(dates) - SYSTEM_CLOCK.monotonic())
         return max(pause_s, 0.0)
 
     def _take_in(self, key: selectors.SelectorKey) -> None:

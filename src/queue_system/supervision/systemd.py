@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import time
 from collections.abc import Mapping
 from typing import Final
+
+from queue_system.clock import SYSTEM_CLOCK
 
 VARIABLES = frozenset({"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"})
 """What a service's main process is told, and its children are not."""
@@ -41,7 +42,7 @@ class Notifier:
 
     def alive(self) -> None:
         """Feed the watchdog, if there is one and it is time."""
-        now = time.monotonic()
+        now = SYSTEM_CLOCK.monotonic()
         if now - self._told >= self.interval_s / 2:
             self._told = now
             self._send("WATCHDOG=1")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-import time
 
 from queue_system.broker.contact import Contact
+from queue_system.clock import SYSTEM_CLOCK
 from queue_system.errors import QueueSystemError
 from queue_system.metrics import LogThrottle, StructuredLogger
 
@@ -25,7 +25,7 @@ class Duty:
         self.interval_s = interval_s
         self.contact = contact or Contact()
         self.stopped = threading.Event()
-        self.round_began = time.monotonic()
+        self.round_began = SYSTEM_CLOCK.monotonic()
         """When, on the monotonic clock, the present or last round began, or was waited for."""
         self._thread: threading.Thread | None = None
         self._throttle = throttle
@@ -72,7 +72,7 @@ class Duty:
     def _work(self) -> None:
         wait_s = 0.0
         while not self.stopped.wait(wait_s):
-            self.round_began = time.monotonic()
+            self.round_began = SYSTEM_CLOCK.monotonic()
             try:
                 wait_s = self.hold_s() or self.perform()
             except QueueSystemError as error:

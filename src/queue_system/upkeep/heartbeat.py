@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
 from queue_system.broker.contact import Contact
+from queue_system.clock import SYSTEM_CLOCK
 from queue_system.config import QueueConfig
 from queue_system.errors import AccessDeniedError, QueueSystemError
 from queue_system.upkeep.duty import Duty
@@ -65,7 +65,7 @@ class Heartbeat(Duty):
         if self._loop.is_closed():
             self.stop()  # nobody will finish what is held: let it be reclaimed
             return 0.0
-        incarnation, sent = self._holder.registered, time.monotonic()
+        incarnation, sent = self._holder.registered, SYSTEM_CLOCK.monotonic()
         if incarnation is None:
             return self.interval_s
         command = self._config.commands.beat("beat", incarnation, int(self._config.lease_seconds * 1000), self._told())

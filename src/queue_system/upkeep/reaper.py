@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import random
 import secrets
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from queue_system.broker.commands import MAX_ITEMS, split_moves
 from queue_system.broker.contact import Contact
 from queue_system.broker.replies import DEAD
+from queue_system.clock import SYSTEM_CLOCK
 from queue_system.config import QueueConfig
 from queue_system.errors import AccessDeniedError, QueueSystemError, ServerUnreachableError, WrongKeyTypeError
 from queue_system.model.operation import Operation
@@ -69,15 +69,15 @@ class Reaper(Duty):
         self.rests = False
         """Whether it leaves the watch to others, for as long as somebody watches."""
         self._watch_s = _WATCH_FIRST * config.lease_seconds
-        self._decided_until = time.monotonic() + self._watch_s
+        self._decided_until = SYSTEM_CLOCK.monotonic() + self._watch_s
 
     def perform(self) -> float:
         """Look once, and take over what is due."""
-        now = time.monotonic()
+        now = SYSTEM_CLOCK.monotonic()
         if self.rests and now < self._decided_until:
             if self._is_watched(now):
                 return self.interval_s / 2
-            self._decided_until = time.monotonic() + self._watch_s
+            self._decided_until = SYSTEM_CLOCK.monotonic() + self._watch_s
         self.rests = False
         return self._watch()
 
@@ -91,7 +91,7 @@ class Reaper(Duty):
             self.rests = random.random() * incarnations > _WATCHERS
             if self.rests:
                 self._seen.clear()
-                self._sign = Observation(b"", time.monotonic())
+                self._sign = Observation(b"", SYSTEM_CLOCK.monotonic())
         return self.rests
 
     def failed(self, error: QueueSystemError) -> float:
@@ -106,16 +106,16 @@ class Reaper(Duty):
         except WrongKeyTypeError:
             return False
         if sign != self._sign.entry:
-            self._sign = Observation(sign, time.monotonic())
+            self._sign = Observation(sign, SYSTEM_CLOCK.monotonic())
         return asked - self._sign.since < _UNWATCHED * self.interval_s
 
     def _watch(self) -> float:
-        now = time.monotonic()
+        now = SYSTEM_CLOCK.monotonic()
         if now - self._last_look > 4 * self.interval_s:
             self._seen.clear()  # contact was broken: everybody has a whole lease to beat again
         sign = secrets.token_hex(4) if self._fit else ""
         entries = self._config.transport.run(self._config.commands.watch(sign), retries=0)
-        answered = time.monotonic()
+        answered = SYSTEM_CLOCK.monotonic()
         if answered - now > self.interval_s:
             self._seen.clear()
         self._last_look = answered
@@ -133,7 +133,7 @@ class Reaper(Duty):
             return self.interval_s  # somebody may be dead
         if self.decide(answered, len(self._seen) + 1):
             return self.interval_s / 2
-        return self._until_next_look(time.monotonic())
+        return self._until_next_look(SYSTEM_CLOCK.monotonic())
 
     def _until_next_look(self, now: float) -> float:
         """Return how many s to wait: less than usual if a silence is a lease old before that."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
 from queue_system.broker.contact import Contact
 from queue_system.broker.server_check import findings, read_server
+from queue_system.clock import SYSTEM_CLOCK
 from queue_system.config import QueueConfig
 from queue_system.errors import AccessDeniedError
 from queue_system.model.letter import read_time
@@ -38,31 +38,31 @@ class Sweeper(Duty):
         self._config = config
         self._now_ms = now_ms
         self._names = tuple(names)
-        self._next_names = time.monotonic()
+        self._next_names = SYSTEM_CLOCK.monotonic()
         self._surveyed = False
-        self._orphans, self._next_orphans = "0", time.monotonic()
-        self._next_trim = time.monotonic() + _TRIM_EVERY_S
+        self._orphans, self._next_orphans = "0", SYSTEM_CLOCK.monotonic()
+        self._next_trim = SYSTEM_CLOCK.monotonic() + _TRIM_EVERY_S
 
     def perform(self) -> float:
         """Register the lists that this worker serves, and sweep all, unless another worker has just done so."""
-        if time.monotonic() >= self._next_names:
+        if SYSTEM_CLOCK.monotonic() >= self._next_names:
             self.tend_names()
-            self._next_names = time.monotonic() + NAMES_EVERY_S
+            self._next_names = SYSTEM_CLOCK.monotonic() + NAMES_EVERY_S
         cursor = "0"
         while not self.stopped.is_set():
             command = self._config.commands.sweep(cursor, int(_INTERVAL_S * 1000 * 0.9))
             cursor, _ = self._config.transport.run(command, retries=0)
             if cursor in ("0", "-1"):
                 break
-        if cursor == "0" and time.monotonic() >= self._next_orphans:
+        if cursor == "0" and SYSTEM_CLOCK.monotonic() >= self._next_orphans:
             self._orphans, _ = self._config.transport.run(self._config.commands.orphans(self._orphans), retries=0)
             if self._orphans == "0":
-                self._next_orphans = time.monotonic() + self._config.lease_seconds / _ORPHANS_PER_LEASE
+                self._next_orphans = SYSTEM_CLOCK.monotonic() + self._config.lease_seconds / _ORPHANS_PER_LEASE
         if not self._surveyed:
             self.survey()
             self._surveyed = True
-        if time.monotonic() >= self._next_trim:
-            self._next_trim = time.monotonic() + _TRIM_EVERY_S
+        if SYSTEM_CLOCK.monotonic() >= self._next_trim:
+            self._next_trim = SYSTEM_CLOCK.monotonic() + _TRIM_EVERY_S
             self.trim()
         return self.interval_s
 
