@@ -67,7 +67,7 @@ class Importer:
         key = name, module
         running = self._running.get(key)
         if running is None or running.get_loop() is not asyncio.get_running_loop():
-            running = asyncio.ensure_future(in_daemon_thread(self._resolve, os.getpid(), name, module))
+            running = asyncio.Task(in_daemon_thread(self._resolve, os.getpid(), name, module))
             self._running[key] = running
             running.add_done_callback(lambda ended: self._end(key, ended))
         return await asyncio.shield(running)

@@ -37,7 +37,7 @@ def release_loop(loop: asyncio.AbstractEventLoop) -> None:
         del _guarded[loop]
         unwatch_interrupts()
         with contextlib.suppress(TypeError):
-            for name in ("stop", "run_in_executor", "time"):
+            for name in ("stop", "run_in_executor"):  # the true time stays: what ends the loop needs it, too
                 vars(loop).pop(name, None)
 
 

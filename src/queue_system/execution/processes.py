@@ -137,7 +137,7 @@ class ProcessPool:
         self._begin_end(child)
 
     def _begin_end(self, child: Child) -> asyncio.Future[int]:
-        ending = asyncio.ensure_future(self._end(child))
+        ending = asyncio.Task(self._end(child))
         self._ending.add(ending)
         ending.add_done_callback(self._ending.discard)
         return ending

@@ -98,7 +98,7 @@ class ThreadPool:
 
     def submit(self, fn: Callable[..., Any], *args: Any) -> asyncio.Task[Any]:
         """Run `fn(*args)` as `run` does, and return what awaits it."""
-        return self._loop.create_task(self.run(lambda _: fn(*args), None))
+        return asyncio.Task(self.run(lambda _: fn(*args), None), loop=self._loop)
 
     def close(self) -> None:
         """Let idle threads end; abandoned ones end after their call."""

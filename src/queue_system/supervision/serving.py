@@ -62,6 +62,7 @@ def run_to_end(serving: Serving, work: Coroutine[Any, Any, int]) -> int:
     except BaseException as error:
         if serving.worker is None or not serving.ends_process:
             raise
+        end_timers()
         return serving.end_by(error, serving.worker.config.log)
 
 
@@ -124,6 +125,7 @@ class Serving:
                     raise
                 finally:
                     self._notifier.stopping()
+                    end_timers(repeating=True)
                     await self._stop(worker)
                     end_timers()
                 self._code = code

@@ -78,10 +78,14 @@ def take_signals(handler: Handler, *numbers: signal.Signals) -> list[str]:
     return [number.name for number in taken]
 
 
-def end_timers() -> None:
-    """Disarm the timers of signals that operations have left behind: they would interrupt the end of the process."""
+def end_timers(*, repeating: bool = False) -> None:
+    """Disarm the timers of signals that operations have left behind: they would interrupt the end of the process.
+
+    With `repeating`, only those whose signals come again and again.
+    """
     for timer in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF):
-        signal.setitimer(timer, 0)
+        if signal.getitimer(timer)[1] or not repeating:
+            signal.setitimer(timer, 0)
 
 
 @contextlib.contextmanager
