@@ -10,7 +10,7 @@ from typing import Any
 import redis
 
 from queue_system import QueueConfig
-from tests.kit.inbox import SOON_S
+from tests.kit.waiting import DEADLINE_S
 
 
 def key_space(client: redis.Redis, prefix: str) -> dict[bytes, Any]:
@@ -26,7 +26,7 @@ def documents(client: redis.Redis, key: str) -> list[dict[str, Any]]:
 
 async def next_letter(client: redis.Redis, key: str) -> dict[str, Any]:
     """Wait until a dead letter is in a list and return the newest; it stays there."""
-    letter: Any = await asyncio.to_thread(client.blmove, key, key, int(SOON_S), "LEFT", "LEFT")
+    letter: Any = await asyncio.to_thread(client.blmove, key, key, int(DEADLINE_S), "LEFT", "LEFT")
     assert letter is not None, f"no letter came to {key}"
     return dict(json.loads(letter))
 

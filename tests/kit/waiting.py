@@ -6,7 +6,8 @@ import asyncio
 import time
 from collections.abc import Callable
 
-DEADLINE_S = 15.0
+DEADLINE_S = 45.0
+"""As an outer limit: on a busy machine a process may need so long to start."""
 _LOOK_EVERY_S = 0.01
 
 
