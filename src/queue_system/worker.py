@@ -31,6 +31,7 @@ from queue_system.model.keys import check_queue_name, queue_name
 from queue_system.model.lazy import finished
 from queue_system.model.operation import Operation
 from queue_system.model.registry import Processor
+from queue_system.model.states import Verb
 from queue_system.model.verdict import (
     Complete,
     Fail,
@@ -50,7 +51,7 @@ from queue_system.upkeep.heartbeat import Heartbeat
 from queue_system.upkeep.reaper import Reaper
 from queue_system.upkeep.sweeper import Sweeper
 
-_NOT_THE_END = frozenset({"retry", "release"})
+_NOT_THE_END = frozenset({Verb.RETRY, Verb.RELEASE})
 _LONGEST_GRACE_S = 25.0
 _LONGEST_TIMEOUT_S = 1e9
 _MOST_SLOTS = 100_000

@@ -17,6 +17,7 @@ from queue_system.execution.settlement import Settlement
 from queue_system.inspection.beats import Beats
 from queue_system.inspection.fleet import FleetReader
 from queue_system.model.operation import Operation
+from queue_system.model.states import Verb
 from queue_system.monitoring import prometheus
 from queue_system.monitoring.collectors import FleetCollector, HealthCollector
 from queue_system.monitoring.health import WorkerHealth
@@ -39,7 +40,7 @@ def settle(config: QueueConfig, queue: str) -> None:
     """Count one success of a queue for a configuration."""
     delivery = Delivery("w", 1, f"high:{queue}".encode(), b"", Operation(processor="p"), 0.0)
     for observer in config.observers:
-        observer.settled([Settlement(delivery, "complete", b"")])
+        observer.settled([Settlement(delivery, Verb.COMPLETE, b"")])
 
 
 def test_two_fleets_are_told_apart(make_config: MakeConfig, prefix: str) -> None:

@@ -18,6 +18,7 @@ from queue_system import QueueManager, QueueWorker
 from queue_system.execution.delivery import Delivery
 from queue_system.execution.settlement import Settlement
 from queue_system.model.operation import Operation
+from queue_system.model.states import Verb
 from queue_system.monitoring import prometheus
 from queue_system.monitoring.collectors import HealthCollector
 from queue_system.monitoring.health import WorkerHealth, health_of
@@ -146,7 +147,7 @@ def test_queues_beyond_what_a_process_tells_apart_are_counted_together(monkeypat
     instruments = prometheus._instruments()
     monkeypatch.setattr(prometheus, "_MOST_QUEUES", 0)
     for queue in (b"high:one-too-many", b"no queue of ours"):
-        turn = prometheus._Turn(["complete"], [0.1], [])
+        turn = prometheus._Turn([Verb.COMPLETE], [0.1], [])
         instruments.of(PLACE, queue).take(turn)
     shown = scrape()
     assert of(shown, "queue_system_operations_total", queue="other", outcome="succeeded") == 2
@@ -156,14 +157,14 @@ def test_queues_beyond_what_a_process_tells_apart_are_counted_together(monkeypat
 def test_what_is_handed_back_unstarted_is_not_counted() -> None:
     operation = Operation(processor="p", timestamp=1.0)
     delivery = Delivery("w", 1, b"high:handed-back", b"", operation, 0.0)
-    prometheus.Counting(prometheus._instruments(), PLACE).settled([Settlement(delivery, "release", b"")])
+    prometheus.Counting(prometheus._instruments(), PLACE).settled([Settlement(delivery, Verb.RELEASE, b"")])
     assert "handed-back" not in str(scrape())
 
 
 def test_what_came_from_no_queue_is_counted_too() -> None:
     """As an item does that a foreign client made due without a queue."""
     counting = prometheus.Counting(prometheus._instruments(), Place("redis://no-queue:6379/0", "q:"))
-    counting.settled([Settlement(Delivery("w", 1, b"", b"", Operation(processor=""), 0.0), "reject", b"")])
+    counting.settled([Settlement(Delivery("w", 1, b"", b"", Operation(processor=""), 0.0), Verb.REJECT, b"")])
     labels = {"server": "redis://no-queue:6379/0", "prefix": "q:", "queue": "other", "outcome": "system_error"}
     assert of(scrape(), "queue_system_operations_total", **labels) == 1
 

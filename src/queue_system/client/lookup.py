@@ -15,9 +15,9 @@ from queue_system.errors import OperationFailedError, ResultUnavailableError, Un
 from queue_system.model.arguments import check_lifetime
 from queue_system.model.keys import check_identifier
 from queue_system.model.record import decode_record
+from queue_system.model.states import OperationState
 
-_STATUS: Final = {"rejected": "system_error"}
-_FINAL: Final = frozenset({"succeeded", "failed", "system_error"})
+_FINAL: Final = frozenset(state.public for state in OperationState if state.is_final)
 _WATCH_S: Final = 10.0
 _SHARE: Final = 0.5  # of the connection's limit: how long one blocking read lasts, so that it does not give up
 
@@ -70,7 +70,7 @@ class OperationRecord(msgspec.Struct, frozen=True, kw_only=True):
         if not self.finished:
             problem = f"it is {self.status}, not finished; wait_for(operation_id) waits until it is"
             raise ResultUnavailableError(self.operation_id, problem)
-        if self.status != "succeeded":
+        if self.status != OperationState.SUCCEEDED.public:
             raise OperationFailedError(self.operation_id, self.status, self.error_type, self.error)
         if self.result_error is not None:
             raise ResultUnavailableError(self.operation_id, self.result_error)
@@ -127,15 +127,15 @@ def _record_of(config: QueueConfig, operation_id: str, look: Look) -> OperationR
         return None
     record = decode_record(look.record)
     priority, _, queue = record.queue.partition(":")
-    status = _STATUS.get(record.status, record.status)
-    is_delayed = status == "delayed"
+    state = record.status
+    is_delayed = state is OperationState.DELAYED
     if is_delayed and record.touched_ms <= look.now_ms:
-        status = "queued"
+        state = OperationState.QUEUED
     fresh = not record.queued_ms and not is_delayed  # as `enqueue` wrote it
     result = record.body.get("result")
     return OperationRecord(
         operation_id=operation_id,
-        status=status,
+        status=state.public,
         queue=queue,
         priority=priority,
         attempts=record.attempts,
@@ -143,8 +143,8 @@ def _record_of(config: QueueConfig, operation_id: str, look: Look) -> OperationR
         enqueued_at=_seconds(record.touched_ms if fresh else record.queued_ms),
         due_at=_seconds(record.touched_ms if is_delayed else 0),
         started_at=_seconds(record.started_ms),
-        finished_at=_seconds(record.touched_ms if status in _FINAL else 0),
-        updated_at=_seconds(0 if status == "delayed" else record.touched_ms),
+        finished_at=_seconds(record.touched_ms if state.is_final else 0),
+        updated_at=_seconds(0 if state is OperationState.DELAYED else record.touched_ms),
         result=result if config.sealing is None else config.sealing.decrypt(result, "result", operation_id),
         result_error=_text(record.body.get("result_error")),
         error=_text(record.body.get("error")),

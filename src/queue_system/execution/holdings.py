@@ -19,13 +19,13 @@ from queue_system.model.keys import queue_name, split_queue
 from queue_system.model.operation import Operation, check_size, decode_item
 from queue_system.model.oversized import read_oversized
 from queue_system.model.sealing import Sealing
+from queue_system.model.states import Code, Verb
 from queue_system.model.verdict import Reject, Release, Unprocessable
 from queue_system.tracebacks import trace
 
 _SUSPECT_FROM = 2
 _TURN_S, _TURNS_AT_MOST_S = 0.05, 1.0
-_LOST, _KEPT = b"lk"
-_WENT = b"o"
+_LOST, _KEPT, _WENT = (ord(code) for code in (Code.LOST, Code.KEPT, Code.WENT))
 _NAMELESS = Operation(processor="")
 
 
@@ -157,15 +157,15 @@ class Holdings:
 
     def _book(self, batch: Batch, codes: bytes, now_ms: int) -> None:
         """Count what the server accepted; a callback comes back as a delivery."""
-        done = []
+        done, running = [], Verb.RUNNING
         for settlement, code in zip(batch.settlements, codes, strict=True):
-            if settlement.verb == "running":
+            if settlement.verb is running:
                 continue
             token = settlement.delivery.token
             self.held.pop(token, None)
             self._releasing.discard(token)
             if code == _LOST:
-                if settlement.verb != "release":  # what was to be handed back is elsewhere already
+                if settlement.verb is not Verb.RELEASE:  # what was to be handed back is elsewhere already
                     self._tally.lease_lost(1)
                 continue
             if settlement.declined is not None and self._was_kept(settlement, settlement.declined, code):

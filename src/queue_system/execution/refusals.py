@@ -11,6 +11,7 @@ from queue_system.config import QueueConfig
 from queue_system.errors import QueueSystemError
 from queue_system.execution.lookahead import LARGEST_TURN
 from queue_system.execution.settlement import Batch, Settlement, Settler
+from queue_system.model.states import Verb
 
 _PATIENCE: Final = 3
 
@@ -54,9 +55,9 @@ class Refusals:
             self.share = max(1, len(batch.settlements) // 2)
             return batch.settlements
         (refused,) = batch.settlements
-        if refused.verb == "running":
+        if refused.verb is Verb.RUNNING:
             return ()
-        if refused.verb == "release" or refused.form == "shelve":
+        if refused.verb is Verb.RELEASE or refused.form == "shelve":
             return batch.settlements
         delivery = refused.delivery
         if not self._is_to_blame(delivery.token):

@@ -20,13 +20,18 @@ from queue_system.model.operation import PHASE_FAILURE, PHASE_SUCCESS, Operation
 from queue_system.model.oversized import Oversized, oversized_letter, raw_letter
 from queue_system.model.record import encode_error, encode_record, keeping, tell_crashes
 from queue_system.model.sealing import Sealing, signed_value
+from queue_system.model.states import VERBS, OperationState, Verb
 from queue_system.model.verdict import Complete, Fail, Reject, Release, Retry, Verdict
 from queue_system.tracebacks import MOST_BYTES, Trace, tail
 
-_ARITY: Final = {
-    "complete": 5, "fail": 6, "reject": 6, "decline": 7, "discard": 6, "shelve": 7, "retry": 5, "release": 1,
-    "aside": 2, "running": 3,
-}  # fmt: skip
+_RUNNING, _DELAYED, _SUCCEEDED, _FAILED, _REJECTED = (
+    state.encode()
+    for state in (
+        OperationState.RUNNING, OperationState.DELAYED, OperationState.SUCCEEDED, OperationState.FAILED,
+        OperationState.REJECTED,
+    )
+)  # fmt: skip
+_COMPLETE: Final = Verb.COMPLETE  # a local name is quicker
 _RETRIED_TRACEBACK: Final = 2048  # bytes; an outage may leave very many operations waiting for their retry
 _encode = msgspec.json.Encoder().encode
 
@@ -46,7 +51,7 @@ class Settlement(msgspec.Struct, frozen=True, gc=False):
     """One delivery's verdict, ready to be sent."""
 
     delivery: Delivery
-    verb: str
+    verb: Verb
     packed: bytes
     ttl_ms: int = 0
     follow_up: bytes = b""
@@ -102,7 +107,7 @@ class Outbox:
         taken: list[Settlement] = []
         count = size = 0
         # A note that an operation runs must not follow the verdict that ends it.
-        for (verb, ttl_ms), group in sorted(self._groups.items(), key=lambda entry: entry[0][0] != "running"):
+        for (verb, ttl_ms), group in sorted(self._groups.items(), key=lambda entry: entry[0][0] != Verb.RUNNING):
             packed = [settlement.packed for settlement in group[: most - len(taken)]]
             size += sum(map(len, packed))
             while size > MAX_REQUEST_BYTES and len(taken) + len(packed) > 1:
@@ -116,7 +121,7 @@ class Outbox:
                 parts.append(pack((verb, ttl_ms, len(chosen))))
                 parts += packed
                 taken += chosen
-                count += 3 + _ARITY[verb] * len(chosen)
+                count += 3 + VERBS[verb].arity * len(chosen)
         self._serial += 1
         self._size -= len(taken)
         return Batch(self._serial, b"".join(parts), count, taken)
@@ -155,14 +160,14 @@ class Settler:
                 why = encode_error(cut_text(error), cut_text(error_type), _traceback(trace, _RETRIED_TRACEBACK))
                 return self._retry(delivery, delay, why, timing)
             case Fail():
-                return self._dead_letter("fail", delivery, verdict, timing)
+                return self._dead_letter(Verb.FAIL, delivery, verdict, timing)
             case Reject():
-                settlement = self._dead_letter("reject", delivery, verdict, timing)
+                settlement = self._dead_letter(Verb.REJECT, delivery, verdict, timing)
                 return settlement if not verdict.wait else _declined(settlement, verdict)
             case Release(0.0):
-                return Settlement(delivery, "release", pack((delivery.token,)))
+                return Settlement(delivery, Verb.RELEASE, pack((delivery.token,)))
             case Release(wait):
-                return Settlement(delivery, "release", pack((delivery.token, int(wait * 1000))), form="aside")
+                return Settlement(delivery, Verb.RELEASE, pack((delivery.token, int(wait * 1000))), form="aside")
 
     def discard(self, delivery: Delivery, error: str, error_type: str, timing: Timing) -> Settlement:
         """Return the rejection of what cannot be read or trusted; its record is found by the id it begins with."""
@@ -178,7 +183,7 @@ class Settler:
         ):
             follow_up = signed_value(self._sealing, delivery.queue, item)
         packed = pack((delivery.token, "", body, self._worker, follow_up, letter))
-        return Settlement(delivery, "reject", packed, self._ttl_ms, follow_up, timing, form="discard")
+        return Settlement(delivery, Verb.REJECT, packed, self._ttl_ms, follow_up, timing, form="discard")
 
     def shelve(self, refused: Settlement, prefix: str, now_ms: int, kept_ms: int) -> Settlement:
         """Return what settles a delivery whose verdict the server refuses: its item stays there, under its own key."""
@@ -191,21 +196,21 @@ class Settler:
         letter = oversized_letter(shelved, delivery.queue, reason, error_type, now_ms / 1000)
         keeps, ttl_ms = self._kept(operation)
         body = encode_error(reason, error_type) if keeps else b""
-        record = self._record(b"rejected", delivery, Timing(refused.timing.started_ms, now_ms), body)
+        record = self._record(_REJECTED, delivery, Timing(refused.timing.started_ms, now_ms), body)
         id_ = "" if operation.phase else id_
         packed = pack((delivery.token, id_, record, operation.deduplication_key, "", letter, kept_ms))
-        return Settlement(delivery, "reject", packed, ttl_ms, timing=refused.timing, form="shelve")
+        return Settlement(delivery, Verb.REJECT, packed, ttl_ms, timing=refused.timing, form="shelve")
 
     def running(self, delivery: Delivery, started_ms: int, now_ms: int) -> Settlement:
         """Return the note that an operation runs; it settles nothing."""
-        record = self._record(b"running", delivery, Timing(started_ms, now_ms))
-        return Settlement(delivery, "running", pack((delivery.token, delivery.operation_id, record)))
+        record = self._record(_RUNNING, delivery, Timing(started_ms, now_ms))
+        return Settlement(delivery, Verb.RUNNING, pack((delivery.token, delivery.operation_id, record)))
 
     def _complete(self, delivery: Delivery, verdict: Complete, timing: Timing) -> Settlement:
         operation, result, problem = delivery.operation, verdict.result, verdict.result_error
         if operation.phase:
             packed = pack((delivery.token, "", "", "", ""))
-            return Settlement(delivery, "complete", packed, self._ttl_ms)
+            return Settlement(delivery, _COMPLETE, packed, self._ttl_ms)
         try:
             encoded = b"null" if result is None else encode_entity(result, field="result")
             if self._sealing is not None and result is not None:
@@ -225,9 +230,9 @@ class Settler:
                 changes["result_error"] = problem
             follow_up = self._follow_up(delivery, changes)
         keeps, ttl_ms = self._kept(operation)
-        record = self._record(b"succeeded", delivery, timing, body if keeps else b"")
+        record = self._record(_SUCCEEDED, delivery, timing, body if keeps else b"")
         packed = _pack_complete(delivery, record, follow_up)
-        return Settlement(delivery, "complete", packed, ttl_ms, follow_up, timing, problem=problem)
+        return Settlement(delivery, _COMPLETE, packed, ttl_ms, follow_up, timing, problem=problem)
 
     def _retry(self, delivery: Delivery, delay: float, error: bytes, timing: Timing) -> Settlement:
         operation, delay_ms = delivery.operation, int(delay * 1000)
@@ -242,12 +247,12 @@ class Settler:
             drop=("crashes",),
         )
         due = Timing(timing.started_ms, timing.ended_ms + delay_ms)
-        record = self._record(b"delayed", delivery, due, error)
+        record = self._record(_DELAYED, delivery, due, error)
         value = signed_value(self._sealing, delivery.queue, item)
         packed = pack((delivery.token, delivery.operation_id, record, value, delay_ms))
-        return Settlement(delivery, "retry", packed, timing=timing)
+        return Settlement(delivery, Verb.RETRY, packed, timing=timing)
 
-    def _dead_letter(self, verb: str, delivery: Delivery, verdict: Fail | Reject, timing: Timing) -> Settlement:
+    def _dead_letter(self, verb: Verb, delivery: Delivery, verdict: Fail | Reject, timing: Timing) -> Settlement:
         operation, error, error_type = delivery.operation, cut_text(verdict.error), cut_text(verdict.error_type)
         traceback = _traceback(verdict.trace, MOST_BYTES)
         changes: dict[str, object] = {"traceback": traceback} if traceback else {}
@@ -269,7 +274,7 @@ class Settler:
             if traceback:
                 changes["error_traceback"] = traceback  # a letter of the callback has a `traceback` of its own
             follow_up = self._follow_up(delivery, changes)
-        status = b"failed" if verb == "fail" else b"rejected"
+        status = _FAILED if verb is Verb.FAIL else _REJECTED
         keeps, ttl_ms = self._kept(operation)
         body = encode_error(error, error_type, traceback) if keeps else b""
         record = self._record(status, delivery, timing, body, _executions(verdict))
@@ -293,7 +298,7 @@ class Settler:
     ) -> bytes:
         operation = delivery.operation
         attempts = operation.attempts + executions
-        if operation.crashes and status != b"delayed":  # a retry forgets them
+        if operation.crashes and status != _DELAYED:  # a retry forgets them
             body = tell_crashes(body, operation.crashes)
         times_ms = (timing.ended_ms, int(operation.timestamp * 1000), timing.started_ms)
         return encode_record(status, operation, delivery.queue, attempts, times_ms, self._worker, body)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, assert_never
 
 from queue_system.clock import SYSTEM_CLOCK
 from queue_system.errors import cut_text
@@ -12,6 +12,7 @@ from queue_system.execution.rests import Rests
 from queue_system.execution.settlement import Settlement
 from queue_system.metrics import LogThrottle, MetricsRecorder, SettlementObserver, StructuredLogger
 from queue_system.model.operation import Operation
+from queue_system.model.states import Verb
 from queue_system.model.verdict import Fail, Reject, Retry
 
 
@@ -32,12 +33,12 @@ class Tally:
 
     def settled(self, settlements: Sequence[Settlement]) -> None:
         """Count settlements that the server accepted."""
-        processed, duration_s = 0, 0.0
+        processed, duration_s, complete = 0, 0.0, Verb.COMPLETE
         for settlement in settlements:
-            if settlement.verb == "complete" and not settlement.delivery.operation.phase:
+            if settlement.verb is complete and not settlement.delivery.operation.phase:
                 processed += 1
                 duration_s += settlement.timing.duration_s
-            elif settlement.verb != "release":
+            else:
                 self._count(settlement)
         if processed:
             self._metrics.add_many("processed", processed)
@@ -46,14 +47,19 @@ class Tally:
         self._tell(lambda observer: observer.settled(settlements))
 
     def _count(self, settlement: Settlement) -> None:
-        if settlement.verb == "reject":
-            self._metrics.update("system_errors")
-            if settlement.delivery.operation.phase:
-                self._metrics.update("callback_errors")
-        elif settlement.verb == "fail":
-            self._metrics.update("failed")
-        elif settlement.verb == "retry":
-            self._metrics.update("retried")
+        match settlement.verb:
+            case Verb.REJECT:
+                self._metrics.update("system_errors")
+                if settlement.delivery.operation.phase:
+                    self._metrics.update("callback_errors")
+            case Verb.FAIL:
+                self._metrics.update("failed")
+            case Verb.RETRY:
+                self._metrics.update("retried")
+            case Verb.COMPLETE | Verb.RELEASE | Verb.RUNNING:
+                pass  # a callback, an operation that runs later, a note
+            case other:
+                assert_never(other)
 
     def judged(self, operation_id: str, processor: str, verdict: Retry | Fail | Reject, *, timed_out: bool) -> None:
         """Log what became of an execution that went wrong, and count the error.
@@ -101,7 +107,7 @@ class Tally:
     def taken_over(self, queue: bytes, operation: Operation) -> None:
         """Tell the observers of a dead letter of an operation whose workers died; its line has been written."""
         delivery = Delivery("", 0, queue, b"", operation, 0.0)
-        self._tell(lambda observer: observer.settled([Settlement(delivery, "reject", b"")]))
+        self._tell(lambda observer: observer.settled([Settlement(delivery, Verb.REJECT, b"")]))
 
     def outage(self) -> None:
         """Count a turn that the server did not answer; an outage has one line a second, and that tells of the error."""

@@ -5,18 +5,19 @@ A record is one string: a line of fields between tabs, of which scripts read the
 
 from __future__ import annotations
 
-import re
 from typing import Any, Final
 
 import msgspec
 
 from queue_system.errors import UndecodableItemError
 from queue_system.model.operation import Operation
+from queue_system.model.states import OperationState
 
 _encoder = msgspec.json.Encoder()
 _LONGEST_NUMBER: Final = 20
 _TOMBSTONE_MS: Final = 60_000
 _LONGEST_S: Final = 1e9
+_STATES: Final = {state.value: state for state in OperationState}
 
 
 def keeping(result_ttl: float) -> tuple[bool, int]:
@@ -45,7 +46,7 @@ def encode_record(  # noqa: PLR0913, PLR0917 - a record has that many fields
 class Record(msgspec.Struct, frozen=True):
     """A record as it was read. Times are in ms of the server's time; 0 where the record does not tell."""
 
-    status: str
+    status: OperationState
     queue: str
     attempts: int
     touched_ms: int
@@ -55,9 +56,6 @@ class Record(msgspec.Struct, frozen=True):
     body: dict[str, Any]
 
 
-_STATUS = re.compile(r"queued|delayed|running|succeeded|failed|rejected")
-
-
 def decode_record(record: bytes) -> Record:
     """Read what `encode_record` or the script `enqueue` wrote; raise UndecodableItemError for anything else."""
     head, _, body = record.partition(b"\n")
@@ -65,10 +63,10 @@ def decode_record(record: bytes) -> Record:
         status, _, touched, queue, _, *rest = head.decode().split("\t")
         attempts, queued, started, worker = rest or ("0", "0", "0", "")
         members = msgspec.json.decode(body, type=dict[str, Any]) if body else {}
-        if not _STATUS.fullmatch(status):
+        if (state := _STATES.get(status)) is None:
             raise ValueError(f"status {status!r:.40}")
         times = _whole(touched), _whole(queued), _whole(started)
-        return Record(status, queue, _whole(attempts), *times, worker, members)
+        return Record(state, queue, _whole(attempts), *times, worker, members)
     except (ValueError, RecursionError, msgspec.MsgspecError) as error:
         raise UndecodableItemError(f"not a record: {error}") from error
 

@@ -44,6 +44,18 @@ SYSTEM_ERROR: Final = "system_error"
 """The one public word for an operation that was rejected: it lies in the list `system_errors`."""
 
 
+class Verb(StrEnum):
+    """What a settlement makes of its delivery. Where these are told apart, a new one fails type-checking."""
+
+    COMPLETE = "complete"
+    FAIL = "fail"
+    REJECT = "reject"
+    RETRY = "retry"
+    RELEASE = "release"
+    RUNNING = "running"
+    """A note that the operation runs; it settles nothing."""
+
+
 class Code(StrEnum):
     """What a script answers for one delivery."""
 
@@ -63,18 +75,18 @@ class Form(NamedTuple):
 
 
 VERBS: Final[dict[str, Form]] = {
-    "complete": Form(5),
-    "fail": Form(6, (Code.DONE, Code.WENT)),
-    "reject": Form(6, (Code.DONE, Code.WENT)),
+    Verb.COMPLETE: Form(5),
+    Verb.FAIL: Form(6, (Code.DONE, Code.WENT)),
+    Verb.REJECT: Form(6, (Code.DONE, Code.WENT)),
     "decline": Form(7, (Code.DONE, Code.WENT, Code.KEPT)),
     "discard": Form(6, (Code.DONE, Code.WENT)),
     "shelve": Form(7, (Code.DONE, Code.WENT)),
-    "retry": Form(5),
-    "release": Form(1),
+    Verb.RETRY: Form(5),
+    Verb.RELEASE: Form(1),
     "aside": Form(2),
-    "running": Form(3),
+    Verb.RUNNING: Form(3),
 }
-"""The verbs of settle.lua. Its header tells what each argument is."""
+"""The verbs of settle.lua, which has other forms of some. Its header tells what each argument is."""
 
 
 def render_states() -> str:

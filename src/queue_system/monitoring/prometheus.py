@@ -12,12 +12,13 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, assert_never
 
 from queue_system.config import QueueConfig
 from queue_system.errors import InvalidInputError
 from queue_system.execution.settlement import Settlement
 from queue_system.model.keys import split_queue
+from queue_system.model.states import OperationState, Verb
 from queue_system.monitoring.labels import Place, place_of
 
 try:
@@ -42,7 +43,6 @@ _FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"
 _IN_MEMORY: Final = "/dev/shm"  # noqa: S108 - a fresh folder of our own there
 _DURATIONS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 _WAITS: Final = (0.005, 0.025, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
-_OUTCOMES: Final = {"complete": "succeeded", "fail": "failed", "retry": "retried", "reject": "system_error"}
 _MOST_QUEUES: Final = 200
 _OTHER: Final = "other"
 _files = threading.Lock()
@@ -53,7 +53,7 @@ Kind = TypeVar("Kind", Counter, Histogram)
 class _Turn:
     """What one turn brought for one queue."""
 
-    verbs: list[str]
+    verbs: list[Verb]
     durations_s: list[float]
     waits_ms: list[float]
 
@@ -106,16 +106,17 @@ class Counting:
         turns: dict[bytes, _Turn] = {}
         queue: bytes | None = None
         turn = _Turn([], [], [])
+        release, reject = Verb.RELEASE, Verb.REJECT
         for settlement in settlements:
             delivery, verb, timing = settlement.delivery, settlement.verb, settlement.timing
             operation = delivery.operation
-            if operation.phase or verb == "release":
+            if operation.phase or verb is release:
                 continue
             if delivery.queue != queue:
                 queue = delivery.queue
                 turn = turns.setdefault(queue, _Turn([], [], []))
             turn.verbs.append(verb)
-            if verb != "reject":  # which was not executed
+            if verb is not reject:  # which was not executed
                 turn.durations_s.append(timing.duration_s)
             since = operation.due or operation.timestamp
             if since > 0 and not operation.crashes:  # after a crash it has waited before and run since
@@ -128,6 +129,23 @@ class Counting:
         self._losses.inc(operations)
 
 
+def _outcome(verb: Verb) -> str:
+    """Return how an execution with this verdict is counted; empty where there was none."""
+    match verb:
+        case Verb.COMPLETE:
+            return OperationState.SUCCEEDED.public
+        case Verb.FAIL:
+            return OperationState.FAILED.public
+        case Verb.REJECT:
+            return OperationState.REJECTED.public
+        case Verb.RETRY:
+            return "retried"
+        case Verb.RELEASE | Verb.RUNNING:
+            return ""
+        case other:
+            assert_never(other)
+
+
 class _QueueInstruments:
     """Those of one queue's name."""
 
@@ -135,13 +153,15 @@ class _QueueInstruments:
 
     def __init__(self, instruments: _Instruments, place: Place, name: str) -> None:
         operations = instruments.operations
-        self._operations = {verb: operations.labels(*place, name, outcome) for verb, outcome in _OUTCOMES.items()}
+        self._operations = {
+            verb: operations.labels(*place, name, outcome) for verb in Verb if (outcome := _outcome(verb))
+        }
         self._duration = instruments.duration.labels(*place, name)
         self._wait = instruments.wait.labels(*place, name)
 
     def take(self, turn: _Turn) -> None:
         """Count what one turn brought for this queue."""
-        for verb in _OUTCOMES.keys() & set(turn.verbs):
+        for verb in self._operations.keys() & set(turn.verbs):
             self._operations[verb].inc(turn.verbs.count(verb))
         _feed(self._duration, turn.durations_s)
         _feed(self._wait, turn.waits_ms, 1000.0)

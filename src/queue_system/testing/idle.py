@@ -11,6 +11,7 @@ from queue_system.config import QueueConfig
 from queue_system.execution.settlement import Settlement
 from queue_system.manager import QueueManager
 from queue_system.model.keys import split_queue
+from queue_system.model.states import Verb
 from queue_system.model.verdict import Fail, Reject, Retry
 from queue_system.tracebacks import Trace
 from queue_system.worker import QueueWorker
@@ -90,7 +91,7 @@ class _Errors:
     def settled(self, settlements: Sequence[Settlement]) -> None:
         """Forget the errors of operations that have succeeded; a callback's success is not theirs."""
         for settlement in settlements:
-            if settlement.verb == "complete" and not settlement.delivery.operation.phase:
+            if settlement.verb is Verb.COMPLETE and not settlement.delivery.operation.phase:
                 self._found.pop(settlement.delivery.operation_id, None)
 
     def lease_lost(self, operations: int) -> None:

@@ -15,8 +15,10 @@ from queue_system.model.operation import PHASE_FAILURE, Operation, change_item, 
 from queue_system.model.oversized import raw_letter, read_oversized
 from queue_system.model.record import encode_error, encode_record, keeping, tell_crashes
 from queue_system.model.sealing import is_signed, signed_value
+from queue_system.model.states import OperationState
 
 MAX_CRASHES = 4
+_QUEUED, _REJECTED = OperationState.QUEUED.encode(), OperationState.REJECTED.encode()
 _POISON = "WorkerDied"
 _NAMELESS = Operation(processor="")
 
@@ -92,9 +94,7 @@ class Judge:
         if operation.phase:  # the record tells of the verdict, which stands
             return Fate(Move(token, value, how, new), operation_id, operation)
         times_ms = (self._now_ms(), int(operation.timestamp * 1000), 0)
-        record = encode_record(
-            b"queued", operation, queue, operation.attempts, times_ms, body=tell_crashes(b"", crashes)
-        )
+        record = encode_record(_QUEUED, operation, queue, operation.attempts, times_ms, body=tell_crashes(b"", crashes))
         return Fate(Move(token, value, how, new, operation_id, record), operation_id, operation)
 
     def _dead_letter(self, token: bytes, value: bytes, item: bytes, operation_id: str, operation: Operation) -> Fate:
@@ -113,7 +113,7 @@ class Judge:
         keeps, ttl_ms = keeping(self._config.result_ttl if own_ttl is None else own_ttl)
         times_ms, body = (now_ms, int(operation.timestamp * 1000), 0), encode_error(reason, _POISON) if keeps else b""
         record = encode_record(
-            b"rejected", operation, queue, operation.attempts, times_ms, body=tell_crashes(body, crashes)
+            _REJECTED, operation, queue, operation.attempts, times_ms, body=tell_crashes(body, crashes)
         )
         follow_up = b""
         if operation.on_failure is not None:

@@ -15,6 +15,7 @@ from queue_system.errors import UndecodableItemError
 from queue_system.execution.delivery import Delivery
 from queue_system.execution.settlement import Outbox, Settlement, Settler, Timing
 from queue_system.model.operation import decode_item
+from queue_system.model.states import Verb
 from queue_system.model.verdict import (
     Complete,
     Fail,
@@ -291,7 +292,7 @@ def test_a_cleared_outbox_is_empty() -> None:
 def test_a_batch_has_about_eight_mebibytes_and_at_least_one_settlement(sizes: list[int]) -> None:
     outbox = Outbox()
     for number, mebibytes in enumerate(sizes):
-        verb = ("complete", "retry", "fail")[number % 3]
+        verb = (Verb.COMPLETE, Verb.RETRY, Verb.FAIL)[number % 3]
         outbox.put(Settlement(make_delivery(number), verb, b"x" * mebibytes * 1024 * 1024))
     batches = []
     while batch := outbox.take(400):
