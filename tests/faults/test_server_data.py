@@ -102,7 +102,7 @@ def read(server: OwnServer) -> dict[str, object]:
         return broker.snapshot()
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1200)  # in full it starts 500 servers
 @on_each_server_in_full
 def test_a_log_cut_anywhere_in_its_tail_leaves_an_earlier_state_that_is_whole_and_drains(
     start_server: StartServer, figures: Figures, full: bool, binary: Path | None, tmp_path: Path
