@@ -30,7 +30,7 @@ from queue_system.errors import (
 from queue_system.inspection.workers import WorkerRecord
 from queue_system.loop import run
 from queue_system.manager import QueueManager
-from queue_system.model.placement import run_in_process
+from queue_system.model.isolation import run_in_process
 from queue_system.model.retry import QueueRetryConfig
 from queue_system.model.sealing import Encryption
 from queue_system.worker import QueueWorker

@@ -169,7 +169,7 @@ class QueueConfig:
         self.redis_client = None if redis_client is None else check_client(redis_client)
         self._endpoint: Endpoint | None = None
         self._data_dir: Path | None = None
-        self.outage, self.upkeep_outage = LogThrottle(1.0, SYSTEM_CLOCK), LogThrottle(10.0, SYSTEM_CLOCK)
+        self.outage, self.maintenance_outage = LogThrottle(1.0, SYSTEM_CLOCK), LogThrottle(10.0, SYSTEM_CLOCK)
         """They let one line a second, or in ten, through that tells of a server in trouble, whoever writes it."""
         self._noticed: set[str] = set()
         self.breaker_name = f"{SERVER_BREAKER}{next(_serial)}"

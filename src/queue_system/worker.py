@@ -19,12 +19,17 @@ from queue_system.config import BREAKER, QueueConfig, breaker_name
 from queue_system.errors import AccessDeniedError, InvalidInputError, QueueSystemError, UndecodableItemError, shown
 from queue_system.execution.callbacks import callback_data, callback_reference
 from queue_system.execution.delivery import Delivery
+from queue_system.execution.engine import Engine
 from queue_system.execution.importing import Importer
+from queue_system.execution.reporting import Reporter
 from queue_system.execution.settlement import Settler, Timing
 from queue_system.execution.slots import NEVER, Slot, WorkerTask, blame, context_of, differs, is_the_end
-from queue_system.execution.stream import Stream
-from queue_system.execution.tally import Tally
 from queue_system.loop import soon_in
+from queue_system.maintenance.discovery import Discovery
+from queue_system.maintenance.heartbeat import Heartbeat
+from queue_system.maintenance.reclaimer import Reclaimer
+from queue_system.maintenance.retention import Retention
+from queue_system.maintenance.service import PeriodicService
 from queue_system.metrics import LogThrottle
 from queue_system.model.arguments import check_lifetime, check_list, is_number
 from queue_system.model.keys import check_queue_name, queue_name
@@ -46,10 +51,6 @@ from queue_system.model.verdict import (
 )
 from queue_system.resilience import circuit_breaker, in_daemon_thread, retry_with_backoff
 from queue_system.tracebacks import trace
-from queue_system.upkeep.duty import Duty
-from queue_system.upkeep.heartbeat import Heartbeat
-from queue_system.upkeep.reaper import Reaper
-from queue_system.upkeep.sweeper import Sweeper
 
 _NOT_THE_END = frozenset({Verb.RETRY, Verb.RELEASE})
 _LONGEST_GRACE_S = 25.0
@@ -110,13 +111,13 @@ class QueueWorker:
         self._settler = Settler(
             f"{socket.gethostname()}:{os.getpid()}", config.result_ttl, config.max_item_bytes, config.sealing
         )
-        self._tally = Tally(config.metrics, config.log, config.observers)
-        self._rests = self._tally.new_rests()
+        self._reporter = Reporter(config.metrics, config.log, config.observers)
+        self._rests = self._reporter.new_rests()
         self._importer = Importer(config.registry, self._rests)
         self._local = config.registry.local
-        self._stream: Stream | None = None
+        self._engine: Engine | None = None
         self._fetching: asyncio.Task[None] | None = None
-        self._duties: list[Duty] = []
+        self._services: list[PeriodicService] = []
         self._running = False
         self._lifecycle = asyncio.Lock()
 
@@ -128,7 +129,7 @@ class QueueWorker:
     @property
     def abandoned(self) -> int:
         """How many threads and tasks of operations were given up at their limit and still run."""
-        return 0 if self._stream is None else self._stream.executor.abandoned
+        return 0 if self._engine is None else self._engine.executor.abandoned
 
     async def start(self) -> None:
         """Start processing; returns at once. A second call does nothing.
@@ -140,48 +141,49 @@ class QueueWorker:
         async with self._lifecycle:
             if self._running:
                 return
-            stream = self._stream = self._open_stream(self.max_workers)
+            engine = self._engine = self._open_engine(self.max_workers)
             try:
                 await in_daemon_thread(self.config.prepare)  # which may have to start a server
-                await stream.fetcher.turn()
+                await engine.fetcher.turn()
             except QueueSystemError as error:
                 if isinstance(error, AccessDeniedError | InvalidInputError):
-                    await stream.discard()
+                    await engine.discard()
                     raise
                 problem = {"error": str(error), "error_type": type(error).__name__}
                 self.config.log.error("server trouble at start: trying again", **problem)
             except BaseException:  # cancelled: what the turn may have claimed goes back
-                await stream.leave()
+                await engine.leave()
                 raise
             self._running = True
-            self._start_tasks(stream)
-            self._tell_start(stream)
+            self._start_tasks(engine)
+            self._log_start(engine)
 
-    def _tell_start(self, stream: Stream) -> None:
+    def _log_start(self, engine: Engine) -> None:
         self.config.log.info(
-            "worker started", incarnation=stream.fetcher.incarnation, server=self.config.address,
+            "worker started", incarnation=engine.fetcher.incarnation, server=self.config.address,
             prefix=self.config.queue_prefix, queues=",".join(self.queues) or "all", concurrency=self.max_workers,
         )  # fmt: skip
 
-    def _start_tasks(self, stream: Stream) -> None:
+    def _start_tasks(self, engine: Engine) -> None:
         loop = asyncio.get_running_loop()
-        stream.start_slots(self._worker_loop, self._settle)
-        fetching = self._fetch(stream)
+        engine.start_slots(self._worker_loop, self._settle)
+        fetching = self._fetch(engine)
         self._fetching = WorkerTask(fetching, loop=loop, name="queue-system-fetcher", context=context_of(None))
-        self._duties = [
-            Heartbeat(self.config, stream.fetcher, loop, stream.presence),
-            Reaper(
+        self._services = [
+            Heartbeat(self.config, engine.fetcher, loop, engine.presence),
+            Reclaimer(
                 self.config,
-                lambda: stream.fetcher.incarnation,
-                stream.fetcher.now_ms,
-                stream.fetcher.contact,
-                partial(soon_in, loop, self._tally.taken_over),
+                lambda: engine.fetcher.incarnation,
+                engine.fetcher.now_ms,
+                engine.fetcher.access,
+                partial(soon_in, loop, self._reporter.taken_over),
             ),
-            Sweeper(self.config, stream.fetcher.now_ms, self.queues, stream.fetcher.contact),
+            Discovery(self.config, self.queues, engine.fetcher.access),
+            Retention(self.config, engine.fetcher.now_ms, engine.fetcher.access),
         ]
-        for duty in self._duties:
-            duty.start()
-        before_close(loop, self, QueueWorker._stop_duties)
+        for service in self._services:
+            service.start()
+        before_close(loop, self, QueueWorker._stop_services)
         cancel_before_close(loop, self._fetching)
 
     async def stop(self, *, grace: float | None = None) -> None:
@@ -197,92 +199,96 @@ class QueueWorker:
     @property
     def _is_stranded(self) -> bool:
         """Whether its event loop was closed, which nobody had stopped it before."""
-        return self._stream is not None and self._stream.executor.is_stranded
+        return self._engine is not None and self._engine.executor.is_stranded
 
     async def _leave_closed_loop(self) -> None:
         """Hand back what a life in an event loop that was closed meanwhile still holds, and be ready for another."""
-        if not self._is_stranded or self._stream is None or not (self._running or self._lifecycle.locked()):
+        if not self._is_stranded or self._engine is None or not (self._running or self._lifecycle.locked()):
             return
-        stream, self._stream, self._running, self._lifecycle = self._stream, None, False, asyncio.Lock()
-        self._stop_duties()
-        await in_daemon_thread(stream.close_blocking)
+        engine, self._engine, self._running, self._lifecycle = self._engine, None, False, asyncio.Lock()
+        self._stop_services()
+        await in_daemon_thread(engine.close_blocking)
 
     async def _stop(self, grace_s: float) -> None:
         await self._leave_closed_loop()
         async with self._lifecycle:
-            if not self._running or self._stream is None:
+            if not self._running or self._engine is None:
                 return
-            stream = self._stream
+            engine = self._engine
             try:
-                await stream.wind_down(grace_s)
+                await engine.wind_down(grace_s)
             finally:
                 self._running = False
-                self._stop_duties()
-                await stream.end_tasks(self._fetching)
+                self._stop_services()
+                await engine.end_tasks(self._fetching)
                 self._importer.close()
-                await stream.close()
+                await engine.close()
                 self.config.metrics.flush()
-                self.config.log.info("worker stopped", incarnation=stream.fetcher.incarnation)
+                self.config.log.info("worker stopped", incarnation=engine.fetcher.incarnation)
 
-    def _stop_duties(self) -> None:
-        for duty in self._duties:
-            duty.stop()
+    def _stop_services(self) -> None:
+        for service in self._services:
+            service.stop()
 
-    async def _fetch(self, stream: Stream) -> None:
+    async def _fetch(self, engine: Engine) -> None:
         try:
-            await stream.fetcher.run()
+            await engine.fetcher.run()
         except asyncio.CancelledError:
-            if self._running and not is_being_closed(stream.loop):  # cancelled from outside, as by asyncio.run
+            if self._running and not is_being_closed(engine.loop):  # cancelled from outside, as by asyncio.run
                 self._running = False
-                self._stop_duties()
-                await stream.leave()
+                self._stop_services()
+                await engine.leave()
             raise
 
-    def _open_stream(self, slots: int) -> Stream:
-        return Stream.open(self.config, slots, self._settler, self._tally, self.queues, self._rests)
+    def _open_engine(self, slots: int) -> Engine:
+        return Engine.open(self.config, slots, self._settler, self._reporter, self.queues, self._rests)
 
     async def _worker_loop(self, worker_id: int) -> None:
         """Handle one delivery after another in one slot. All slots together let the event loop breathe every ms."""
-        stream = self._stream
-        if stream is None:
+        engine = self._engine
+        if engine is None:
             return
-        slot, gate, clean = stream.executor.slots[worker_id], stream.fetcher.gate, contextvars.copy_context()
+        slot, dispatcher, clean = (
+            engine.executor.slots[worker_id],
+            engine.fetcher.dispatcher,
+            contextvars.copy_context(),
+        )
         while not slot.closing:
             try:
-                delivery = await gate.take()
+                delivery = await dispatcher.take()
                 slot.delivery, slot.noted = delivery, NEVER
-                await self._handle(stream, slot, delivery)
+                await self._handle(engine, slot, delivery)
                 slot.delivery = None
                 if slot.exit is not None:
                     raise slot.exit
                 if differs(contextvars.copy_context(), clean) and not slot.closing:
-                    clean.run(stream.start_slot, self._worker_loop, worker_id)  # what was set must not reach the next
+                    clean.run(engine.start_slot, self._worker_loop, worker_id)  # what was set must not reach the next
                     return
-                if slot.started > gate.slice_until:
-                    await gate.breathe()
+                if slot.started > dispatcher.slice_until:
+                    await dispatcher.breathe()
             except asyncio.CancelledError:
                 pass  # it comes late, such as from a timer that an operation left behind
             except BaseException as error:
                 if slot.delivery is None or is_the_end(error, slot.task):
                     raise
-                self._reject(stream, slot.delivery, error)
+                self._reject(engine, slot.delivery, error)
             finally:
                 slot.delivery = None
             if slot.task is not None and slot.task.cancelling() and not slot.closing:
-                clean.run(stream.start_slot, self._worker_loop, worker_id)  # whoever cancels may do so for ever
+                clean.run(engine.start_slot, self._worker_loop, worker_id)  # whoever cancels may do so for ever
                 return
 
-    def _reject(self, stream: Stream, delivery: Delivery, error: BaseException) -> None:
+    def _reject(self, engine: Engine, delivery: Delivery, error: BaseException) -> None:
         self.config.log.error("handling failed", operation_id=delivery.operation_id, exc_info=error)
         found = trace(error) if self.config.tracebacks else None
         reject = Reject(f"handling failed: {type(error).__name__}", type(error).__name__, trace=found)
-        stream.fetcher.put(self._settler.settle(delivery, reject))
+        engine.fetcher.put(self._settler.settle(delivery, reject))
 
-    async def _handle(self, stream: Stream, slot: Slot, delivery: Delivery) -> None:
+    async def _handle(self, engine: Engine, slot: Slot, delivery: Delivery) -> None:
         """Resolve, execute, judge, settle: the way of one operation. A callback comes as a delivery of its own."""
         operation = delivery.operation
         slot.started = started = SYSTEM_CLOCK.monotonic()
-        started_ms = stream.fetcher.server_ms(started)
+        started_ms = engine.fetcher.server_ms(started)
         tracing, attempt = self.config.tracing, None
         if tracing is not None:
             attempt = tracing.processing(delivery.queue, delivery.operation_id, operation)
@@ -295,23 +301,23 @@ class QueueWorker:
             if limit_s <= 0:
                 outcome = Raised.before_start(limit_name)
             elif processor is None:
-                outcome = await self._importer.run(stream, slot, delivery, argument, (limit_s, limit_name))
+                outcome = await self._importer.run(engine, slot, delivery, argument, (limit_s, limit_name))
             else:
-                if stream.executor.threads.abandoned and stream.executor.refuses(processor):
-                    stream.hold_back(delivery)
+                if engine.executor.threads.abandoned and engine.executor.refuses(processor):
+                    engine.hold_back(delivery)
                 elif self._rests.queues:
                     self._rests.resolved(queue_name(delivery.queue))
-                outcome = await stream.executor.run(slot, processor, argument, limit_s, limit_name)
+                outcome = await engine.executor.run(slot, processor, argument, limit_s, limit_name)
         if slot.abandoned:
             verdict: Verdict = Release()  # it is settled already, or handed back
         else:
-            verdict = self._settle(stream, delivery, outcome, started, started_ms)
+            verdict = self._settle(engine, delivery, outcome, started, started_ms)
         if attempt is not None:
             attempt.end(outcome, verdict)
 
-    def _settle(self, stream: Stream, delivery: Delivery, outcome: Outcome, started: float, started_ms: int) -> Verdict:
+    def _settle(self, engine: Engine, delivery: Delivery, outcome: Outcome, started: float, started_ms: int) -> Verdict:
         """Judge an outcome and settle the delivery with the verdict."""
-        fetcher, ended = stream.fetcher, SYSTEM_CLOCK.monotonic()
+        fetcher, ended = engine.fetcher, SYSTEM_CLOCK.monotonic()
         ended_ms = fetcher.server_ms(ended)
         verdict = judge(delivery.operation, outcome, started_ms / 1000, ended_ms / 1000)
         if type(verdict) is not Complete and not isinstance(verdict, Complete | Release):
@@ -320,10 +326,10 @@ class QueueWorker:
             if not self.config.tracebacks:
                 verdict = replace(verdict, trace=None)
             timed_out = isinstance(outcome, Raised) and outcome.timed_out
-            self._tally.judged(delivery.operation_id, delivery.operation.processor, verdict, timed_out=timed_out)
+            self._reporter.judged(delivery.operation_id, delivery.operation.processor, verdict, timed_out=timed_out)
         settlement = self._settler.settle(delivery, verdict, Timing(started_ms, ended_ms, ended - started))
         if settlement.problem:
-            self._tally.lost_result(delivery.operation_id, delivery.operation.processor, settlement.problem)
+            self._reporter.lost_result(delivery.operation_id, delivery.operation.processor, settlement.problem)
         if self._local.known and not (settlement.follow_up or settlement.form) and settlement.verb not in _NOT_THE_END:
             self._local.release(delivery.operation)
         fetcher.put(settlement)
@@ -348,7 +354,7 @@ class QueueWorker:
                 limit, name = own, _OWN_LIMIT
             else:
                 name = f"{_WORKER_LIMIT}, below the operation's own timeout of {own:g} s"
-                self._tell_conflict(operation)
+                self._log_conflict(operation)
         if operation.retry_timeout is not None:
             first = operation.first_attempt_time
             left = operation.retry_timeout - (0.0 if first is None else started_ms / 1000 - first)
@@ -356,7 +362,7 @@ class QueueWorker:
                 limit, name = left, f"what was left of the total timeout of {operation.retry_timeout:g} s"
         return max(limit, 0.0), name
 
-    def _tell_conflict(self, operation: Operation) -> None:
+    def _log_conflict(self, operation: Operation) -> None:
         if self._conflicts.ready():
             self.config.log.warning(
                 "an operation's timeout is above the work_timeout that this worker was given, which holds",
@@ -376,13 +382,13 @@ class QueueWorker:
         if inspect.iscoroutinefunction(callback):
             finished(await callback(data))
             return
-        run = in_daemon_thread if self._stream is None else self._stream.executor.threads.run
+        run = in_daemon_thread if self._engine is None else self._engine.executor.threads.run
         result = await run(callback, data)
         finished(await result if inspect.isawaitable(result) else result)
 
     @circuit_breaker(name=breaker_name, **BREAKER)
     async def _process_queue_item(self, worker_id: int) -> bool:
-        """Claim and handle a single item outside the stream; False when there is none. `worker_id` is for the log."""
+        """Claim and handle a single item outside the engine; False when there is none. `worker_id` is for the log."""
         return await self._handle_one(worker_id, b"")
 
     async def _handle_queue_item(self, worker_id: int, queue: bytes, item_data: bytes) -> bool:
@@ -391,10 +397,10 @@ class QueueWorker:
         return await self._handle_one(worker_id, b"%b\n%b" % (name, item_data))
 
     async def _handle_one(self, worker_id: int, adopt: bytes) -> bool:
-        stream = self._open_stream(1)
-        heartbeat = Heartbeat(self.config, stream.fetcher, stream.loop, stream.presence)
+        engine = self._open_engine(1)
+        heartbeat = Heartbeat(self.config, engine.fetcher, engine.loop, engine.presence)
         try:
-            return await stream.handle_one(worker_id, adopt, heartbeat.start, self._handle)
+            return await engine.handle_one(worker_id, adopt, heartbeat.start, self._handle)
         finally:
             heartbeat.stop()
-            await stream.close()
+            await engine.close()

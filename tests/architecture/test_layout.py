@@ -35,7 +35,7 @@ RANKS = {
     "client": 5,
     "inspection": 6,
     "execution": 7,
-    "upkeep": 7,
+    "maintenance": 7,
     "manager": 8,
     "worker": 8,
     "dead_letters": 8,

@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from queue_system.model.letter import encode_letter
+from queue_system.model.dead_letter import encode_dead_letter
 from tests.kit.servers import StartServer
 
 PAGE = Path(__file__).parents[2] / "docs" / "dead-letters.md"
@@ -21,9 +21,11 @@ def test_the_program_lists_retries_and_drops(start_server: StartServer, tmp_path
     with server.client() as client:
         for n in range(25):
             item = b'{"operation_id":"op-%d","processor":"send_mail","processor_module":"mails"}' % n
-            letter = encode_letter(item, b"high:" + (b"emails" if n < 5 else b"other"), "read timeout", "OSError", now)
+            letter = encode_dead_letter(
+                item, b"high:" + (b"emails" if n < 5 else b"other"), "read timeout", "OSError", now
+            )
             client.lpush("queue:failures", letter)
-        client.lpush("queue:system_errors", encode_letter(b"\xff", b"high:emails", "bad", "E", now - 90_000))
+        client.lpush("queue:system_errors", encode_dead_letter(b"\xff", b"high:emails", "bad", "E", now - 90_000))
         done = subprocess.run(
             [sys.executable, "-c", block], cwd=tmp_path, env={**os.environ, "QUEUE_SYSTEM_REDIS_URL": server.url},
             capture_output=True, text=True, timeout=30, check=True,

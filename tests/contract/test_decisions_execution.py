@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import redis
 
-import queue_system.upkeep.sweeper
+import queue_system.maintenance.retention
 from queue_system import QueueConfig, QueueManager, QueueRetryConfig, QueueWorker
 from tests.contract.support import counted
 from tests.kit.contents import documents
@@ -231,7 +231,7 @@ async def test_due_operations_join_the_tail_in_due_order(
 async def test_dead_letters_older_than_backup_ttl_are_trimmed_and_that_is_logged(
     config: QueueConfig, raw: redis.Redis, log: LineLogger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(queue_system.upkeep.sweeper, "_TRIM_EVERY_S", 0.0)
+    monkeypatch.setattr(queue_system.maintenance.retention, "INTERVAL_S", 0.01)
     week = 86400 * 7
     now_s, _ = raw.time()
     for age in (week + 100, week + 50, week - 3600, 0):

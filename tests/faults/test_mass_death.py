@@ -10,7 +10,7 @@ from contextlib import closing
 import pytest
 
 from queue_system import QueueConfig
-from queue_system.upkeep.reaper import Reaper
+from queue_system.maintenance.reclaimer import Reclaimer
 from tests.faults.conftest import Figures
 from tests.faults.support import processors
 from tests.faults.support.bench import Bench
@@ -21,18 +21,18 @@ LEASE_S = 8.0
 
 
 def survive(bench: Bench, name: str, over: threading.Event) -> None:
-    """Beat and do a reaper's rounds, from a rest of many leases on, until all is over."""
+    """Beat and do a reclaimer's rounds, from a rest of many leases on, until all is over."""
     config = QueueConfig(redis_url=bench.server.url, queue_prefix=bench.prefix, lease_seconds=LEASE_S)
     run, beat = config.transport.run, config.commands.beat("register", name, int(LEASE_S * 1000))
-    reaper = Reaper(config, lambda: name, lambda: time.time_ns() // 1_000_000)
-    assert reaper.decide(time.monotonic() + 100 * LEASE_S, 10**9), "it rests"
+    reclaimer = Reclaimer(config, lambda: name, lambda: time.time_ns() // 1_000_000)
+    assert reclaimer.decide(time.monotonic() + 100 * LEASE_S, 10**9), "it rests"
     beaten_at, wait_s = 0.0, 0.0
     with closing(config.transport):
         while not over.wait(min(wait_s, LEASE_S / 8)):
             if time.monotonic() - beaten_at > LEASE_S / 4:
                 run(beat)
                 beaten_at = time.monotonic()
-            wait_s = reaper.perform()
+            wait_s = reclaimer.perform()
 
 
 @pytest.mark.timeout(60)

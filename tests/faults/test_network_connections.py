@@ -29,7 +29,7 @@ from tests.kit.waiting import eventually, wait_until
 LEASE_S = 5.0
 BACK_WITHIN_S = 10.0
 CONNECTIONS_OF_A_WORKER = 5
-"""Its turns, its wait for work, and one for each of its three duties at the most."""
+"""Its turns, its wait for work, and one for each of its three services at the most."""
 TRIES_PER_S = 15
 PATIENT = 20
 SECRET = "hush-4711"

@@ -250,7 +250,7 @@ def test_foreign_types_in_place_of_any_key_stop_no_worker_and_lose_nothing_once_
 
 
 def squat(bench: Bench, patterns: tuple[str, ...]) -> list[str]:
-    """Move keys out of the way, put foreign values in their places, and return their names."""
+    """Reclaim keys out of the way, put foreign values in their places, and return their names."""
     taken = []
     for pattern in patterns:
         names = [name.decode() for name in bench.client.scan_iter(match=bench.prefix + pattern, count=1000)]

@@ -19,7 +19,7 @@ import redis
 
 from queue_system import QueueConfig
 from queue_system.broker.commands import SCRIPTS
-from queue_system.upkeep.reaper import Reaper
+from queue_system.maintenance.reclaimer import Reclaimer
 from tests.faults.conftest import Figures, OpenBench
 from tests.faults.support import processors
 from tests.faults.support.bench import Bench
@@ -100,7 +100,7 @@ def test_writes_that_are_paused_for_longer_than_two_leases_cost_no_lease_and_rep
     start_server: StartServer, open_bench: OpenBench, figures: Figures, binary: Path | None
 ) -> None:
     """Reads are answered meanwhile, so everybody seems silent to everybody else."""
-    lease_s, seconds = 1.0, 2.5  # so a beat has timed out and queues behind the reaper's verdict
+    lease_s, seconds = 1.0, 2.5  # so a beat has timed out and queues behind the reclaimer's verdict
     server = start_server(binary=binary)
     stand_still(open_bench(server), lambda: pause(server, seconds, "WRITE"), lease_s, seconds, figures, busy=1)
 
@@ -112,15 +112,15 @@ def test_a_reaper_counts_no_silence_from_before_a_server_answered_again(start_se
     with contextlib.closing(Broker(server, "queue:")) as broker, contextlib.closing(config.transport):
         for incarnation in ("own", other):
             broker.run(broker.commands.beat("register", incarnation, int(lease_s * 1000)))
-        reaper = Reaper(config, lambda: "own", broker.now_ms)
-        reaper.perform()
-        look = threading.Thread(target=reaper.perform)
+        reclaimer = Reclaimer(config, lambda: "own", broker.now_ms)
+        reclaimer.perform()
+        look = threading.Thread(target=reclaimer.perform)
         os.kill(server.pid, signal.SIGSTOP)
         look.start()
         time.sleep(2 * lease_s)  # how long the server stands still
         os.kill(server.pid, signal.SIGCONT)
         look.join()
-        reaper.perform()
+        reclaimer.perform()
         assert other in broker.run(broker.commands.incarnations())
 
 
@@ -128,7 +128,7 @@ def stand_still(
     bench: Bench, stall: Callable[[], None], lease_s: float, seconds: float, figures: Figures, busy: int
 ) -> None:
     """Stall a server under some busy workers and an idle one, and judge what became of it."""
-    bench.client.script_load(SCRIPTS["mark"].source)  # as one that has seen a reclaim; it would come late otherwise
+    bench.client.script_load(SCRIPTS["declare_dead"].source)  # as one that has seen a reclaim; it would come late otherwise
     ids = bench.enqueue(4, processors.work, seconds + 0.5, name="long")
     ids += bench.enqueue(400, processors.work, 0.02)
     at_work = [bench.start_worker(ready=False, lease=lease_s, queues=["work"]) for _ in range(busy)]

@@ -9,7 +9,7 @@ import time
 from contextlib import closing
 
 from queue_system import QueueConfig
-from queue_system.upkeep.reaper import Reaper
+from queue_system.maintenance.reclaimer import Reclaimer
 from tests.faults.conftest import Figures
 from tests.faults.support import processors
 from tests.faults.support.bench import Bench
@@ -146,13 +146,13 @@ def test_a_mass_death_is_noticed_by_a_single_survivor_within_a_few_leases(bench:
         run(commands.beat("register", f"dead{i}", int(lease_s * 1000)))
         assert run(commands.claim(f"dead{i}", "c1", 1))
     config = QueueConfig(redis_url=bench.server.url, queue_prefix=bench.prefix, lease_seconds=lease_s)
-    reaper = Reaper(config, lambda: "own", lambda: time.time_ns() // 1_000_000)
+    reclaimer = Reclaimer(config, lambda: "own", lambda: time.time_ns() // 1_000_000)
     random.seed(0)  # draws 0.84 first: such a survivor rests
     run(commands.beat("register", "own", int(lease_s * 1000)))
     started = time.monotonic()
     with closing(config.transport):
         while bench.counter("reclaimed") < dead and (left := started + 4 * lease_s - time.monotonic()) > 0:
-            time.sleep(min(reaper.perform(), left))
+            time.sleep(min(reclaimer.perform(), left))
             run(commands.beat("beat", "own", int(lease_s * 1000)))
     figures(injected=dead, lost=0, recovery_s=round(time.monotonic() - started, 2), lease_s=lease_s)
     assert bench.counter("reclaimed") == dead

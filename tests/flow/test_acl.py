@@ -27,8 +27,8 @@ from queue_system import (
 from queue_system.broker import commands
 from queue_system.broker.commands import SCRIPTS
 from queue_system.inspection.fleet import read_fleet
-from queue_system.model.letter import encode_letter
-from queue_system.upkeep.sweeper import Sweeper
+from queue_system.maintenance.retention import Retention
+from queue_system.model.dead_letter import encode_dead_letter
 from tests.kit.acl import ROLES, AclServer, rules
 from tests.kit.contents import documents, key_space
 from tests.kit.inbox import Inbox
@@ -112,8 +112,8 @@ def test_the_worker_s_file_names_the_commands_that_the_package_sends_and_no_othe
 def test_the_files_of_the_other_roles_name_what_their_scripts_need_and_no_other() -> None:
     waiting = {"hincrby", "wait", "waitaof"}
     assert granted("enqueuer") == within("enqueue") | waiting | ANYWHERE
-    assert granted("producer") == within("enqueue", "look", "status") | waiting | {"xread"} | ANYWHERE
-    operator = within("retry", "drop", "look", "purge", "status", "oldest") | {
+    assert granted("producer") == within("enqueue", "get_record", "status") | waiting | {"xread"} | ANYWHERE
+    operator = within("retry", "drop", "get_record", "purge", "status", "oldest") | {
         "lrange",
         "llen",
         "time",
@@ -254,7 +254,7 @@ async def test_a_worker_claims_settles_retries_dead_letters_and_leaves(
     assert status["queue:failures"] == 1
     assert status["metrics"] | {"processed": 3, "failed": 2, "rejected": 1, "retried": 1} == status["metrics"]
     assert (status["total_items"], status["queue:running"], admin.exists("queue:workers")) == (0, 0, 0)
-    assert Sweeper(config, lambda: int((time.time() + MONTH_S) * 1000)).trim() == 2
+    assert Retention(config, lambda: int((time.time() + MONTH_S) * 1000)).trim() == 2
     assert refused(admin) == []
 
 
@@ -315,7 +315,7 @@ def test_a_retry_without_the_right_to_one_of_its_commands_changes_nothing(
     guarded: AclServer, as_role: AsRole, admin: redis.Redis
 ) -> None:
     """As with the file of an older release: the letter stays where it is."""
-    letter = encode_letter(b'{"operation_id":"a","processor":"p"}', b"normal:p", "boom", "ValueError", 1.0)
+    letter = encode_dead_letter(b'{"operation_id":"a","processor":"p"}', b"normal:p", "boom", "ValueError", 1.0)
     admin.lpush("queue:failures", letter)
     admin.execute_command("ACL", "SETUSER", "operator", "-lset")
     before = key_space(admin, "queue:")
@@ -326,7 +326,7 @@ def test_a_retry_without_the_right_to_one_of_its_commands_changes_nothing(
 
 @pytest.mark.parametrize("role", ["producer", "viewer"])
 def test_others_neither_retry_nor_drop(as_role: AsRole, admin: redis.Redis, role: str) -> None:
-    letter = encode_letter(b'{"operation_id":"a","processor":"p"}', b"normal:p", "boom", "ValueError", 1.0)
+    letter = encode_dead_letter(b'{"operation_id":"a","processor":"p"}', b"normal:p", "boom", "ValueError", 1.0)
     admin.lpush("queue:failures", letter)
     queue = QueueManager(as_role(role))
     for call in (queue.retry_dead_letters, queue.drop_dead_letters):

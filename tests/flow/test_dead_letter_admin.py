@@ -17,7 +17,7 @@ import redis
 
 from queue_system import InvalidInputError, QueueConfig, QueueManager, QueueRetryConfig, QueueWorker
 from queue_system.broker.protocol import Command
-from queue_system.model.letter import encode_letter
+from queue_system.model.dead_letter import encode_dead_letter
 from queue_system.model.operation import Operation, encode_item, encode_tail
 from queue_system.testing.proxy import Proxy, Shape
 from tests.kit.configs import MakeConfig
@@ -44,7 +44,7 @@ def item_of(operation_id: str, **members: Any) -> bytes:
     return encode_item(operation_id, b'{"n":1}', tail)
 
 
-def bury(
+def add_dead_letter(
     config: QueueConfig,
     client: redis.Redis,
     *ids: str,
@@ -55,7 +55,7 @@ def bury(
     **members: Any,
 ) -> None:
     """Write letters as a worker does, the oldest first."""
-    found = [encode_letter(item_of(id_, **members), queue.encode(), error, "ValueError", at) for id_ in ids]
+    found = [encode_dead_letter(item_of(id_, **members), queue.encode(), error, "ValueError", at) for id_ in ids]
     for start in range(0, len(found), 1000):
         client.lpush(config.keys.prefix + source, *found[start : start + 1000])
 
@@ -119,7 +119,7 @@ def test_a_retry_resets_what_was_counted_and_keeps_what_is_not_known(
 ) -> None:
     item = item_of("op", first_attempt_time=1.5, crashes=2, nonce="old", max_attempts=7)
     item = item.replace(b'"entity"', b'"x-trace":{"big":12345678901234567890},"entity"')
-    client.lpush(config.failures_queue, encode_letter(item, Q.encode(), "boom", "ValueError", 1.0, crashes=2))
+    client.lpush(config.failures_queue, encode_dead_letter(item, Q.encode(), "boom", "ValueError", 1.0, crashes=2))
     assert queue.retry_dead_letters() == 1
     (back,) = waiting(client, config)
     assert next(iter(back)) == "operation_id"
@@ -148,10 +148,10 @@ def test_letters_are_chosen_by_all_that_is_asked(
 ) -> None:
     now = client.time()[0]
     client.lpush(config.failures_queue, b"garbage", b"[]", b'{"failed_at":"soon","queue":["x"]}')
-    bury(config, client, "a", at=now - 400)
-    bury(config, client, "b", at=now - 300, queue="low:other", processor="send", processor_module="mails")
-    bury(config, client, "c", at=now - 200, queue="low:other", error="it was REFUSED")
-    bury(config, client, "d", at=now - 10, queue="high:jobs")
+    add_dead_letter(config, client, "a", at=now - 400)
+    add_dead_letter(config, client, "b", at=now - 300, queue="low:other", processor="send", processor_module="mails")
+    add_dead_letter(config, client, "c", at=now - 200, queue="low:other", error="it was REFUSED")
+    add_dead_letter(config, client, "d", at=now - 10, queue="high:jobs")
     foreign = 0 if choice else 3
     match verb:
         case "list":
@@ -175,14 +175,14 @@ def test_pages_follow_one_another_while_new_letters_come(
 ) -> None:
     """Every letter is shown once, the new ones on no later page; the same with conditions."""
     ids = [f"{n:03}" for n in range(250)]
-    bury(config, client, *ids)
+    add_dead_letter(config, client, *ids)
     for error in (None, "boom"):
         cursor, seen = "", list[str]()
         while True:
             page = queue.list_dead_letters(limit=40, cursor=cursor, error=error)
             seen += [letter.operation_id for letter in page.letters]
             cursor = page.cursor
-            bury(config, client, f"new-{len(seen)}", queue="low:other")
+            add_dead_letter(config, client, f"new-{len(seen)}", queue="low:other")
             if not cursor:
                 break
         assert [id_ for id_ in seen if not id_.startswith("new")] == ids[::-1]
@@ -211,9 +211,9 @@ def test_what_no_worker_would_take_and_what_lives_stays_and_is_told_once(
 ) -> None:
     queue.enqueue({}, "shop.take", operation_id="live")
     raw = [b"\xff", b"[]", b'{"operation_id":"x"}']
-    client.lpush(config.failures_queue, *[encode_letter(item, Q.encode(), "bad", "E", 1.0) for item in raw], b"{}")
-    bury(config, client, "live", "good")
-    bury(config, client, "nowhere", queue="of:nobody")
+    client.lpush(config.failures_queue, *[encode_dead_letter(item, Q.encode(), "bad", "E", 1.0) for item in raw], b"{}")
+    add_dead_letter(config, client, "live", "good")
+    add_dead_letter(config, client, "nowhere", queue="of:nobody")
     shown = {letter.operation_id: letter.retryable for letter in queue.list_dead_letters().letters}
     assert shown == {"nowhere": False, "good": True, "live": True, "": False}
     assert queue.retry_dead_letters() == 1
@@ -286,8 +286,8 @@ async def test_signed_letters_run_and_forged_ones_stay(
         raw: Any = client.lindex(config.failures_queue, 0)
         changed = raw.replace(b'"n":1', b'"n":2')
         moved = raw.replace(b"normal:jobs", b"high:jobs")
-        plain = encode_letter(item_of("mine"), Q.encode(), "boom", "ValueError", 1.0)
-        kept = encode_letter(b"\xff", Q.encode(), "bad", "E", 1.0).replace(
+        plain = encode_dead_letter(item_of("mine"), Q.encode(), "boom", "ValueError", 1.0)
+        kept = encode_dead_letter(b"\xff", Q.encode(), "bad", "E", 1.0).replace(
             base64.b64encode(b"\xff"), base64.b64encode(item_of("mine"))
         )
         client.lpush(config.failures_queue, changed, moved, plain, kept)
@@ -326,7 +326,7 @@ def test_lost_replies_lose_no_letter_double_none_and_miscount_none(
     server = start_server(appendonly="no")
     with Proxy(server.url) as proxy, server.client() as client:
         config = make_config(redis_url=proxy.url, max_connection_retries=30)
-        bury(config, client, *ids)
+        add_dead_letter(config, client, *ids)
         proxy.lose("reply", verb, 0.5)
         queue = QueueManager(config)
         assert (queue.retry_dead_letters() if verb == "retry" else queue.drop_dead_letters()) == 2000
@@ -341,7 +341,7 @@ def test_an_operator_killed_half_way_leaves_each_letter_in_one_place(
     queue: QueueManager, config: QueueConfig, server: OwnServer, client: redis.Redis, prefix: str
 ) -> None:
     ids = [f"{n:04}" for n in range(8_000)]
-    bury(config, client, *ids)
+    add_dead_letter(config, client, *ids)
     known = {each["id"] for each in client.client_list()}
     with Proxy(server.url) as proxy, start_operator(proxy.url, prefix) as operator:
         proxy.delay(Shape(delay_s=(0.05, 0.05)))  # 8,000 letters are more than 40 requests, so they take over 4 s
@@ -372,7 +372,7 @@ async def test_two_operators_retry_all_while_a_worker_buries_new_ones(
     ids = [f"{n:04}" for n in range(count)]
     tail = encode_tail(Operation(processor="take", processor_module="shop", max_attempts=1))
     items = [encode_item(id_, b'{"id":"%b"}' % id_.encode(), tail) for id_ in ids]
-    found = [encode_letter(item, Q.encode(), "boom", "ValueError", 1.0) for item in items]
+    found = [encode_dead_letter(item, Q.encode(), "boom", "ValueError", 1.0) for item in items]
     client.lpush(config.failures_queue, *found)
     async with running(QueueWorker(config, max_workers=4)):
         operators = [start_operator(server.url, prefix) for _ in range(2)]
@@ -398,12 +398,12 @@ def test_letters_that_come_meanwhile_are_left_alone(
     at_the_cap: bool,
 ) -> None:
     """At the cap each drives an old one out; then no more of them are taken than old ones were."""
-    bury(config, client, *[f"old-{n:04}" for n in range(2000)])
+    add_dead_letter(config, client, *[f"old-{n:04}" for n in range(2000)])
     run, serial = config.transport.run_many, itertools.count()
 
     def and_fail(*args: Any, **kwargs: Any) -> Any:
         replies = run(*args, **kwargs)
-        bury(config, client, f"new-{next(serial)}")
+        add_dead_letter(config, client, f"new-{next(serial)}")
         if at_the_cap:
             client.rpop(config.failures_queue)
         return replies
@@ -434,11 +434,11 @@ def test_letters_that_moved_far_between_two_requests_are_found_again(
     queue: QueueManager, config: QueueConfig, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And the new ones, which lie in their places by then, stay."""
-    bury(config, client, *[f"old-{n:04}" for n in range(3000)])
+    add_dead_letter(config, client, *[f"old-{n:04}" for n in range(3000)])
 
     def others_are_at_work() -> None:
         client.rpop(config.failures_queue, 150)
-        bury(config, client, *[f"new-{n}" for n in range(150)])
+        add_dead_letter(config, client, *[f"new-{n}" for n in range(150)])
 
     disturb(config, monkeypatch, 3, others_are_at_work)
     assert queue.retry_dead_letters() == 2850
@@ -448,7 +448,7 @@ def test_letters_that_moved_far_between_two_requests_are_found_again(
 def test_one_letter_is_found_though_the_oldest_go_all_the_time(
     queue: QueueManager, config: QueueConfig, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bury(config, client, *[f"{n:03}" for n in range(200)])
+    add_dead_letter(config, client, *[f"{n:03}" for n in range(200)])
     (letter,) = queue.list_dead_letters(limit=1, cursor="100").letters
     disturb(config, monkeypatch, 0, lambda: client.rpop(config.failures_queue))
     assert queue.retry_dead_letters(letter_ids=[letter.letter_id]) == 1
@@ -458,7 +458,7 @@ def test_one_letter_is_found_though_the_oldest_go_all_the_time(
 def test_of_letters_that_are_retried_together_the_oldest_runs_first(
     queue: QueueManager, config: QueueConfig, client: redis.Redis
 ) -> None:
-    bury(config, client, "a", "b", "c")
+    add_dead_letter(config, client, "a", "b", "c")
     queue.retry_dead_letters()
     assert [each["operation_id"] for each in waiting(client, config)] == ["a", "b", "c"]
 

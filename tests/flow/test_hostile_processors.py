@@ -435,9 +435,9 @@ async def test_a_slot_whose_task_ends_is_replaced_and_that_is_logged(
     """By whatever means: here its own error."""
     worker = QueueWorker(config, max_workers=2)
     async with running(worker):
-        stream = worker._stream
-        assert stream is not None
-        gate = stream.fetcher.gate
+        engine = worker._engine
+        assert engine is not None
+        gate = engine.fetcher.dispatcher
         take = gate.take
 
         async def broken() -> Any:
@@ -531,7 +531,7 @@ def test_the_end_of_a_worker_keeps_its_bound_whatever_runs_and_names_what_it_aba
     async def main() -> None:
         worker = QueueWorker(config)
         await worker.start()
-        stream = worker._stream
+        stream = worker._engine
         assert stream is not None
         await eventually(lambda: stream.executor.running == len(ids) and len(_blocked) == 2, "all run")
         if stops:

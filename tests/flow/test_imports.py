@@ -23,7 +23,7 @@ from tests.kit.workers import running
 Write = Callable[[str], str]
 
 
-class Gate:
+class Dispatcher:
     """What a module under test waits for, and whether it has begun to be imported."""
 
     reached = threading.Event()
@@ -36,9 +36,9 @@ def write_module(tmp_path: Path, config: QueueConfig, monkeypatch: pytest.Monkey
     """Writes a module of the application and returns its name; what waits in one goes on at the end."""
     monkeypatch.syspath_prepend(tmp_path)
     config.registry.application.add_folder(tmp_path)
-    Gate.reached.clear()
-    Gate.opened.clear()
-    Gate.imports = 0
+    Dispatcher.reached.clear()
+    Dispatcher.opened.clear()
+    Dispatcher.imports = 0
     names: list[str] = []
 
     def write(text: str) -> str:
@@ -48,18 +48,18 @@ def write_module(tmp_path: Path, config: QueueConfig, monkeypatch: pytest.Monkey
         return name
 
     yield write
-    Gate.opened.set()
+    Dispatcher.opened.set()
     for name in names:
         sys.modules.pop(name, None)
 
 
 BLOCKING = f"""
-from {__name__} import Gate
+from {__name__} import Dispatcher
 def work(entity): return "worked"
 def other(entity): return "other"
-Gate.imports += 1
-Gate.reached.set()
-Gate.opened.wait(60)
+Dispatcher.imports += 1
+Dispatcher.reached.set()
+Dispatcher.opened.wait(60)
 """
 
 
@@ -69,10 +69,10 @@ async def test_other_operations_go_on_while_a_module_is_imported(
     module = write_module(BLOCKING)
     slow = queue.enqueue({}, f"{module}.work")["operation_id"]
     async with running(QueueWorker(config, max_workers=2)):
-        assert await asyncio.to_thread(Gate.reached.wait, 10)
+        assert await asyncio.to_thread(Dispatcher.reached.wait, 10)
         queue.enqueue_batch([{"n": n} for n in range(20)], inbox.put)
         assert len(await inbox.take(20)) == 20
-        Gate.opened.set()
+        Dispatcher.opened.set()
         assert (await queue.await_for(slow, timeout=10)).result == "worked"
 
 
@@ -86,7 +86,7 @@ async def test_an_import_ends_at_the_attempt_s_limit_and_is_a_failed_attempt(
         letter = await next_letter(client, config.failures_queue)
     assert (letter["error_type"], letter["attempts"]) == ("TimeoutError", 2)
     assert f"while module '{module}' was imported" in letter["failure_reason"]
-    assert Gate.imports == 1
+    assert Dispatcher.imports == 1
 
 
 async def test_many_operations_that_wait_for_one_import_hold_one_thread(
@@ -109,7 +109,7 @@ async def test_a_worker_stops_while_a_module_is_imported(
     queue.enqueue({}, f"{write_module(BLOCKING)}.work")
     worker = QueueWorker(config)
     await worker.start()
-    assert await asyncio.to_thread(Gate.reached.wait, 10)
+    assert await asyncio.to_thread(Dispatcher.reached.wait, 10)
     async with asyncio.timeout(10):
         await worker.stop(grace=0.1)
     assert queue.get_queue_status()[config.get_queue_key("work")] == 1
@@ -180,7 +180,7 @@ async def test_a_module_is_not_imported_for_a_name_that_it_does_not_define(
     async with running(QueueWorker(config)):
         letter = await next_letter(client, config.system_errors_queue)
     assert (letter["error_type"], letter["attempts"]) == ("UnresolvableNameError", 0)
-    assert (Gate.imports, module in sys.modules) == (0, False)
+    assert (Dispatcher.imports, module in sys.modules) == (0, False)
 
 
 async def test_a_callback_s_module_is_imported_in_a_thread_too(
@@ -189,10 +189,10 @@ async def test_a_callback_s_module_is_imported_in_a_thread_too(
     module = write_module(BLOCKING)
     queue.enqueue({}, inbox.put, on_success=f"{module}.work")
     async with running(QueueWorker(config, max_workers=2)):
-        assert await asyncio.to_thread(Gate.reached.wait, 10)
+        assert await asyncio.to_thread(Dispatcher.reached.wait, 10)
         queue.enqueue_batch([{}] * 5, inbox.put)
         assert len(await inbox.take(6)) == 6
-        Gate.opened.set()
+        Dispatcher.opened.set()
         await eventually(lambda: queue.get_queue_status()[f"{config.queue_prefix}running"] == 0, "the callback has run")
     assert config.get_metrics()["system_errors"] == 0
 

@@ -20,7 +20,7 @@ from tests.kit.workers import running
 SUSPECT = 2
 LEASE_S = 24.0
 LEFT_S = 0.35 * LEASE_S
-"""What a reaper that took 1.15 leases leaves of the one and a half in which what a dead worker held runs again."""
+"""What a reclaimer that took 1.15 leases leaves of the one and a half in which what a dead worker held runs again."""
 
 
 class Watch:

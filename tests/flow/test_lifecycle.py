@@ -128,7 +128,7 @@ async def test_many_lives_leak_no_threads_tasks_or_connections(start_server: Sta
             await asyncio.sleep(0)  # sockets are closed with the next turn of the loop
             counts.append((threading.active_count(), connections(client)))
     config.transport.close()
-    assert max(count for _, count in counts) <= 5, "this test's own, the manager's, and one for each of three duties"
+    assert max(count for _, count in counts) <= 5, "this test's own, the manager's, and one for each of three services"
     assert max(count for count, _ in counts[6:]) <= max(count for count, _ in counts[:6]) + 1
 
 

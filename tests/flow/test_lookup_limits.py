@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from queue_system import OperationRecord, QueueConfig, QueueManager, WaitTimeoutError
-from queue_system.upkeep.reaper import Reaper
+from queue_system.maintenance.reclaimer import Reclaimer
 from tests.kit.configs import MakeConfig
 from tests.kit.servers import OwnServer
 
@@ -60,8 +60,8 @@ def test_the_record_of_poison_lives_as_long_as_its_operation_asked(
     item = {"operation_id": "poison", "entity": {}, "processor": "work", "crashes": 3, "result_ttl": result_ttl}
     run(commands.beat("register", "gone", 15_000))
     run(commands.claim("gone", "c1", 1, adopt=b"normal:jobs\n" + json.dumps(item).encode()))
-    assert run(commands.mark("gone", run(commands.incarnations())["gone"]))
-    Reaper(config, lambda: "own", lambda: 1_700_000_000_000).perform()
+    assert run(commands.declare_dead("gone", run(commands.incarnations())["gone"]))
+    Reclaimer(config, lambda: "own", lambda: 1_700_000_000_000).perform()
     record = QueueManager(config).get_operation("poison")
     assert record is not None
     assert (record.status, record.error is not None) == ("system_error", error)

@@ -126,8 +126,8 @@ async def test_no_more_children_run_than_the_worker_has_slots(bench: Bench, tmp_
         bench.enqueue(marked.spin_and_tidy, {"file": str(file)}, timeout=1.0)
     async with running(worker):
         await eventually(lambda: sum(file.exists() for file in files) == 2, "two run")
-        assert worker._stream is not None
-        assert len(worker._stream.executor.processes._children) == 2
+        assert worker._engine is not None
+        assert len(worker._engine.executor.processes._children) == 2
         await eventually(lambda: all(file.exists() for file in files), "the others follow")
 
 

@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from queue_system import QueueConfig, QueueManager, QueueWorker
-from queue_system.upkeep.reaper import Reaper
+from queue_system.maintenance.reclaimer import Reclaimer
 from tests.kit.configs import MakeConfig
 from tests.kit.contents import read_record
 from tests.kit.inbox import Inbox
@@ -101,8 +101,8 @@ async def test_a_reaper_tells_too_what_it_cannot_read(
     client.lset(key, 0, f'{{"operation_id":"mine","nonce":"{nonce_of(client, config, "mine")}",')
     run(commands.beat("register", "gone", 15_000))
     run(commands.claim("gone", "c1", 1))
-    assert run(commands.mark("gone", run(commands.incarnations())["gone"]))
-    Reaper(config, lambda: "own", lambda: 1_700_000_000_000).perform()
+    assert run(commands.declare_dead("gone", run(commands.incarnations())["gone"]))
+    Reclaimer(config, lambda: "own", lambda: 1_700_000_000_000).perform()
     record = queue.get_operation("mine")
     assert record is not None
     assert (record.status, record.error_type) == ("system_error", "UndecodableItemError")

@@ -1,4 +1,4 @@
-"""What a reaper does with the dead: each incarnation for itself, each item by those who can judge it."""
+"""What a reclaimer does with the dead: each incarnation for itself, each item by those who can judge it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import redis
 
 from queue_system import OperationRecord, QueueConfig, QueueManager
 from queue_system.broker.commands import NewOperation
+from queue_system.maintenance.discovery import Discovery
+from queue_system.maintenance.reclaimer import Reclaimer
 from queue_system.model.keys import Keys
 from queue_system.model.sealing import Sealing
-from queue_system.upkeep.reaper import Reaper
-from queue_system.upkeep.sweeper import Sweeper
 from tests.kit.configs import MakeConfig
 from tests.kit.contents import documents
 from tests.kit.logs import LineLogger
@@ -32,8 +32,8 @@ def item_of(operation_id: str, **members: Any) -> bytes:
     return msgspec.json.encode({"operation_id": operation_id, "entity": {}, "processor": "work", **members})
 
 
-def reaper(config: QueueConfig, **options: Any) -> Reaper:
-    return Reaper(config, lambda: "own", lambda: NOW_MS, **options)
+def reclaimer(config: QueueConfig, **options: Any) -> Reclaimer:
+    return Reclaimer(config, lambda: "own", lambda: NOW_MS, **options)
 
 
 def hold(config: QueueConfig, incarnation: str, *items: bytes, dead: bool = True) -> None:
@@ -43,7 +43,7 @@ def hold(config: QueueConfig, incarnation: str, *items: bytes, dead: bool = True
     for number, item in enumerate(items):
         run(commands.claim(incarnation, f"c{number}", 1, adopt=b"%b\n%b" % (QUEUE.encode(), item)))
     if dead:
-        assert run(commands.mark(incarnation, run(commands.incarnations())[incarnation]))
+        assert run(commands.declare_dead(incarnation, run(commands.incarnations())[incarnation]))
 
 
 def waiting(client: redis.Redis, config: QueueConfig) -> list[bytes]:
@@ -73,7 +73,7 @@ def test_a_broken_incarnation_keeps_none_of_the_others_from_being_reclaimed(
         client.set(key, "foreign")
     if broken == "both":
         client.hset(config.keys.inflight("a"), "#later", "x")
-    reaper(config).perform()
+    reclaimer(config).perform()
     assert {msgspec.json.decode(item)["operation_id"] for item in waiting(client, config)} == {"a", "b", "c"}
     assert config.transport.run(config.commands.incarnations()) == {}
     assert client.exists(key) == (broken != "#field")
@@ -85,10 +85,10 @@ def test_what_cannot_be_moved_is_tried_again_at_the_next_look_and_not_before(
 ) -> None:
     hold(config, "gone", item_of("a"))
     client.set(config.system_errors_queue, "foreign")
-    reaper(config).perform()
+    reclaimer(config).perform()
     assert config.transport.run(config.commands.incarnations()).keys() == {"dead:gone"}
     client.delete(config.system_errors_queue)
-    reaper(config).perform()
+    reclaimer(config).perform()
     assert len(waiting(client, config)) == 1
 
 
@@ -105,7 +105,7 @@ def test_a_field_of_another_kind_does_not_keep_an_incarnation_from_leaving(
 def test_who_has_lost_his_entry_is_reclaimed_at_the_next_look(config: QueueConfig, client: redis.Redis) -> None:
     """As after DEL queue:workers: his claims and settlements are refused, so nobody else ever frees what he held."""
     hold(config, "lost", item_of("a"), dead=False)
-    watcher = reaper(config)
+    watcher = reclaimer(config)
     watcher.perform()
     client.delete(config.keys.workers)
     watcher.perform()
@@ -117,8 +117,8 @@ def test_who_has_lost_his_entry_is_reclaimed_at_the_next_look(config: QueueConfi
 def test_an_orphan_that_nobody_has_seen_alive_is_found_by_a_sweep(config: QueueConfig, client: redis.Redis) -> None:
     hold(config, "lost", item_of("a"), dead=False)
     client.delete(config.keys.workers)
-    Sweeper(config, lambda: NOW_MS).perform()
-    reaper(config).perform()
+    Discovery(config).perform()
+    reclaimer(config).perform()
     assert len(waiting(client, config)) == 1
     assert not client.exists(f"{config.queue_prefix}incarnations")
 
@@ -147,7 +147,7 @@ def test_what_a_reaper_cannot_judge_goes_back_unchanged(
     """A worker with the settings of whoever enqueued it runs it; a change or a dead letter would take it from him."""
     config = make_config(lease_seconds=LEASE_S, **settings)
     hold(config, "gone", item)
-    reaper(config).perform()
+    reclaimer(config).perform()
     assert waiting(client, config) == [item]
     assert client.llen(config.system_errors_queue) == 0
     assert config.transport.run(config.commands.incarnations()) == {}
@@ -159,9 +159,9 @@ def test_those_who_can_judge_an_item_come_first(make_config: MakeConfig, client:
     sealing = able.sealing
     assert sealing is not None
     hold(unable, "gone", sealing.sign(QUEUE.encode(), item_of("a", crashes=1)))
-    other = threading.Thread(target=reaper(unable).perform)
+    other = threading.Thread(target=reclaimer(unable).perform)
     other.start()
-    reaper(able).perform()
+    reclaimer(able).perform()
     other.join()
     (item,) = waiting(client, able)
     assert item == sealing.sign(QUEUE.encode(), item_of("a", crashes=2))
@@ -174,7 +174,7 @@ def test_what_a_reaper_dead_letters_is_logged_with_its_id_and_counted(
     log, told = LineLogger(), []
     config = make_config(lease_seconds=LEASE_S, logger=log)
     hold(config, "gone", item_of("poison", crashes=3, phase=phase), item_of("innocent"), b"garbage")
-    reaper(config, rejected=lambda queue, operation: told.append((queue, operation.operation_id))).perform()
+    reclaimer(config, rejected=lambda queue, operation: told.append((queue, operation.operation_id))).perform()
     lines = {line["operation_id"]: line for line in log.of("operation rejected")}
     (garbage,) = lines.keys() - {"poison"}
     assert garbage.startswith("token-")
@@ -188,7 +188,7 @@ def test_what_a_reaper_dead_letters_is_logged_with_its_id_and_counted(
 def test_two_reapers_count_a_dead_letter_once(make_config: MakeConfig) -> None:
     configs = [make_config(lease_seconds=LEASE_S) for _ in range(2)]
     hold(configs[0], "gone", *(item_of(f"poison{i}", crashes=3) for i in range(20)))
-    threads = [threading.Thread(target=reaper(config).perform) for config in configs]
+    threads = [threading.Thread(target=reclaimer(config).perform) for config in configs]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -203,9 +203,9 @@ def test_a_record_tells_how_often_the_operations_worker_died(config: QueueConfig
     run(commands.enqueue(QUEUE, "n", [new], dedup_ttl_ms=1000))
     run(commands.beat("register", "gone", 15_000))
     run(commands.claim("gone", "c1", 1))
-    assert run(commands.mark("gone", run(commands.incarnations())["gone"]))
+    assert run(commands.declare_dead("gone", run(commands.incarnations())["gone"]))
     assert find(config).crashes == 0
-    reaper(config).perform()
+    reclaimer(config).perform()
     record = find(config)
     assert (record.status, record.crashes, record.attempts) == (status, crashes + 1, 1)
     assert record.enqueued_at == 1_600_000_000
@@ -224,14 +224,14 @@ def test_no_death_changes_the_record_of_an_operation_that_has_ended(config: Queu
     ended = b"succeeded\t\t7\tnormal:jobs\t\t1\t5\t6\tw\n"
     for name in ("a", "b"):
         client.set(config.keys.operation(name), ended)
-    reaper(config).perform()
+    reclaimer(config).perform()
     assert len(waiting(client, config)) == 2
     assert client.get(config.keys.operation("a")) == client.get(config.keys.operation("b")) == ended
 
 
 def test_who_rests_begins_to_watch_as_soon_as_nobody_does(config: QueueConfig) -> None:
     """Every watcher may die at once; a rest of ten leases would delay what they held by as much."""
-    resting, watching = reaper(config), reaper(config)
+    resting, watching = reclaimer(config), reclaimer(config)
     now = time.monotonic() + 100.0
     assert resting.decide(now, 10**9)
     watching.perform()
@@ -244,7 +244,7 @@ def test_who_rests_begins_to_watch_as_soon_as_nobody_does(config: QueueConfig) -
 
 def test_who_rests_goes_on_resting_while_somebody_watches(make_config: MakeConfig) -> None:
     config = make_config(lease_seconds=30.0)
-    resting, watching = reaper(config), reaper(config)
+    resting, watching = reclaimer(config), reclaimer(config)
     assert resting.decide(time.monotonic() + 1000.0, 10**9)
     for _ in range(20):
         watching.perform()
@@ -253,7 +253,7 @@ def test_who_rests_goes_on_resting_while_somebody_watches(make_config: MakeConfi
 
 
 def test_a_sign_of_a_foreign_type_means_that_nobody_watches(config: QueueConfig, client: redis.Redis) -> None:
-    resting = reaper(config)
+    resting = reclaimer(config)
     assert resting.decide(time.monotonic() + 100.0, 10**9)
     client.rpush(Keys(config.queue_prefix).watched, "foreign")
     resting.perform()

@@ -23,9 +23,9 @@ from queue_system import (
     UndecodableItemError,
     UnserializableError,
 )
+from queue_system.maintenance.reclaimer import Reclaimer
 from queue_system.model.operation import Operation, decode_item, encode_item, encode_tail
 from queue_system.model.sealing import Sealing, make_sealing
-from queue_system.upkeep.reaper import Reaper
 from tests.faults.support.bench import WorkerProcess
 from tests.kit.configs import MakeConfig
 from tests.kit.contents import documents, key_space, next_letter, read_record
@@ -266,8 +266,8 @@ def test_a_reclaim_signs_what_it_could_verify_and_changes_nothing_else(
     push(client, signed, *foreign, item_of(ours, "normal:jobs", "poison", on_failure="take", crashes=3))
     run(commands.beat("register", "gone", 15_000))
     run(commands.claim("gone", "c1", 4))
-    assert run(commands.mark("gone", run(commands.incarnations())["gone"]))
-    Reaper(signed, lambda: "own", lambda: 1_700_000_000_000).perform()
+    assert run(commands.declare_dead("gone", run(commands.incarnations())["gone"]))
+    Reclaimer(signed, lambda: "own", lambda: 1_700_000_000_000).perform()
     items = waiting(client, signed)
     assert sorted(item for item in items if item in foreign) == sorted(foreign)
     back = [decode_item(ours.verify(b"normal:jobs", item)) for item in items if item not in foreign]

@@ -8,7 +8,7 @@ import pytest
 
 from queue_system import QueueConfig, QueueManager, QueueWorker
 from queue_system.broker.server_check import findings, read_server
-from queue_system.upkeep.sweeper import Sweeper
+from queue_system.maintenance.discovery import Discovery
 from tests.kit.inbox import Inbox
 from tests.kit.logs import LineLogger
 from tests.kit.servers import StartServer
@@ -52,12 +52,12 @@ def test_a_server_that_is_away_is_looked_at_when_it_is_back(start_server: StartS
     log = LineLogger()
     server = start_server(maxmemory_policy="volatile-lru")
     config = QueueConfig(redis_url=server.url, logger=log, max_connection_retries=0, connection_timeout=1.0)
-    sweeper = Sweeper(config, lambda: 0)
+    discovery = Discovery(config)
     server.stop()
     with pytest.raises(ConnectionError):
-        sweeper.perform()
+        discovery.perform()
     server.start()
-    sweeper.perform()
-    sweeper.perform()
+    discovery.perform()
+    discovery.perform()
     config.transport.close()
     assert [line["kind"] for line in log.of(WARNING)] == ["eviction"]

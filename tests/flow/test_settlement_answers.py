@@ -29,17 +29,17 @@ def config(make_config: MakeConfig, log: LineLogger) -> QueueConfig:
 async def hold(config: QueueConfig, count: int) -> Fetcher:
     """Let a worker's fetcher, which takes no turns by itself, claim so many operations."""
     QueueManager(config).enqueue_batch([{"n": n} for n in range(count)], work)
-    fetcher = QueueWorker(config, max_workers=MOST)._open_stream(MOST).fetcher
+    fetcher = QueueWorker(config, max_workers=MOST)._open_engine(MOST).fetcher
     for _ in range(4):
         await fetcher.turn()
-    assert len(fetcher.holdings.held) == count
+    assert len(fetcher.inflight.held) == count
     return fetcher
 
 
 async def settle(fetcher: Fetcher, verdict: Verdict) -> None:
     """Settle all that is held in one batch, and take in its answer."""
-    for delivery in list(fetcher.holdings.held.values()):
-        fetcher.put(fetcher.holdings.settler.settle(delivery, verdict))
+    for delivery in list(fetcher.inflight.held.values()):
+        fetcher.put(fetcher.inflight.settler.settle(delivery, verdict))
     for _ in range(2):
         await fetcher.turn()
 
@@ -56,7 +56,7 @@ async def test_that_the_lease_is_lost_is_understood_however_many_settlements_wer
     await settle(fetcher, verdict)
     await fetcher.close()
     assert fetcher.incarnation != incarnation
-    assert not fetcher.holdings.held
+    assert not fetcher.inflight.held
     assert [line["operations"] for line in log.of(LOST)] == [count]
     metrics = config.get_metrics()
     assert (metrics["processed"], metrics["lease_lost"]) == (0, count)
@@ -81,8 +81,8 @@ async def test_an_answer_with_another_number_of_letters_than_settlements_proves_
 async def test_an_outage_is_not_held_against_the_settlement_that_waited_for_its_end(config: QueueConfig) -> None:
     """It failed until the server answered again, as one that the server refuses does; so it is sent again as it is."""
     fetcher = await hold(config, 1)
-    (delivery,) = fetcher.holdings.held.values()
-    fetcher.put(fetcher.holdings.settler.settle(delivery, Complete(None)))
+    (delivery,) = fetcher.inflight.held.values()
+    fetcher.put(fetcher.inflight.settler.settle(delivery, Complete(None)))
     fetcher._choose()
     batch = fetcher._batch
     assert batch is not None

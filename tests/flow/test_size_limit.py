@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from queue_system import ItemTooLargeError, QueueConfig, QueueManager, QueueRetryConfig, QueueWorker
-from queue_system.upkeep.reaper import Reaper
+from queue_system.maintenance.reclaimer import Reclaimer
 from tests.kit.configs import MakeConfig
 from tests.kit.contents import documents, next_letter
 from tests.kit.inbox import Inbox
@@ -71,8 +71,8 @@ def test_the_reaper_does_not_decode_it_either(config: QueueConfig, client: redis
     QueueManager(config).enqueue({"n": 1}, "shop.take", queue_name="foreign")  # indexes the list
     run(commands.beat("register", "gone", 15_000))
     run(commands.claim("gone", "c1", 2))
-    assert run(commands.mark("gone", run(commands.incarnations())["gone"]))
-    Reaper(config, lambda: "own", lambda: 1_700_000_000_000).perform()
+    assert run(commands.declare_dead("gone", run(commands.incarnations())["gone"]))
+    Reclaimer(config, lambda: "own", lambda: 1_700_000_000_000).perform()
     waiting: Any = client.lrange(config.get_queue_key("foreign"), 0, -1)
     assert len(waiting) == 2
     assert LARGE in waiting
@@ -173,7 +173,7 @@ async def test_a_large_item_that_was_in_flight_is_told_of_once_when_its_worker_d
     run(commands.beat("register", "dead", 1000))
     claimed = run(commands.claim("dead", "c1", 5))
     assert claimed is not None
-    assert run(commands.mark("dead", run(commands.incarnations())["dead"]))
-    Reaper(config, lambda: "", lambda: claimed.now_ms)._take_over("dead", last=False)
+    assert run(commands.declare_dead("dead", run(commands.incarnations())["dead"]))
+    Reclaimer(config, lambda: "", lambda: claimed.now_ms)._take_over("dead", last=False)
     assert client.get(kept_in(client, config)) == HUGE
     assert client.hlen(config.keys.workers) == 0

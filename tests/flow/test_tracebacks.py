@@ -365,8 +365,8 @@ async def test_the_default_of_work_timeout_hides_no_timeout_of_an_operation(
         limits.append(slot.deadline - time.monotonic())
 
     def slots() -> list[Any]:
-        assert worker._stream is not None
-        return worker._stream.executor.slots
+        assert worker._engine is not None
+        return worker._engine.executor.slots
 
     for worker in (QueueWorker(config), QueueWorker(config, work_timeout=30.0)):
         queue.enqueue({}, work, timeout=120)

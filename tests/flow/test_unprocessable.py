@@ -14,7 +14,7 @@ import pytest
 import redis
 
 from queue_system import QueueConfig, QueueManager, QueueRetryConfig, QueueWorker
-from queue_system.upkeep.reaper import Reaper
+from queue_system.maintenance.reclaimer import Reclaimer
 from tests.kit.configs import MakeConfig
 from tests.kit.contents import documents, next_letter, read_record
 from tests.kit.inbox import Inbox
@@ -228,15 +228,15 @@ async def test_a_foreign_push_into_a_registered_list_is_noticed(
 def test_an_odd_item_of_a_dead_worker_does_not_keep_its_neighbours_in_flight(
     queue: QueueManager, config: QueueConfig, client: redis.Redis, member: bytes
 ) -> None:
-    """A reaper that cannot handle one item would find it again at every look."""
+    """A reclaimer that cannot handle one item would find it again at every look."""
     commands, run = config.commands, config.transport.run
     push(client, config, b'{"operation_id":"odd","processor":"process",%b}' % member)
     queue.enqueue({"n": 1}, process)
     run(commands.beat("register", "gone", 15_000))
     run(commands.claim("gone", "c1", 2))
     assert queue.get_queue_status()[f"{config.queue_prefix}running"] == 2
-    assert run(commands.mark("gone", run(commands.incarnations())["gone"]))
-    Reaper(config, lambda: "own", lambda: 1_700_000_000_000).perform()
+    assert run(commands.declare_dead("gone", run(commands.incarnations())["gone"]))
+    Reclaimer(config, lambda: "own", lambda: 1_700_000_000_000).perform()
     status = queue.get_queue_status()
     assert status[f"{config.queue_prefix}running"] == 0
     assert status["total_items"] + status[config.system_errors_queue] == 2

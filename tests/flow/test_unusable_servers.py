@@ -26,7 +26,7 @@ from queue_system import (
     ServerUnreachableError,
     UnsupportedServerError,
 )
-from queue_system.upkeep.heartbeat import Heartbeat
+from queue_system.maintenance.heartbeat import Heartbeat
 from tests.kit.logs import LineLogger
 from tests.kit.servers import OwnServer, StartServer
 from tests.kit.waiting import eventually
@@ -245,7 +245,7 @@ async def test_a_worker_starts_without_its_server_and_serves_once_it_is_there(st
 
 async def test_a_beat_before_the_registration_loses_no_incarnation(config: QueueConfig) -> None:
     """The server answers it with "unregistered", which is true and no loss: what was claimed meanwhile stays held."""
-    fetcher = QueueWorker(config)._open_stream(1).fetcher
+    fetcher = QueueWorker(config)._open_engine(1).fetcher
     incarnation = fetcher.incarnation
     heartbeat = Heartbeat(config, fetcher, asyncio.get_running_loop())
     await asyncio.to_thread(heartbeat.perform)

@@ -11,7 +11,7 @@ import pytest
 
 from queue_system import QueueConfig, QueueManager, QueueRetryConfig, QueueWorker, ServerUnreachableError
 from queue_system.inspection import fleet
-from queue_system.inspection.fleet import QueueFigures, read_fleet
+from queue_system.inspection.fleet import QueueStats, read_fleet
 from queue_system.monitoring import latest as answers
 from queue_system.monitoring.collectors import FleetCollector
 from queue_system.monitoring.latest import Latest
@@ -21,7 +21,7 @@ from tests.kit.waiting import eventually
 from tests.kit.workers import running
 
 
-def figures(config: QueueConfig) -> dict[str, QueueFigures]:
+def figures(config: QueueConfig) -> dict[str, QueueStats]:
     """The figures by list."""
     return {f"{queue.priority}:{queue.name}": queue for queue in read_fleet(config).queues}
 

@@ -181,7 +181,7 @@ async def test_a_worker_without_its_heartbeat_or_its_fetcher_is_dead(make_config
     worker = QueueWorker(config)
     with watching(config, worker) as probe:
         async with running(worker):
-            heartbeat = worker._duties[0]
+            heartbeat = worker._services[0]
             heartbeat.stop()
             await asyncio.to_thread(heartbeat.join, 10)
             status, body = await answers(probe, "/livez")
@@ -201,7 +201,7 @@ async def test_a_worker_without_a_slot_or_that_starts_nothing_is_neither_alive_n
     with watching(config, worker, blocked_after=0.2) as probe:
         async with running(worker):
             await eventually(lambda: health_of(worker).consuming, "it consumes")
-            stream = worker._stream
+            stream = worker._engine
             assert stream is not None
             slots = list(stream.executor.slots)
             for slot in slots:

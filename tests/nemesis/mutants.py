@@ -10,7 +10,7 @@ from typing import Final
 
 from queue_system.broker.commands import SCRIPTS, Commands
 from queue_system.broker.protocol import Command, Script
-from queue_system.upkeep.reaper import Observation, Reaper
+from queue_system.maintenance.reclaimer import Observation, Reclaimer
 
 VARIABLE = "NEMESIS_MUTANT"
 """The environment variable that names a worker process's mutant."""
@@ -23,22 +23,22 @@ def apply(name: str) -> None:
 
 
 def ignore_the_counter() -> None:
-    """Let a reaper declare a worker dead that has beaten since it was observed, or while no beats come through.
+    """Let a reclaimer declare a worker dead that has beaten since it was observed, or while no beats come through.
 
     It leaves no sign that it watches, since that is a write: while writes are held up it would see nothing at all.
     """
     _patch(
-        "mark",
+        "declare_dead",
         ("('HGET', workers, ARGV[1]) ~= ARGV[2] then", "('HEXISTS', workers, ARGV[1]) == 0 then"),
     )
 
-    def beats(self: Reaper, entry: bytes, asked: float, answered: float) -> bool:
+    def beats(self: Reclaimer, entry: bytes, asked: float, answered: float) -> bool:
         return True
 
     def watch(self: Commands, sign: str) -> Command[dict[str, bytes]]:
         return self.incarnations()
 
-    Reaper._beats = beats  # type: ignore[method-assign]
+    Reclaimer._beats = beats  # type: ignore[method-assign]
     Commands.watch = watch  # type: ignore[method-assign]
 
 
@@ -55,11 +55,11 @@ def settle_without_token() -> None:
 def lease_by_age() -> None:
     """Let a lease end at its age, whether the worker beats or not."""
 
-    def is_silent(self: Reaper, incarnation: str, entry: bytes, asked: float, answered: float) -> bool:
+    def is_silent(self: Reclaimer, incarnation: str, entry: bytes, asked: float, answered: float) -> bool:
         first = self._seen.setdefault(incarnation, Observation(entry, answered))
         return asked - first.since >= int(entry.rpartition(b":")[2]) / 1000
 
-    Reaper._is_silent = is_silent  # type: ignore[method-assign]
+    Reclaimer._is_silent = is_silent  # type: ignore[method-assign]
 
 
 def claim_anew() -> None:

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from queue_system import QueueWorker
 from queue_system.execution.delivery import Delivery
-from queue_system.execution.holdings import Holdings
+from queue_system.execution.engine import Engine
+from queue_system.execution.inflight import InFlight
 from queue_system.execution.settlement import Batch, Settlement
 from queue_system.execution.slots import Slot
-from queue_system.execution.stream import Stream
 from tests.nemesis.history import VARIABLE, History, Kind
 
 NAME_VARIABLE = "NEMESIS_NAME"
@@ -31,7 +31,7 @@ def pen() -> History:
     return History(Path(os.environ[VARIABLE]), os.environ[NAME_VARIABLE])
 
 
-class ObservedHoldings(Holdings):
+class ObservedInFlight(InFlight):
     """Tells what arrives, what is decided, and what the server answers."""
 
     def accept(self, token: int, value: bytes, now_ms: int) -> None:
@@ -55,17 +55,17 @@ class ObservedHoldings(Holdings):
 
 
 class ObservedWorker(QueueWorker):
-    """A QueueWorker with observed holdings."""
+    """A QueueWorker whose flight is observed."""
 
-    def _open_stream(self, slots: int) -> Stream:
-        stream = super()._open_stream(slots)
-        stream.fetcher.holdings.__class__ = ObservedHoldings  # it adds no state, and others know the object already
-        return stream
+    def _open_engine(self, slots: int) -> Engine:
+        engine = super()._open_engine(slots)
+        engine.fetcher.inflight.__class__ = ObservedInFlight  # it adds no state, and others know the object already
+        return engine
 
-    async def _handle(self, stream: Stream, slot: Slot, delivery: Delivery) -> None:
+    async def _handle(self, engine: Engine, slot: Slot, delivery: Delivery) -> None:
         before = CURRENT.set(delivery)
         try:
-            await super()._handle(stream, slot, delivery)
+            await super()._handle(engine, slot, delivery)
         finally:
             CURRENT.reset(before)
 

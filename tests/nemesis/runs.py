@@ -36,7 +36,7 @@ def random_faults(folder: Path, seconds: float, seed: int) -> list[Event]:
 
 
 def beats_behind_a_pause(folder: Path, mutant: str) -> list[Event]:
-    """Hold up writes for more than a lease: reapers see silence, but the beats have been sent before their verdict."""
+    """Hold up writes for more than a lease: reclaimers see silence, but the beats were sent before their verdict."""
     with Arena(folder, lease_s=1.0, slots=4, timeout_s=5.0, mutant=mutant) as arena:
         arena.start_workers(2)
         arena.send(_orders(8, seconds=2.5))

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from queue_system.broker.commands import Move, NewOperation
-from queue_system.model.letter import Revival
+from queue_system.broker.commands import NewOperation, Reclaim
+from queue_system.model.dead_letter import Requeue
 
 LIVE = (b"queued", b"delayed", b"running")
 OUTCOMES = {"complete": ("processed", ""), "fail": ("failed", "failures"), "reject": ("rejected", "system_errors")}
@@ -172,32 +172,32 @@ class Model:
         return True
 
     def mark(self, worker: str, observed: bytes) -> bool:
-        """mark.lua."""
+        """declare_dead.lua."""
         if self.workers.get(worker) != observed:
             return False
         self.workers[f"dead:{worker}"] = self.workers.pop(worker)
         return True
 
-    def move(self, worker: str, moves: Iterable[Move]) -> list[int]:
-        """move.lua."""
+    def move(self, worker: str, moves: Iterable[Reclaim]) -> list[int]:
+        """reclaim.lua."""
         if f"dead:{worker}" not in self.workers:
             return [0, 0]
-        moved, held, put_back = 0, self.inflight[worker], []
+        moved, held, requeue = 0, self.inflight[worker], []
         for move in moves:
             if held.get(move.token) != move.old:
                 continue
             del held[move.token]
             moved += 1
             if move.how != "reject":
-                put_back.append(self._put_back(move.new, head=move.how == "next"))
+                requeue.append(self._put_back(move.new, head=move.how == "next"))
                 continue
             self._bury("system_errors", move.new)
             self.metrics["system_errors"] += 1
             if move.operation_id:
                 self._finish(move.operation_id, move.record, move.deduplication_key, "rejected")
             if move.follow_up:
-                put_back.append(self._put_back(move.follow_up, head=True))
-        self._index(put_back)
+                requeue.append(self._put_back(move.follow_up, head=True))
+        self._index(requeue)
         self.metrics["reclaimed"] += moved
         left = len(self.tokens(worker))
         if not left:
@@ -238,19 +238,19 @@ class Model:
             self.answers[call_id] = "".join(codes)
         return self.answers[call_id].encode()
 
-    def retry(self, call_id: str, source: str, revivals: Sequence[Revival]) -> bytes:
+    def retry(self, call_id: str, source: str, requeues: Sequence[Requeue]) -> bytes:
         """retry.lua, for the first request of a call, whose nonce is its id."""
         if call_id not in self.answers:
-            codes = [self._retry(call_id, source, revival) for revival in revivals]
-            queues = [revival.queue for revival, code in zip(revivals, codes, strict=True) if code == "d"]
+            codes = [self._retry(call_id, source, requeue_of) for requeue_of in requeues]
+            queues = [requeue_of.queue for requeue_of, code in zip(requeues, codes, strict=True) if code == "d"]
             self._index(queues)
             self.metrics["dead_letters_retried"] += len(queues)
             self.answers[call_id] = "".join(codes)
         return self.answers[call_id].encode()
 
-    def _retry(self, nonce: str, source: str, revival: Revival) -> str:
-        id_, key, queue = revival.operation_id, revival.deduplication_key, revival.queue
-        if revival.letter not in self.letters[source]:
+    def _retry(self, nonce: str, source: str, requeue_of: Requeue) -> str:
+        id_, key, queue = requeue_of.operation_id, requeue_of.deduplication_key, requeue_of.queue
+        if requeue_of.letter not in self.letters[source]:
             return "g"
         if id_:
             status = self.records.get(id_, (b"", False))[0].split(b"\t")[0]
@@ -259,8 +259,8 @@ class Model:
             self.records[id_] = f"queued\t{nonce}\tT\t{queue}\t{key}".encode(), False
             if key:
                 self.dedup[key] = id_
-        self._take_letter(source, revival.letter)
-        self._put_back(f"{queue}\n".encode() + revival.item, head=False)
+        self._take_letter(source, requeue_of.letter)
+        self._put_back(f"{queue}\n".encode() + requeue_of.item, head=False)
         return "d"
 
     def _take_letter(self, source: str, letter: bytes) -> bool:

@@ -103,10 +103,10 @@ class Broker:
         """Settle one delivery under a new settlement id."""
         return self.settle(f"s{self.client.incr(self.counter)}", (verb, ttl_ms, [delivery]), by=by)
 
-    def bury(self, incarnation: str = W) -> None:
+    def add_dead_letter(self, incarnation: str = W) -> None:
         """Declare an incarnation dead."""
         entry = self.run(self.commands.incarnations())[incarnation]
-        assert self.run(self.commands.mark(incarnation, entry))
+        assert self.run(self.commands.declare_dead(incarnation, entry))
 
     @property
     def counter(self) -> str:

@@ -64,7 +64,7 @@ def test_a_beat_never_brings_back_an_unregistered_incarnation(broker: Broker, be
     for mode in ("beat", "leave"):
         assert not beat(mode, "nobody").alive
     assert broker.snapshot() == before
-    broker.bury()
+    broker.add_dead_letter()
     before = broker.snapshot()
     for mode in ("beat", "leave"):
         assert not beat(mode).alive
@@ -75,7 +75,7 @@ def test_an_incarnation_that_is_being_reclaimed_cannot_register_again(broker: Br
     """Its items are being moved: what it claimed meanwhile would be taken from it as if it had died."""
     broker.enqueue("normal:a", "1")
     broker.claim()
-    broker.bury()
+    broker.add_dead_letter()
     assert not beat("register").alive
 
 

@@ -41,7 +41,7 @@ def test_a_claim_that_finds_nothing_writes_nothing(broker: Broker) -> None:
 @pytest.mark.parametrize("adopt", [b"", b"normal:a\nx"])
 def test_an_unregistered_incarnation_is_lost_and_nothing_is_written(broker: Broker, adopt: bytes) -> None:
     broker.enqueue("normal:a", "1")
-    broker.bury()
+    broker.add_dead_letter()
     before = broker.snapshot()
     assert broker.run(broker.commands.claim(W, "c", 1, adopt=adopt)) is None
     assert broker.run(broker.commands.claim("nobody", "c", 1, adopt=adopt)) is None
@@ -54,7 +54,7 @@ def test_a_lost_claim_passes_on_the_wake_up_that_it_used(broker: Broker, names: 
     broker.enqueue("normal:a", "1")
     marker = f"{broker.keys.prefix}wake:a" if names else f"{broker.keys.prefix}wake"
     assert broker.client.zpopmin(marker)
-    broker.bury()
+    broker.add_dead_letter()
     assert broker.run(broker.commands.claim(W, "c", 1, names)) is None
     assert broker.client.zpopmin(marker)
 
@@ -64,7 +64,7 @@ def test_a_lost_claim_wakes_nobody_for_nothing(broker: Broker, names: tuple[str,
     if names:
         broker.enqueue("normal:a", "1")
         broker.client.delete(f"{broker.keys.prefix}wake", f"{broker.keys.prefix}wake:a")
-    broker.bury()
+    broker.add_dead_letter()
     assert broker.run(broker.commands.claim(W, "c", 1, names)) is None
     assert broker.client.keys(f"{broker.keys.prefix}wake*") == []
 

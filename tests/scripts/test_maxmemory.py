@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import redis
 
-from queue_system.broker.commands import Move, NewOperation, Place
+from queue_system.broker.commands import NewOperation, Place, Reclaim
 from queue_system.errors import ServerFullError
-from queue_system.model.letter import Revival
+from queue_system.model.dead_letter import Requeue
 from tests.kit.servers import StartServer
 from tests.scripts.support import DEDUP_TTL_MS, RESULT_TTL_MS, Broker, W, ids_in, item_of, record_of, value_of
 
@@ -98,13 +98,15 @@ def test_beats_pass_and_new_workers_register(full: Broker) -> None:
 def test_a_reclaim_passes(full: Broker) -> None:
     first = full.claim(3, claim_id="c1").first_token
     fill(full)
-    full.bury()
+    full.add_dead_letter()
     moves = [
-        Move(b"%d" % first, value_of(Q, "1"), "next", value_of(Q, "1")),
-        Move(b"%d" % (first + 1), value_of(Q, "2"), "later", value_of(Q, "2")),
-        Move(b"%d" % (first + 2), value_of(Q, "3"), "reject", b"letter", "3", b"r", RESULT_TTL_MS, "k", b"normal:a\nx"),
+        Reclaim(b"%d" % first, value_of(Q, "1"), "next", value_of(Q, "1")),
+        Reclaim(b"%d" % (first + 1), value_of(Q, "2"), "later", value_of(Q, "2")),
+        Reclaim(
+            b"%d" % (first + 2), value_of(Q, "3"), "reject", b"letter", "3", b"r", RESULT_TTL_MS, "k", b"normal:a\nx"
+        ),
     ]
-    assert full.run(full.commands.move(W, moves)) == [3, 0]
+    assert full.run(full.commands.reclaim(W, moves)) == [3, 0]
     assert full.snapshot()["system_errors"] == [b"letter"]
 
 
@@ -138,8 +140,8 @@ def test_dead_letters_are_retried_and_dropped(full: Broker) -> None:
     full.client.rpush(full.keys.failures, "new", "mid", "old")
     fill(full)
     assert full.run(full.commands.drop(Place("failures", "b", 1, 0, 2), [b"none"])) == b"g"
-    revival = Revival(b"mid", "low:b", item_of("9"), "9", "k", "")
-    assert full.run(full.commands.retry(Place("failures", "c", 1, 0, 2), "n", DEDUP_TTL_MS, [revival])) == b"d"
+    requeue_of = Requeue(b"mid", "low:b", item_of("9"), "9", "k", "")
+    assert full.run(full.commands.retry(Place("failures", "c", 1, 0, 2), "n", DEDUP_TTL_MS, [requeue_of])) == b"d"
     assert full.run(full.commands.drop(Place("failures", "c", 2, 0, 1), [b"old"])) == b"d"
     assert (full.items("low:b"), full.snapshot()["failures"]) == (["9"], [b"new"])
 

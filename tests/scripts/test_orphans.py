@@ -30,7 +30,7 @@ def orphan(broker: Broker) -> Broker:
     for i, name in enumerate((W, "w2", "w3")):
         broker.enqueue(Q, str(i))
         broker.claim(by=name)
-    broker.bury("w3")
+    broker.add_dead_letter("w3")
     broker.client.hdel(broker.keys.workers, W)
     return broker
 

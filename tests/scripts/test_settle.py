@@ -125,7 +125,7 @@ def test_what_was_noted_as_running_and_goes_back_is_noted_as_queued(broker: Brok
     record = record_of("running", Q, touched_ms=7, nonce="n", key="k")
     for i, id_ in enumerate(("1", "2")):
         assert broker.settle_one("running", token + i, id_, record) == b"d"
-    broker.run(broker.commands.look("1", 10_000))
+    broker.run(broker.commands.get_record("1", 10_000))
     assert broker.settle_one("release", token) == b"d"
     assert broker.client.get(broker.keys.operation("1")) == record.replace(b"running", b"queued")
     assert broker.client.xlen(broker.keys.change("1")) == 1
@@ -183,7 +183,7 @@ def test_a_token_of_another_incarnation_is_lost(broker: Broker, verb: str) -> No
 
 def test_an_unregistered_incarnation_is_lost_and_nothing_is_written(broker: Broker) -> None:
     token = held(broker, "1")
-    broker.bury()
+    broker.add_dead_letter()
     before = broker.snapshot()
     for verb, delivery in deliveries(token).items():
         assert broker.settle("s", (verb, RESULT_TTL_MS, [delivery])) == b"lost"

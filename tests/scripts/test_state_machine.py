@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from queue_system import ServerFullError
-from queue_system.broker.commands import Move, NewOperation, Place
-from queue_system.model.letter import Revival
+from queue_system.broker.commands import NewOperation, Place, Reclaim
+from queue_system.model.dead_letter import Requeue
 from tests.kit.servers import OwnServer
 from tests.scripts.model import Model, id_of, timeless
 from tests.scripts.support import DEDUP_TTL_MS, RESULT_TTL_MS, Broker, record_of
@@ -124,7 +124,7 @@ class Scripts(RuleBasedStateMachine):
     @rule(worker=workers, stale=st.booleans())
     def mark(self, worker: str, stale: bool) -> None:
         observed = b"0:15000" if stale else self.model.workers.get(worker, b"1:15000")
-        dead = self.broker.run(self.broker.commands.mark(worker, observed))
+        dead = self.broker.run(self.broker.commands.declare_dead(worker, observed))
         assert dead == self.model.mark(worker, observed)
 
     @rule(worker=workers, hows=st.lists(st.sampled_from(["next", "later", "reject"]), min_size=1, max_size=4))
@@ -133,7 +133,7 @@ class Scripts(RuleBasedStateMachine):
         chosen = zip(self.model.tokens(worker), hows, strict=False)
         moves = [self.moved(token, held[token], how) for token, how in chosen]
         moves += moves[:1]
-        assert self.broker.run(self.broker.commands.move(worker, moves)) == self.model.move(worker, moves)
+        assert self.broker.run(self.broker.commands.reclaim(worker, moves)) == self.model.move(worker, moves)
 
     @precondition(lambda self: not self.full)
     @rule(queue=queues)
@@ -168,15 +168,15 @@ class Scripts(RuleBasedStateMachine):
     @rule(source=sources, queue=queues, picked=st.lists(picks, min_size=1, max_size=3))
     def retry(self, source: str, queue: str, picked: list[int]) -> None:
         call_id = f"r{self.fresh()}"
-        revivals = [self.revival(letter, queue) for letter in self.pick_letters(source, picked)]
+        requeues = [self.requeue_of(letter, queue) for letter in self.pick_letters(source, picked)]
         place = Place(source, call_id, 1, 0, MOST_LETTERS)
-        command = self.broker.commands.retry(place, call_id, DEDUP_TTL_MS, revivals)
+        command = self.broker.commands.retry(place, call_id, DEDUP_TTL_MS, requeues)
         for _ in range(2):
             codes = self.broker.run(command)
-            assert codes == self.model.retry(call_id, source, revivals)
-        for revival, code in zip(revivals, codes.decode(), strict=True):
-            if code == "d" and revival.operation_id:
-                self.facts[revival.operation_id] = call_id, revival.deduplication_key
+            assert codes == self.model.retry(call_id, source, requeues)
+        for requeue_of, code in zip(requeues, codes.decode(), strict=True):
+            if code == "d" and requeue_of.operation_id:
+                self.facts[requeue_of.operation_id] = call_id, requeue_of.deduplication_key
 
     @precondition(lambda self: not self.full)
     @rule()
@@ -279,27 +279,27 @@ class Scripts(RuleBasedStateMachine):
         callback = self.callback(value) if follow_up else b""
         return verb, (id_, self.record("succeeded", value), key, callback, *letter)
 
-    def moved(self, token: bytes, value: bytes, how: str) -> Move:
-        """Return what a reaper makes of an item."""
+    def moved(self, token: bytes, value: bytes, how: str) -> Reclaim:
+        """Return what a reclaimer makes of an item."""
         if how != "reject":
-            return Move(token, value, how, value)
+            return Reclaim(token, value, how, value)
         if b'"phase"' in value:
-            return Move(token, value, how, b"letter")
+            return Reclaim(token, value, how, b"letter")
         id_ = id_of(value)
         key = self.facts.get(id_, ("", ""))[1]
         record = self.record("rejected", value)
-        return Move(token, value, how, b"letter", id_, record, RESULT_TTL_MS, key, self.callback(value))
+        return Reclaim(token, value, how, b"letter", id_, record, RESULT_TTL_MS, key, self.callback(value))
 
     def pick_letters(self, source: str, picked: Sequence[int]) -> list[bytes]:
         """Return letters of a list; now and then one that is not there."""
         letters = self.model.letters.get(source, [])
         return [letters[pick % len(letters)] if letters and pick else b"letter of none" for pick in picked]
 
-    def revival(self, letter: bytes, queue: str) -> Revival:
+    def requeue_of(self, letter: bytes, queue: str) -> Requeue:
         """Return what a letter becomes again."""
         id_ = letter.rpartition(b" ")[2].decode() if b" " in letter else ""
         key = self.facts.get(id_, ("", ""))[1]
-        return Revival(letter, queue, self.operation(id_ or "nobody", key).item, id_, key, "")
+        return Requeue(letter, queue, self.operation(id_ or "nobody", key).item, id_, key, "")
 
     def callback(self, value: bytes) -> bytes:
         return value[:-1] + b',"phase":"on_success"}'

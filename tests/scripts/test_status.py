@@ -20,7 +20,7 @@ def test_the_first_page_tells_of_lists_dead_letters_delayed_running_and_counters
     broker.claim(1, by="w2")
     broker.settle_one("fail", first, "1", record_of("failed", "normal:a"), "", "", b"letter")
     broker.settle_one("reject", first + 1, "2", record_of("rejected", "normal:a"), "", "", b"letter")
-    broker.bury()
+    broker.add_dead_letter()
     before, start = broker.snapshot(), broker.now_ms()
     page = status(broker)
     prefix = broker.keys.prefix

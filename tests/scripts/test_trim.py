@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from queue_system.model.letter import LARGE_END, read_time
+from queue_system.model.dead_letter import LARGE_END, read_time
 from tests.scripts.support import Broker, assert_refused
 
 

@@ -9,7 +9,7 @@ from tests.scripts.support import Broker, W, assert_refused
 
 def test_it_gives_every_entry_and_leaves_a_sign(broker: Broker) -> None:
     broker.register("w2")
-    broker.bury("w2")
+    broker.add_dead_letter("w2")
     entries = broker.run(broker.commands.watch("sign"))
     assert entries == broker.run(broker.commands.incarnations()) == {W: b"1:15000", "dead:w2": b"1:15000"}
     assert broker.run(broker.commands.watched()) == b"sign"

@@ -16,8 +16,8 @@ from queue_system.broker.protocol import Argument, Command, Script, load_script,
 from queue_system.broker.replies import (
     DEAD,
     Claimed,
-    Look,
     Pulse,
+    RecordReply,
     StatusPage,
     first,
     identity,
@@ -27,8 +27,8 @@ from queue_system.broker.replies import (
     parse_held,
     parse_incarnations,
     parse_info,
-    parse_look,
     parse_pulse,
+    parse_record_reply,
     parse_setting,
     parse_sign,
     parse_status,
@@ -36,8 +36,8 @@ from queue_system.broker.replies import (
     parse_time,
     parse_tokens,
 )
+from queue_system.model.dead_letter import Requeue
 from queue_system.model.keys import PRIORITIES, Keys
-from queue_system.model.letter import Revival
 
 SCRIPTS: Final[dict[str, Script]] = {
     name: load_script(name)
@@ -46,8 +46,8 @@ SCRIPTS: Final[dict[str, Script]] = {
         "claim",
         "settle",
         "beat",
-        "mark",
-        "move",
+        "declare_dead",
+        "reclaim",
         "sweep",
         "forget_names",
         "purge",
@@ -55,7 +55,7 @@ SCRIPTS: Final[dict[str, Script]] = {
         "aged",
         "held",
         "trim",
-        "look",
+        "get_record",
         "oldest",
         "retry",
         "drop",
@@ -84,7 +84,7 @@ _PAGE_BYTES: Final = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Move:
+class Reclaim:
     """What becomes of one item of a dead incarnation. `how` is "next", "later", "reject" or, unread, "back"."""
 
     token: bytes
@@ -126,16 +126,16 @@ def split_batch(operations: Sequence[NewOperation]) -> Iterator[list[NewOperatio
         yield chunk
 
 
-def split_moves(moves: Sequence[Move]) -> Iterator[list[Move]]:
-    """Split moves so that no request has too many items or bytes."""
-    chunk: list[Move] = []
+def split_reclaims(reclaims: Sequence[Reclaim]) -> Iterator[list[Reclaim]]:
+    """Split reclaims so that no request has too many items or bytes."""
+    chunk: list[Reclaim] = []
     size = 0
-    for move in moves:
-        its_size = len(move.old) + len(move.new) + len(move.record) + len(move.follow_up)
+    for reclaim in reclaims:
+        its_size = len(reclaim.old) + len(reclaim.new) + len(reclaim.record) + len(reclaim.follow_up)
         if chunk and (len(chunk) == _MOVES or size + its_size > MAX_REQUEST_BYTES):
             yield chunk
             chunk, size = [], 0
-        chunk.append(move)
+        chunk.append(reclaim)
         size += its_size
     if chunk:
         yield chunk
@@ -217,7 +217,7 @@ class Commands:
         )
 
     def settle(self, incarnation: str, settlement_id: str, packed: bytes, count: int) -> Command[bytes]:
-        """Settle deliveries, given as `count` packed arguments. Reply: a letter each, or b"lost"."""
+        """Settle deliveries, given as `count` packed arguments. Reply: a code each, or b"lost"."""
         return self._script(
             "settle", identity, incarnation, settlement_id, self._max_dead_letters, packed=packed, count=count
         )
@@ -231,17 +231,17 @@ class Commands:
         """Register (`"register"`), beat (`"beat"`) or sign off (`"leave"`), and tell of the worker (`Presence`)."""
         return self._script("beat", parse_pulse, mode, incarnation, lease_ms, told)
 
-    def mark(self, incarnation: str, observed: bytes) -> Command[bool]:
+    def declare_dead(self, incarnation: str, observed: bytes) -> Command[bool]:
         """Declare an incarnation dead if its entry still is the observed one."""
-        return self._script("mark", bool, incarnation, observed)
+        return self._script("declare_dead", bool, incarnation, observed)
 
-    def move(self, incarnation: str, moves: Iterable[Move]) -> Command[list[int]]:
+    def reclaim(self, incarnation: str, reclaims: Iterable[Reclaim]) -> Command[list[int]]:
         """Move items of a dead incarnation. Reply: how many moved, how many tokens are left."""
         flat: list[Argument] = []
-        for m in moves:
-            flat += (m.token, m.old, m.how, m.new, m.operation_id, m.record, m.record_ttl_ms, m.deduplication_key)
-            flat.append(m.follow_up)
-        return self._script("move", identity, incarnation, self._max_dead_letters, *flat)
+        for r in reclaims:
+            flat += (r.token, r.old, r.how, r.new, r.operation_id, r.record, r.record_ttl_ms, r.deduplication_key)
+            flat.append(r.follow_up)
+        return self._script("reclaim", identity, incarnation, self._max_dead_letters, *flat)
 
     def sweep(self, cursor: str, interval_ms: int) -> Command[tuple[str, int]]:
         """Index lists that a foreign client filled. Reply: next cursor and how many were found."""
@@ -259,9 +259,9 @@ class Commands:
         """Read a page of list lengths."""
         return self._script("status", parse_status, cursor)
 
-    def look(self, operation_id: str, waits_ms: int | None = None) -> Command[Look]:
+    def get_record(self, operation_id: str, waits_ms: int | None = None) -> Command[RecordReply]:
         """Read the record of an operation, and note that somebody waits for its next change."""
-        return self._script("look", parse_look, operation_id, "" if waits_ms is None else waits_ms)
+        return self._script("get_record", parse_record_reply, operation_id, "" if waits_ms is None else waits_ms)
 
     def wait_for_change(self, operation_id: str, after: str, within_ms: int) -> Command[bool]:
         """Block until a change later than `after` is told, for at most `within_ms`. Reply: whether one was."""
@@ -285,10 +285,10 @@ class Commands:
         """Drop dead letters. Reply: b"d" done or b"g" gone, for each."""
         return self._script("drop", identity, *_flat(place), *letters)
 
-    def retry(self, place: Place, nonce: str, dedup_ttl_ms: int, revivals: Sequence[Revival]) -> Command[bytes]:
+    def retry(self, place: Place, nonce: str, dedup_ttl_ms: int, requeues: Sequence[Requeue]) -> Command[bytes]:
         """Move dead letters back into their queues. Reply for each: b"d" done, b"g" gone, b"l" it lives."""
         flat: list[Argument] = []
-        for r in revivals:
+        for r in requeues:
             flat += (r.letter, r.queue, r.item, r.operation_id, r.deduplication_key, r.untold)
         return self._script("retry", identity, *_flat(place), dedup_ttl_ms, nonce, *flat)
 
@@ -296,7 +296,7 @@ class Commands:
         """Delete the bytes of items that were too large to be sent, kept under these keys."""
         return plain(int, "DEL", *names)
 
-    def count_letters(self, dead_letters: str) -> Command[int]:
+    def count_dead_letters(self, dead_letters: str) -> Command[int]:
         """Count the dead letters of a list."""
         return plain(int, "LLEN", self.keys.prefix + dead_letters)
 

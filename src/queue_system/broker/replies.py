@@ -65,7 +65,7 @@ class StatusPage:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class RecordReply:
     """The record of an operation, or b"", the server's time, and the last change that was told."""
 
     record: bytes
@@ -128,9 +128,9 @@ def _read_resting(note: bytes, until: bytes) -> Resting:
     return Resting(queue, worker, int(until_ms) if math.isfinite(until_ms) else 0, reason)
 
 
-def parse_look(reply: Any) -> Look:
+def parse_record_reply(reply: Any) -> RecordReply:
     """Read what a look found."""
-    return Look(reply[0], reply[1], reply[2].decode())
+    return RecordReply(reply[0], reply[1], reply[2].decode())
 
 
 def parse_incarnations(reply: Any) -> dict[str, bytes]:

@@ -135,12 +135,12 @@ def _unserved(exam: Examination, result: Result) -> Result:
     """Tell which queues hold work that nobody starts although no worker is busy, where nothing else is wrong."""
     if result.level is not Level.OK:
         return result
-    figures = read_fleet(exam.config)
+    stats = read_fleet(exam.config)
     ages: dict[str, float] = {}
-    for queue in figures.queues:
+    for queue in stats.queues:
         if (age := queue.oldest_age_s) is not None and age >= _UNSERVED_AFTER_S:
             ages[queue.name] = max(age, ages.get(queue.name, 0.0))
-    if figures.running or not ages:
+    if stats.running or not ages:
         return result
     names = sorted(ages, key=lambda name: -ages[name])
     shown = ", ".join(f"{name} ({span(ages[name])})" for name in names[:3]) + (", …" if len(names) > 3 else "")  # noqa: PLR2004

@@ -64,13 +64,13 @@ def add_to(app: typer.Typer) -> None:
     """Add the commands."""
     group = typer.Typer(cls=PlainGroup, no_args_is_help=True)
     app.add_typer(group, name="dead-letters", help="Look at what failed for good; run it again, or drop it.")
-    command(group, "list")(list_letters)
+    command(group, "list")(list_dead_letter_page)
     command(group, "show")(show)
     command(group, "retry")(retry)
     command(group, "drop")(drop)
 
 
-def list_letters(
+def list_dead_letter_page(
     session: Session,
     which: Which,
     *,

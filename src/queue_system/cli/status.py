@@ -21,7 +21,7 @@ from queue_system.cli.options import duration
 from queue_system.cli.session import Session, command
 from queue_system.cli.text import count, moment, plain, span
 from queue_system.errors import ServerError
-from queue_system.inspection.fleet import FleetFigures, read_fleet, rests_of
+from queue_system.inspection.fleet import FleetStats, read_fleet, rests_of
 from queue_system.inspection.workers import WorkerRecord, read_workers
 from queue_system.model.keys import PRIORITIES
 
@@ -47,7 +47,7 @@ class Board:
     address: str
     prefix: str
     empty_shown: bool = True
-    now: FleetFigures | None = None
+    now: FleetStats | None = None
     rates: dict[str, float] | None = None
     trouble: str = ""
     most_letters: int = 0
@@ -56,7 +56,7 @@ class Board:
     told: Sequence[WorkerRecord] = ()
     """The living workers that tell of themselves."""
 
-    def update(self, now: FleetFigures, workers: Sequence[WorkerRecord] | None = None) -> None:
+    def update(self, now: FleetStats, workers: Sequence[WorkerRecord] | None = None) -> None:
         """Take a new reading."""
         self.told = [worker for worker in workers or () if worker.queues is not None and not worker.dead]
         before, self.now, self.trouble = self.now, now, ""
@@ -84,7 +84,7 @@ class Board:
             more["resting"] = {name: [asdict(rest) for rest in by] for name, by in rests.items()}
         if full := self._full(self.now):
             more["full"] = full
-        return {**head, "time": self.now.at, "queues": queues, **_figures(self.now), **more}
+        return {**head, "time": self.now.at, "queues": queues, **_stats(self.now), **more}
 
     def view(self) -> RenderableType:
         """Return the board as tables."""
@@ -116,11 +116,11 @@ class Board:
             parts.append(plain(self.trouble, "bold red"))
         return Group(*parts)
 
-    def _full(self, now: FleetFigures) -> dict[str, int]:
+    def _full(self, now: FleetStats) -> dict[str, int]:
         """Return the lists of dead letters that hold as many as they may, and how many those are."""
         return {name: n for name, n in now.dead_letters.items() if self.most_letters and n >= self.most_letters}
 
-    def _queues(self, now: FleetFigures) -> RenderableType:
+    def _queues(self, now: FleetStats) -> RenderableType:
         if not now.queues:
             return Text("no queues yet", "dim")
         table = Table(box=box.SIMPLE_HEAD)
@@ -140,7 +140,7 @@ class Board:
         note = Text(f"{count(hidden, 'queue')} {'holds' if hidden == 1 else 'hold'} nothing; --all shows them", "dim")
         return Group(table, note) if table.row_count else note
 
-    def _workers(self, now: FleetFigures) -> RenderableType:
+    def _workers(self, now: FleetStats) -> RenderableType:
         table = Table(box=box.SIMPLE_HEAD)
         table.add_column("worker", overflow="fold")
         table.add_column("serves", overflow="fold")
@@ -152,13 +152,13 @@ class Board:
         note = Text(f"{count(untold, 'worker')} more of which nothing is told", "dim")
         return Group(*([table] if self.told else []), *([note] if untold > 0 else []))
 
-    def _totals(self, now: FleetFigures) -> RenderableType:
+    def _totals(self, now: FleetStats) -> RenderableType:
         table = Table.grid("", "", "", "", "", padding=(0, 2))
         for column in (1, 3, 4):
             table.columns[column].justify = "right"
         left = [
             (name.replace("_", " "), Text(f"{n:,}", _STYLES.get(name, "") if n else ""))
-            for name, n in _figures(now).items()
+            for name, n in _stats(now).items()
         ]
         right = [(name, f"{now.counters.get(name, 0):,}", self._rate(name)) for name in _RATED]
         for total, counted in zip_longest(left, right, fillvalue=()):
@@ -169,10 +169,10 @@ class Board:
         return f"{self.rates[name]:,.1f}/s" if self.rates else ""
 
 
-def _by_name(figures: FleetFigures) -> dict[str, tuple[dict[str, int], float | None]]:
+def _by_name(stats: FleetStats) -> dict[str, tuple[dict[str, int], float | None]]:
     """Return the depths by priority and the greatest age of each queue, the deepest queue first."""
     queues: dict[str, tuple[dict[str, int], float | None]] = {}
-    for queue in figures.queues:
+    for queue in stats.queues:
         depths, age = queues.setdefault(queue.name, (dict.fromkeys(PRIORITIES, 0), None))
         depths[queue.priority] = queue.depth
         ages = [known for known in (age, queue.oldest_age_s) if known is not None]
@@ -180,13 +180,13 @@ def _by_name(figures: FleetFigures) -> dict[str, tuple[dict[str, int], float | N
     return dict(sorted(queues.items(), key=lambda named: (-sum(named[1][0].values()), named[0])))
 
 
-def _figures(figures: FleetFigures) -> dict[str, int]:
+def _stats(stats: FleetStats) -> dict[str, int]:
     return {
-        "waiting": sum(queue.depth for queue in figures.queues),
-        "delayed": figures.delayed,
-        "running": figures.running,
-        "workers": figures.workers,
-        **figures.dead_letters,
+        "waiting": sum(queue.depth for queue in stats.queues),
+        "delayed": stats.delayed,
+        "running": stats.running,
+        "workers": stats.workers,
+        **stats.dead_letters,
     }
 
 

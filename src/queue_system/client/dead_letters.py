@@ -22,7 +22,15 @@ from queue_system.client.flow import Flow
 from queue_system.config import QueueConfig
 from queue_system.errors import AccessDeniedError, InvalidInputError, shown
 from queue_system.model.arguments import check_lifetime
-from queue_system.model.letter import DeadLetter, Revival, letter_id, needs_keys, read_letter, read_note, revive
+from queue_system.model.dead_letter import (
+    DeadLetter,
+    Requeue,
+    letter_id,
+    needs_keys,
+    read_dead_letter,
+    read_note,
+    requeue,
+)
 
 __all__ = ["DeadLetter", "DeadLetterPage", "Selection", "count_flow", "drop_flow", "list_flow", "retry_flow"]
 
@@ -133,7 +141,7 @@ def list_flow(
     while walk.left:
         for place, letter in (yield from walk.read()):
             if selection.includes(letter, walk.now):
-                letters.append(read_letter(letter, source, config.sealing, config.max_item_bytes))
+                letters.append(read_dead_letter(letter, source, config.sealing, config.max_item_bytes))
                 if len(letters) == limit:
                     return DeadLetterPage(letters, str(place or ""))
         walk.advance()
@@ -204,7 +212,7 @@ class _Walk:
 
     def begin(self) -> Flow[None]:
         """Stand at the newest letter."""
-        self.length, self.now = yield Group((self._commands.count_letters(self.source), server_time()))
+        self.length, self.now = yield Group((self._commands.count_dead_letters(self.source), server_time()))
         self.left = self.length
 
     def read(self) -> Flow[list[Entry]]:
@@ -235,7 +243,7 @@ class _Found(msgspec.Struct, frozen=True, gc=False):
 
     place: int
     letter: bytes
-    revival: Revival | None = None
+    requeue_of: Requeue | None = None
 
 
 class _Drop:
@@ -328,13 +336,13 @@ class _Retry(_Drop):
         self.signed = 0
 
     def _find(self, place: int, letter: bytes) -> _Found | None:
-        revival = revive(letter, self._nonce, self._config.sealing, self._config.max_item_bytes, due=self._walk.now)
-        if revival is not None:
-            return _Found(place, letter, revival)
+        requeue_of = requeue(letter, self._nonce, self._config.sealing, self._config.max_item_bytes, due=self._walk.now)
+        if requeue_of is not None:
+            return _Found(place, letter, requeue_of)
         self.unusable += 1
         self.signed += needs_keys(read_note(letter), self._config.sealing)
         return None
 
     def _request(self, place: Place, chunk: list[_Found]) -> Command[bytes]:
-        revivals = [each.revival for each in chunk if each.revival is not None]
-        return self._config.commands.retry(place, self._nonce, self._dedup_ttl_ms, revivals)
+        requeues = [each.requeue_of for each in chunk if each.requeue_of is not None]
+        return self._config.commands.retry(place, self._nonce, self._dedup_ttl_ms, requeues)

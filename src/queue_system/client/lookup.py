@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from queue_system.broker.replies import Look
+from queue_system.broker.replies import RecordReply
 from queue_system.client.flow import Flow
 from queue_system.config import QueueConfig
 from queue_system.errors import OperationFailedError, ResultUnavailableError, UnknownOperationError, WaitTimeoutError
@@ -79,8 +79,8 @@ class OperationRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 def operation_flow(config: QueueConfig, operation_id: str) -> Flow[OperationRecord | None]:
     """Return what is known of an operation, or None."""
-    look = yield config.commands.look(check_identifier(operation_id, "operation_id"))
-    return _record_of(config, operation_id, look)
+    reply = yield config.commands.get_record(check_identifier(operation_id, "operation_id"))
+    return _record_of(config, operation_id, reply)
 
 
 def wait_flow(config: QueueConfig, operation_id: str, timeout: float | None) -> Flow[OperationRecord]:
@@ -113,23 +113,23 @@ def change_flow(
     check_identifier(operation_id, "operation_id")
     ends = time.monotonic() + timeout
     while True:
-        look = yield config.commands.look(operation_id, int(_WATCH_S * 1000))
-        found = _record_of(config, operation_id, look)
+        reply = yield config.commands.get_record(operation_id, int(_WATCH_S * 1000))
+        found = _record_of(config, operation_id, reply)
         left = ends - time.monotonic()
         if found is None or found != known or left <= 0:
             return found
         wait_s = min(left, config.endpoint().read_limit_s * _SHARE, _WATCH_S * _SHARE)
-        yield config.commands.wait_for_change(operation_id, look.last_change, math.ceil(wait_s * 1000))
+        yield config.commands.wait_for_change(operation_id, reply.last_change, math.ceil(wait_s * 1000))
 
 
-def _record_of(config: QueueConfig, operation_id: str, look: Look) -> OperationRecord | None:
-    if not look.record:
+def _record_of(config: QueueConfig, operation_id: str, reply: RecordReply) -> OperationRecord | None:
+    if not reply.record:
         return None
-    record = decode_record(look.record)
+    record = decode_record(reply.record)
     priority, _, queue = record.queue.partition(":")
     state = record.status
     is_delayed = state is OperationState.DELAYED
-    if is_delayed and record.touched_ms <= look.now_ms:
+    if is_delayed and record.touched_ms <= reply.now_ms:
         state = OperationState.QUEUED
     fresh = not record.queued_ms and not is_delayed  # as `enqueue` wrote it
     result = record.body.get("result")

@@ -7,9 +7,9 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Final
 
-from queue_system.dashboard.figures import NOTHING, QueueFigures
 from queue_system.dashboard.rendering import Renderer
 from queue_system.dashboard.sampler import Sampler, Snapshot
+from queue_system.dashboard.stats import NOTHING, QueueStats
 from queue_system.inspection.fleet import rests_of
 
 VIEWS: Final = ("overview", "queues", "workers", "letters", "none")
@@ -52,7 +52,7 @@ class Live:
         """
         sent: dict[str, str] = {}
         began = time.monotonic()
-        async for snapshot in self.sampler.follow(holdings=view == "workers"):
+        async for snapshot in self.sampler.follow(inflight=view == "workers"):
             parts = self.fragments(snapshot, view, root)
             changed = {name: html for name, html in parts.items() if sent.get(name) != html}
             sent = parts
@@ -62,14 +62,14 @@ class Live:
 
 
 def _values(snapshot: Snapshot, root: str) -> dict[str, Any]:
-    figures = snapshot.figures or NOTHING
-    queues = sorted(figures.fleet.queues, key=_by_depth)
+    stats = snapshot.stats or NOTHING
+    queues = sorted(stats.fleet.queues, key=_by_depth)
     return {
         "root": root,
         "snapshot": snapshot,
-        "figures": figures,
-        "fleet": figures.fleet,
-        "resting": dict(list(rests_of(figures.fleet).items())[:_MOST_RESTING]),
+        "stats": stats,
+        "fleet": stats.fleet,
+        "resting": dict(list(rests_of(stats.fleet).items())[:_MOST_RESTING]),
         "queues": queues[:MOST_QUEUES],
         "more_queues": max(0, len(queues) - MOST_QUEUES),
         "busiest": queues[:_BUSIEST],
@@ -77,5 +77,5 @@ def _values(snapshot: Snapshot, root: str) -> dict[str, Any]:
     }
 
 
-def _by_depth(queue: QueueFigures) -> tuple[int, str, str]:
+def _by_depth(queue: QueueStats) -> tuple[int, str, str]:
     return -queue.depth, queue.name, queue.priority

@@ -1,4 +1,4 @@
-"""The pages that only read: overview, queues, workers, one operation, and the stream of live figures. Never writes."""
+"""The pages that only read: overview, queues, workers, one operation, and the stream of live stats. Never writes."""
 
 from __future__ import annotations
 
@@ -52,9 +52,7 @@ class Pages:
         name = request.query_params.get("name", "").strip()[:_LONGEST_SEARCH]
         snapshot = await self._live.sampler.current()
         found = (
-            [queue for queue in snapshot.figures.fleet.queues if name in queue.name]
-            if snapshot.figures and name
-            else []
+            [queue for queue in snapshot.stats.fleet.queues if name in queue.name] if snapshot.stats and name else []
         )
         found.sort(key=lambda queue: (-queue.depth, queue.name))
         values = {"name": name, "found": found[:MOST_QUEUES], "more": max(0, len(found) - MOST_QUEUES)}
@@ -122,7 +120,7 @@ class Pages:
     ) -> HTMLResponse:
         """Answer with a page; `view` names its live part, by default the page itself if it has one."""
         view = view or (page if page in VIEWS else "none")
-        snapshot = await self._live.sampler.current(holdings=view == "workers")
+        snapshot = await self._live.sampler.current(inflight=view == "workers")
         return self._page(request, page, values or {}, view, snapshot, status)
 
     def _page(
@@ -137,7 +135,7 @@ class Pages:
                 "view": view,
                 "live": self._live.fragments(snapshot, view, root),
                 "snapshot": snapshot,
-                "now": snapshot.figures.fleet.at if snapshot.figures else 0.0,
+                "now": snapshot.stats.fleet.at if snapshot.stats else 0.0,
                 "access": self.access,
                 "form_token": self.access.form_token(request, visitor),
                 **values,

@@ -12,7 +12,7 @@ from typing import Final
 
 from queue_system.broker.failures import redact
 from queue_system.config import QueueConfig
-from queue_system.dashboard.figures import Figures, circuits_of, read_figures
+from queue_system.dashboard.stats import Stats, circuits_of, read_stats
 from queue_system.errors import QueueSystemError
 from queue_system.resilience.threads import in_daemon_thread
 
@@ -21,7 +21,7 @@ INTERVAL_S: Final = 1.0
 HISTORY: Final = 120
 """How many samples the sparklines show."""
 
-_PATIENCE_S: Final = 1.5  # how long a page waits for the first figures before it is shown without
+_PATIENCE_S: Final = 1.5  # how long a page waits for the first stats before it is shown without
 _UNWATCHED_S: Final = 600.0  # so long it goes on for nobody, so that who comes back finds the sparklines filled
 _HOLDINGS_S: Final = 5.0  # so long after somebody asked for them, what each worker holds is read
 
@@ -39,10 +39,10 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What is known at one moment. While there is a `problem`, `figures` are those before it, or None."""
+    """What is known at one moment. While there is a `problem`, `stats` are those before it, or None."""
 
     serial: int = 0
-    figures: Figures | None = None
+    stats: Stats | None = None
     history: Sequence[Sample] = ()
     silence_s: Mapping[str, float] = field(default_factory=dict)
     """For how long each worker has been seen without a new beat."""
@@ -65,10 +65,10 @@ class Sampler:
         self._ended = False
         self.latest = Snapshot()
 
-    async def current(self, *, holdings: bool = False) -> Snapshot:
-        """Return the latest snapshot; waits for the first one, but not long. `holdings`: what each worker holds."""
-        is_new = holdings and not self._wants_holdings()
-        fresh = self._watch(holdings=holdings)
+    async def current(self, *, inflight: bool = False) -> Snapshot:
+        """Return the latest snapshot; waits for the first one, but not long. `inflight`: what each worker holds."""
+        is_new = inflight and not self._wants_inflight()
+        fresh = self._watch(inflight=inflight)
         if is_new or not fresh:
             try:
                 async with asyncio.timeout(_PATIENCE_S):
@@ -77,10 +77,10 @@ class Sampler:
                 return self.latest if self.latest.problem else Snapshot(problem="The server has not answered yet.")
         return self.latest
 
-    async def follow(self, *, holdings: bool = False) -> AsyncIterator[Snapshot]:
+    async def follow(self, *, inflight: bool = False) -> AsyncIterator[Snapshot]:
         """Yield each snapshot to come, until `close`."""
         while not self._ended:
-            self._watch(holdings=holdings)
+            self._watch(inflight=inflight)
             await self._next.wait()
             yield self.latest
 
@@ -92,10 +92,10 @@ class Sampler:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    def _watch(self, *, holdings: bool) -> bool:
+    def _watch(self, *, inflight: bool) -> bool:
         """Keep the task going; tell whether it was."""
         self._asked_at = time.monotonic()
-        if holdings:
+        if inflight:
             self._holdings_asked_at = self._asked_at
         if self._ended or (self._task is not None and not self._task.done()):
             return self.latest.serial > 0
@@ -103,7 +103,7 @@ class Sampler:
         self._task = asyncio.create_task(self._sample(), name="queue-system-dashboard")
         return False
 
-    def _wants_holdings(self) -> bool:
+    def _wants_inflight(self) -> bool:
         return time.monotonic() - self._holdings_asked_at < _HOLDINGS_S
 
     async def _sample(self) -> None:
@@ -117,31 +117,29 @@ class Sampler:
     async def _look(self) -> None:
         before = self.latest
         try:
-            read = partial(read_figures, self._config, holdings=self._wants_holdings())
-            figures = await in_daemon_thread(read)
+            read = partial(read_stats, self._config, inflight=self._wants_inflight())
+            stats = await in_daemon_thread(read)
         except Exception as error:  # noqa: BLE001 - viewers would wait for ever for a loop that has ended
             known = isinstance(error, QueueSystemError)
             problem = redact(str(error)) if known else f"The server's answer was not understood: {type(error).__name__}"
             circuits = circuits_of(self._config)
-            self.latest = Snapshot(
-                before.serial + 1, before.figures, before.history, circuits=circuits, problem=problem
-            )
+            self.latest = Snapshot(before.serial + 1, before.stats, before.history, circuits=circuits, problem=problem)
             return
-        if before.figures is not None and not before.problem:
-            self._history.append(_compare(before.figures, figures))
-        history, silence_s = tuple(self._history), self._silences(figures)
-        self.latest = Snapshot(before.serial + 1, figures, history, silence_s, circuits_of(self._config))
+        if before.stats is not None and not before.problem:
+            self._history.append(_compare(before.stats, stats))
+        history, silence_s = tuple(self._history), self._silences(stats)
+        self.latest = Snapshot(before.serial + 1, stats, history, silence_s, circuits_of(self._config))
 
-    def _silences(self, figures: Figures) -> dict[str, float]:
+    def _silences(self, stats: Stats) -> dict[str, float]:
         now, seen = time.monotonic(), self._beats
         self._beats = {}
-        for worker in figures.workers or ():
+        for worker in stats.workers or ():
             heartbeat, since = seen.get(worker.worker_id, (-1, now))
             self._beats[worker.worker_id] = (worker.heartbeat, since if heartbeat == worker.heartbeat else now)
         return {worker_id: now - since for worker_id, (_, since) in self._beats.items()}
 
 
-def _compare(before: Figures, after: Figures) -> Sample:
+def _compare(before: Stats, after: Stats) -> Sample:
     old, new = before.fleet, after.fleet
     passed_s = max(new.at - old.at, 0.001)
 

@@ -76,7 +76,7 @@ def _address(listening: socket.socket, root: str) -> str:
 
 
 class _Server(uvicorn.Server):
-    """A server that ends the streams of live figures first: they would keep it from ending."""
+    """A server that ends the streams of live stats first: they would keep it from ending."""
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         app: Any = self.config.app

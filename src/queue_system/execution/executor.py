@@ -17,8 +17,8 @@ from queue_system.execution.processes import ProcessPool
 from queue_system.execution.slots import Slot, forget_cancellations, forget_task
 from queue_system.execution.threads import ThreadPool
 from queue_system.interrupts import sent_by_a_signal
+from queue_system.model.isolation import process_reference
 from queue_system.model.lazy import PLAIN, finished
-from queue_system.model.placement import process_reference
 from queue_system.model.registry import Processor, Reference
 from queue_system.model.verdict import Interrupted, Outcome, Raised, Succeeded
 from queue_system.tracebacks import trace

@@ -9,27 +9,27 @@ import secrets
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from queue_system.broker.access import AccessBackoff
 from queue_system.broker.aio import AioTransport
 from queue_system.broker.commands import MAX_ITEMS
-from queue_system.broker.contact import Contact
 from queue_system.broker.protocol import Command
 from queue_system.broker.replies import Claimed, Pulse
 from queue_system.clock import SYSTEM_CLOCK
 from queue_system.config import QueueConfig
 from queue_system.errors import AccessDeniedError
 from queue_system.execution.delivery import Delivery
+from queue_system.execution.dispatcher import Dispatcher
 from queue_system.execution.executor import Executor
-from queue_system.execution.gate import Gate
-from queue_system.execution.holdings import Holdings
-from queue_system.execution.idle import IdleClaim
-from queue_system.execution.isolation import PROCESS
-from queue_system.execution.lookahead import LARGEST_TURN, RELEASE_AFTER_S, Lookahead, block_seconds
+from queue_system.execution.inflight import InFlight
+from queue_system.execution.long_poll import LongPoll
+from queue_system.execution.prefetch import LARGEST_TURN, RELEASE_AFTER_S, Prefetch, block_seconds
+from queue_system.execution.quarantine import PROCESS
+from queue_system.execution.reconnect import Reconnect
 from queue_system.execution.refusals import Refusals
+from queue_system.execution.reporting import Reporter
 from queue_system.execution.rests import RestNote
 from queue_system.execution.settlement import Batch, Settlement
 from queue_system.execution.suspects import Suspects
-from queue_system.execution.tally import Tally
-from queue_system.execution.trouble import Trouble
 
 _NOTE_RUNNING_AFTER_S = 0.1
 _NOTE_AGAIN_S, _NOTES_PER_KEY = 1800.0, 3
@@ -43,50 +43,50 @@ class Fetcher:
     """Claims for the slots and settles for them."""
 
     def __init__(
-        self, config: QueueConfig, executor: Executor, holdings: Holdings, tally: Tally, names: Sequence[str]
+        self, config: QueueConfig, executor: Executor, inflight: InFlight, reporter: Reporter, names: Sequence[str]
     ) -> None:
-        self.holdings = holdings
-        self.gate = Gate(holdings.buffer)
+        self.inflight = inflight
+        self.dispatcher = Dispatcher(inflight.buffer)
         self._config, self._commands = config, config.commands
-        self._executor, self._tally, self._names = executor, tally, list(names)
+        self._executor, self._reporter, self._names = executor, reporter, list(names)
         self._note_key_s = min(_NOTE_AGAIN_S, config.dedup_ttl / _NOTES_PER_KEY)
         self._lease_ms = int(config.lease_seconds * 1000)
         self._transport = AioTransport(config.endpoint)
-        self._lookahead = Lookahead(len(executor.slots))
+        self._prefetch = Prefetch(len(executor.slots))
         self._claims, self._registered, self._drained = True, False, False
         self._next_due_ms, self._expected, self._serial = -1, 0, itertools.count(1)
         self._series = f"{secrets.token_hex(4)}."  # whoever writes into our hash does not know it
         self._server_offset_ms = (SYSTEM_CLOCK.time() - SYSTEM_CLOCK.monotonic()) * 1000
         self._batch: Batch | None = None
-        self._refusals = Refusals(config, holdings.settler)
+        self._refusals = Refusals(config, inflight.settler)
         self._claim: Claim | None = None
         self._look_at = 0.0
         self._notes: list[RestNote] = []
-        self._idle = IdleClaim(config, tally.tell_counts, self.gate.changed.set)
-        self.seat = PROCESS.seat(asyncio.get_running_loop(), lambda: bool(holdings.held), self.gate.changed.set)
-        self._suspects = Suspects(holdings, self.seat, self._is_claiming, self._end_idle_claim)
-        self.contact = Contact()
-        self._trouble = Trouble(config.log, config.outage, tally.tell_counts, self.contact, config.lease_seconds)
+        self._long_poll = LongPoll(config, reporter.flush_counts, self.dispatcher.changed.set)
+        self.seat = PROCESS.seat(asyncio.get_running_loop(), lambda: bool(inflight.held), self.dispatcher.changed.set)
+        self._suspects = Suspects(inflight, self.seat, self._is_claiming, self._end_long_poll)
+        self.access = AccessBackoff()
+        self._reconnect = Reconnect(config.log, config.outage, reporter.flush_counts, self.access, config.lease_seconds)
 
     @property
     def incarnation(self) -> str:
         """This life of the worker."""
-        return self.holdings.incarnation
+        return self.inflight.incarnation
 
     @property
     def registered(self) -> str | None:
         """This life of the worker, once the server knows it."""
-        return self.holdings.incarnation if self._registered else None
+        return self.inflight.incarnation if self._registered else None
 
     @property
     def held(self) -> Collection[int]:
         """The tokens known here."""
-        return self.holdings.held
+        return self.inflight.held
 
     @property
     def newest(self) -> float:
         """The newest token that no claim under way may yet bring."""
-        return self.holdings.newest if self._is_claiming() or self.holdings.arrived else math.inf
+        return self.inflight.newest if self._is_claiming() or self.inflight.arrived else math.inf
 
     def server_ms(self, monotonic: float) -> int:
         """Return the server's time at a moment of the monotonic clock, as far as this worker knows it."""
@@ -98,62 +98,64 @@ class Fetcher:
 
     def put(self, settlement: Settlement) -> None:
         """Take a settlement for the next turn."""
-        self.holdings.put(settlement)
-        self.gate.changed.set()
+        self.inflight.put(settlement)
+        self.dispatcher.changed.set()
 
     def confirm(self, sent: float) -> None:
         """Learn that a beat sent at that monotonic time was answered."""
-        was_open = self.gate.is_open
-        self.gate.contact, self.gate.valid_until = sent, sent + _FRESH * self._config.lease_seconds
+        was_open = self.dispatcher.is_open
+        self.dispatcher.last_beat, self.dispatcher.valid_until = sent, sent + _FRESH * self._config.lease_seconds
         if not was_open:
-            self.gate.wake()
+            self.dispatcher.wake()
 
     def lose(self, incarnation: str) -> None:
         """Learn that an incarnation was reclaimed: drop all it held and begin a new one."""
         if incarnation != self.incarnation:
             return
-        lost = len(self.holdings.held)
-        self._tally.lease_lost(lost)
+        lost = len(self.inflight.held)
+        self._reporter.lease_lost(lost)
         self._config.log.warning(
             "lease lost: other workers run these operations again", incarnation=incarnation, operations=lost
         )
-        self.holdings.renew()
+        self.inflight.renew()
         self._suspects.drop()
-        self._registered, self._drained, self.gate.valid_until = False, False, 0.0
-        self._batch = self._claim = None  # the idle claim goes on: dropped, it could take the wake-up along
+        self._registered, self._drained, self.dispatcher.valid_until = False, False, 0.0
+        self._batch = self._claim = None  # the long poll goes on: dropped, it could take the wake-up along
         for slot in self._executor.slots:
             self._executor.stop_slot(slot)
-        self.gate.changed.set()
+        self.dispatcher.changed.set()
 
     def release_waiting(self) -> None:
         """Hand back what no slot has taken; not while a claim may bring more, so that the old order stays."""
-        if self._claim is None and not self.holdings.arrived:
-            self.holdings.release_waiting()
-        self.gate.changed.set()
+        if self._claim is None and not self.inflight.arrived:
+            self.inflight.release_waiting()
+        self.dispatcher.changed.set()
 
     def release_unknown(self, incarnation: str, tokens: Sequence[int]) -> None:
         """Hand back tokens that the server books on this incarnation and nobody here knows."""
-        self.holdings.release_unknown(incarnation, tokens)
-        self.gate.changed.set()
+        self.inflight.release_unknown(incarnation, tokens)
+        self.dispatcher.changed.set()
 
     async def run(self) -> None:
         """Take turns until cancelled. No error of the server ends it."""
         while True:
             try:
                 await self.turn()
-                if self._trouble.over():
-                    self._tally.tell_counts()
+                if self._reconnect.over():
+                    self._reporter.flush_counts()
             except Exception as error:  # noqa: BLE001 - whatever it is: who fetches no more holds his lease for ever
-                self._tally.outage()
-                if await self._trouble.is_overwritten(error, self._transport, self._commands.tokens(self.incarnation)):
+                self._reporter.outage()
+                if await self._reconnect.is_overwritten(
+                    error, self._transport, self._commands.tokens(self.incarnation)
+                ):
                     self.lose(self.incarnation)
-                await self._trouble.wait(error)
+                await self._reconnect.wait(error)
                 if self._batch is not None and not isinstance(error, AccessDeniedError):
                     await self._reconsider(self._batch)
-                self.gate.changed.set()
-            await self.gate.wait(self._longest_pause())
-            held = self.holdings
-            if not held.arrived and self._lookahead.may_gather(len(held.buffer), len(held.outbox)):
+                self.dispatcher.changed.set()
+            await self.dispatcher.wait(self._longest_pause())
+            held = self.inflight
+            if not held.arrived and self._prefetch.may_gather(len(held.buffer), len(held.outbox)):
                 await asyncio.sleep(_GATHER_S)
 
     async def _reconsider(self, batch: Batch) -> None:
@@ -165,8 +167,8 @@ class Fetcher:
             self._settled(batch, codes, self.incarnation)
         else:
             self._batch = None
-            self.holdings.outbox.put_back(self._refusals.split(batch, self.now_ms()))
-        self._trouble.over()
+            self.inflight.outbox.requeue(self._refusals.split(batch, self.now_ms()))
+        self._reconnect.over()
 
     async def turn(self) -> None:
         """Settle what finished and claim what fits. Sent again after an error, it is the same turn."""
@@ -180,8 +182,8 @@ class Fetcher:
             commands.append(self._settling(batch))
         if claim is not None:
             commands.append(self._claim_command(claim))
-        if self._notes or self.holdings.rests.notes:
-            self._notes = self._notes or self.holdings.rests.take_notes()
+        if self._notes or self.inflight.rests.notes:
+            self._notes = self._notes or self.inflight.rests.take_notes()
             commands.append(self._commands.rest(self.incarnation.partition("@")[2], self._notes))
         sent = SYSTEM_CLOCK.monotonic()
         request = self._transport.send(commands) if commands else None
@@ -200,7 +202,7 @@ class Fetcher:
         if claim is not None:
             self._claimed(next(replies), incarnation)
         self._notes = []
-        self.gate.changed.set()
+        self.dispatcher.changed.set()
 
     async def register(self) -> None:
         """Register, and claim nothing yet; from here on beats count. Raises ServerError."""
@@ -222,61 +224,63 @@ class Fetcher:
         self._claimed(claimed, self.incarnation)
         self._take_in()
         self._isolate()
-        return self.holdings.buffer.take()
+        return self.inflight.buffer.take()
 
     async def stop_claiming(self) -> None:
         """Claim and start no more, and end the claim that waits for work."""
-        self._claims, self.gate.closed = False, True
-        await self._idle.end()
+        self._claims, self.dispatcher.closed = False, True
+        await self._long_poll.end()
 
     @property
     def unsettled(self) -> bool:
         """Whether anything has yet to be handed back, settled or answered. Who is not registered awaits nothing."""
         claiming = self._claim if self._registered else None
-        return bool(self.holdings.buffer or self.holdings.outbox or self._batch or claiming or self.holdings.arrived)
+        return bool(self.inflight.buffer or self.inflight.outbox or self._batch or claiming or self.inflight.arrived)
 
     def leave_blocking(self, *, dying: bool = False) -> bool:
         """Settle what can be; unless `dying`, release the rest and sign off, too. Tell whether all of that is done."""
         run = self._config.transport.run
-        while batch := self._batch or self.holdings.outbox.take(MAX_ITEMS):
+        while batch := self._batch or self.inflight.outbox.take(MAX_ITEMS):
             run(self._settling(batch), retries=0)
             self._batch = None
         pulse = None if dying else run(self._commands.beat("leave", self.incarnation, self._lease_ms), retries=0)
         if pulse is None or not pulse.alive or pulse.tokens == 0:
             return True
-        self.holdings.held.clear()
-        self.holdings.release_unknown(self.incarnation, sorted(run(self._commands.tokens(self.incarnation), retries=0)))
+        self.inflight.held.clear()
+        self.inflight.release_unknown(self.incarnation, sorted(run(self._commands.tokens(self.incarnation), retries=0)))
         return False
 
     async def close(self) -> None:
         """End the claim that waits for work, and drop the connections."""
-        await self._idle.end()
+        await self._long_poll.end()
         self.drop_connections()
 
     def drop_connections(self) -> None:
         """Drop the connections."""
         self._transport.close()
-        self._idle.drop_connection()
+        self._long_poll.drop_connection()
 
     def _choose(self) -> None:
         if self._batch is None:
-            self._batch = self.holdings.outbox.take(self._refusals.share)
+            self._batch = self.inflight.outbox.take(self._refusals.share)
             if self._batch is not None:
-                self._lookahead.observe_runs(self._batch.durations())
+                self._prefetch.observe_runs(self._batch.durations())
         if self._claim is None and (wanted := self._wanted()):
             if not (self._drained and self._registered) or 0 < self._look_at <= SYSTEM_CLOCK.monotonic():
                 self._claim = self._new_claim(wanted)
-            elif not (self._idle.waits or self._look_at):
+            elif not (self._long_poll.waits or self._look_at):
                 self._claim_when_woken(self._new_claim(wanted))
 
     def _wanted(self) -> int:
-        unsure = not (self._registered and self.gate.is_open)  # who claims must beat while the answer is under way
-        behind = len(self.holdings.outbox) >= LARGEST_TURN  # what is claimed now could not be settled in time
-        served = self.holdings.rests.served(self._names)
+        unsure = not (
+            self._registered and self.dispatcher.is_open
+        )  # who claims must beat while the answer is under way
+        behind = len(self.inflight.outbox) >= LARGEST_TURN  # what is claimed now could not be settled in time
+        served = self.inflight.rests.served(self._names)
         if not self._claims or unsure or behind or self.seat.yields or served is None:
             return 0
-        waiting = len(self.holdings.buffer) + self.holdings.arriving
-        return self._suspects.room(self._lookahead.room(len(self._executor.slots) - self._executor.running, waiting))
+        waiting = len(self.inflight.buffer) + self.inflight.arriving
+        return self._suspects.room(self._prefetch.room(len(self._executor.slots) - self._executor.running, waiting))
 
     def _new_claim(self, wanted: int) -> Claim:
         return f"{self._series}c{next(self._serial)}", wanted
@@ -285,45 +289,45 @@ class Fetcher:
         return self._commands.settle(self.incarnation, f"{self._series}s{batch.serial}", batch.packed, batch.count)
 
     def _claim_command(self, claim: Claim) -> Command[Claimed | None]:
-        names = self.holdings.rests.served(self._names) or self._names
+        names = self.inflight.rests.served(self._names) or self._names
         return self._commands.claim(self.incarnation, *claim, names, expected=self._expected)
 
     def _tend(self) -> None:
         """Hand back what waits too long or is of a queue at rest, let a suspect start, and note what runs long."""
         now = SYSTEM_CLOCK.monotonic()
-        if self.holdings.buffer and (resting := self.holdings.rests.resting()):
-            self.holdings.release_queues(resting)
-        oldest = self.holdings.buffer.oldest_claimed()
+        if self.inflight.buffer and (resting := self.inflight.rests.resting()):
+            self.inflight.release_queues(resting)
+        oldest = self.inflight.buffer.oldest_claimed()
         if oldest is not None:
-            self._lookahead.observe_wait(now - oldest)
-            coming = self._claim is not None or self.holdings.arriving  # it would overtake what goes back now
+            self._prefetch.observe_wait(now - oldest)
+            coming = self._claim is not None or self.inflight.arriving  # it would overtake what goes back now
             if now - oldest > RELEASE_AFTER_S and not coming:
                 free = len(self._executor.slots) - self._executor.running
-                self.holdings.release_waiting(keep=free if self.gate.is_open else 0)
+                self.inflight.release_waiting(keep=free if self.dispatcher.is_open else 0)
         if self._isolate():
-            self.gate.wake()
+            self.dispatcher.wake()
         for slot in self._executor.slots:
             ran = now - slot.started
             if slot.delivery is not None and ran > _NOTE_RUNNING_AFTER_S:
-                self._lookahead.observe_running(ran)
+                self._prefetch.observe_running(ran)
                 keyed = slot.delivery.operation.deduplication_key
                 if now - slot.noted > (self._note_key_s if keyed else _NOTE_AGAIN_S):
                     slot.noted = now
-                    self.holdings.note_running(slot.delivery, self.now_ms() - int(ran * 1000), self.now_ms())
+                    self.inflight.note_running(slot.delivery, self.now_ms() - int(ran * 1000), self.now_ms())
 
     def _isolate(self) -> bool:
         """Let a suspect start if it is its turn; tell whether that is so."""
         if not self._suspects.concern:
             return False
         more = self._claims and not self._drained
-        return self._suspects.tend(running=self._executor.running > 0, is_open=self.gate.is_open, more=more)
+        return self._suspects.tend(running=self._executor.running > 0, is_open=self.dispatcher.is_open, more=more)
 
     def _is_claiming(self) -> bool:
-        return self._claim is not None or self._idle.waits
+        return self._claim is not None or self._long_poll.waits
 
-    def _end_idle_claim(self) -> None:
+    def _end_long_poll(self) -> None:
         """Let the main connection ask what the claim that waits for work has brought; it brings nothing more."""
-        if (claim_id := self._idle.cancel()) is not None and self._claim is None:
+        if (claim_id := self._long_poll.cancel()) is not None and self._claim is None:
             self._claim = claim_id, 0
 
     def _register(self, pulse: Pulse, incarnation: str, sent: float) -> None:
@@ -341,7 +345,7 @@ class Fetcher:
         if codes == b"lost" or len(codes) != len(batch.settlements):  # the latter, if a stranger wrote the answer
             self.lose(incarnation)
             return
-        self.holdings.answered(batch, codes, self.now_ms())
+        self.inflight.answered(batch, codes, self.now_ms())
 
     def _claimed(self, claimed: Claimed | None, incarnation: str) -> None:
         if incarnation != self.incarnation:
@@ -357,25 +361,25 @@ class Fetcher:
         self._look_at = SYSTEM_CLOCK.monotonic() + _LOOK_EVERY_S if claimed.left_behind else 0.0
         if claimed.values:
             self._expected = claimed.largest
-        if claimed.more and claimed.values and self.gate.starved:
-            self._lookahead.observe_starving()
-        self.gate.starved = False
+        if claimed.more and claimed.values and self.dispatcher.starved:
+            self._prefetch.observe_starving()
+        self.dispatcher.starved = False
         for key in claimed.wrong_keys:
             self._config.log.error("a list holds a foreign type and is skipped", key=key.decode(errors="replace"))
-        self.holdings.claimed(claimed)
-        self.gate.note_claim(len(claimed.values), self._executor.last_start)
+        self.inflight.claimed(claimed)
+        self.dispatcher.note_claim(len(claimed.values), self._executor.last_start)
 
     def _take_in(self) -> None:
         try:
-            if self.holdings.take_in():
+            if self.inflight.take_in():
                 self._isolate()
-                self.gate.wake()
+                self.dispatcher.wake()
         except Exception:
             self._transport.close()  # replies still to come would be read as those of the next turn
             raise
 
     def _claim_when_woken(self, claim: Claim) -> None:
-        incarnation, self._idle.asked = self.incarnation, claim[0]
+        incarnation, self._long_poll.asked = self.incarnation, claim[0]
 
         def answered(claimed: Claimed | None) -> None:
             self._claimed(claimed, incarnation)
@@ -385,16 +389,16 @@ class Fetcher:
             self._drained = False
             if incarnation == self.incarnation:
                 self._claim = claim  # the main connection asks again, under the same id
-                self.gate.changed.set()
+                self.dispatcher.changed.set()
 
-        block_s = block_seconds(self._next_due_ms, self.now_ms(), self.holdings.left_s())
-        names = self.holdings.rests.served(self._names) or self._names
+        block_s = block_seconds(self._next_due_ms, self.now_ms(), self.inflight.left_s())
+        names = self.inflight.rests.served(self._names) or self._names
         command = self._claim_command(claim)
-        self._idle.start(names if self._names else (), command, block_s, answered, failed)
+        self._long_poll.start(names if self._names else (), command, block_s, answered, failed)
 
     def _longest_pause(self) -> float | None:
-        if self.holdings.buffer or self.holdings.suspected or self.seat.owns:
+        if self.inflight.buffer or self.inflight.suspected or self.seat.owns:
             return RELEASE_AFTER_S / 2
         if self._executor.running:
             return _NOTE_RUNNING_AFTER_S
-        return _LOOK_EVERY_S if self.holdings.rests.queues else None
+        return _LOOK_EVERY_S if self.inflight.rests.queues else None

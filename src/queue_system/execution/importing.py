@@ -11,10 +11,10 @@ from msgspec.structs import replace
 
 from queue_system.errors import ImportFailedError, UnresolvableNameError
 from queue_system.execution.delivery import Delivery
+from queue_system.execution.engine import Engine
 from queue_system.execution.forks import leave_if_forked
 from queue_system.execution.rests import Rests
 from queue_system.execution.slots import Slot
-from queue_system.execution.stream import Stream
 from queue_system.model.keys import queue_name
 from queue_system.model.operation import Operation
 from queue_system.model.registry import Processor, Registry
@@ -35,21 +35,21 @@ class Importer:
         self._running: dict[tuple[str, str | None], asyncio.Task[Processor]] = {}
 
     async def run(
-        self, stream: Stream, slot: Slot, delivery: Delivery, argument: Any, limit: tuple[float, str]
+        self, engine: Engine, slot: Slot, delivery: Delivery, argument: Any, limit: tuple[float, str]
     ) -> Outcome:
         """Import a processor that is not known yet, and run it, both within the attempt's limit."""
         operation = delivery.operation
-        found = await stream.executor.run(slot, self._find, operation, *limit)
+        found = await engine.executor.run(slot, self._find, operation, *limit)
         match found:
             case Succeeded(UnresolvableNameError() as unknown):
-                return stream.fetcher.holdings.unresolved(delivery, unknown)
+                return engine.fetcher.inflight.unresolved(delivery, unknown)
             case Succeeded(processor):
                 self._rests.resolved(queue_name(delivery.queue))
-                return await stream.executor.run(slot, processor, argument, *limit)
+                return await engine.executor.run(slot, processor, argument, *limit)
             case Raised(error, timed_out=timed_out):
                 if timed_out:
                     error = f"{error}, while module {operation.processor_module!r} was imported"
-                stream.fetcher.holdings.unresolved(delivery, ImportFailedError(error))  # a queue of such rests, too
+                engine.fetcher.inflight.unresolved(delivery, ImportFailedError(error))  # a queue of such rests, too
                 return replace(found, error=error)
         return found
 

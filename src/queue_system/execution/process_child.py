@@ -20,8 +20,8 @@ from queue_system.errors import UnresolvableNameError, UnserializableError, cut_
 from queue_system.execution.children import Child
 from queue_system.execution.processes import BEGINS, LAST_WORDS_S, Answer, Request
 from queue_system.model.entity import encode_entity
+from queue_system.model.isolation import process_reference
 from queue_system.model.lazy import finished
-from queue_system.model.placement import process_reference
 from queue_system.tracebacks import trace
 
 

@@ -9,7 +9,7 @@ from queue_system.broker.aio import AioTransport
 from queue_system.broker.protocol import Command
 from queue_system.config import QueueConfig
 from queue_system.errors import QueueSystemError
-from queue_system.execution.lookahead import LARGEST_TURN
+from queue_system.execution.prefetch import LARGEST_TURN
 from queue_system.execution.settlement import Batch, Settlement, Settler
 from queue_system.model.states import Verb
 

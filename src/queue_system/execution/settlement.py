@@ -13,11 +13,11 @@ from queue_system.broker.commands import MAX_REQUEST_BYTES
 from queue_system.broker.protocol import pack
 from queue_system.errors import ServerError, UnserializableError, cut_text
 from queue_system.execution.delivery import Delivery
+from queue_system.model.dead_letter import encode_dead_letter
 from queue_system.model.discarded import failure_callback, readable_id
 from queue_system.model.entity import encode_entity
-from queue_system.model.letter import encode_letter
 from queue_system.model.operation import PHASE_FAILURE, PHASE_SUCCESS, Operation, change_item
-from queue_system.model.oversized import Oversized, oversized_letter, raw_letter
+from queue_system.model.oversized import Oversized, oversized_dead_letter, raw_dead_letter
 from queue_system.model.record import encode_error, encode_record, keeping, tell_crashes
 from queue_system.model.sealing import Sealing, signed_value
 from queue_system.model.states import VERBS, OperationState, Verb
@@ -126,7 +126,7 @@ class Outbox:
         self._size -= len(taken)
         return Batch(self._serial, b"".join(parts), count, taken)
 
-    def put_back(self, settlements: Sequence[Settlement]) -> None:
+    def requeue(self, settlements: Sequence[Settlement]) -> None:
         """Put settlements before all others, in their order."""
         for settlement in reversed(settlements):
             key = (settlement.form or settlement.verb, settlement.ttl_ms)
@@ -172,7 +172,7 @@ class Settler:
     def discard(self, delivery: Delivery, error: str, error_type: str, timing: Timing) -> Settlement:
         """Return the rejection of what cannot be read or trusted; its record is found by the id it begins with."""
         error = cut_text(error)
-        letter = raw_letter(
+        letter = raw_dead_letter(
             delivery.item, delivery.token, delivery.queue, error, error_type, timing.ended_ms / 1000,
             max_item_bytes=self.max_item_bytes,
         )  # fmt: skip
@@ -193,7 +193,7 @@ class Settler:
         shelved = Oversized(id_, kept_in, len(item), digest, item[:1024])
         reason = f"the server refuses the verdict ({refused.verb}); the item is kept in the key {kept_in}"
         error_type = ServerError.__name__
-        letter = oversized_letter(shelved, delivery.queue, reason, error_type, now_ms / 1000)
+        letter = oversized_dead_letter(shelved, delivery.queue, reason, error_type, now_ms / 1000)
         keeps, ttl_ms = self._kept(operation)
         body = encode_error(reason, error_type) if keeps else b""
         record = self._record(_REJECTED, delivery, Timing(refused.timing.started_ms, now_ms), body)
@@ -259,12 +259,12 @@ class Settler:
         if operation.processor:
             attempts = operation.attempts + _executions(verdict)
             changes |= {"operation_id": delivery.operation_id, "attempts": attempts}
-        letter = encode_letter(
+        letter = encode_dead_letter(
             delivery.item, delivery.queue, error, error_type, timing.ended_ms / 1000,
             max_item_bytes=self.max_item_bytes, **changes,
         )  # fmt: skip
         if self._sealing is not None and operation.processor:
-            letter = self._sealing.sign_letter(delivery.queue, letter)
+            letter = self._sealing.sign_dead_letter(delivery.queue, letter)
         if operation.phase:
             packed = pack((delivery.token, "", "", "", "", letter))
             return Settlement(delivery, verb, packed, self._ttl_ms, timing=timing)

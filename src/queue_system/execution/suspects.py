@@ -6,8 +6,8 @@ import enum
 from collections.abc import Callable
 from typing import Final
 
-from queue_system.execution.holdings import Holdings
-from queue_system.execution.isolation import Seat
+from queue_system.execution.inflight import InFlight
+from queue_system.execution.quarantine import Seat
 
 LONGEST_S: Final = 1.0
 """For how long a suspect waits at most before it is looked at again, here or in another process."""
@@ -31,18 +31,18 @@ class Suspects:
     """
 
     def __init__(
-        self, holdings: Holdings, seat: Seat, under_way: Callable[[], bool], end_idle_claim: Callable[[], None]
+        self, inflight: InFlight, seat: Seat, under_way: Callable[[], bool], end_long_poll: Callable[[], None]
     ) -> None:
-        self._holdings = holdings
+        self._inflight = inflight
         self._seat = seat
         self._under_way = under_way
-        self._end_idle_claim = end_idle_claim
+        self._end_long_poll = end_long_poll
         self._probe = Probe.NONE
 
     @property
     def concern(self) -> bool:
         """Whether a suspect of any worker of the process has to be thought of, which is rare."""
-        return self._seat.taken or self._holdings.suspected
+        return self._seat.taken or self._inflight.suspected
 
     def tend(self, *, running: bool, is_open: bool, more: bool) -> bool:
         """Do what is due; tell whether a suspect may start.
@@ -50,13 +50,13 @@ class Suspects:
         `running` says whether anything runs in this worker, `is_open` whether something may start, `more` whether there
         may be more to claim.
         """
-        seat, held = self._seat, self._holdings
+        seat, held = self._seat, self._inflight
         if seat.yields:
             self._make_room()
         elif held.suspected:
             return self._start(is_open=is_open)
         elif seat.owns:
-            seat.seen = seat.isolation.now()
+            seat.seen = seat.quarantine.now()
             self._go_on(running=running, is_open=is_open, more=more)
         return False
 
@@ -67,49 +67,49 @@ class Suspects:
                 return 0
             self._probe = Probe.ASKED
             return 1
-        if not room or self._holdings.isolating or not self._seat.enter():
+        if not room or self._inflight.isolating or not self._seat.enter():
             return 0
         return room
 
     def drop(self) -> None:
         """Learn that all is lost that was held."""
-        self._seat.isolation.end(self._seat, in_vain=False)
+        self._seat.quarantine.end(self._seat, in_vain=False)
 
     def _make_room(self) -> None:
         """Hand back what waits, for another worker's suspect, and say so once nothing is held any more."""
-        self._end_idle_claim()
-        self._holdings.release_waiting()
+        self._end_long_poll()
+        self._inflight.release_waiting()
         if self._seat.busy and self._is_vacant():
             self._seat.vacate()
 
     def _start(self, *, is_open: bool) -> bool:
-        seat, held = self._seat, self._holdings
+        seat, held = self._seat, self._inflight
         self._probe = Probe.NONE
-        if not seat.isolation.ask(seat, empty=held.only_suspects):
+        if not seat.quarantine.ask(seat, empty=held.only_suspects):
             self._set_aside()
             return False
-        seat.seen = seat.isolation.now()
-        self._end_idle_claim()
+        seat.seen = seat.quarantine.now()
+        self._end_long_poll()
         if held.isolate(alone=is_open and seat.alone and not self._under_way(), aside_s=SHORT_S):
-            seat.isolation.begin()
+            seat.quarantine.begin()
             return True
-        if seat.isolation.is_overdue() and held.suspected:
-            seat.isolation.end(seat, in_vain=True)
+        if seat.quarantine.is_overdue() and held.suspected:
+            seat.quarantine.end(seat, in_vain=True)
             self._set_aside()
         return False
 
     def _set_aside(self) -> None:
         """Let suspects come back when one may have this process again; another process may take them before."""
-        self._holdings.set_suspects_aside(min(max(self._seat.isolation.rest_s(), SHORT_S), LONGEST_S))
+        self._inflight.set_suspects_aside(min(max(self._seat.quarantine.rest_s(), SHORT_S), LONGEST_S))
 
     def _go_on(self, *, running: bool, is_open: bool, more: bool) -> None:
         """After a suspect, look whether the next is one, too; else let the others have the process again."""
-        held = self._holdings
+        held = self._inflight
         if running or held.buffer:
             if not held.isolating:  # what follows a suspect is none
                 self._end()
             return
-        if not is_open or not more or not self._seat.isolation.may_go_on():
+        if not is_open or not more or not self._seat.quarantine.may_go_on():
             self._end()
         elif self._probe is Probe.NONE:
             if not self._under_way():
@@ -119,7 +119,7 @@ class Suspects:
 
     def _end(self) -> None:
         self._probe = Probe.NONE
-        self._seat.isolation.end(self._seat, in_vain=False)
+        self._seat.quarantine.end(self._seat, in_vain=False)
 
     def _is_vacant(self) -> bool:
-        return self._holdings.vacant and not self._under_way()
+        return self._inflight.vacant and not self._under_way()

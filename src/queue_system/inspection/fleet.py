@@ -26,7 +26,7 @@ _TIMES = re.compile(rb'"(timestamp|due)":(\d{1,11}(?:\.\d{1,9})?)')
 
 
 @dataclass(frozen=True, slots=True)
-class QueueFigures:
+class QueueStats:
     """One list. `oldest_age_s` is how long ago its next item was enqueued or due; None if nothing waits or says so."""
 
     name: str
@@ -36,11 +36,11 @@ class QueueFigures:
 
 
 @dataclass(frozen=True, slots=True)
-class FleetFigures:
+class FleetStats:
     """The fleet at `at`, in Unix seconds of the server. `complete` tells whether all lists are among `queues`."""
 
     at: float
-    queues: Sequence[QueueFigures]
+    queues: Sequence[QueueStats]
     complete: bool
     delayed: int
     running: int
@@ -61,8 +61,8 @@ class _Times(msgspec.Struct):
 _decode = msgspec.json.Decoder(_Times).decode
 
 
-def fleet_flow(config: QueueConfig) -> Flow[FleetFigures]:
-    """Return the figures, with up to `MOST_QUEUES` lists. Raises ServerError."""
+def fleet_flow(config: QueueConfig) -> Flow[FleetStats]:
+    """Return the stats, with up to `MOST_QUEUES` lists. Raises ServerError."""
     commands, prefix = config.commands, config.keys.prefix
     first = page = yield commands.status("0")
     depths = dict(page.lists)
@@ -76,9 +76,9 @@ def fleet_flow(config: QueueConfig) -> Flow[FleetFigures]:
         some = filled[start : start + _PAGE]
         items = yield commands.oldest(some)
         ages |= zip(some, (_age_s(item, first.now_ms / 1000) for item in items), strict=True)
-    return FleetFigures(
+    return FleetStats(
         at=first.now_ms / 1000,
-        queues=tuple(_figures(names, ages)),
+        queues=tuple(_stats(names, ages)),
         complete=page.cursor == "0",
         delayed=first.delayed,
         running=first.running,
@@ -89,32 +89,32 @@ def fleet_flow(config: QueueConfig) -> Flow[FleetFigures]:
     )
 
 
-def read_fleet(config: QueueConfig) -> FleetFigures:
-    """Read the figures, with up to `MOST_QUEUES` lists. Raises ServerError."""
+def read_fleet(config: QueueConfig) -> FleetStats:
+    """Read the stats, with up to `MOST_QUEUES` lists. Raises ServerError."""
     return read(config, fleet_flow(config))
 
 
 class FleetReader:
-    """Reads the fleet's figures again and again, and so sees whose heartbeat goes on. For one thread at a time."""
+    """Reads the fleet's stats again and again, and so sees whose heartbeat goes on. For one thread at a time."""
 
     def __init__(self, config: QueueConfig) -> None:
         self._config = config
         self._beats = Beats()
 
-    def __call__(self) -> FleetFigures:
-        """Read the figures, `alive` among them. Raises ServerError."""
-        figures = read_fleet(self._config)
+    def __call__(self) -> FleetStats:
+        """Read the stats, `alive` among them. Raises ServerError."""
+        stats = read_fleet(self._config)
         try:
             entries = read(self._config, entries_flow(self._config))
         except AccessDeniedError:
-            return figures
-        return replace(figures, alive=self._beats.alive(entries))
+            return stats
+        return replace(stats, alive=self._beats.alive(entries))
 
 
-def _figures(depths: dict[str, int], ages: dict[str, float | None]) -> Iterator[QueueFigures]:
+def _stats(depths: dict[str, int], ages: dict[str, float | None]) -> Iterator[QueueStats]:
     for queue, depth in depths.items():
         if (parts := split_queue(queue.encode())) is not None:
-            yield QueueFigures(parts[1], parts[0], depth, ages.get(queue))
+            yield QueueStats(parts[1], parts[0], depth, ages.get(queue))
 
 
 def _age_s(item: bytes | None, now: float) -> float | None:
@@ -130,9 +130,9 @@ def _age_s(item: bytes | None, now: float) -> float | None:
     return round(max(0.0, now - since), 3) if since > 0 else None
 
 
-def rests_of(figures: FleetFigures) -> dict[str, list[Resting]]:
+def rests_of(stats: FleetStats) -> dict[str, list[Resting]]:
     """Return who leaves which queue alone, by queue."""
     rests: dict[str, list[Resting]] = {}
-    for rest in figures.resting:
+    for rest in stats.resting:
         rests.setdefault(rest.queue, []).append(rest)
     return rests

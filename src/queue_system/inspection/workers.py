@@ -56,10 +56,10 @@ class WorkerRecord(msgspec.Struct, frozen=True, kw_only=True):
         return "" if self.queues is None else Presence(self.queues, self.more_queues or 0).serves
 
 
-def workers_flow(config: QueueConfig, *, holdings: bool = True, details: bool = True) -> Flow[list[WorkerRecord]]:
+def workers_flow(config: QueueConfig, *, inflight: bool = True, details: bool = True) -> Flow[list[WorkerRecord]]:
     """Return the registered workers by place, those last that are declared dead.
 
-    Without `details` nothing is read but who is registered, without `holdings` not what each holds.
+    Without `details` nothing is read but who is registered, without `inflight` not what each holds.
 
     Raises:
         AccessDeniedError: the user of the server may not look at the workers.
@@ -70,7 +70,7 @@ def workers_flow(config: QueueConfig, *, holdings: bool = True, details: bool = 
     looked = [name.removeprefix(DEAD) for name in names[:MOST_WORKERS]] if details else []
     told = yield from presences_flow(config, looked)
     held: dict[str, int] = {}
-    if holdings and looked:
+    if inflight and looked:
         try:
             held = yield from holdings_flow(config, looked)
         except (AccessDeniedError, WrongKeyTypeError):
@@ -84,10 +84,10 @@ def entries_flow(config: QueueConfig) -> Flow[dict[str, bytes]]:
     return entries
 
 
-def read_workers(config: QueueConfig, *, holdings: bool = False, details: bool = True) -> list[WorkerRecord] | None:
+def read_workers(config: QueueConfig, *, inflight: bool = False, details: bool = True) -> list[WorkerRecord] | None:
     """Read what `workers_flow` returns; None where the user of the server may not look. Raises ServerError."""
     try:
-        return read(config, workers_flow(config, holdings=holdings, details=details))
+        return read(config, workers_flow(config, inflight=inflight, details=details))
     except AccessDeniedError:
         return None
 

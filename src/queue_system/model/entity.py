@@ -15,8 +15,8 @@ from typing import Any
 import msgspec
 
 from queue_system.errors import UnserializableError, a_kind, cut_text
-from queue_system.model.depth import MAX_DEPTH, SHALLOW_BYTES, has_many_parts, nesting
 from queue_system.model.dumping import dump_model, is_model
+from queue_system.model.nesting import MAX_DEPTH, SHALLOW_BYTES, has_many_parts, nesting
 
 Serializer = Callable[[Any], Any]
 

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from queue_system.errors import InvalidInputError, UndecodableItemError
-from queue_system.model.depth import MAX_DEPTH, SHALLOW_BYTES, has_many_parts, nesting
 from queue_system.model.keys import check_identifier
+from queue_system.model.nesting import MAX_DEPTH, SHALLOW_BYTES, has_many_parts, nesting
 from queue_system.model.pause import collections_paused
 from queue_system.model.retry import LONGEST_S, MAX_ATTEMPTS_LIMIT, QueueRetryConfig
 

@@ -7,8 +7,8 @@ from typing import Final
 
 import msgspec
 
+from queue_system.model.dead_letter import encode_dead_letter
 from queue_system.model.keys import check_identifier
-from queue_system.model.letter import encode_letter
 
 _STUB: Final = re.compile(
     rb'\{"operation_id":"([^"]*)","kept_in":"([^"\\]*:([0-9]{1,20}))","bytes":([0-9]{1,20}),"sha1":"([0-9a-f]{40})",'
@@ -51,7 +51,7 @@ def read_oversized(item: bytes, token: int) -> Oversized | None:
     return Oversized(id_, kept_in.decode(errors="replace"), int(size), sha1.decode(), bytes.fromhex(head.decode()))
 
 
-def raw_letter(  # noqa: PLR0913 - what any dead letter tells, and the token
+def raw_dead_letter(  # noqa: PLR0913 - what any dead letter tells, and the token
     item: bytes,
     token: int,
     queue: bytes,
@@ -64,11 +64,11 @@ def raw_letter(  # noqa: PLR0913 - what any dead letter tells, and the token
     """Encode the dead letter of what cannot be read, or was too large to be sent, under the token that it came with."""
     oversized = read_oversized(item, token)
     if oversized is None:
-        return encode_letter(item, queue, reason, error_type, failed_at, max_item_bytes=max_item_bytes)
-    return oversized_letter(oversized, queue, reason, error_type, failed_at)
+        return encode_dead_letter(item, queue, reason, error_type, failed_at, max_item_bytes=max_item_bytes)
+    return oversized_dead_letter(oversized, queue, reason, error_type, failed_at)
 
 
-def oversized_letter(oversized: Oversized, queue: bytes, reason: str, error_type: str, failed_at: float) -> bytes:
+def oversized_dead_letter(oversized: Oversized, queue: bytes, reason: str, error_type: str, failed_at: float) -> bytes:
     """Encode the dead letter of an item that is kept under a key of its own."""
     return _encode({
         **({"operation_id": oversized.operation_id} if oversized.operation_id else {}),

@@ -74,12 +74,12 @@ class Sealing:
         digest = self._digest(self._secrets[self._key_id], queue, item)
         return b'%b,"signature":"%b:%b"}' % (item[:-1], self._key_id, digest)
 
-    def sign_letter(self, queue: bytes, letter: bytes) -> bytes:
+    def sign_dead_letter(self, queue: bytes, letter: bytes) -> bytes:
         """Return the dead letter of a verified item with a signature that no queue accepts."""
         return self.sign(_LETTER + queue, letter)
 
-    def verify_letter(self, queue: bytes, letter: bytes) -> bytes:
-        """Return a dead letter without the signature by `sign_letter`; raise UndecodableItemError as `verify` does."""
+    def verify_dead_letter(self, queue: bytes, letter: bytes) -> bytes:
+        """Return a dead letter without the signature by `sign_dead_letter`; raises what `verify` does."""
         return self.verify(_LETTER + queue, letter)
 
     def verify(self, queue: bytes, item: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""Figures that are read when a scrape comes: the fleet's from Redis, the workers' from their health. Never counts."""
+"""Stats that are read when a scrape comes: the fleet's from Redis, the workers' from their health. Never counts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.registry import Collector
 
 from queue_system import __version__
-from queue_system.inspection.fleet import FleetFigures, rests_of
+from queue_system.inspection.fleet import FleetStats, rests_of
 from queue_system.monitoring.health import WorkerHealth
 from queue_system.monitoring.labels import NOWHERE, Place, circuits_shown, events_of
 
@@ -20,9 +20,9 @@ _PLACE: Final = list(Place._fields)
 
 
 class FleetCollector(Collector):
-    """The fleet's figures, as `ask` returns them; without an answer, only that there is none."""
+    """The fleet's stats, as `ask` returns them; without an answer, only that there is none."""
 
-    def __init__(self, ask: Callable[[], FleetFigures], place: Place = NOWHERE) -> None:
+    def __init__(self, ask: Callable[[], FleetStats], place: Place = NOWHERE) -> None:
         self._ask = ask
         self._place = place
 
@@ -31,20 +31,20 @@ class FleetCollector(Collector):
         return ()
 
     def collect(self) -> Iterable[Metric]:
-        """Ask, and yield the figures."""
-        up = _gauge("fleet_up", "Whether the server told the fleet's figures.")
+        """Ask, and yield the stats."""
+        up = _gauge("fleet_up", "Whether the server told the fleet's stats.")
         try:
-            figures = self._ask()
+            stats = self._ask()
         except Exception:  # noqa: BLE001 - a scrape shows what it can; the probe of readiness tells why
             up.add_metric(self._place, 0)
             return [up]
         up.add_metric(self._place, 1)
-        return [up, *self._queues(figures), *self._sets(figures), *self._totals(figures)]
+        return [up, *self._queues(stats), *self._sets(stats), *self._totals(stats)]
 
-    def _queues(self, figures: FleetFigures) -> Iterable[Metric]:
+    def _queues(self, stats: FleetStats) -> Iterable[Metric]:
         depth = _gauge("queue_depth", "Operations that are ready.", "queue", "priority")
         age = _gauge("queue_oldest_age_seconds", "How long the next operation has been ready.", "queue", "priority")
-        for queue in figures.queues:
+        for queue in stats.queues:
             labels = [*self._place, queue.name, queue.priority]
             depth.add_metric(labels, queue.depth)
             if queue.oldest_age_s is not None or not queue.depth:
@@ -54,33 +54,33 @@ class FleetCollector(Collector):
             "Workers that leave the queue alone because they cannot resolve or run what it holds.",
             "queue",
         )
-        rests = rests_of(figures)
-        for name in sorted({queue.name for queue in figures.queues}):
+        rests = rests_of(stats)
+        for name in sorted({queue.name for queue in stats.queues}):
             resting.add_metric([*self._place, name], len(rests.get(name, ())))
         return depth, age, resting
 
-    def _sets(self, figures: FleetFigures) -> Iterable[Metric]:
+    def _sets(self, stats: FleetStats) -> Iterable[Metric]:
         letters = _gauge("dead_letters", "Dead letters that are kept.", "source")
-        for source, length in figures.dead_letters.items():
+        for source, length in stats.dead_letters.items():
             letters.add_metric([*self._place, source], length)
         events = CounterMetricFamily(
             "queue_system_fleet_events", "What the scripts counted, fleet-wide.", labels=[*_PLACE, "event"]
         )
-        for event, count in events_of(figures.counters).items():
+        for event, count in events_of(stats.counters).items():
             events.add_metric([*self._place, event], count)
         return letters, events
 
-    def _totals(self, figures: FleetFigures) -> Iterator[Metric]:
+    def _totals(self, stats: FleetStats) -> Iterator[Metric]:
         for name, help_text, value in (
-            ("delayed", "Operations that are due later.", figures.delayed),
-            ("running", "Operations that workers hold.", figures.running),
+            ("delayed", "Operations that are due later.", stats.delayed),
+            ("running", "Operations that workers hold.", stats.running),
             (
                 "workers",
                 "Workers that are registered, also killed ones whose work nobody has taken.",
-                figures.workers,
+                stats.workers,
             ),
-            ("workers_alive", "Workers whose heartbeat goes on.", figures.alive),
-            ("queues_complete", "Whether every queue is among these figures.", int(figures.complete)),
+            ("workers_alive", "Workers whose heartbeat goes on.", stats.alive),
+            ("queues_complete", "Whether every queue is among these stats.", int(stats.complete)),
         ):
             if value is not None:
                 gauge = _gauge(name, help_text)
@@ -96,7 +96,7 @@ class HealthCollector(Collector):
         self._place = place
 
     def collect(self) -> Iterable[Metric]:
-        """Look, and yield the figures."""
+        """Look, and yield the stats."""
         workers = self._health()
         slots = _gauge("worker_slots", "Slots of the workers here.", "state")
         busy = sum(worker.busy for worker in workers)

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 
 from queue_system.clock import SYSTEM_CLOCK
 from queue_system.config import SERVER_BREAKER, QueueConfig
+from queue_system.maintenance.heartbeat import Heartbeat
 from queue_system.monitoring.lag import lag_of
 from queue_system.resilience.circuits import breaker_states
-from queue_system.upkeep.heartbeat import Heartbeat
 from queue_system.worker import QueueWorker
 
 BLOCKED_AFTER_S = 30.0
@@ -110,31 +110,33 @@ def longest_beat_s(config: QueueConfig) -> float:
 
 def health_of(worker: QueueWorker) -> WorkerHealth:
     """Return a worker's vital signs. Quick, and callable from any thread of its process."""
-    stream, fetching, duties = worker._stream, worker._fetching, worker._duties  # noqa: SLF001 - there is no other reader
+    engine, fetching, services = worker._engine, worker._fetching, worker._services  # noqa: SLF001 - there is no other reader
     now = SYSTEM_CLOCK.monotonic()
-    if stream is None or fetching is None:
+    if engine is None or fetching is None:
         return WorkerHealth(os.getpid(), slots=worker.max_workers, circuits=_circuits(worker.config))
-    gate, slots = stream.fetcher.gate, stream.executor.slots
+    dispatcher, slots = engine.fetcher.dispatcher, engine.executor.slots
     busy = sum(slot.delivery is not None for slot in slots)
     ended = sum(slot.task is None or slot.task.done() for slot in slots) if worker.running else 0
-    waits = worker.running and gate.is_open and not busy and stream.executor.last_start < gate.work_since
-    stalled_s = max(0.0, now - gate.work_since) if waits else 0.0
-    heartbeat = next((duty for duty in duties if isinstance(duty, Heartbeat)), None)
+    waits = worker.running and dispatcher.is_open and not busy and engine.executor.last_start < dispatcher.work_since
+    stalled_s = max(0.0, now - dispatcher.work_since) if waits else 0.0
+    heartbeat = next((service for service in services if isinstance(service, Heartbeat)), None)
     return WorkerHealth(
         pid=os.getpid(),
-        incarnation=stream.fetcher.incarnation,
+        incarnation=engine.fetcher.incarnation,
         running=worker.running,
         fetching=not fetching.done(),
-        consuming=(worker.running and gate.is_open and not (fetching.done() or ended) and stalled_s <= STALLED_AFTER_S),
+        consuming=(
+            worker.running and dispatcher.is_open and not (fetching.done() or ended) and stalled_s <= STALLED_AFTER_S
+        ),
         slots=worker.max_workers,
         busy=busy,
         loop_lag_s=round(lag_of(fetching.get_loop()), 3),
         heartbeat_age_s=None if heartbeat is None or not heartbeat.alive else round(now - heartbeat.round_began, 3),
-        contact_age_s=None if gate.contact is None else round(now - gate.contact, 3),
+        contact_age_s=None if dispatcher.last_beat is None else round(now - dispatcher.last_beat, 3),
         circuits=_circuits(worker.config),
         dead_slots=ended,
         stalled_s=round(stalled_s, 3),
-        abandoned=stream.executor.abandoned,
+        abandoned=engine.executor.abandoned,
     )
 
 

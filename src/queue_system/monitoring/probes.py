@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 
 from queue_system.broker.commands import ping
 from queue_system.config import QueueConfig
-from queue_system.inspection.fleet import FleetFigures, FleetReader
+from queue_system.inspection.fleet import FleetReader, FleetStats
 from queue_system.monitoring.health import BLOCKED_AFTER_S, WorkerHealth, longest_beat_s
 from queue_system.monitoring.labels import events_of, place_of
 from queue_system.monitoring.latest import Latest
@@ -83,10 +83,10 @@ class _Probes:
     async def status(self, _: Request) -> Response:
         """Return depths and ages, for autoscalers."""
         workers = [asdict(worker) for worker in self._health()]
-        figures, reasons = await _answer(self._fleet)
-        if figures is None:
+        stats, reasons = await _answer(self._fleet)
+        if stats is None:
             return JSONResponse({"status": "failing", "reasons": reasons, "processes": workers}, 503, _NO_STORE)
-        return JSONResponse(_shown(figures) | {"processes": workers}, headers=_NO_STORE)
+        return JSONResponse(_shown(stats) | {"processes": workers}, headers=_NO_STORE)
 
 
 async def _answer(latest: Latest[T]) -> tuple[T | None, list[str]]:
@@ -102,9 +102,9 @@ def _verdict(reasons: Sequence[str], workers: Sequence[WorkerHealth]) -> Respons
     return JSONResponse(body, 503 if reasons else 200, _NO_STORE)
 
 
-def _shown(figures: FleetFigures) -> dict[str, Any]:
+def _shown(stats: FleetStats) -> dict[str, Any]:
     queues: dict[str, Any] = {}
-    for queue in figures.queues:
+    for queue in stats.queues:
         shown = queues.setdefault(queue.name, {"depth": 0, "oldest_age_seconds": 0.0, "priorities": {}})
         age = queue.oldest_age_s or 0.0
         shown["depth"] += queue.depth
@@ -112,18 +112,18 @@ def _shown(figures: FleetFigures) -> dict[str, Any]:
         shown["priorities"][queue.priority] = {"depth": queue.depth, "oldest_age_seconds": age}
     return {
         "status": "ok",
-        "status_time": figures.at,
-        "total_items": sum(queue.depth for queue in figures.queues),
-        "oldest_age_seconds": max((queue.oldest_age_s or 0.0 for queue in figures.queues), default=0.0),
+        "status_time": stats.at,
+        "total_items": sum(queue.depth for queue in stats.queues),
+        "oldest_age_seconds": max((queue.oldest_age_s or 0.0 for queue in stats.queues), default=0.0),
         "queues": queues,
-        "complete": figures.complete,
-        "delayed": figures.delayed,
-        "running": figures.running,
-        "workers": figures.workers,
-        "workers_alive": figures.alive,
-        "dead_letters": figures.dead_letters,
-        "resting": [asdict(rest) for rest in figures.resting],
-        "metrics": events_of(figures.counters),
+        "complete": stats.complete,
+        "delayed": stats.delayed,
+        "running": stats.running,
+        "workers": stats.workers,
+        "workers_alive": stats.alive,
+        "dead_letters": stats.dead_letters,
+        "resting": [asdict(rest) for rest in stats.resting],
+        "metrics": events_of(stats.counters),
     }
 
 

@@ -9,8 +9,8 @@ from queue_system.worker import QueueWorker
 
 def own_process(worker: QueueWorker) -> None:
     """Let whatever cancels the worker's tasks count as its death: nobody else has a program in this process."""
-    if worker._stream is not None:  # noqa: SLF001 - there is no other writer
-        worker._stream.dies = True  # noqa: SLF001
+    if worker._engine is not None:  # noqa: SLF001 - there is no other writer
+        worker._engine.dies = True  # noqa: SLF001
 
 
 async def die(worker: QueueWorker) -> None:

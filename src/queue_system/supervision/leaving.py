@@ -93,9 +93,9 @@ class Leaving:
         return True
 
     def _hand_back(self) -> None:
-        stream = None if self._worker is None else self._worker._stream  # noqa: SLF001 - there is no other reader
-        if stream is not None:
-            stream.leave_blocked()
+        engine = None if self._worker is None else self._worker._engine  # noqa: SLF001 - there is no other reader
+        if engine is not None:
+            engine.leave_blocked()
 
     def _end(self, code: int, why: str) -> None:
         self._left, self._why = code, why

@@ -20,17 +20,17 @@ _SHOWN = 5
 
 async def is_exhausted(worker: QueueWorker) -> bool:
     """Tell whether no item is ready or due for the worker and it holds none; False when the server does not say."""
-    stream = worker._stream  # noqa: SLF001 - there is no other reader
-    if stream is None or _holds(stream.fetcher):
+    engine = worker._engine  # noqa: SLF001 - there is no other reader
+    if engine is None or _holds(engine.fetcher):
         return False
-    incarnation = stream.fetcher.incarnation
+    incarnation = engine.fetcher.incarnation
     try:
         if await in_daemon_thread(_open_operations, worker, incarnation):
             return False
     except QueueSystemError:
         return False
-    due_ms = stream.fetcher._next_due_ms  # noqa: SLF001 - as above
-    return not (0 <= due_ms <= stream.fetcher.now_ms() or _holds(stream.fetcher))
+    due_ms = engine.fetcher._next_due_ms  # noqa: SLF001 - as above
+    return not (0 <= due_ms <= engine.fetcher.now_ms() or _holds(engine.fetcher))
 
 
 def _holds(fetcher: Fetcher) -> bool:
@@ -48,7 +48,7 @@ def _open_operations(worker: QueueWorker, incarnation: str) -> int:
 
 def running_operations(worker: QueueWorker) -> list[str]:
     """Return the ids of some operations that run now."""
-    slots = [] if worker._stream is None else worker._stream.executor.slots  # noqa: SLF001 - as above
+    slots = [] if worker._engine is None else worker._engine.executor.slots  # noqa: SLF001 - as above
     return [slot.delivery.operation_id for slot in slots if slot.delivery is not None][:_SHOWN]
 
 

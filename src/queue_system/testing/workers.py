@@ -14,17 +14,17 @@ async def kill_worker(worker: QueueWorker) -> None:
     held stays booked on it in Redis. Its lease counts as run out, so the next worker takes its operations over when it
     starts, and runs them again. Does nothing if the worker does not run.
     """
-    stream = worker._stream  # noqa: SLF001 - a worker offers no way to end badly
-    if not worker.running or stream is None:
+    engine = worker._engine  # noqa: SLF001 - a worker offers no way to end badly
+    if not worker.running or engine is None:
         return
-    incarnation = stream.fetcher.incarnation
+    incarnation = engine.fetcher.incarnation
     worker._running = False  # noqa: SLF001 - so that the cancelled tasks do not hand back
-    worker._stop_duties()  # noqa: SLF001
-    stream.fetcher.holdings.renew()  # from here on, verdicts belong to nobody and are dropped
-    ending = asyncio.ensure_future(stream.end_tasks(worker._fetching))  # noqa: SLF001
-    stream.fetcher.drop_connections()
+    worker._stop_services()  # noqa: SLF001
+    engine.fetcher.inflight.renew()  # from here on, verdicts belong to nobody and are dropped
+    ending = asyncio.ensure_future(engine.end_tasks(worker._fetching))  # noqa: SLF001
+    engine.fetcher.drop_connections()
     await ending
-    await stream.discard()
+    await engine.discard()
     await _expire_lease(worker, incarnation)
 
 
@@ -32,5 +32,5 @@ async def _expire_lease(worker: QueueWorker, incarnation: str) -> None:
     """Mark an incarnation dead, as another worker does at the end of its lease; whoever runs next goes on."""
     commands, run = worker.config.commands, worker.config.arun
     while (entry := (await run(commands.incarnations())).get(incarnation)) is not None:
-        if await run(commands.mark(incarnation, entry)):  # else a beat came between the two
+        if await run(commands.declare_dead(incarnation, entry)):  # else a beat came between the two
             return

@@ -32,7 +32,7 @@ def write(folder: Path, script: str, **parts: str) -> str:
 def test_a_part_stands_once_and_behind_what_it_uses_itself(make: Path) -> None:
     made = write(
         make, "-- Uses a b\nreturn x + y",
-        a="-- Uses c\n\nlocal x = z", b="-- Uses c a\n\nlocal y = z", c="-- Its duty.\n\nlocal z = KEYS[1]",
+        a="-- Uses c\n\nlocal x = z", b="-- Uses c a\n\nlocal y = z", c="-- Its service.\n\nlocal z = KEYS[1]",
     )  # fmt: skip
     assert made.splitlines()[:3] == ["local z = KEYS[1]", "local x = z", "local y = z"]
 

@@ -22,8 +22,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from queue_system.errors import UnserializableError
-from queue_system.model.depth import MAX_DEPTH
 from queue_system.model.entity import canonical_entity, decode_entity, encode_entities, encode_entity
+from queue_system.model.nesting import MAX_DEPTH
 
 texts = st.text(st.characters(codec="utf-8"))
 json_values = st.recursive(

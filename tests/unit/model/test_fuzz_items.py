@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from queue_system.errors import UndecodableItemError
 from queue_system.execution.delivery import Delivery
 from queue_system.execution.settlement import Settler, Timing
-from queue_system.model.depth import MAX_DEPTH
-from queue_system.model.letter import encode_letter
+from queue_system.model.dead_letter import encode_dead_letter
+from queue_system.model.nesting import MAX_DEPTH
 from queue_system.model.operation import Operation, change_item, decode_item
 from queue_system.model.verdict import Complete, Fail, Raised, Reject, Release, Retry, judge
 
@@ -128,7 +128,7 @@ def check_settles(item: bytes, operation: Operation) -> None:
 
 def check_letter(item: bytes) -> None:
     """The dead letter is JSON, and the item's bytes can be had from it."""
-    letter = encode_letter(item, b"normal:p", "reason", "E", 1.0)
+    letter = encode_dead_letter(item, b"normal:p", "reason", "E", 1.0)
     members = msgspec.json.decode(letter, type=dict[str, msgspec.Raw])
     assert (bytes(members["failure_reason"]), bytes(members["queue"])) == (b'"reason"', b'"normal:p"')
     if accepted(item) is None or change_item(item, {}) != item:
@@ -277,14 +277,14 @@ def test_a_damaged_item_is_an_operation_that_can_be_settled_or_one_typed_error(i
 
 @given(st.binary(max_size=300), st.binary(max_size=30))
 def test_any_bytes_of_any_queue_can_be_buried(item: bytes, queue: bytes) -> None:
-    letter = msgspec.json.decode(encode_letter(item, queue, "reason", "E", 1.0))
+    letter = msgspec.json.decode(encode_dead_letter(item, queue, "reason", "E", 1.0))
     assert letter["queue"] == queue.decode(errors="replace")
     check_letter(item)
 
 
 @given(st.binary(max_size=300) | damaged_items(), st.integers(0, 200))
 def test_what_is_too_large_is_kept_as_it_came(item: bytes, max_item_bytes: int) -> None:
-    letter = msgspec.json.decode(encode_letter(item, b"low:q", "reason", "E", 1.0, max_item_bytes=max_item_bytes))
+    letter = msgspec.json.decode(encode_dead_letter(item, b"low:q", "reason", "E", 1.0, max_item_bytes=max_item_bytes))
     if len(item) > 2 * max_item_bytes + 100_000 or (len(item) > max_item_bytes + 256 and b"phase" not in item):
         assert base64.b64decode(letter["raw_base64"], validate=True) == item
         assert "processor" not in letter

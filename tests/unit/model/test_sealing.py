@@ -109,7 +109,7 @@ def test_a_signature_holds_in_its_own_queue_only(queue: bytes) -> None:
 
 
 def test_the_signature_of_a_letter_makes_no_item_of_it() -> None:
-    letter = SIGNING.sign_letter(QUEUE, ITEM)
+    letter = SIGNING.sign_dead_letter(QUEUE, ITEM)
     assert refusal(SIGNING, letter) == "signature: it does not fit this item in this queue"
     assert SIGNING.verify(b"letter:" + QUEUE, letter) == ITEM
 
@@ -269,7 +269,9 @@ def test_a_signature_covers_the_prefix_too() -> None:
     assert digest == hmac.new(OLD.encode(), b"ours:\nhigh:mail\n" + ITEM, hashlib.sha256).hexdigest()
     assert ours.verify(QUEUE, signed) == ITEM
     assert refusal(theirs, signed) == "signature: it does not fit this item in this queue"
-    assert refusal(theirs, ours.sign_letter(QUEUE, ITEM), b"letter:" + QUEUE).startswith("signature: it does not fit")
+    assert refusal(theirs, ours.sign_dead_letter(QUEUE, ITEM), b"letter:" + QUEUE).startswith(
+        "signature: it does not fit"
+    )
 
 
 @pytest.mark.parametrize("place", [("other", "7"), ("entity", "8"), ("result", "7")])

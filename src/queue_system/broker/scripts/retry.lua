@@ -1,11 +1,11 @@
 -- Moves dead letters back into the queues they came from: list, ready index, wake-up markers, record, deduplication.
 -- KEYS      1 prefix of every key
--- ARGV      1 to 5 as lib/letter_places.lua has them · 6 lifetime of a deduplication key in ms · 7 nonce of the call
+-- ARGV      1 to 5 as lib/dead_letter_places.lua has them · 6 lifetime of a deduplication key in ms · 7 nonce of the call
 --           then for each letter: letter · queue · item · id ("" writes no record) · deduplication key
 --           · "n" and the item's own nonce if its record was not told that the item became a letter, else ""
--- Reply     a string with one letter for each: "d" done · "g" gone, or not near its place · "l" its operation lives, has
+-- Reply     a string with one code for each: "d" done · "g" gone, or not near its place · "l" its operation lives, has
 --           succeeded, or lacks its deduplication key, which a live one holds
--- Uses      letter_places records delayed deduplication changes values put_back counters time
+-- Uses      dead_letter_places records delayed deduplication changes values requeue counters time
 -- Invariant sent again it moves nothing more and gives the same answer; a live operation gets no second item.
 local lifetime_ms, nonce = tonumber(ARGV[6]), ARGV[7]
 if answered then return answered end
@@ -47,8 +47,8 @@ for _, i in ipairs(chosen) do
     if key ~= '' then redis.call('HSET', dedup(), key, id) end
     tell(id)
   end
-  put_back('LPUSH', ARGV[2] .. '-' .. ARGV[3] .. '-' .. i, join_value(queue, ARGV[i + 2]))
+  requeue('LPUSH', ARGV[2] .. '-' .. ARGV[3] .. '-' .. i, join_value(queue, ARGV[i + 2]))
 end
-finish_put_back()
+finish_requeue()
 if #places > 0 then count('dead_letters_retried', #places) end
 return answer_with(table.concat(codes))

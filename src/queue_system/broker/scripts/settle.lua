@@ -15,9 +15,9 @@
 --             aside     token · for how many ms the item waits
 --             running   token · id · record
 --           An id of "" writes no record: the delivery was a callback, its verdict stands already.
--- Reply     a string with one letter for each delivery: "d" done · "o" done, and the oldest letter went · "l" lost
+-- Reply     a string with one code for each delivery: "d" done · "o" done, and the oldest letter went · "l" lost
 --           · "k" kept, the letters being full; "lost" when the incarnation is unregistered
--- Uses      prefix workers settle_request settle_back settle_for_good put_back delayed deduplication counters series verbs
+-- Uses      prefix workers settle_request settle_back settle_for_good requeue delayed deduplication counters series verbs
 -- Invariant sent again with the same settlement id it changes nothing and gives the same answer.
 if not is_registered(incarnation) then return 'lost' end
 local previous_id, answer = read_settle_note()
@@ -40,7 +40,7 @@ while position <= #ARGV do
     position = position + arity
   end
 end
-finish_put_back()
+finish_requeue()
 for event, n in pairs(counts) do count(event, n) end
 answer = table.concat(codes)
 if not late then write_settle_note(answer) end

@@ -3,7 +3,7 @@
 -- ARGV      1 "failures" or "system_errors", then for each letter, the oldest first, how many older ones are kept, and
 --           the letter as aged.lua reads it
 -- Reply     letters dropped
--- Uses      prefix letter_part counters
+-- Uses      prefix dead_letter_part counters
 -- Invariant only a letter that is still the oldest but for those that are kept is dropped, so that no letter is looked
 --           for in the list; each is counted.
 local MARK = '\0trimmed'

@@ -1,6 +1,6 @@
 -- The verdicts after which an operation goes on: later, elsewhere, or as it is.
 -- Owns      ARGV of these verbs, as settle.lua tells
--- Uses      settle_request values queues delayed records changes put_back wake verbs time
+-- Uses      settle_request values queues delayed records changes requeue wake verbs time
 -- Invariant an item is never outside both places: what leaves the flight is in a list or in the delayed set.
 
 function apply.aside(i, _, wait_ms)
@@ -31,7 +31,7 @@ function apply.release(i)
   local value = redis.call('HGET', inflight, ARGV[i])
   if not value then return false end
   redis.call('HDEL', inflight, ARGV[i])
-  put_back('RPUSH', ARGV[i], value)
+  requeue('RPUSH', ARGV[i], value)
   return DONE
 end
 

@@ -1,6 +1,6 @@
 -- The verdicts that end an operation.
 -- Owns      ARGV of these verbs, as settle.lua tells
--- Uses      prefix settle_request letters give_up settle_back oversized values verbs
+-- Uses      prefix settle_request dead_letters give_up settle_back oversized values verbs
 -- Invariant the record is written once the token is gone, and a letter before it.
 
 function apply.complete(i, ttl_ms)
@@ -11,14 +11,14 @@ end
 
 function apply.fail(i, ttl_ms)
   if not take(ARGV[i], ARGV[i + 4]) then return false end
-  local went = bury('failures', ARGV[i + 5], most_letters)
+  local went = add_dead_letter('failures', ARGV[i + 5], most_letters)
   finish(i, ttl_ms, 'failed')
   return went and WENT or DONE
 end
 
 function apply.reject(i, ttl_ms)
   if not take(ARGV[i], ARGV[i + 4]) then return false end
-  local went = bury('system_errors', ARGV[i + 5], most_letters)
+  local went = add_dead_letter('system_errors', ARGV[i + 5], most_letters)
   finish(i, ttl_ms, 'rejected')
   tally('system_errors')
   return went and WENT or DONE
@@ -32,7 +32,7 @@ end
 function apply.discard(i, ttl_ms)
   local value = redis.call('HGET', inflight, ARGV[i])
   if not value or not take(ARGV[i], ARGV[i + 4]) then return false end
-  local went = bury('system_errors', ARGV[i + 5], most_letters)
+  local went = add_dead_letter('system_errors', ARGV[i + 5], most_letters)
   give_up(value, ARGV[i + 2], ttl_ms, ARGV[i + 3])
   tally('system_errors')
   return went and WENT or DONE

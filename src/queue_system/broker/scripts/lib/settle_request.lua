@@ -31,4 +31,4 @@ local function read_settle_note() return string.match(redis.call('HGET', infligh
 
 local function write_settle_note(answer) redis.call('HSET', inflight, '#settle', settlement_id .. ' ' .. answer) end
 
-local apply = {} -- each returns the letter of its reply, or nothing for a lost one
+local apply = {} -- each returns the code of its reply, or nothing for a lost one

@@ -1,0 +1,78 @@
+"""How much to claim beyond the free slots: what will run in about 20 ms; and how long to block. Never claims."""
+
+from __future__ import annotations
+
+import random
+from typing import Final
+
+WINDOW_S: Final = 0.020
+RELEASE_AFTER_S: Final = 0.050
+LARGEST_TURN: Final = 400
+_LARGEST: Final = 2 * LARGEST_TURN  # one turn's worth is run while the next is fetched
+_SMALL_TURN: Final = 100
+_LONGEST_BLOCK_S: Final = 5.0
+_SHORTEST_BLOCK_S: Final = 0.01
+_WEIGHT: Final = 0.25
+
+
+class Prefetch:
+    """Grows while slots starve between two turns, shrinks when claimed work had to wait, knows how long work takes."""
+
+    __slots__ = ("_allowance", "_mean_s", "_slots")
+
+    def __init__(self, slots: int) -> None:
+        self._slots = slots
+        self._allowance = 0.0
+        self._mean_s: float | None = None
+
+    @property
+    def allowance(self) -> int:
+        """How many deliveries may wait for a slot. 0 while nothing is known."""
+        if self._mean_s is None:
+            return 0
+        runs_in_window = WINDOW_S * self._slots / max(self._mean_s, 1e-9)
+        return int(min(self._allowance, runs_in_window, _LARGEST))
+
+    def room(self, free_slots: int, waiting: int) -> int:
+        """Return how many deliveries to claim; 0 when that is not worth a round trip."""
+        if waiting >= free_slots and waiting > self.allowance // 2:
+            return 0
+        return max(0, min(free_slots + self.allowance - waiting, LARGEST_TURN))
+
+    def may_gather(self, waiting: int, unsettled: int) -> bool:
+        """Tell whether there is so much work at hand that the few settlements may wait for a larger turn."""
+        return unsettled < _SMALL_TURN and self.allowance >= _SMALL_TURN and waiting > self.allowance // 4
+
+    def observe_runs(self, durations_s: list[float]) -> None:
+        """Learn how long the operations of a turn ran."""
+        if not durations_s:
+            return
+        mean_s, known = sum(durations_s) / len(durations_s), self._mean_s
+        self._mean_s = mean_s if known is None else known + _WEIGHT * (mean_s - known)
+
+    def observe_running(self, longest_s: float) -> None:
+        """Learn that an operation has been running for so long already."""
+        if self._mean_s is not None and longest_s > WINDOW_S:
+            self._mean_s = max(self._mean_s, longest_s / self._slots)
+
+    def observe_starving(self) -> None:
+        """Learn that slots were free while a turn was under way and there was more to claim."""
+        self._allowance = min(max(2.0 * self._allowance, float(self._slots)), _LARGEST)
+
+    def observe_wait(self, waited_s: float) -> None:
+        """Learn how long the last delivery waited for a slot."""
+        if waited_s > WINDOW_S:
+            self._allowance *= max(0.25, 0.8 * WINDOW_S / waited_s)
+
+
+def block_seconds(next_due_ms: int, now_ms: int, rest_s: float | None = None) -> float:
+    """Return how long an idle worker blocks: until the next item is due, for at most 5 s. -1 means that none is.
+
+    Nor does it block for longer than until the rest of a queue ends.
+    """
+    longest = _LONGEST_BLOCK_S * random.uniform(0.9, 1.0)
+    if rest_s is not None:
+        longest = min(longest, rest_s)
+    if next_due_ms >= 0:
+        longest = min(longest, (next_due_ms - now_ms) / 1000)
+    return max(longest, _SHORTEST_BLOCK_S)
