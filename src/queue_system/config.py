@@ -169,7 +169,8 @@ class QueueConfig:
         self.redis_client = None if redis_client is None else check_client(redis_client)
         self._endpoint: Endpoint | None = None
         self._data_dir: Path | None = None
-        self.outage, self.maintenance_outage = LogThrottle(1.0, SYSTEM_CLOCK), LogThrottle(10.0, SYSTEM_CLOCK)
+        self.outage = LogThrottle(1.0, SYSTEM_CLOCK)
+        self.maintenance_outage = LogThrottle(10.0, SYSTEM_CLOCK)
         """They let one line a second, or in ten, through that tells of a server in trouble, whoever writes it."""
         self._noticed: set[str] = set()
         self.breaker_name = f"{SERVER_BREAKER}{next(_serial)}"
@@ -184,7 +185,8 @@ class QueueConfig:
     def _define_queue_keys(self) -> None:
         """Name the lists by priority, the dead letters and the registry under the prefix."""
         self.keys = Keys(self.queue_prefix)
-        most_sent, kept_ms = largest_item(self.max_item_bytes), int(self.backup_ttl * 1000)
+        most_sent = largest_item(self.max_item_bytes)
+        kept_ms = int(self.backup_ttl * 1000)
         self.commands = Commands(self.keys, self.max_dead_letters, most_sent=most_sent, kept_ms=kept_ms)
         self.queue_keys = {priority: f"{self.queue_prefix}{priority}:" for priority in PRIORITIES}
         self.failures_queue = self.keys.failures

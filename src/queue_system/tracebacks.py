@@ -76,7 +76,9 @@ def trace(error: BaseException) -> Trace:
         message = writer.clean(_text_of(error))
         text = writer.chain(error)
     except BaseException:  # noqa: BLE001 - whatever its attributes raise; a log handler would meet the same
-        message, text, writer.has_secret = f"{_name(error)} (its text cannot be read)", "", True
+        message = f"{_name(error)} (its text cannot be read)"
+        text = ""
+        writer.has_secret = True
     return Trace(text, error, cut_text(_name(error)), message, writer.has_secret)
 
 
@@ -104,9 +106,11 @@ def _name(error: BaseException) -> str:
 
 def where(thread: int, caller: CodeType) -> TracebackType | None:
     """Return where a thread is in what `caller` has called, as the traceback that an error raised there would have."""
-    frame, found = sys._current_frames().get(thread), None  # noqa: SLF001 - the only way to see another thread
+    frame = sys._current_frames().get(thread)  # noqa: SLF001 - the only way to see another thread
+    found = None
     while frame is not None and frame.f_code is not caller:
-        found, frame = TracebackType(found, frame, frame.f_lasti, frame.f_lineno or 1), frame.f_back
+        found = TracebackType(found, frame, frame.f_lasti, frame.f_lineno or 1)
+        frame = frame.f_back
     return found
 
 
@@ -148,14 +152,16 @@ class _Writer:
 
     def chain(self, error: BaseException) -> str:
         """Return the text of an error after those of what led to it; "" if no place in any code is known."""
-        links, joints = [error], []
+        links = [error]
+        joints = []
         while (earlier := _earlier(links[-1])) is not None and all(earlier[0] is not link for link in links):
             if len(links) == _MOST_LINKS:
                 self.has_secret = True  # nobody looked at the rest, so nobody may see it
                 break
             links.append(earlier[0])
             joints.append(earlier[1])
-        parts, left = [self._single(error, MOST_BYTES, 0)], MOST_BYTES
+        parts = [self._single(error, MOST_BYTES, 0)]
+        left = MOST_BYTES
         for link, joint in zip(links[1:], joints, strict=False):
             left -= len(parts[-1].encode(errors="backslashreplace"))
             if left <= _LONGEST_LINE:
@@ -170,7 +176,8 @@ class _Writer:
         own = tail(f"{header}{frames}{self._message(error)}", most)
         if not isinstance(error, BaseExceptionGroup):
             return own
-        inner, left = error.exceptions, most - len(own)
+        inner = error.exceptions
+        left = most - len(own)
         shown = inner[:_MOST_IN_GROUP] if depth < _DEEPEST_GROUP and left > _LONGEST_LINE else ()
         self.has_secret = self.has_secret or len(shown) < len(inner)
         for child in shown:
@@ -179,7 +186,8 @@ class _Writer:
 
     def _message(self, error: BaseException) -> str:
         lines = [*self._place_of_syntax(error)] if isinstance(error, SyntaxError) else []
-        kind, text = printable(_kind(error)), self.clean(_text_of(error))
+        kind = printable(_kind(error))
+        text = self.clean(_text_of(error))
         named = kind if text == _name(error) else f"{kind}: {_told(text, _LONGEST_TEXT)}"
         lines.append(f"{named}\n")
         notes = getattr(error, "__notes__", None)
@@ -215,7 +223,8 @@ class _Writer:
 
     def _frame(self, place: _Place) -> str:
         self._has_place = True
-        code, number = place.frame.f_code, place.line
+        code = place.frame.f_code
+        number = place.line
         line = linecache.getline(code.co_filename, number, place.frame.f_globals).strip()
         source = f"    {_told(self.clean(line), _LONGEST_LINE)}\n" if line else ""
         again = f"  [Previous line repeated {place.repeats} more times]\n" if place.repeats else ""

@@ -205,7 +205,10 @@ class QueueWorker:
         """Hand back what a life in an event loop that was closed meanwhile still holds, and be ready for another."""
         if not self._is_stranded or self._engine is None or not (self._running or self._lifecycle.locked()):
             return
-        engine, self._engine, self._running, self._lifecycle = self._engine, None, False, asyncio.Lock()
+        engine = self._engine
+        self._engine = None
+        self._running = False
+        self._lifecycle = asyncio.Lock()
         self._stop_services()
         await in_daemon_thread(engine.close_blocking)
 
@@ -248,15 +251,14 @@ class QueueWorker:
         engine = self._engine
         if engine is None:
             return
-        slot, dispatcher, clean = (
-            engine.executor.slots[worker_id],
-            engine.fetcher.dispatcher,
-            contextvars.copy_context(),
-        )
+        slot = engine.executor.slots[worker_id]
+        dispatcher = engine.fetcher.dispatcher
+        clean = contextvars.copy_context()
         while not slot.closing:
             try:
                 delivery = await dispatcher.take()
-                slot.delivery, slot.noted = delivery, NEVER
+                slot.delivery = delivery
+                slot.noted = NEVER
                 await self._handle(engine, slot, delivery)
                 slot.delivery = None
                 if slot.exit is not None:
@@ -289,7 +291,8 @@ class QueueWorker:
         operation = delivery.operation
         slot.started = started = SYSTEM_CLOCK.monotonic()
         started_ms = engine.fetcher.server_ms(started)
-        tracing, attempt = self.config.tracing, None
+        tracing = self.config.tracing
+        attempt = None
         if tracing is not None:
             attempt = tracing.processing(delivery.queue, delivery.operation_id, operation)
         outcome: Outcome
@@ -317,7 +320,8 @@ class QueueWorker:
 
     def _settle(self, engine: Engine, delivery: Delivery, outcome: Outcome, started: float, started_ms: int) -> Verdict:
         """Judge an outcome and settle the delivery with the verdict."""
-        fetcher, ended = engine.fetcher, SYSTEM_CLOCK.monotonic()
+        fetcher = engine.fetcher
+        ended = SYSTEM_CLOCK.monotonic()
         ended_ms = fetcher.server_ms(ended)
         verdict = judge(delivery.operation, outcome, started_ms / 1000, ended_ms / 1000)
         if type(verdict) is not Complete and not isinstance(verdict, Complete | Release):
@@ -348,10 +352,13 @@ class QueueWorker:
 
     def _limit(self, operation: Operation, started_ms: int) -> tuple[float, str]:
         """Return the limit of this attempt in s, and whose it is: its own, the worker's, or that of all attempts."""
-        limit, name, own = self.work_timeout, _WORKER_LIMIT, operation.timeout
+        limit = self.work_timeout
+        name = _WORKER_LIMIT
+        own = operation.timeout
         if own is not None:
             if own <= limit or isinstance(limit, _Unset):
-                limit, name = own, _OWN_LIMIT
+                limit = own
+                name = _OWN_LIMIT
             else:
                 name = f"{_WORKER_LIMIT}, below the operation's own timeout of {own:g} s"
                 self._log_conflict(operation)
@@ -359,7 +366,8 @@ class QueueWorker:
             first = operation.first_attempt_time
             left = operation.retry_timeout - (0.0 if first is None else started_ms / 1000 - first)
             if left < limit:
-                limit, name = left, f"what was left of the total timeout of {operation.retry_timeout:g} s"
+                limit = left
+                name = f"what was left of the total timeout of {operation.retry_timeout:g} s"
         return max(limit, 0.0), name
 
     def _log_conflict(self, operation: Operation) -> None:

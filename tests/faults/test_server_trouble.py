@@ -128,7 +128,9 @@ def stand_still(
     bench: Bench, stall: Callable[[], None], lease_s: float, seconds: float, figures: Figures, busy: int
 ) -> None:
     """Stall a server under some busy workers and an idle one, and judge what became of it."""
-    bench.client.script_load(SCRIPTS["declare_dead"].source)  # as one that has seen a reclaim; it would come late otherwise
+    bench.client.script_load(
+        SCRIPTS["declare_dead"].source
+    )  # as one that has seen a reclaim; it would come late otherwise
     ids = bench.enqueue(4, processors.work, seconds + 0.5, name="long")
     ids += bench.enqueue(400, processors.work, 0.02)
     at_work = [bench.start_worker(ready=False, lease=lease_s, queues=["work"]) for _ in range(busy)]

@@ -72,12 +72,15 @@ class AioTransport:
 
     def close(self) -> None:
         """Drop the connection; the next command opens a fresh one."""
-        wire, self._wire = self._wire, None
+        wire = self._wire
+        self._wire = None
         if wire is not None:
             wire.close()
 
     async def _exchange(self, endpoint: Endpoint, request: Request) -> list[Any]:
-        commands, waiting, limit_s = request.commands, request.replies, endpoint.timeout + request.patience
+        commands = request.commands
+        waiting = request.replies
+        limit_s = endpoint.timeout + request.patience
         if waiting is None:
             async with asyncio.timeout(endpoint.timeout):
                 self._wire = await endpoint.connect_aio(whole=self._whole)

@@ -53,7 +53,8 @@ class AioPool:
             QueueSystemError: typed, after at most `retries` resends; those before the failed command were run.
         """
         replies: list[T] = []
-        attempt, lost = 0, False
+        attempt = 0
+        lost = False
         ends = SYSTEM_CLOCK.monotonic() + min([command.resend_within_s for command in commands], default=math.inf)
         while True:
             due = commands if together else commands[len(replies) : len(replies) + 1]

@@ -119,7 +119,8 @@ def split_batch(operations: Sequence[NewOperation]) -> Iterator[list[NewOperatio
     for operation in operations:
         if chunk and (len(chunk) == MAX_ITEMS or size + len(operation.item) > MAX_REQUEST_BYTES):
             yield chunk
-            chunk, size = [], 0
+            chunk = []
+            size = 0
         chunk.append(operation)
         size += len(operation.item)
     if chunk:
@@ -134,7 +135,8 @@ def split_reclaims(reclaims: Sequence[Reclaim]) -> Iterator[list[Reclaim]]:
         its_size = len(reclaim.old) + len(reclaim.new) + len(reclaim.record) + len(reclaim.follow_up)
         if chunk and (len(chunk) == _MOVES or size + its_size > MAX_REQUEST_BYTES):
             yield chunk
-            chunk, size = [], 0
+            chunk = []
+            size = 0
         chunk.append(reclaim)
         size += its_size
     if chunk:
@@ -187,7 +189,8 @@ class Commands:
         parts = [_pack_queue(self.keys.prefix, queue, delay_ms, dedup_ttl_ms if keyed else None)]
         parts.append(b"$%d\r\n%b\r\n" % (len(nonce), nonce.encode()))
         for operation in operations:  # no calls: this is most of a batch's work
-            operation_id, item = operation.operation_id.encode(), operation.item
+            operation_id = operation.operation_id.encode()
+            item = operation.item
             parts.append(b"$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(operation_id), operation_id, len(item), item))
             if keyed:
                 parts.append(pack((operation.deduplication_key,)))

@@ -175,7 +175,8 @@ class UnixConnection(UnixDomainSocketConnection):
     """A connection over a Unix socket."""
 
     deadline: float
-    host, port = "", 0
+    host = ""
+    port = 0
     """Names that redis-py asks for when it notes that a connection could not be made."""
 
     def _connect(self) -> HurriedSocket:

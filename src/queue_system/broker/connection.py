@@ -168,7 +168,8 @@ def check_client(client: object) -> redis.Redis:
 
 def _loss(pool: redis.ConnectionPool) -> str:
     """Return what of a client's way to connect our own connections cannot have; empty when there is nothing."""
-    kind, settings = pool.connection_class, pool.connection_kwargs
+    kind = pool.connection_class
+    settings = pool.connection_kwargs
     if kind not in _KINDS:
         return f"this one's connections are of the class {kind.__module__}.{kind.__qualname__}"
     if settings.get("redis_connect_func") is not None:
@@ -239,7 +240,8 @@ class Endpoint:
         started = SYSTEM_CLOCK.monotonic()
         kind = _KINDS[self.pool.connection_class]
         settings = self._settings(kind)
-        limit_s, read_limit_s = settings["socket_connect_timeout"], settings["socket_timeout"]
+        limit_s = settings["socket_connect_timeout"]
+        read_limit_s = settings["socket_timeout"]
         try:
             connection: Any = self._unconnected(kind, settings, started + limit_s)
         except (redis.RedisError, OSError):
@@ -267,7 +269,8 @@ class Endpoint:
         connection: Any = kind(**settings, retry=Retry(NoBackoff(), 0))
         connection.deadline = deadline
         if kind is not UnixConnection:
-            host, port = connection.host, connection.port
+            host = connection.host
+            port = connection.port
             connection.addresses = numeric_addresses(host, port) or within(remaining_s(deadline), look_up, host, port)
         return connection
 

@@ -92,7 +92,8 @@ class _Library:
         for parameter, value in values.items():
             if len(re.findall(rf"\b{parameter}\b", bare)) > 1 and not _PLAIN.fullmatch(value):
                 raise ValueError(f"{name}({', '.join(arguments)}): {value} would be evaluated more than once")
-        pieces, end = [], 0
+        pieces = []
+        end = 0
         for word in _WORD.finditer(bare):
             if word[0] in values:
                 pieces += [body[end : word.start()], _closed(values[word[0]])]
@@ -101,7 +102,8 @@ class _Library:
 
     def needed_by(self, code: str) -> list[str]:
         """Return the paragraphs that define what some code uses, in their order, and those that define nothing."""
-        used, kept = _names(code), []
+        used = _names(code)
+        kept = []
         for paragraph in reversed(self.paragraphs):
             defined = {name for names in _DEFINED.findall(paragraph) for name in _WORD.findall(names)}
             if not defined or defined & used:
@@ -146,7 +148,8 @@ def _arguments(code: str, start: int) -> tuple[int, list[str]]:
     bare = _blank(code)
     if bare[start : start + 1] != "(":
         raise ValueError(f"a function of one line can only be called: {code[start - 20 : start + 20]!r}")
-    arguments, begin = [], start + 1
+    arguments = []
+    begin = start + 1
     for place, depth in enumerate(_depths(code[start:]), start):
         if (depth == 1 and bare[place] == ",") or depth == 0:
             if argument := code[begin:place].strip():

@@ -56,7 +56,8 @@ def cancel_before_close(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]
 @contextlib.contextmanager
 def cancelled_before_close() -> Iterator[None]:
     """Cancel the current task if its loop is closed while it is in the block."""
-    task, tasks = asyncio.current_task(), _tied_to(asyncio.get_running_loop()).tasks
+    task = asyncio.current_task()
+    tasks = _tied_to(asyncio.get_running_loop()).tasks
     if task is None or task in tasks:
         yield
         return

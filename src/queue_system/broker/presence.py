@@ -48,7 +48,8 @@ def presences(keys: Keys, incarnations: Sequence[str]) -> Command[dict[str, Pres
     """Read what some incarnations tell of themselves; those of older releases tell nothing."""
 
     def parse(reply: Any) -> dict[str, Presence]:
-        told, found = parse_incarnations(reply), {}
+        told = parse_incarnations(reply)
+        found = {}
         for incarnation in incarnations:
             try:
                 found[incarnation] = _decode(told.get(incarnation, b""))

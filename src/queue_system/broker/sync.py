@@ -70,7 +70,8 @@ class SyncTransport:
         left = self._retries if retries is None else retries
         started = SYSTEM_CLOCK.monotonic()
         replies: list[Any] = []
-        attempt, lost = 0, False
+        attempt = 0
+        lost = False
         while True:
             answers: list[Any] = []
             try:
@@ -100,7 +101,8 @@ class SyncTransport:
         wire = connection.wire
         failed: int | None = None
         try:
-            first, end = len(replies), len(commands)
+            first = len(replies)
+            end = len(commands)
             wire.send(commands[first].request())
             for i in range(first, end):
                 if i + 1 < end:

@@ -182,10 +182,12 @@ class AioWire(asyncio.Protocol):
         It raises OSError when the connection is lost, and TimeoutError when no byte passes for `limit_s`: what takes
         long because it is large is not given up. One request at a time; after a cancellation the wire is unusable.
         """
-        self._replies, self._expected = [], count
+        self._replies = []
+        self._expected = count
         self._waiting = self._loop.create_future()
         self._transport.write(request)
-        self._limit_s, self._passed_at = limit_s, self._loop.time()
+        self._limit_s = limit_s
+        self._passed_at = self._loop.time()
         self._unsent = self._outstanding() if len(request) > _LARGE else 0
         self._watch_until(self._passed_at + limit_s)
         return self._waiting
@@ -224,7 +226,8 @@ class AioWire(asyncio.Protocol):
         """Look at the silence at a time of the loop, or earlier; one timer serves many exchanges."""
         if self._watch is None or deadline < self._watch_at:
             self._end_watch()
-            self._watch, self._watch_at = self._loop.call_at(deadline, self._look), deadline
+            self._watch = self._loop.call_at(deadline, self._look)
+            self._watch_at = deadline
 
     def _end_watch(self) -> None:
         if self._watch is not None:
@@ -237,7 +240,8 @@ class AioWire(asyncio.Protocol):
         if self._waiting is None or self._waiting.done():
             return
         if self._unsent and (unsent := self._outstanding()) < self._unsent:
-            self._unsent, self._passed_at = unsent, self._loop.time()
+            self._unsent = unsent
+            self._passed_at = self._loop.time()
         if self._loop.time() >= self._passed_at + self._limit_s:
             self._fail(TimeoutError(_LATE))
         else:

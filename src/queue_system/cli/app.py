@@ -92,7 +92,8 @@ def _report(error: Exception) -> int:
     message = error.format_message() if hasattr(error, "format_message") else str(error)
     if not message or context is None:
         return ExitCode.USAGE
-    parameter, told = getattr(error, "param", None), getattr(error, "message", "")
+    parameter = getattr(error, "param", None)
+    told = getattr(error, "message", "")
     if parameter is not None and told and type(error) is typer.BadParameter:
         option = parameter.metavar or parameter.name if parameter.param_type_name == "argument" else parameter.opts[0]
         choice = _CHOICE.match(told)

@@ -140,7 +140,8 @@ def _private(config: QueueConfig) -> Iterator[tuple[QueueConfig, list[str]]]:
 
 
 def _enqueue_one_by_one(config: QueueConfig, operations: int, ids: list[str], advance: Advance) -> Measure:
-    manager, times = QueueManager(config), []
+    manager = QueueManager(config)
+    times = []
     for _ in range(operations):
         began = time.perf_counter()
         answer = manager.enqueue(_ENTITY, _PROCESSOR, queue_name=_NAME)
@@ -151,7 +152,8 @@ def _enqueue_one_by_one(config: QueueConfig, operations: int, ids: list[str], ad
 
 
 def _enqueue_in_batches(config: QueueConfig, operations: int, ids: list[str], advance: Advance) -> Measure:
-    manager, seconds = QueueManager(config), 0.0
+    manager = QueueManager(config)
+    seconds = 0.0
     for start in range(0, operations, _CHUNK):
         entities = [_ENTITY] * min(_CHUNK, operations - start)
         began = time.perf_counter()
@@ -166,7 +168,8 @@ async def _work(
     config: QueueConfig, waiting: int, concurrency: int, ids: list[str], advance: Advance
 ) -> tuple[Measure, Measure]:
     """Drain what waits, then measure how long an idle worker takes to begin one operation."""
-    manager, counted = QueueManager(config), _Counter(waiting)
+    manager = QueueManager(config)
+    counted = _Counter(waiting)
     config.register_callback(counted.note, *reversed(_PROCESSOR.split(".")))
     worker = QueueWorker(config, concurrency)
     began = time.perf_counter()
@@ -190,7 +193,9 @@ class _Counter:
     """The processor: it counts, and tells when enough have come."""
 
     def __init__(self, expected: int) -> None:
-        self.expected, self.seen, self.last = expected, 0, 0.0
+        self.expected = expected
+        self.seen = 0
+        self.last = 0.0
         self._done = asyncio.Event()
 
     def expect(self, more: int) -> None:

@@ -30,7 +30,8 @@ _FREE: Final = (
 
 def workers(exam: Examination) -> Result:
     """Watch the workers' counters until each has moved, for a beat and a half of the slowest at most."""
-    first, last = exam.first_look, exam.look()
+    first = exam.first_look
+    last = exam.look()
     living = {name: entry for name, entry in first.entries.items() if not name.startswith(DEAD)}
     waiting = exam.status["total_items"]
     if not living:

@@ -38,7 +38,9 @@ def orphans(exam: Examination) -> Result:
     """Look for operations that no worker holds, lists that none looks at, and keys of a foreign type."""
     prefix = exam.config.queue_prefix
     found = list(_typed_keys(exam))
-    problems, advice, details = [], [], dict[str, Any]()
+    problems = []
+    advice = []
+    details = dict[str, Any]()
     if wrong := {key: kind for key, kind, expected in found if kind != expected}:
         details["wrong_type"] = wrong
         problems.append("of a foreign type: " + ", ".join(f"{key} ({kind})" for key, kind in wrong.items()))
@@ -74,7 +76,9 @@ def _outer_prefixes(exam: Examination) -> list[str]:
 
 def _typed_keys(exam: Examination) -> Iterator[tuple[str, str, str]]:
     """Return each key that the queue knows by name, with its type and the one that it should have."""
-    prefix, cursor, first = exam.config.queue_prefix, "0", True
+    prefix = exam.config.queue_prefix
+    cursor = "0"
+    first = True
     while first or cursor != "0":
         first = False
         cursor, page = exam.run(key_page(prefix, cursor))
@@ -106,7 +110,8 @@ def _held_by_nobody(exam: Examination, hashes: Sequence[str]) -> dict[str, int]:
 
 def dead_letters(exam: Examination) -> Result:
     """Tell how many operations have failed for good, and whether the oldest are being dropped."""
-    config, most = exam.config, exam.config.max_dead_letters
+    config = exam.config
+    most = exam.config.max_dead_letters
     counts = {"failures": exam.status[config.failures_queue], "system_errors": exam.status[config.system_errors_queue]}
     dropped = exam.status["metrics"].get("dead_letters_dropped", 0)
     details = {**counts, "max_dead_letters": most, "dropped": dropped}

@@ -46,7 +46,8 @@ def server(exam: Examination) -> Result:
 
 def persistence(exam: Examination) -> Result:
     """Tell what a restart or a power cut would lose."""
-    info, settings = exam.info, exam.settings
+    info = exam.info
+    settings = exam.settings
     if not info and not settings:
         return Result(Level.SKIP, "the server does not tell what it writes", "let this user run INFO")
     names = (
@@ -91,7 +92,8 @@ def eviction(exam: Examination) -> Result:
 
 def memory(exam: Examination) -> Result:
     """Tell how much room is left."""
-    used, limit = int(exam.info.get("used_memory", 0)), int(exam.info.get("maxmemory", 0))
+    used = int(exam.info.get("used_memory", 0))
+    limit = int(exam.info.get("maxmemory", 0))
     if not used:
         return Result(Level.SKIP, "the server does not tell its memory", "let this user run INFO")
     details = {"used_bytes": used, "maxmemory_bytes": limit}
@@ -117,7 +119,8 @@ def latency(exam: Examination) -> Result:
         exam.run(command)
         times.append(time.perf_counter() - began)
     cuts = quantiles(times, n=100)
-    p50, p99 = cuts[49], cuts[98]
+    p50 = cuts[49]
+    p99 = cuts[98]
     details = {"pings": _PINGS, "p50_ms": round(p50 * 1000, 3), "p99_ms": round(p99 * 1000, 3)}
     sentence = f"a round trip takes {span(p50)} (p50), {span(p99)} (p99 of {_PINGS})"
     if p99 > _HUNG_S:
@@ -167,7 +170,8 @@ def rights(exam: Examination) -> Result:
 
 def names(exam: Examination) -> Result:
     """Tell which functions an item may name, as far as this configuration says, and who may write items."""
-    allowed, endpoint = exam.allowed_modules, exam.config.endpoint()
+    allowed = exam.allowed_modules
+    endpoint = exam.config.endpoint()
     details = {"allowed_modules": allowed, "asks_for_credentials": endpoint.is_authenticated}
     if allowed is not None:
         import_from_here()

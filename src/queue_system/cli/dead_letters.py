@@ -208,7 +208,8 @@ def _list(letters: Sequence[DeadLetter], cursor: str) -> RenderableType:
     if cursor:
         lines.append(plain(f"more: --cursor {cursor}", "dim"))
     for line in lines:
-        line.no_wrap, line.overflow = True, "ellipsis"
+        line.no_wrap = True
+        line.overflow = "ellipsis"
     return Group(*lines)
 
 

@@ -217,7 +217,8 @@ def _with_session(function: Callable[..., None], *, has_json: bool, starts_serve
 
     @functools.wraps(function)
     def run(**given: Any) -> None:
-        context, output = given.pop("context"), Output(as_json=given.pop("as_json", False))
+        context = given.pop("context")
+        output = Output(as_json=given.pop("as_json", False))
         place = read_place(context, _take(Shared, given), output)
         _route_log(debug=place.debug)
         opened = Session(place, output, variables_of(context), starts_server=starts_server)

@@ -59,7 +59,9 @@ class Board:
     def update(self, now: FleetStats, workers: Sequence[WorkerRecord] | None = None) -> None:
         """Take a new reading."""
         self.told = [worker for worker in workers or () if worker.queues is not None and not worker.dead]
-        before, self.now, self.trouble = self.now, now, ""
+        before = self.now
+        self.now = now
+        self.trouble = ""
         if before is not None and now.at > before.at:
             grown = {name: now.counters.get(name, 0) - before.counters.get(name, 0) for name in _RATED}
             self.rates = {name: round(max(0, n) / (now.at - before.at), 1) for name, n in grown.items()}

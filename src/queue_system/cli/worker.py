@@ -100,7 +100,8 @@ def worker(
             "target", f"it names server and prefix already; leave out --{min(extra).replace('_', '-')}"
         )
     chosen = asdict(options)
-    served, chosen["max_memory_mb"] = chosen.pop("queues"), chosen.pop("max_memory")
+    served = chosen.pop("queues")
+    chosen["max_memory_mb"] = chosen.pop("max_memory")
     allowed = chosen.pop("allowed_modules")
     settings = WorkerSettings(
         target=target or place.config,

@@ -250,10 +250,12 @@ class _Drop:
     """One call of an operator. Its requests are numbered, so that each may be sent twice."""
 
     def __init__(self, config: QueueConfig, source: str, selection: Selection) -> None:
-        self._config, self._selection = config, selection
+        self._config = config
+        self._selection = selection
         self._walk = _Walk(config, source)
         self._missing = None if selection.letter_ids is None else set(selection.letter_ids)
-        self._id, self._numbers = secrets.token_hex(8), itertools.count(1)
+        self._id = secrets.token_hex(8)
+        self._numbers = itertools.count(1)
         self.done = self.live = self.unusable = 0
 
     def flow(self) -> Flow[None]:
@@ -313,7 +315,8 @@ class _Drop:
             most = self._walk.most_from(each.place)
             if chunk and (len(chunk) >= most or size + len(each.letter) > MAX_REQUEST_BYTES // 2):
                 yield chunk
-                chunk, size = [], 0
+                chunk = []
+                size = 0
             chunk.append(each)
             size += len(each.letter)
         if chunk:

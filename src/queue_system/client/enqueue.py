@@ -53,10 +53,12 @@ def describe_operation(config: QueueConfig, options: EnqueueOptions) -> Operatio
     operation = Operation(processor=name.name, processor_module=name.module)
     if options.on_success is not None:
         name = reference(options.on_success, "on_success")
-        operation.on_success, operation.on_success_module = name.name, name.module
+        operation.on_success = name.name
+        operation.on_success_module = name.module
     if options.on_failure is not None:
         name = reference(options.on_failure, "on_failure")
-        operation.on_failure, operation.on_failure_module = name.name, name.module
+        operation.on_failure = name.name
+        operation.on_failure_module = name.module
     if options.timeout is not None:
         operation.timeout = check_seconds("timeout", options.timeout)
     if options.result_ttl is not None:
@@ -66,7 +68,8 @@ def describe_operation(config: QueueConfig, options: EnqueueOptions) -> Operatio
         if not isinstance(retry_config, QueueRetryConfig):
             raise InvalidInputError("retry_config", f"expected a QueueRetryConfig, got {a_kind(retry_config)}")
         if not retry_config.is_default:
-            operation.max_attempts, operation.delays = retry_config.max_attempts, retry_config.delays
+            operation.max_attempts = retry_config.max_attempts
+            operation.delays = retry_config.delays
             operation.retry_timeout = retry_config.timeout
     return operation
 
@@ -80,7 +83,8 @@ def enqueue_flow(config: QueueConfig, operation: Operation, options: EnqueueOpti
     durability = config.durability if options.durability is None else check_durability(options.durability)
     operation_id = options.operation_id
     if operation_id is None:
-        operation_id, nonce = fresh_id(), ""  # a fresh id is its own proof of the call
+        operation_id = fresh_id()
+        nonce = ""  # a fresh id is its own proof of the call
     else:
         nonce = operation.nonce = secrets.token_hex(8)
         check_identifier(operation_id, "operation_id")
@@ -213,7 +217,8 @@ def _prepare(
     encode = encode_item if config.sealing is None else config.sealing.encoder(queue)
     operations = []
     for i, entity in enumerate(encode_entities(entities, options.custom_serializer)):
-        operation_id, key = f"{base}{i:08x}" if ids is None else ids[i], ""
+        operation_id = f"{base}{i:08x}" if ids is None else ids[i]
+        key = ""
         if dedup_keys is not None:
             template.deduplication_key = key = dedup_keys[i]
             tail = encode_tail(template)

@@ -23,7 +23,9 @@ def purge_flow(config: QueueConfig, queue_name: str, priority: str) -> Flow[int]
     while page:
         page = yield purge(number=next(numbers))
         removed += page
-    cursor, count, named = "0", 1, queue.encode()
+    cursor = "0"
+    count = 1
+    named = queue.encode()
     while True:
         cursor, members = yield config.commands.delayed_page(cursor, count)
         count = next_page(members, count)
@@ -37,7 +39,9 @@ def purge_flow(config: QueueConfig, queue_name: str, priority: str) -> Flow[int]
 def count_delayed_flow(config: QueueConfig, queues: Collection[str]) -> Flow[int]:
     """Count the operations of queues, `"high:mails"`, that are due later; it costs what removing them does."""
     named = {queue.encode() for queue in queues}
-    found, cursor, count = 0, "0", 1
+    found = 0
+    cursor = "0"
+    count = 1
     while True:
         cursor, members = yield config.commands.delayed_page(cursor, count)
         count = next_page(members, count)

@@ -158,7 +158,8 @@ def is_same_origin(connection: HTTPConnection) -> bool:
     An origin of `null` is anybody's: `Sec-Fetch-Site` must speak for it, which browsers leave out on plain HTTP but for
     loopback. There the origin alone tells; the referrer policy of our pages lets browsers name it.
     """
-    site, origin = connection.headers.get("sec-fetch-site"), connection.headers.get("origin", "null")
+    site = connection.headers.get("sec-fetch-site")
+    origin = connection.headers.get("origin", "null")
     if site is not None and site != "same-origin":
         return False
     if origin == "null":

@@ -60,7 +60,8 @@ def create_app(  # noqa: PLR0913 - one for each rule of who may come, and from w
     proxies = check_proxies(trusted_proxies)
     if proxies and access.local_only:
         raise InvalidInputError("trusted_proxies", "behind a proxy everybody looks like this machine; give a token")
-    renderer, sampler = Renderer(), Sampler(config)
+    renderer = Renderer()
+    sampler = Sampler(config)
     pages = Pages(config, access, renderer, Live(renderer, sampler))
     login = Login(pages, config.log)
 

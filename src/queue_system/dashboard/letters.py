@@ -22,7 +22,9 @@ from queue_system.model.preview import preview
 SOURCES: Final = ("failures", "system_errors")
 PAGE: Final = 25
 
-_MINUTE, _HOUR, _DAY = 60.0, 3600.0, 86400.0
+_MINUTE = 60.0
+_HOUR = 3600.0
+_DAY = 86400.0
 AGES: Final[Mapping[str, tuple[str, float | None, float | None]]] = {
     "": ("any age", None, None),
     "15min": ("last 15 minutes", None, 15 * _MINUTE),
@@ -124,7 +126,9 @@ class Letters:
         self._check_writable()
         form = await self._pages.read_form(request) if request.method == "POST" else {}
         given = {name: values[0] for name, values in form.items()} or request.query_params
-        action, wanted, ids = given.get("action", ""), Filter.of(given), form.get("letter_id", [])
+        action = given.get("action", "")
+        wanted = Filter.of(given)
+        ids = form.get("letter_id", [])
         if action not in _ACTIONS:
             raise HTTPException(404)
         if not ids and given.get("scope") != "matching":
@@ -136,7 +140,9 @@ class Letters:
         form = await self._pages.read_form(request)
         self._check_writable()
         single = {name: values[0] for name, values in form.items()}
-        action, wanted, ids = single.get("action", ""), Filter.of(single), form.get("letter_id", [])
+        action = single.get("action", "")
+        wanted = Filter.of(single)
+        ids = form.get("letter_id", [])
         if action not in _ACTIONS:
             raise HTTPException(404)
         if ids:
@@ -155,7 +161,8 @@ class Letters:
     def _read(self, wanted: Filter, cursor: str) -> DeadLetterPage:
         """Read a page of letters. Blocks: each letter, however large, is decoded."""
         chosen = wanted.arguments
-        source, config = chosen.pop("source"), self._manager.config
+        source = chosen.pop("source")
+        config = self._manager.config
         return run_flow(list_flow(config, source, Selection(**chosen), PAGE, cursor), config.run)
 
     def _find_shown(self, request: Request) -> tuple[DeadLetter, str, bool]:
@@ -168,10 +175,12 @@ class Letters:
 
     def _find(self, request: Request) -> DeadLetter:
         """Find the letter that an address names. Blocks."""
-        source, letter_id = request.path_params["source"], request.path_params["letter_id"]
+        source = request.path_params["source"]
+        letter_id = request.path_params["letter_id"]
         if source not in SOURCES:
             raise HTTPException(404)
-        config, start = self._manager.config, request.query_params.get("from", "")
+        config = self._manager.config
+        start = request.query_params.get("from", "")
         work = list_flow(config, source, Selection(letter_ids=(letter_id,)), 1, start)
         found = run_flow(work, config.run)
         if not found.letters:
@@ -193,7 +202,8 @@ def _text(given: Mapping[str, str], name: str) -> str:
 
 def _note(given: Mapping[str, str]) -> str:
     """Return what a change came to; only our own words and a number are taken from the address."""
-    note, count = given.get("note", ""), given.get("count", "")
+    note = given.get("note", "")
+    count = given.get("count", "")
     if note == "none":
         return "No letter was selected."
     if note not in _ACTIONS.values() or not count.isdecimal() or len(count) > 9:  # noqa: PLR2004

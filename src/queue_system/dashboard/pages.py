@@ -65,7 +65,8 @@ class Pages:
     async def operation(self, request: Request) -> Response:
         """Show what is known of one operation."""
         operation_id = request.query_params.get("id", "").strip()
-        record, problem = None, ""
+        record = None
+        problem = ""
         if operation_id:
             try:
                 record = await self.manager.aget_operation(operation_id)
@@ -126,7 +127,8 @@ class Pages:
     def _page(
         self, request: Request, page: str, values: Mapping[str, Any], view: str, snapshot: Snapshot, status: int
     ) -> HTMLResponse:
-        root, visitor = root_of(request.scope), secrets.token_hex(16)
+        root = root_of(request.scope)
+        visitor = secrets.token_hex(16)
         html = self._renderer.render(
             f"{page}.html",
             {

@@ -120,7 +120,8 @@ class Behind:
         """Return the request as one below the root path, whether or not the proxy has taken that away."""
         prefix = _last(Headers(scope=told), "x-forwarded-prefix").rstrip("/") if scope is not told else ""
         root = prefix if prefix and _is_path(prefix) else self._root
-        above, path = scope.get("root_path", ""), scope["path"]
+        above = scope.get("root_path", "")
+        path = scope["path"]
         below = path.removeprefix(above) if path == above or path.startswith(f"{above}/") else path
         is_page = root.split("/")[1:2] and root.split("/")[1] in PAGES  # then only what the proxy has cut can be meant
         if root and not is_page and (below == root or below.startswith(f"{root}/")):

@@ -110,7 +110,8 @@ class Sampler:
         while time.monotonic() - self._asked_at < _UNWATCHED_S:
             began = time.monotonic()
             await self._look()
-            told, self._next = self._next, asyncio.Event()
+            told = self._next
+            self._next = asyncio.Event()
             told.set()
             await asyncio.sleep(max(0.05, INTERVAL_S - (time.monotonic() - began)))
 
@@ -127,11 +128,13 @@ class Sampler:
             return
         if before.stats is not None and not before.problem:
             self._history.append(_compare(before.stats, stats))
-        history, silence_s = tuple(self._history), self._silences(stats)
+        history = tuple(self._history)
+        silence_s = self._silences(stats)
         self.latest = Snapshot(before.serial + 1, stats, history, silence_s, circuits_of(self._config))
 
     def _silences(self, stats: Stats) -> dict[str, float]:
-        now, seen = time.monotonic(), self._beats
+        now = time.monotonic()
+        seen = self._beats
         self._beats = {}
         for worker in stats.workers or ():
             heartbeat, since = seen.get(worker.worker_id, (-1, now))
@@ -140,7 +143,8 @@ class Sampler:
 
 
 def _compare(before: Stats, after: Stats) -> Sample:
-    old, new = before.fleet, after.fleet
+    old = before.fleet
+    new = after.fleet
     passed_s = max(new.at - old.at, 0.001)
 
     def rate(*names: str) -> float:

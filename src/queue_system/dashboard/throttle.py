@@ -30,7 +30,8 @@ class Throttle:
 
     def failed(self, client: str) -> int:
         """Note a wrong token, and return how many there were within the time."""
-        now, name = self._clock(), _network(client)
+        now = self._clock()
+        name = _network(client)
         failures = self._failures.pop(name, None) or deque(maxlen=MOST_FAILURES)
         while failures and now - failures[0] >= WINDOW_S:
             failures.popleft()

@@ -114,7 +114,8 @@ class Engine:
 
     def _give_up(self, work: Work, settle: Settle, slot: Slot) -> None:
         """Settle an operation that goes on past its limit in spite of its cancellations; another slot follows."""
-        executor, delivery = self.executor, slot.delivery
+        executor = self.executor
+        delivery = slot.delivery
         index = executor.slots.index(slot)
         executor.abandon(slot)
         executor.slots[index] = executor.new_slot()
@@ -127,7 +128,8 @@ class Engine:
 
     async def handle_one(self, worker_id: int, adopt: bytes, begin: Callable[[], None], handle: Handle) -> bool:
         """Claim a single item, or adopt it, and handle it in the only slot; False when there is none."""
-        fetcher, inflight = self.fetcher, self.fetcher.inflight
+        fetcher = self.fetcher
+        inflight = self.fetcher.inflight
         await fetcher.register()
         begin()
         delivery = await fetcher.claim_one(adopt)

@@ -98,7 +98,9 @@ class Executor:
 
         `limit_name` says whose limit that is.
         """
-        slot.deed, slot.limit_s, slot.limit_name = "", limit_s, limit_name
+        slot.deed = ""
+        slot.limit_s = limit_s
+        slot.limit_name = limit_name
         slot.deadline = deadline = slot.started + limit_s
         if deadline < self._timer_at:
             self._arm(deadline)
@@ -131,7 +133,8 @@ class Executor:
             slot.deadline = float("inf")
         if slot.expired or slot.stopped:
             late = _late(slot)
-            late.__cause__, cancelled = cancelled, None  # a name for it here would keep it alive
+            late.__cause__ = cancelled
+            cancelled = None  # a name for it here would keep it alive
             return self._after_cancel(slot, outcome, late)
         return outcome
 
@@ -186,7 +189,10 @@ class Executor:
     def _after_cancel(self, slot: Slot, outcome: Outcome, late: TimeoutError) -> Outcome:
         leave_if_forked(self._home)
         forget_cancellations(slot.task)
-        expired, stopped, slot.expired, slot.stopped = slot.expired, slot.stopped, False, False
+        expired = slot.expired
+        stopped = slot.stopped
+        slot.expired = False
+        slot.stopped = False
         if expired and not (stopped and isinstance(outcome, Interrupted)):
             if isinstance(outcome, Raised) and outcome.trace is not None and late.__cause__ is None:
                 late.__cause__ = outcome.trace.error
@@ -203,7 +209,8 @@ class Executor:
         self._timer = self._loop.call_later(wait, self._expire)
 
     def _expire(self) -> None:
-        self._timer, self._timer_at = None, float("inf")
+        self._timer = None
+        self._timer_at = float("inf")
         now = SYSTEM_CLOCK.monotonic()
         nearest = float("inf")
         for slot in self.slots:
@@ -216,7 +223,8 @@ class Executor:
     def _cancel_late(self, slot: Slot, now: float) -> None:
         """Cancel what is past its limit; what swallows the cancellation gets another, and is given up at last."""
         if not slot.expired:
-            slot.expired, slot.expired_at = True, now
+            slot.expired = True
+            slot.expired_at = now
         elif self.give_up is not None and now - slot.expired_at >= GIVE_UP_AFTER_S:
             self.give_up(slot)
             return

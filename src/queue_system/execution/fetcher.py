@@ -32,8 +32,10 @@ from queue_system.execution.settlement import Batch, Settlement
 from queue_system.execution.suspects import Suspects
 
 _NOTE_RUNNING_AFTER_S = 0.1
-_NOTE_AGAIN_S, _NOTES_PER_KEY = 1800.0, 3
-_FRESH, _GATHER_S = 0.7, 0.002
+_NOTE_AGAIN_S = 1800.0
+_NOTES_PER_KEY = 3
+_FRESH = 0.7
+_GATHER_S = 0.002
 _LOOK_EVERY_S = 0.2
 
 Claim = tuple[str, int]  # its id, and how much it asks for; sent again, it is the same claim
@@ -47,14 +49,21 @@ class Fetcher:
     ) -> None:
         self.inflight = inflight
         self.dispatcher = Dispatcher(inflight.buffer)
-        self._config, self._commands = config, config.commands
-        self._executor, self._reporter, self._names = executor, reporter, list(names)
+        self._config = config
+        self._commands = config.commands
+        self._executor = executor
+        self._reporter = reporter
+        self._names = list(names)
         self._note_key_s = min(_NOTE_AGAIN_S, config.dedup_ttl / _NOTES_PER_KEY)
         self._lease_ms = int(config.lease_seconds * 1000)
         self._transport = AioTransport(config.endpoint)
         self._prefetch = Prefetch(len(executor.slots))
-        self._claims, self._registered, self._drained = True, False, False
-        self._next_due_ms, self._expected, self._serial = -1, 0, itertools.count(1)
+        self._claims = True
+        self._registered = False
+        self._drained = False
+        self._next_due_ms = -1
+        self._expected = 0
+        self._serial = itertools.count(1)
         self._series = f"{secrets.token_hex(4)}."  # whoever writes into our hash does not know it
         self._server_offset_ms = (SYSTEM_CLOCK.time() - SYSTEM_CLOCK.monotonic()) * 1000
         self._batch: Batch | None = None
@@ -104,7 +113,8 @@ class Fetcher:
     def confirm(self, sent: float) -> None:
         """Learn that a beat sent at that monotonic time was answered."""
         was_open = self.dispatcher.is_open
-        self.dispatcher.last_beat, self.dispatcher.valid_until = sent, sent + _FRESH * self._config.lease_seconds
+        self.dispatcher.last_beat = sent
+        self.dispatcher.valid_until = sent + _FRESH * self._config.lease_seconds
         if not was_open:
             self.dispatcher.wake()
 
@@ -119,7 +129,9 @@ class Fetcher:
         )
         self.inflight.renew()
         self._suspects.drop()
-        self._registered, self._drained, self.dispatcher.valid_until = False, False, 0.0
+        self._registered = False
+        self._drained = False
+        self.dispatcher.valid_until = 0.0
         self._batch = self._claim = None  # the long poll goes on: dropped, it could take the wake-up along
         for slot in self._executor.slots:
             self._executor.stop_slot(slot)
@@ -174,7 +186,10 @@ class Fetcher:
         """Settle what finished and claim what fits. Sent again after an error, it is the same turn."""
         self._tend()
         self._choose()
-        incarnation, batch, claim, registering = self.incarnation, self._batch, self._claim, not self._registered
+        incarnation = self.incarnation
+        batch = self._batch
+        claim = self._claim
+        registering = not self._registered
         commands: list[Any] = []
         if registering:
             commands.append(self._commands.beat("register", incarnation, self._lease_ms))
@@ -228,7 +243,8 @@ class Fetcher:
 
     async def stop_claiming(self) -> None:
         """Claim and start no more, and end the claim that waits for work."""
-        self._claims, self.dispatcher.closed = False, True
+        self._claims = False
+        self.dispatcher.closed = True
         await self._long_poll.end()
 
     @property
@@ -379,7 +395,8 @@ class Fetcher:
             raise
 
     def _claim_when_woken(self, claim: Claim) -> None:
-        incarnation, self._long_poll.asked = self.incarnation, claim[0]
+        incarnation = self.incarnation
+        self._long_poll.asked = claim[0]
 
         def answered(claimed: Claimed | None) -> None:
             self._claimed(claimed, incarnation)

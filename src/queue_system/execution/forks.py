@@ -84,7 +84,8 @@ def silence(loop: asyncio.AbstractEventLoop) -> None:
             ready.clear()
     if sys.platform != "linux":  # a kqueue is not inherited
         return
-    backend, selector = getattr(loop, "_get_backend_id", None), getattr(loop, "_selector", None)
+    backend = getattr(loop, "_get_backend_id", None)
+    selector = getattr(loop, "_selector", None)
     shared = backend() if backend is not None else selector.fileno() if selector is not None else -1
     if shared >= 0:
         with select.epoll() as empty:

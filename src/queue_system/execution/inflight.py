@@ -24,7 +24,8 @@ from queue_system.model.verdict import Reject, Release, Unprocessable
 from queue_system.tracebacks import trace
 
 _SUSPECT_FROM = 2
-_TURN_S, _TURNS_AT_MOST_S = 0.05, 1.0
+_TURN_S = 0.05
+_TURNS_AT_MOST_S = 1.0
 _LOST, _KEPT, _WENT = (ord(code) for code in (Code.LOST, Code.KEPT, Code.WENT))
 _NAMELESS = Operation(processor="")
 
@@ -112,7 +113,9 @@ class InFlight:
 
     def take_in(self) -> bool:
         """Do what the answers ask for: book settlements, let slots have what was claimed. False: there were none."""
-        arrived, self.arrived, self.arriving = self.arrived, [], 0
+        arrived = self.arrived
+        self.arrived = []
+        self.arriving = 0
         for arrival in arrived:
             arrival()
         return bool(arrived)
@@ -157,7 +160,8 @@ class InFlight:
 
     def _book(self, batch: Batch, codes: bytes, now_ms: int) -> None:
         """Count what the server accepted; a callback comes back as a delivery."""
-        done, running = [], Verb.RUNNING
+        done = []
+        running = Verb.RUNNING
         for settlement, code in zip(batch.settlements, codes, strict=True):
             if settlement.verb is running:
                 continue
@@ -179,7 +183,8 @@ class InFlight:
 
     def _was_kept(self, settlement: Settlement, declined: Reject, code: int) -> bool:
         """Tell whether an operation waits on, because the system errors are full; log what became of it."""
-        delivery, operation = settlement.delivery, settlement.delivery.operation
+        delivery = settlement.delivery
+        operation = settlement.delivery.operation
         queue = queue_name(delivery.queue)
         if code == _KEPT:
             self.rests.refused(queue, delivery.operation_id, full_name(operation), declined.error)
@@ -201,7 +206,8 @@ class InFlight:
 
     def unresolved(self, delivery: Delivery, error: QueueSystemError) -> Unprocessable:
         """Judge an operation that names what this worker does not know; hand back others of a queue that now rests."""
-        rests, name = self.rests, queue_name(delivery.queue)
+        rests = self.rests
+        name = queue_name(delivery.queue)
         operation = delivery.operation
         if not may_be_known(operation.processor, operation.processor_module):
             return Unprocessable(str(error), type(error).__name__)
@@ -229,7 +235,8 @@ class InFlight:
 
     def left_s(self) -> float | None:
         """Return in how many s there may be work again that this worker has put off; None if it has put off none."""
-        rest_s, aside_s = self.rests.left_s(), self._aside_until - SYSTEM_CLOCK.monotonic()
+        rest_s = self.rests.left_s()
+        aside_s = self._aside_until - SYSTEM_CLOCK.monotonic()
         return rest_s if aside_s <= 0 else min(aside_s, aside_s if rest_s is None else rest_s)
 
     def isolate(self, *, alone: bool = True, aside_s: float = 0.1) -> bool:

@@ -53,7 +53,8 @@ class LongPoll:
 
     def cancel(self) -> str | None:
         """Give up; return the id of the claim under way, which may have been run and answered to nobody."""
-        asked, self.asked = self.asked, None
+        asked = self.asked
+        self.asked = None
         if asked is not None and self._task is not None:
             self._task.cancel()
         return asked

@@ -47,7 +47,8 @@ class Prefetch:
         """Learn how long the operations of a turn ran."""
         if not durations_s:
             return
-        mean_s, known = sum(durations_s) / len(durations_s), self._mean_s
+        mean_s = sum(durations_s) / len(durations_s)
+        known = self._mean_s
         self._mean_s = mean_s if known is None else known + _WEIGHT * (mean_s - known)
 
     def observe_running(self, longest_s: float) -> None:

@@ -43,7 +43,8 @@ class Servant:
         """Answer one request after another; return when there will be none."""
         signal.signal(signal.SIGTERM, self._terminated)
         threading.Thread(target=self._listen, name="queue-system-listener", daemon=True).start()
-        encode, decode = msgspec.json.Encoder().encode, msgspec.json.Decoder(Request).decode
+        encode = msgspec.json.Encoder().encode
+        decode = msgspec.json.Decoder(Request).decode
         while line := self._requests.get():
             answer = self._run(decode(line))
             self._busy.clear()

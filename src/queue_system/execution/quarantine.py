@@ -75,12 +75,16 @@ class Quarantine:
         Not while the others have their turn, unless none of them, nor this one if it is `empty`, holds anything.
         """
         with self._lock:
-            now, owner = self._now(), self.owner()
+            now = self._now()
+            owner = self.owner()
             if owner is not None:
                 return owner is seat
             if now < self._rest_until and not (empty and not any(other.holds() for other in self.others(seat))):
                 return False
-            self._owner, self._since, self._begun, seat.seen = seat, now, 0.0, now
+            self._owner = seat
+            self._since = now
+            self._begun = 0.0
+            seat.seen = now
         self._wake(seat)
         return True
 
@@ -115,7 +119,8 @@ class Quarantine:
             if self._owner is not seat:
                 return
             rests = REST_IN_VAIN if in_vain else 1
-            self._owner, self._rest_until = None, self._now() + rests * self._owned_s()
+            self._owner = None
+            self._rest_until = self._now() + rests * self._owned_s()
             if in_vain:
                 self._patience_s = min(2 * self._patience_s, LONGEST_PATIENCE_S)
         self._wake(seat)

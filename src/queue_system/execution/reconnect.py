@@ -41,7 +41,8 @@ class Reconnect:
 
     def over(self) -> bool:
         """Learn that the server answered; tell whether the log says that it had not before."""
-        told, failures = self._lines > 0, self._failures
+        told = self._lines > 0
+        failures = self._failures
         if failures:
             self._access.answer()
         self._failures = self._lines = 0

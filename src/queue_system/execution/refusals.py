@@ -20,7 +20,8 @@ class Refusals:
     """Counts the failures of a batch, and finds the settlement that is to blame by sending ever fewer at once."""
 
     def __init__(self, config: QueueConfig, settler: Settler) -> None:
-        self._config, self._settler = config, settler
+        self._config = config
+        self._settler = settler
         self._failures = 0
         self._blamed: dict[int, int] = {}
         """How often a settlement failed alone, by its token."""
@@ -29,7 +30,8 @@ class Refusals:
 
     def passed(self) -> None:
         """Learn that a batch was answered."""
-        self._failures, self.share = 0, min(LARGEST_TURN, 2 * self.share)
+        self._failures = 0
+        self.share = min(LARGEST_TURN, 2 * self.share)
         if self.share == LARGEST_TURN:
             self._blamed.clear()
 

@@ -33,7 +33,9 @@ class Reporter:
 
     def settled(self, settlements: Sequence[Settlement]) -> None:
         """Count settlements that the server accepted."""
-        processed, duration_s, complete = 0, 0.0, Verb.COMPLETE
+        processed = 0
+        duration_s = 0.0
+        complete = Verb.COMPLETE
         for settlement in settlements:
             if settlement.verb is complete and not settlement.delivery.operation.phase:
                 processed += 1
@@ -69,7 +71,8 @@ class Reporter:
         if isinstance(verdict, Reject) and verdict.wait:
             return
         trace = {} if verdict.trace is None else {"exc_info": verdict.trace}
-        error, error_type = cut_text(verdict.error), cut_text(verdict.error_type)
+        error = cut_text(verdict.error)
+        error_type = cut_text(verdict.error_type)
         fields: dict[str, Any] = {"operation_id": operation_id, "processor": processor, "error": error}
         self._metrics.update("errors")
         if timed_out:

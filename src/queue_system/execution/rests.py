@@ -73,7 +73,8 @@ class Rests:
 
         One that need not wait goes to the system errors: it is among the few of its queue that may.
         """
-        now, misses = self._now(), self.queues.get(queue)
+        now = self._now()
+        misses = self.queues.get(queue)
         if misses is None:
             if len(self.queues) >= _MOST_QUEUES:
                 del self.queues[min(self.queues, key=lambda name: self.queues[name].since)]
@@ -94,7 +95,8 @@ class Rests:
         """Learn that the system errors are full, so that an operation had to wait: its queue rests at once."""
         now = self._now()
         misses = self.queues.setdefault(queue, _Misses(_short(f"{processor}: {error}"), now))
-        misses.full, misses.kept = True, misses.kept + 1
+        misses.full = True
+        misses.kept = misses.kept + 1
         if now - misses.told_full >= _TELL_AGAIN_S:
             self._log.warning(
                 f"{FULL}: what cannot be resolved stays in its queue; retry or drop dead letters,"
@@ -115,7 +117,8 @@ class Rests:
         """Learn that an operation of a queue was handed back, since nothing of its kind can be run here now."""
         now = self._now()
         misses = self.queues.setdefault(queue, _Misses(_short(reason), now))
-        misses.reason, misses.problem = _short(reason), _TOO_MANY_ABANDONED
+        misses.reason = _short(reason)
+        misses.problem = _TOO_MANY_ABANDONED
         if misses.until <= now:
             self._begin(queue, misses, now)
 
@@ -124,7 +127,8 @@ class Rests:
         misses = self.queues.get(queue)
         if misses is None:
             return
-        misses.in_a_row, misses.full = 0, False
+        misses.in_a_row = 0
+        misses.full = False
         if misses.rest_s:
             misses.rest_s = misses.until = 0.0
             self._note(queue, misses, 0.0)
@@ -153,7 +157,8 @@ class Rests:
 
     def take_notes(self) -> list[RestNote]:
         """Return what others should be told, and count it as told."""
-        notes, self.notes = list(self.notes.values()), {}
+        notes = list(self.notes.values())
+        self.notes = {}
         return notes
 
     def _note(self, queue: str, misses: _Misses, rest_s: float) -> None:

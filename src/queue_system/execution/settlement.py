@@ -112,7 +112,8 @@ class Outbox:
             size += sum(map(len, packed))
             while size > MAX_REQUEST_BYTES and len(taken) + len(packed) > 1:
                 size -= len(packed.pop())
-            chosen, rest = group[: len(packed)], group[len(packed) :]
+            chosen = group[: len(packed)]
+            rest = group[len(packed) :]
             if rest:
                 self._groups[verb, ttl_ms] = rest
             else:
@@ -187,9 +188,12 @@ class Settler:
 
     def shelve(self, refused: Settlement, prefix: str, now_ms: int, kept_ms: int) -> Settlement:
         """Return what settles a delivery whose verdict the server refuses: its item stays there, under its own key."""
-        delivery, item, operation = refused.delivery, refused.delivery.item, refused.delivery.operation
+        delivery = refused.delivery
+        item = refused.delivery.item
+        operation = refused.delivery.operation
         id_ = operation.operation_id or readable_id(item)
-        kept_in, digest = f"{prefix}oversized:{delivery.token}", sha1(item, usedforsecurity=False).hexdigest()
+        kept_in = f"{prefix}oversized:{delivery.token}"
+        digest = sha1(item, usedforsecurity=False).hexdigest()
         shelved = Oversized(id_, kept_in, len(item), digest, item[:1024])
         reason = f"the server refuses the verdict ({refused.verb}); the item is kept in the key {kept_in}"
         error_type = ServerError.__name__
@@ -207,7 +211,9 @@ class Settler:
         return Settlement(delivery, Verb.RUNNING, pack((delivery.token, delivery.operation_id, record)))
 
     def _complete(self, delivery: Delivery, verdict: Complete, timing: Timing) -> Settlement:
-        operation, result, problem = delivery.operation, verdict.result, verdict.result_error
+        operation = delivery.operation
+        result = verdict.result
+        problem = verdict.result_error
         if operation.phase:
             packed = pack((delivery.token, "", "", "", ""))
             return Settlement(delivery, _COMPLETE, packed, self._ttl_ms)
@@ -216,9 +222,11 @@ class Settler:
             if self._sealing is not None and result is not None:
                 encoded = self._sealing.encrypt(encoded, "result", delivery.operation_id)
             if len(encoded) > self.max_item_bytes:
-                encoded, problem = b"null", f"result: it has {len(encoded)} bytes, more than {self.max_item_bytes}"
+                problem = f"result: it has {len(encoded)} bytes, more than {self.max_item_bytes}"
+                encoded = b"null"
         except UnserializableError as error:
-            encoded, problem = b"null", str(error)
+            encoded = b"null"
+            problem = str(error)
         body = b'{"result":%b}' % encoded
         follow_up = b""
         if problem:
@@ -235,7 +243,8 @@ class Settler:
         return Settlement(delivery, _COMPLETE, packed, ttl_ms, follow_up, timing, problem=problem)
 
     def _retry(self, delivery: Delivery, delay: float, error: bytes, timing: Timing) -> Settlement:
-        operation, delay_ms = delivery.operation, int(delay * 1000)
+        operation = delivery.operation
+        delay_ms = int(delay * 1000)
         item = change_item(
             delivery.item,
             {
@@ -253,7 +262,9 @@ class Settler:
         return Settlement(delivery, Verb.RETRY, packed, timing=timing)
 
     def _dead_letter(self, verb: Verb, delivery: Delivery, verdict: Fail | Reject, timing: Timing) -> Settlement:
-        operation, error, error_type = delivery.operation, cut_text(verdict.error), cut_text(verdict.error_type)
+        operation = delivery.operation
+        error = cut_text(verdict.error)
+        error_type = cut_text(verdict.error_type)
         traceback = _traceback(verdict.trace, MOST_BYTES)
         changes: dict[str, object] = {"traceback": traceback} if traceback else {}
         if operation.processor:
@@ -306,7 +317,8 @@ class Settler:
 
 def _pack_complete(delivery: Delivery, record: bytes, follow_up: bytes) -> bytes:
     """Pack what `pack` would, without its loops: most settlements are of this kind."""
-    token, operation_id = b"%d" % delivery.token, delivery.operation_id.encode()
+    token = b"%d" % delivery.token
+    operation_id = delivery.operation_id.encode()
     dedup_key = delivery.operation.deduplication_key.encode()
     return b"$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (
         len(token), token, len(operation_id), operation_id, len(record), record,

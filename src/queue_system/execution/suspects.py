@@ -50,7 +50,8 @@ class Suspects:
         `running` says whether anything runs in this worker, `is_open` whether something may start, `more` whether there
         may be more to claim.
         """
-        seat, held = self._seat, self._inflight
+        seat = self._seat
+        held = self._inflight
         if seat.yields:
             self._make_room()
         elif held.suspected:
@@ -83,7 +84,8 @@ class Suspects:
             self._seat.vacate()
 
     def _start(self, *, is_open: bool) -> bool:
-        seat, held = self._seat, self._inflight
+        seat = self._seat
+        held = self._inflight
         self._probe = Probe.NONE
         if not seat.quarantine.ask(seat, empty=held.only_suspects):
             self._set_aside()

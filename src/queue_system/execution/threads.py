@@ -115,7 +115,8 @@ class ThreadPool:
             with self._lock:
                 if call.abandoned:
                     continue
-                call.running, call.thread = True, threading.get_ident()
+                call.running = True
+                call.thread = threading.get_ident()
             try:
                 call.result = call.context.run(call.fn, call.argument)
             except BaseException as error:  # noqa: BLE001 - whatever it is, the waiting slot judges it

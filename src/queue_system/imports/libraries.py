@@ -26,7 +26,8 @@ _KINDS: Final = ("stdlib", "platstdlib", "purelib", "platlib", "scripts", "inclu
 
 def forms(path: str | Path) -> tuple[Path, ...]:
     """Return a path as it is written and with its symlinks resolved; both must pass every check."""
-    written, resolved = Path(os.path.abspath(path)), real(path)  # noqa: PTH100 - `absolute` leaves `..` as it stands
+    written = Path(os.path.abspath(path))  # noqa: PTH100 - `absolute` leaves `..` as it stands
+    resolved = real(path)
     return (written,) if written == resolved else (written, resolved)
 
 

@@ -63,7 +63,8 @@ _decode = msgspec.json.Decoder(_Times).decode
 
 def fleet_flow(config: QueueConfig) -> Flow[FleetStats]:
     """Return the stats, with up to `MOST_QUEUES` lists. Raises ServerError."""
-    commands, prefix = config.commands, config.keys.prefix
+    commands = config.commands
+    prefix = config.keys.prefix
     first = page = yield commands.status("0")
     depths = dict(page.lists)
     while page.cursor != "0" and len(depths) < MOST_QUEUES:

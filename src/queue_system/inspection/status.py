@@ -18,7 +18,8 @@ def some_queues_flow(config: QueueConfig) -> Flow[set[str]]:
 
 def status_flow(config: QueueConfig) -> Flow[dict[str, Any]]:
     """Return lengths and counters, as `QueueManager.get_queue_status` describes them. Raises ServerError."""
-    keys, commands = config.keys, config.commands
+    keys = config.keys
+    commands = config.commands
     first = page = yield commands.status("0")
     lists = dict(page.lists)
     while page.cursor != "0":

@@ -117,7 +117,8 @@ def place_of(worker_id: str) -> str:
 
 
 def _record(name: str, entry: bytes, told: Presence | None, held: dict[str, int]) -> WorkerRecord:
-    worker_id, lease_seconds = name.removeprefix(DEAD), lease_s(entry, _NO_LEASE)
+    worker_id = name.removeprefix(DEAD)
+    lease_seconds = lease_s(entry, _NO_LEASE)
     record = WorkerRecord(
         worker_id=worker_id,
         worker=place_of(worker_id),

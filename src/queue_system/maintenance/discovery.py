@@ -35,7 +35,8 @@ class Discovery(PeriodicService):
         self._names = tuple(names)
         self._next_names = SYSTEM_CLOCK.monotonic()
         self._surveyed = False
-        self._orphans, self._next_orphans = "0", SYSTEM_CLOCK.monotonic()
+        self._orphans = "0"
+        self._next_orphans = SYSTEM_CLOCK.monotonic()
 
     def perform(self) -> float:
         """Register the lists that this worker serves, and sweep all, unless another worker has just done so."""
@@ -59,10 +60,12 @@ class Discovery(PeriodicService):
 
     def tend_names(self) -> None:
         """Register the queues that this worker names, so that they are kept; forget those that nobody uses."""
-        commands, run = self._config.commands, self._config.transport.run
+        commands = self._config.commands
+        run = self._config.transport.run
         for command in commands.register_queues(self._names):
             run(command, retries=0)
-        cursor, interval_ms = "0", int(NAMES_EVERY_S * 1000 * 0.9)
+        cursor = "0"
+        interval_ms = int(NAMES_EVERY_S * 1000 * 0.9)
         try:
             while not self.stopped.is_set():
                 cursor, _ = run(commands.forget_names(cursor, interval_ms, int(FORGET_AFTER_S * 1000)), retries=0)

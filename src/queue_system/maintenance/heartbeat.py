@@ -65,7 +65,8 @@ class Heartbeat(PeriodicService):
         if self._loop.is_closed():
             self.stop()  # nobody will finish what is held: let it be reclaimed
             return 0.0
-        incarnation, sent = self._holder.registered, SYSTEM_CLOCK.monotonic()
+        incarnation = self._holder.registered
+        sent = SYSTEM_CLOCK.monotonic()
         if incarnation is None:
             return self.interval_s
         command = self._config.commands.beat("beat", incarnation, int(self._config.lease_seconds * 1000), self._told())

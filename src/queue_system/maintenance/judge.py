@@ -18,7 +18,8 @@ from queue_system.model.sealing import is_signed, signed_value
 from queue_system.model.states import OperationState
 
 MAX_CRASHES = 4
-_QUEUED, _REJECTED = OperationState.QUEUED.encode(), OperationState.REJECTED.encode()
+_QUEUED = OperationState.QUEUED.encode()
+_REJECTED = OperationState.REJECTED.encode()
 _POISON = "WorkerDied"
 _NAMELESS = Operation(processor="")
 
@@ -79,8 +80,11 @@ class Judge:
 
     def _reject_raw(self, token: bytes, value: bytes, operation_id: str, error: UndecodableItemError) -> Fate:
         queue, _, item = value.partition(b"\n")
-        reason, error_type = cut_text(str(error)), type(error).__name__
-        most, number, now = self._config.max_item_bytes, int(token) if token.isdigit() else 0, self._now_ms() / 1000
+        reason = cut_text(str(error))
+        error_type = type(error).__name__
+        most = self._config.max_item_bytes
+        number = int(token) if token.isdigit() else 0
+        now = self._now_ms() / 1000
         letter = raw_dead_letter(item, number, queue, reason, error_type, now, max_item_bytes=most)
         keeps, ttl_ms = keeping(self._config.result_ttl)
         body = encode_error(reason, error_type) if keeps else b""
@@ -88,9 +92,11 @@ class Judge:
         return Fate(reclaim, readable_id(item) or operation_id, error=reason, error_type=error_type)
 
     def _run_again(self, token: bytes, value: bytes, item: bytes, operation_id: str, operation: Operation) -> Fate:
-        queue, crashes = value.partition(b"\n")[0], operation.crashes + 1
+        queue = value.partition(b"\n")[0]
+        crashes = operation.crashes + 1
         changed = change_item(item, {"operation_id": operation_id, "crashes": crashes})
-        how, new = "next" if crashes == 1 else "later", signed_value(self._sealing, queue, changed)
+        how = "next" if crashes == 1 else "later"
+        new = signed_value(self._sealing, queue, changed)
         if operation.phase:  # the record tells of the verdict, which stands
             return Fate(Reclaim(token, value, how, new), operation_id, operation)
         times_ms = (self._now_ms(), int(operation.timestamp * 1000), 0)
@@ -98,7 +104,8 @@ class Judge:
         return Fate(Reclaim(token, value, how, new, operation_id, record), operation_id, operation)
 
     def _dead_letter(self, token: bytes, value: bytes, item: bytes, operation_id: str, operation: Operation) -> Fate:
-        queue, crashes = value.partition(b"\n")[0], operation.crashes + 1
+        queue = value.partition(b"\n")[0]
+        crashes = operation.crashes + 1
         now_ms = self._now_ms()
         reason = f"its worker died {crashes} times while it was in flight"
         letter = encode_dead_letter(item, queue, reason, _POISON, now_ms / 1000, crashes=crashes)
@@ -111,7 +118,8 @@ class Judge:
             )
         own_ttl = operation.result_ttl
         keeps, ttl_ms = keeping(self._config.result_ttl if own_ttl is None else own_ttl)
-        times_ms, body = (now_ms, int(operation.timestamp * 1000), 0), encode_error(reason, _POISON) if keeps else b""
+        times_ms = (now_ms, int(operation.timestamp * 1000), 0)
+        body = encode_error(reason, _POISON) if keeps else b""
         record = encode_record(
             _REJECTED, operation, queue, operation.attempts, times_ms, body=tell_crashes(body, crashes)
         )

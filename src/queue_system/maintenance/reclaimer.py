@@ -168,7 +168,8 @@ class Reclaimer(PeriodicService):
 
     def _claim_orphans(self, living: set[str]) -> None:
         """Declare dead whoever has lost his entry and not what he held, as after the loss of the workers' table."""
-        gone, self._known = sorted(self._known - living), living
+        gone = sorted(self._known - living)
+        self._known = living
         for start in range(0, len(gone), MAX_ITEMS):
             self._config.transport.run(self._config.commands.orphans("", gone[start : start + MAX_ITEMS]))
 
@@ -195,8 +196,10 @@ class Reclaimer(PeriodicService):
 
     def _take_over(self, incarnation: str, *, last: bool) -> bool:
         """Move what an incarnation held, in one pass; tell whether something was left for others to judge."""
-        commands, run = self._config.commands, self._config.transport.run
-        cursor, waits = "", False
+        commands = self._config.commands
+        run = self._config.transport.run
+        cursor = ""
+        waits = False
         while cursor != "0":
             if self.stopped.is_set():
                 return False

@@ -34,12 +34,14 @@ class Retention(PeriodicService):
         return sum(self._trim(dead_letters) for dead_letters in ("failures", "system_errors"))
 
     def _trim(self, dead_letters: str) -> int:
-        commands, run = self._config.commands, self._config.transport.run
+        commands = self._config.commands
+        run = self._config.transport.run
         oldest_kept = self._now_ms() / 1000 - self._config.backup_ttl
         dropped = kept = 0
         while kept < _MOST_PASSED and not self.stopped.is_set():
             letters = run(commands.aged(dead_letters, kept))
-            expired, young = [], not letters
+            expired = []
+            young = not letters
             for letter in letters:
                 when = read_time(letter)
                 if when is not None and when < oldest_kept:

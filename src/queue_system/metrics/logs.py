@@ -137,7 +137,8 @@ class LogThrottle:
         with self._lock:
             passes = now >= self._next_at
             if passes:
-                self.suppressed, self._held = self._held, 0
+                self.suppressed = self._held
+                self._held = 0
                 self._next_at = now + self._interval_s
             else:
                 self._held += 1

@@ -77,7 +77,8 @@ class Note(msgspec.Struct):
     @property
     def full_processor(self) -> str:
         """The processor, with its module if that is told."""
-        name, module = _text(self.processor), _text(self.processor_module)
+        name = _text(self.processor)
+        module = _text(self.processor_module)
         return f"{module}.{name}" if module else name
 
     @property
@@ -170,7 +171,8 @@ def read_time(letter: bytes) -> float | None:
 
 def read_dead_letter(letter: bytes, source: str, sealing: Sealing | None, max_item_bytes: int) -> DeadLetter:
     """Return a letter as an operator sees it, whatever its bytes are."""
-    note, members = read_note(letter), _members(letter)
+    note = read_note(letter)
+    members = _members(letter)
     priority, queue = note.where
     item = {name: value for name, value in members.items() if name not in _WHY and name != "signature"}
     if not item and note.raw_base64 is not None:

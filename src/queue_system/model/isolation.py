@@ -36,7 +36,8 @@ def run_in_process(processor: F) -> F:
     """
     if inspect.iscoroutinefunction(processor):
         raise InvalidInputError("processor", f"{shown(processor)} is async; only a sync function runs in a process")
-    name, module = getattr(processor, "__qualname__", ""), getattr(processor, "__module__", None)
+    name = getattr(processor, "__qualname__", "")
+    module = getattr(processor, "__module__", None)
     if module in MAIN_NAMES:
         module = main_module_name()
     if not inspect.isfunction(processor) or not name.isidentifier() or module is None:

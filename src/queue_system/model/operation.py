@@ -122,7 +122,8 @@ def check_size(item: bytes, max_item_bytes: int) -> None:
 
     What a worker adds may take an item beyond that limit: counts, and for a callback the result or the error.
     """
-    size, grown = len(item), max_item_bytes + _COUNTS_BYTES
+    size = len(item)
+    grown = max_item_bytes + _COUNTS_BYTES
     if size <= grown or (size <= largest_item(max_item_bytes) and _CALLBACK in item):
         return
     raise UndecodableItemError(f"not an item: it has {size} bytes, more than max_item_bytes = {max_item_bytes}")

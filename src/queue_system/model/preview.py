@@ -27,7 +27,8 @@ def preview(value: Any, most_chars: int) -> tuple[str, bool]:
         return _encode(part[: most_chars + 1] if isinstance(part, str) else part, ensure_ascii=False)
 
     written: list[str] = []
-    size, cut = 0, False
+    size = 0
+    cut = False
     for piece in _pieces(value, encode, SHOWN_LEVELS, SHOWN_LEVELS):
         written.append(piece)
         size += len(piece)
@@ -75,7 +76,8 @@ def _pieces(value: Any, encode: _Encode, indented: int, shown: int | None) -> It
 def _members(part: Any, encode: _Encode, level: int, indented: int) -> Iterator[tuple[str, Any]]:
     """Yield each member of an array or object, and what stands before it."""
     between = "\n" + "  " * level if level <= indented else ""
-    lead, following = between, f",{between or ' '}"
+    lead = between
+    following = f",{between or ' '}"
     if isinstance(part, dict):
         for name, member in part.items():
             yield f"{lead}{encode(name)}: ", member

@@ -96,7 +96,8 @@ class Registry:
         if (key := self.local.name_of(fn)) is not None:
             return Reference(key[1], key[0])
         check_not_lazy(fn, field_name)
-        name, module = _name_of(fn, field_name), getattr(fn, "__module__", None)
+        name = _name_of(fn, field_name)
+        module = getattr(fn, "__module__", None)
         if module in MAIN_NAMES:
             for (under, alias), registered in list(self._callables.items()):
                 if registered is fn:  # by `register`: so it is found under that, wherever it was defined

@@ -115,7 +115,9 @@ def judge(operation: Operation, outcome: Outcome, started: float, now: float) ->
 
 
 def _after_error(operation: Operation, raised: Raised, started: float, now: float) -> Verdict:
-    error, error_type, trace = raised.error, raised.error_type, raised.trace
+    error = raised.error
+    error_type = raised.error_type
+    trace = raised.trace
     if operation.phase:
         return Reject(f"{operation.phase} callback: {error}", error_type, trace=trace)
     try:

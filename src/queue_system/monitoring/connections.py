@@ -109,7 +109,8 @@ def sparing_handler() -> Callable[[asyncio.AbstractEventLoop, dict[str, Any]], N
     told: dict[str, float] = {}
 
     def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        kind, now = str(context.get("message"))[:_LONGEST_KIND], SYSTEM_CLOCK.monotonic()
+        kind = str(context.get("message"))[:_LONGEST_KIND]
+        now = SYSTEM_CLOCK.monotonic()
         if now - told.get(kind, -math.inf) < _TELL_AGAIN_S:
             return
         if len(told) >= _MOST_KINDS:

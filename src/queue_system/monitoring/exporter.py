@@ -34,7 +34,8 @@ def export(config: QueueConfig, address: str = ADDRESS, *, allowed_hosts: Sequen
 
 
 async def _export(config: QueueConfig, address: str, allowed_hosts: Sequence[str]) -> None:
-    leave, loop = asyncio.Event(), asyncio.get_running_loop()
+    leave = asyncio.Event()
+    loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, leave.set)
     serving = asyncio.ensure_future(serve(create_app(config, None), address, allowed_hosts))

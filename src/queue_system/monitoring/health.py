@@ -59,7 +59,8 @@ class WorkerHealth:
 
         An event loop that tells of itself every so often is late only by how much longer it has been silent.
         """
-        heartbeat, contact = self.heartbeat_age_s, self.contact_age_s
+        heartbeat = self.heartbeat_age_s
+        contact = self.contact_age_s
         return replace(
             self,
             loop_lag_s=max(self.loop_lag_s, seconds - told_every_s) if told_every_s else self.loop_lag_s + seconds,
@@ -110,11 +111,14 @@ def longest_beat_s(config: QueueConfig) -> float:
 
 def health_of(worker: QueueWorker) -> WorkerHealth:
     """Return a worker's vital signs. Quick, and callable from any thread of its process."""
-    engine, fetching, services = worker._engine, worker._fetching, worker._services  # noqa: SLF001 - there is no other reader
+    engine = worker._engine  # noqa: SLF001 - there is no other reader
+    fetching = worker._fetching  # noqa: SLF001
+    services = worker._services  # noqa: SLF001
     now = SYSTEM_CLOCK.monotonic()
     if engine is None or fetching is None:
         return WorkerHealth(os.getpid(), slots=worker.max_workers, circuits=_circuits(worker.config))
-    dispatcher, slots = engine.fetcher.dispatcher, engine.executor.slots
+    dispatcher = engine.fetcher.dispatcher
+    slots = engine.executor.slots
     busy = sum(slot.delivery is not None for slot in slots)
     ended = sum(slot.task is None or slot.task.done() for slot in slots) if worker.running else 0
     waits = worker.running and dispatcher.is_open and not busy and engine.executor.last_start < dispatcher.work_since

@@ -28,7 +28,8 @@ class LoopLag:
 
     def _tick(self) -> None:
         now = SYSTEM_CLOCK.monotonic()
-        self._late_s, self._due = max(0.0, now - self._due), now + _EVERY_S
+        self._late_s = max(0.0, now - self._due)
+        self._due = now + _EVERY_S
         asyncio.get_running_loop().call_later(_EVERY_S, self._tick)
 
 

@@ -42,7 +42,8 @@ class Latest(Generic[T_co]):
         if asking is not None and not asking.wait(PATIENCE_S):
             raise ServerUnreachableError(f"the server gives no answer within {PATIENCE_S:g} s")
         with self._lock:
-            answer, error = self._answer, self._error
+            answer = self._answer
+            error = self._error
         if error is not None:
             raise error.with_traceback(None)  # else it would grow with everybody who is told
         return cast("T_co", answer)
@@ -55,5 +56,8 @@ class Latest(Generic[T_co]):
         except Exception as problem:  # noqa: BLE001 - raised again for everybody who asks
             error = problem
         with self._lock:
-            self._answer, self._error, self._at, self._asking = answer, error, SYSTEM_CLOCK.monotonic(), None
+            self._answer = answer
+            self._error = error
+            self._at = SYSTEM_CLOCK.monotonic()
+            self._asking = None
         asking.set()

@@ -106,9 +106,12 @@ class Counting:
         turns: dict[bytes, _Turn] = {}
         queue: bytes | None = None
         turn = _Turn([], [], [])
-        release, reject = Verb.RELEASE, Verb.REJECT
+        release = Verb.RELEASE
+        reject = Verb.REJECT
         for settlement in settlements:
-            delivery, verb, timing = settlement.delivery, settlement.verb, settlement.timing
+            delivery = settlement.delivery
+            verb = settlement.verb
+            timing = settlement.timing
             operation = delivery.operation
             if operation.phase or verb is release:
                 continue
@@ -176,8 +179,10 @@ def _feed(histogram: Histogram, samples: list[float], units: float = 1.0) -> Non
         return
     least = min(samples)
     if least < 0:  # a producer's clock is ahead
-        samples, least = [max(0.0, sample) for sample in samples], 0.0
-    bounds, buckets = histogram._upper_bounds, histogram._buckets  # noqa: SLF001 - see above
+        samples = [max(0.0, sample) for sample in samples]
+        least = 0.0
+    bounds = histogram._upper_bounds  # noqa: SLF001 - see above
+    buckets = histogram._buckets  # noqa: SLF001
     histogram._sum.inc(sum(samples) / units)  # noqa: SLF001
     first = bisect_left(bounds, least / units)
     if max(samples) / units <= bounds[first]:  # the usual case: one turn's samples are alike

@@ -46,7 +46,8 @@ class _Call(Generic[R]):
             self.finished.set()
 
     def outcome(self) -> R:
-        error, self._error = self._error, None
+        error = self._error
+        self._error = None
         if error is None:
             return cast("R", self._result)
         try:

@@ -29,7 +29,8 @@ class _Helper:
 
     def __init__(self, name: str, work: Callable[[], None]) -> None:
         self._work = work
-        self._asked, self._done = threading.Lock(), threading.Lock()
+        self._asked = threading.Lock()
+        self._done = threading.Lock()
         for lock in (self._asked, self._done):
             lock.acquire()
         threading.Thread(target=self._run, name=name, daemon=True).start()
@@ -98,7 +99,8 @@ class Leaving:
             engine.leave_blocked()
 
     def _end(self, code: int, why: str) -> None:
-        self._left, self._why = code, why
+        self._left = code
+        self._why = why
         try:
             self._last_word.help(_LAST_WORD_S)
         finally:  # whatever logging does, as where memory is at its limit or somebody keeps its locks

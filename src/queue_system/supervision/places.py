@@ -68,7 +68,10 @@ class Place:
             child.channel.sendall(self._line)
         child.channel.settimeout(0)
         self._started_at = self._heard_at = time.monotonic()
-        self.kill_at, self.ready, self.problem, self._heard = NEVER, False, "", b""
+        self.kill_at = NEVER
+        self.ready = False
+        self.problem = ""
+        self._heard = b""
         self._health = WorkerHealth(child.process.pid)
         return child
 
@@ -112,7 +115,8 @@ class Place:
         if report.problem:
             self.problem = report.problem
         elif report.health is not None:
-            self._health, self._heard_at = WorkerHealth(**report.health), time.monotonic()
+            self._health = WorkerHealth(**report.health)
+            self._heard_at = time.monotonic()
             self.ready = self.ready or self._health.consuming
 
     def ended(self) -> int | None:
@@ -121,8 +125,10 @@ class Place:
             return None
         self.listen()
         self.child.channel.close()
-        self.child, self._health = None, WorkerHealth(pid=0)
-        self.kill_at, self.ready = NEVER, False
+        self.child = None
+        self._health = WorkerHealth(pid=0)
+        self.kill_at = NEVER
+        self.ready = False
         return code
 
     def lived_s(self) -> float:

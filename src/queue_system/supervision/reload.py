@@ -25,7 +25,8 @@ class SourceWatch:
             import watchfiles  # noqa: PLC0415 - an optional extra
         except ImportError:
             raise InvalidInputError("reload", "watchfiles is needed: pip install 'redis-queue-system[cli]'") from None
-        self._stopped, self._watching = threading.Event(), threading.Event()
+        self._stopped = threading.Event()
+        self._watching = threading.Event()
 
         def watch() -> None:
             sources = watchfiles.PythonFilter()

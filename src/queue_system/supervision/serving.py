@@ -49,7 +49,8 @@ def serve(settings: WorkerSettings, *, ends_process: bool = False) -> int:
         InvalidInputError: the settings or their target make no sense.
         AccessDeniedError: the server refuses the credentials.
     """
-    departure, notifier = Departure(), Notifier(os.environ)
+    departure = Departure()
+    notifier = Notifier(os.environ)
     serving = Serving(settings, departure, notifier, ends_process=ends_process)
     with handling(departure.handler, *LEAVE):
         return run_to_end(serving, serving.run())
@@ -136,7 +137,8 @@ class Serving:
 
     async def _load(self) -> QueueWorker | None:
         """Load the worker; None if something asks it to leave before, however long its target takes to import."""
-        loading, asked = _begin(load_worker(self._settings)), _begin(self._asked())
+        loading = _begin(load_worker(self._settings))
+        asked = _begin(self._asked())
         try:
             await asyncio.wait((loading, asked), return_when=asyncio.FIRST_COMPLETED)
             return None if self._departure.asked else loading.result()
@@ -220,9 +222,11 @@ class Serving:
         return DONE
 
     async def _worn_out(self, worker: QueueWorker) -> int:
-        most, largest_mb = self._settings.max_operations, self._settings.max_memory_mb
+        most = self._settings.max_operations
+        largest_mb = self._settings.max_memory_mb
         while True:
-            attempts, memory_mb = settled_attempts(worker), resident_mb()
+            attempts = settled_attempts(worker)
+            memory_mb = resident_mb()
             if (most is not None and attempts >= most) or (
                 largest_mb is not None and attempts and memory_mb > largest_mb
             ):

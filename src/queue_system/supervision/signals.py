@@ -43,7 +43,8 @@ class Departure:
 
     async def wait(self) -> None:
         """Return as soon as it was asked for."""
-        event, loop = asyncio.Event(), asyncio.get_running_loop()
+        event = asyncio.Event()
+        loop = asyncio.get_running_loop()
 
         def wake() -> None:
             with contextlib.suppress(RuntimeError):  # the loop has ended

@@ -120,7 +120,8 @@ class Supervisor:
                 self._drain(place)
 
     def _leave(self, code: int) -> None:
-        self._leaving, self._code = True, code
+        self._leaving = True
+        self._code = code
         self._notifier.stopping()
         for place in self._places:
             self._drain(place)
@@ -145,7 +146,8 @@ class Supervisor:
         if place.overdue():
             self._log.warning("worker process did not leave in time and is killed", pid=pid)
             self._code = FAILED if self._leaving else self._code
-        asked, child = place.leaving, place.child
+        asked = place.leaving
+        child = place.child
         code = place.ended()
         if code is None or child is None:
             return
@@ -211,7 +213,8 @@ class Supervisor:
 
     @contextlib.contextmanager
     def _observed(self) -> Iterator[None]:
-        address, allowed = self._settings.http, self._settings.allowed_hosts
+        address = self._settings.http
+        allowed = self._settings.allowed_hosts
         if address is None:
             yield
             return

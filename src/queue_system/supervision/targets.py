@@ -58,7 +58,9 @@ async def load_worker(settings: WorkerSettings) -> QueueWorker:
     checked = QueueWorker(config, **{name: value for name, value in wanted.items() if value is not None})
     if worker is None:
         return checked
-    worker.max_workers, worker.work_timeout, worker.queues = checked.max_workers, checked.work_timeout, checked.queues
+    worker.max_workers = checked.max_workers
+    worker.work_timeout = checked.work_timeout
+    worker.queues = checked.queues
     return worker
 
 

@@ -72,7 +72,8 @@ class _Errors:
     """The errors of the operations of one worker that have not succeeded since."""
 
     def __init__(self, worker: QueueWorker) -> None:
-        self._worker, self._before = worker, worker.on_error
+        self._worker = worker
+        self._before = worker.on_error
         self._found: dict[str, Trace] = {}
 
     def __enter__(self) -> Self:
@@ -109,7 +110,9 @@ class _Watch:
     """Looks at what a worker serves."""
 
     def __init__(self, worker: QueueWorker, delayed: Delayed) -> None:
-        self._config, self._names, self._delayed = worker.config, worker.queues, delayed
+        self._config = worker.config
+        self._names = worker.queues
+        self._delayed = delayed
         self._manager = QueueManager(worker.config)
         self.left: dict[str, int] = {}
 
@@ -120,7 +123,8 @@ class _Watch:
         waiting = await self._read_delayed()
         later = [member for member, due_ms in waiting.items() if due_ms > before["status_time"] * 1000]
         ready = {key: count for key, count in before.items() if count and self._serves(key)}
-        running, due = before[f"{keys.prefix}running"], len(waiting) - len(later)
+        running = before[f"{keys.prefix}running"]
+        due = len(waiting) - len(later)
         counted = {"running": running, "due": due, "delayed": len(later)}
         self.left = {**ready, **{name: count for name, count in counted.items() if count}}
         if later and self._delayed == "skip":
@@ -146,7 +150,8 @@ class _Watch:
 
     async def _make_due(self, members: list[bytes]) -> None:
         """Let members of the delayed set be due, the first one first, and wake the worker."""
-        keys, run = self._config.keys, self._config.arun
+        keys = self._config.keys
+        run = self._config.arun
         scored = [argument for rank, member in enumerate(members) for argument in (rank, member)]
         await run(plain(int, "ZADD", keys.delayed, "XX", *scored))
         for name in self._names or (None,):

@@ -69,7 +69,8 @@ class Proxy:
         """How many connections clients have opened."""
         self.failures: list[BaseException] = []
         self.shape = _FREE
-        self.up, self.down = asyncio.Event(), asyncio.Event()
+        self.up = asyncio.Event()
+        self.down = asyncio.Event()
         """Whether bytes to the server, and from it, may pass."""
         self._credentials = "".join(server_url.partition("://")[2].rpartition("@")[:2])
         server = redis.ConnectionPool.from_url(check_url(server_url)).connection_kwargs
@@ -257,7 +258,8 @@ class Link:
 
     def half_open(self, *, server_learns: bool) -> bool:
         """Bring the client nothing any more; with `server_learns` end the other connection."""
-        self._mute, self._cut_off = True, server_learns
+        self._mute = True
+        self._cut_off = server_learns
         if server_learns and self._server is not None:
             self._tasks[1].cancel()
             self._server.shutdown(socket.SHUT_RDWR)
@@ -265,7 +267,8 @@ class Link:
         return True
 
     async def _up(self, server: socket.socket) -> None:
-        proxy, values = self._proxy, Values()
+        proxy = self._proxy
+        values = Values()
         try:
             while data := await asyncio.get_running_loop().sock_recv(self._client, _CHUNK):
                 await proxy.up.wait()
@@ -286,7 +289,8 @@ class Link:
             self._ended.set()
 
     async def _down(self, server: socket.socket) -> None:
-        proxy, values = self._proxy, Values()
+        proxy = self._proxy
+        values = Values()
         try:
             while data := await asyncio.get_running_loop().sock_recv(server, _CHUNK):
                 await proxy.down.wait()
@@ -307,7 +311,8 @@ class Link:
                 self._ended.set()
 
     async def _send(self, to: socket.socket, data: bytes) -> None:
-        shape, loop = self._proxy.shape, asyncio.get_running_loop()
+        shape = self._proxy.shape
+        loop = asyncio.get_running_loop()
         if shape is _FREE:
             await loop.sock_sendall(to, data)
             return

@@ -12,7 +12,8 @@ def value_end(data: bytes, start: int) -> int:
     line_end = data.find(b"\r\n", start)
     if line_end < 0:
         return -1
-    kind, end = data[start : start + 1], line_end + 2
+    kind = data[start : start + 1]
+    end = line_end + 2
     if kind in {b"+", b"-", b":"}:
         return end
     if kind not in {b"$", b"*"}:
@@ -43,7 +44,8 @@ class Values:
     def feed(self, data: bytes) -> list[bytes]:
         """Return the values that are complete now."""
         data = self._rest + data
-        values, start = [], 0
+        values = []
+        start = 0
         while start < len(data) and (end := value_end(data, start)) >= 0:
             values.append(data[start:end])
             start = end
