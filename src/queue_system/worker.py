@@ -32,6 +32,7 @@ from queue_system.maintenance.retention import Retention
 from queue_system.maintenance.service import PeriodicService
 from queue_system.metrics import LogThrottle
 from queue_system.model.arguments import check_lifetime, check_list, is_number
+from queue_system.model.formats import join_value
 from queue_system.model.keys import check_queue_name, queue_name
 from queue_system.model.lazy import finished
 from queue_system.model.operation import Operation
@@ -402,7 +403,7 @@ class QueueWorker:
     async def _handle_queue_item(self, worker_id: int, queue: bytes, item_data: bytes) -> bool:
         """Handle an item that the caller took from the list `queue`: in flight from here on, settled at the end."""
         name = queue.removeprefix(self.config.queue_prefix.encode())
-        return await self._handle_one(worker_id, b"%b\n%b" % (name, item_data))
+        return await self._handle_one(worker_id, join_value(name, item_data))
 
     async def _handle_one(self, worker_id: int, adopt: bytes) -> bool:
         engine = self._open_engine(1)

@@ -113,6 +113,25 @@ def test_what_is_shown_of_the_server_is_read_by_inspection_and_client_only() -> 
     assert not wrong
 
 
+def test_stored_formats_are_taken_apart_in_the_model_only() -> None:
+    """Bytes from the server are split by `model/`; the modules named here split what comes from elsewhere."""
+    found = {
+        module.name
+        for module in MODULES.values()
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in {"partition", "rpartition", "split", "rsplit"}
+        and any(isinstance(given, ast.Constant) and isinstance(given.value, bytes) for given in node.args)
+        and unit_of(module.name) != "model"
+    }
+    assert found == {
+        "queue_system.broker.embedded_supervisor",  # replies of a server that is being started
+        "queue_system.supervision.places",  # lines of child processes
+        "queue_system.testing.resp",  # a proxy's bytes
+    }
+
+
 def test_utils_only_reexports_resilience() -> None:
     """`utils` imports from `queue_system.resilience` only and defines nothing."""
     utils = MODULES["utils"]

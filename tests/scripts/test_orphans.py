@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from queue_system.broker.replies import DEAD
+from queue_system.model.formats import dead, id_of
 from tests.scripts.support import Broker, W, assert_refused
 
 Q = "normal:a"
@@ -37,13 +37,13 @@ def orphan(broker: Broker) -> Broker:
 
 def test_a_named_orphan_is_declared_dead(orphan: Broker) -> None:
     assert orphan.run(orphan.commands.orphans("", ["w2", W, "w3", "nobody"])) == ("", 1)
-    assert incarnations(orphan) == {f"{DEAD}{W}", "w2", f"{DEAD}w3"}
+    assert incarnations(orphan) == {dead(W), "w2", dead("w3")}
     assert orphan.run(orphan.commands.orphans("", [W])) == ("", 0)
 
 
 def test_an_orphan_that_nobody_has_named_is_found(orphan: Broker) -> None:
     assert scan(orphan) == 1
-    assert incarnations(orphan) == {f"{DEAD}{W}", "w2", f"{DEAD}w3"}
+    assert incarnations(orphan) == {dead(W), "w2", dead("w3")}
     assert scan(orphan) == 0
 
 
@@ -54,7 +54,7 @@ def test_a_page_is_small_however_many_incarnations_there_are(orphan: Broker) -> 
     assert cursor != "0"
     assert scan(orphan) + scan(orphan) <= 1
     assert set(orphan.client.hgetall(known)) == {W.encode(), b"w2", b"w3"}
-    assert f"{DEAD}{W}" in incarnations(orphan)
+    assert dead(W) in incarnations(orphan)
 
 
 def test_a_beat_makes_an_incarnation_known_and_its_end_makes_it_forgotten(orphan: Broker) -> None:
@@ -77,7 +77,7 @@ def test_a_foreign_type_of_the_known_incarnations_stops_neither_beats_nor_sweeps
 def test_a_key_of_a_foreign_type_is_no_orphan(orphan: Broker) -> None:
     orphan.squat(f"inflight:{W}")
     assert scan(orphan) == 0
-    assert W not in {name.removeprefix(DEAD) for name in incarnations(orphan)}
+    assert W not in {id_of(name) for name in incarnations(orphan)}
 
 
 @pytest.mark.parametrize("names", [(), (W,)])

@@ -14,7 +14,6 @@ import msgspec
 
 from queue_system.broker.protocol import Argument, Command, Script, load_script, pack, pack_names, plain
 from queue_system.broker.replies import (
-    DEAD,
     Claimed,
     Pulse,
     RecordReply,
@@ -37,6 +36,7 @@ from queue_system.broker.replies import (
     parse_tokens,
 )
 from queue_system.model.dead_letter import Requeue
+from queue_system.model.formats import dead
 from queue_system.model.keys import PRIORITIES, Keys
 
 SCRIPTS: Final[dict[str, Script]] = {
@@ -341,7 +341,7 @@ class Commands:
 
     def forget(self, incarnation: str) -> Command[int]:
         """Remove the entry of a dead incarnation."""
-        return plain(int, "HDEL", self.keys.workers, f"{DEAD}{incarnation}")
+        return plain(int, "HDEL", self.keys.workers, dead(incarnation))
 
     def held(self, incarnation: str, cursor: str = "0") -> Command[tuple[str, dict[bytes, bytes | None]]]:
         """Read a page of what an incarnation holds; None instead of what is too large to be sent."""

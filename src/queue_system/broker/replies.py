@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
-DEAD: Final = "dead:"
-"""What the name of an incarnation begins with while others take over what it held."""
-
-_LONGEST_NUMBER: Final = 20  # digits of a 64-bit number
+from queue_system.model.formats import is_number, split_rest, whole_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +110,7 @@ def parse_status(reply: Any) -> StatusPage:
     if not once:
         return StatusPage(cursor.decode(), lists)
     failures, system_errors, delayed, running, now_ms, flat, workers, *notes = once
-    counters = {name.decode(errors="replace"): int(value) for name, value in _pairs(flat) if _is_number(value)}
+    counters = {name.decode(errors="replace"): int(value) for name, value in _pairs(flat) if is_number(value)}
     return StatusPage(
         cursor.decode(), lists, failures, system_errors, delayed, running, now_ms, counters, workers,
         [_read_resting(note, until) for note, until in _pairs(notes[0] if notes else ())],
@@ -122,10 +118,8 @@ def parse_status(reply: Any) -> StatusPage:
 
 
 def _read_resting(note: bytes, until: bytes) -> Resting:
-    queue, _, rest = note.decode(errors="replace").partition("\t")
-    worker, _, reason = rest.partition("\t")
-    until_ms = float(until)
-    return Resting(queue, worker, int(until_ms) if math.isfinite(until_ms) else 0, reason)
+    queue, worker, reason = split_rest(note)
+    return Resting(queue, worker, whole_ms(until), reason)
 
 
 def parse_record_reply(reply: Any) -> RecordReply:
@@ -150,7 +144,7 @@ def parse_held(reply: Any) -> tuple[str, dict[bytes, bytes | None]]:
 
 def parse_tokens(reply: Any) -> list[int]:
     """Read tokens, fields of other kinds left out."""
-    return [int(token) for token in reply if _is_number(token)]
+    return [int(token) for token in reply if is_number(token)]
 
 
 def parse_delayed(reply: Any) -> tuple[str, list[bytes]]:
@@ -172,22 +166,6 @@ def parse_time(reply: Any) -> float:
 def parse_setting(reply: Any) -> dict[str, str]:
     """Read settings."""
     return {name.decode(): value.decode(errors="replace") for name, value in _pairs(reply)}
-
-
-def lease_s(entry: bytes, untold: float) -> float:
-    """Read the lease in an incarnation's entry, or return `untold` where the entry, which anybody writes, has none."""
-    lease_ms = entry.partition(b":")[2]
-    return int(lease_ms) / 1000 if _is_number(lease_ms) else untold
-
-
-def heartbeat(entry: bytes) -> int:
-    """Read the counter in an incarnation's entry; 0 where the entry, which anybody writes, has none."""
-    beats = entry.partition(b":")[0]
-    return int(beats) if _is_number(beats) else 0
-
-
-def _is_number(text: bytes) -> bool:
-    return text.isdigit() and len(text) <= _LONGEST_NUMBER
 
 
 def _pairs(flat: Sequence[Any]) -> Iterable[tuple[Any, Any]]:

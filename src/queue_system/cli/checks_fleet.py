@@ -9,12 +9,12 @@ from typing import Any, Final
 from msgspec.structs import asdict
 
 from queue_system.broker.presence import Presence
-from queue_system.broker.replies import DEAD, lease_s
 from queue_system.cli.checks import Examination, Level, Look, Result
 from queue_system.cli.text import count, span
 from queue_system.execution.rests import FULL
 from queue_system.inspection.fleet import read_fleet
-from queue_system.inspection.workers import MOST_WORKERS, holdings_flow, place_of, presences_flow
+from queue_system.inspection.workers import MOST_WORKERS, holdings_flow, presences_flow
+from queue_system.model.formats import id_of, is_dead, lease_s_of, place_of
 
 _BEATS_PER_LEASE: Final = 4
 _PATIENCE: Final = 1.5  # beats
@@ -32,7 +32,7 @@ def workers(exam: Examination) -> Result:
     """Watch the workers' counters until each has moved, for a beat and a half of the slowest at most."""
     first = exam.first_look
     last = exam.look()
-    living = {name: entry for name, entry in first.entries.items() if not name.startswith(DEAD)}
+    living = {name: entry for name, entry in first.entries.items() if not is_dead(name)}
     waiting = exam.status["total_items"]
     if not living:
         if not waiting:
@@ -86,9 +86,9 @@ def _judge(
 
 def stuck_leases(exam: Examination) -> Result:
     """Tell whether an incarnation was declared dead and nobody takes over what it held."""
-    early = {name for name in exam.first_look.entries if name.startswith(DEAD)}
-    late = {name for name in exam.look().entries if name.startswith(DEAD)}
-    stuck = exam.read(holdings_flow(exam.config, [name.removeprefix(DEAD) for name in sorted(early & late)]))
+    early = {name for name in exam.first_look.entries if is_dead(name)}
+    late = {name for name in exam.look().entries if is_dead(name)}
+    stuck = exam.read(holdings_flow(exam.config, [id_of(name) for name in sorted(early & late)]))
     if not stuck:
         return Result(Level.OK, "no reclaim hangs")
     return Result(
@@ -167,4 +167,4 @@ def _advice(reasons: Iterable[str], before: str) -> str:
 
 
 def _lease_s(entry: bytes) -> float:
-    return lease_s(entry, 0.0)
+    return lease_s_of(entry, 0.0)

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from queue_system.broker.diagnostics import key_length, key_page, key_type
-from queue_system.broker.replies import DEAD
 from queue_system.cli.checks import Examination, Level, Result
 from queue_system.cli.text import count
 from queue_system.inspection.workers import holdings_flow
+from queue_system.model.formats import dead
 from queue_system.model.keys import PRIORITIES, split_queue
 
 _TYPES: Final[Mapping[str, str]] = {
@@ -55,7 +55,7 @@ def orphans(exam: Examination) -> Result:
     if lost := _held_by_nobody(exam, [key for key, kind, _ in found if kind == "hash"]):
         details["held_by_nobody"] = lost
         problems.append(f"{count(sum(lost.values()), 'operation')} held by workers that are not registered")
-        fields = " ".join(f"{DEAD}{name} 0:1000" for name in lost)
+        fields = " ".join(f"{dead(name)} 0:1000" for name in lost)
         advice.append(f"HSET {prefix}workers {fields} lets the workers take them over")
     if problems:
         return Result(Level.FAIL, "; ".join(problems), "; ".join(advice), details)
@@ -103,7 +103,7 @@ def _held_by_nobody(exam: Examination, hashes: Sequence[str]) -> dict[str, int]:
     start = exam.config.keys.inflight("")
     entries = exam.look().entries
     names = [key.removeprefix(start) for key in hashes if key.startswith(start)]
-    lost = [name for name in names if name not in entries and f"{DEAD}{name}" not in entries]
+    lost = [name for name in names if name not in entries and dead(name) not in entries]
     held = exam.read(holdings_flow(exam.config, lost))
     return {name: tokens for name, tokens in held.items() if tokens}
 

@@ -10,6 +10,7 @@ from functools import partial
 from queue_system.broker.commands import next_page
 from queue_system.client.flow import Flow
 from queue_system.config import QueueConfig
+from queue_system.model.formats import split_member
 from queue_system.model.keys import join_queue
 
 
@@ -29,7 +30,7 @@ def purge_flow(config: QueueConfig, queue_name: str, priority: str) -> Flow[int]
     while True:
         cursor, members = yield config.commands.delayed_page(cursor, count)
         count = next_page(members, count)
-        doomed = [member for member in members if _queue_of(member) == named]
+        doomed = [member for member in members if split_member(member)[0] == named]
         if doomed:
             removed += yield purge(doomed, number=next(numbers))
         if cursor == "0":
@@ -45,11 +46,6 @@ def count_delayed_flow(config: QueueConfig, queues: Collection[str]) -> Flow[int
     while True:
         cursor, members = yield config.commands.delayed_page(cursor, count)
         count = next_page(members, count)
-        found += sum(_queue_of(member) in named for member in members)
+        found += sum(split_member(member)[0] in named for member in members)
         if cursor == "0":
             return found
-
-
-def _queue_of(member: bytes) -> bytes:
-    """Return the queue of a delayed member, which lies between its nonce and its item."""
-    return member.partition(b"\n")[2].partition(b"\n")[0]

@@ -30,6 +30,7 @@ from queue_system.execution.reporting import Reporter
 from queue_system.execution.rests import RestNote
 from queue_system.execution.settlement import Batch, Settlement
 from queue_system.execution.suspects import Suspects
+from queue_system.model.formats import place_of
 
 _NOTE_RUNNING_AFTER_S = 0.1
 _NOTE_AGAIN_S = 1800.0
@@ -199,7 +200,7 @@ class Fetcher:
             commands.append(self._claim_command(claim))
         if self._notes or self.inflight.rests.notes:
             self._notes = self._notes or self.inflight.rests.take_notes()
-            commands.append(self._commands.rest(self.incarnation.partition("@")[2], self._notes))
+            commands.append(self._commands.rest(place_of(self.incarnation), self._notes))
         sent = SYSTEM_CLOCK.monotonic()
         request = self._transport.send(commands) if commands else None
         self._take_in()  # what the last turn brought, while the server works on this one

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
@@ -15,6 +14,7 @@ from queue_system.execution.reporting import Reporter
 from queue_system.execution.rests import Rests, may_be_known
 from queue_system.execution.settlement import Batch, Outbox, Settlement, Settler, Timing
 from queue_system.model.discarded import readable_id
+from queue_system.model.formats import new_worker_id, split_value
 from queue_system.model.keys import queue_name, split_queue
 from queue_system.model.operation import Operation, check_size, decode_item
 from queue_system.model.oversized import read_oversized
@@ -78,7 +78,7 @@ class InFlight:
         self._releasing.clear()
 
     def _new_incarnation(self) -> str:
-        return f"{secrets.token_hex(8)}@{self.settler.worker_name}"
+        return new_worker_id(self.settler.worker_name)
 
     @property
     def isolating(self) -> bool:
@@ -128,7 +128,7 @@ class InFlight:
 
     def accept(self, token: int, value: bytes, now_ms: int) -> None:
         """Take in one value; what cannot be verified or decoded is rejected at once."""
-        queue, _, item = value.partition(b"\n")
+        queue, _, item = split_value(value)
         now = SYSTEM_CLOCK.monotonic()
         try:
             if queue not in self._queues:

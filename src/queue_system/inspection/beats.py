@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from queue_system.broker.replies import DEAD, lease_s
+from queue_system.model.formats import is_dead, lease_s_of
 
 _UNTOLD_LEASE_S: Final = 15.0
 
@@ -26,8 +26,8 @@ class Beats:
         now = self._clock()
         seen = {}
         for worker, entry in entries.items():
-            if not worker.startswith(DEAD):
+            if not is_dead(worker):
                 known, since = self._seen.get(worker, (b"", now))
                 seen[worker] = (entry, since if known == entry else now)
         self._seen = seen
-        return sum(now - since <= lease_s(entry, _UNTOLD_LEASE_S) for entry, since in seen.values())
+        return sum(now - since <= lease_s_of(entry, _UNTOLD_LEASE_S) for entry, since in seen.values())

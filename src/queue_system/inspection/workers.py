@@ -9,11 +9,11 @@ import msgspec
 
 from queue_system.broker.presence import Presence, presences
 from queue_system.broker.protocol import Group
-from queue_system.broker.replies import DEAD, heartbeat, lease_s
 from queue_system.client.flow import Flow
 from queue_system.config import QueueConfig
 from queue_system.errors import AccessDeniedError, WrongKeyTypeError
 from queue_system.inspection.reading import read
+from queue_system.model.formats import beats_of, id_of, is_dead, lease_s_of, place_of
 
 MOST_WORKERS: Final = 200
 """Of how many workers is read what each serves and holds."""
@@ -66,8 +66,8 @@ def workers_flow(config: QueueConfig, *, inflight: bool = True, details: bool = 
         ServerError: typed.
     """
     entries = yield from entries_flow(config)
-    names = sorted(entries, key=lambda name: (name.startswith(DEAD), name.partition("@")[2], name))
-    looked = [name.removeprefix(DEAD) for name in names[:MOST_WORKERS]] if details else []
+    names = sorted(entries, key=lambda name: (is_dead(name), place_of(name), name))
+    looked = [id_of(name) for name in names[:MOST_WORKERS]] if details else []
     told = yield from presences_flow(config, looked)
     held: dict[str, int] = {}
     if inflight and looked:
@@ -75,7 +75,7 @@ def workers_flow(config: QueueConfig, *, inflight: bool = True, details: bool = 
             held = yield from holdings_flow(config, looked)
         except (AccessDeniedError, WrongKeyTypeError):
             held = {}
-    return [_record(name, entries[name], told.get(name.removeprefix(DEAD)), held) for name in names]
+    return [_record(name, entries[name], told.get(id_of(name)), held) for name in names]
 
 
 def entries_flow(config: QueueConfig) -> Flow[dict[str, bytes]]:
@@ -111,20 +111,15 @@ def holdings_flow(config: QueueConfig, worker_ids: Sequence[str]) -> Flow[dict[s
     return {worker_id: len(held) for worker_id, held in zip(worker_ids, tokens, strict=True)}
 
 
-def place_of(worker_id: str) -> str:
-    """Return `HOST:PID` of a worker; its whole id where an older release runs."""
-    return worker_id.partition("@")[2] or worker_id
-
-
 def _record(name: str, entry: bytes, told: Presence | None, held: dict[str, int]) -> WorkerRecord:
-    worker_id = name.removeprefix(DEAD)
-    lease_seconds = lease_s(entry, _NO_LEASE)
+    worker_id = id_of(name)
+    lease_seconds = lease_s_of(entry, _NO_LEASE)
     record = WorkerRecord(
         worker_id=worker_id,
         worker=place_of(worker_id),
-        heartbeat=heartbeat(entry),
+        heartbeat=beats_of(entry),
         lease_seconds=None if lease_seconds == _NO_LEASE else lease_seconds,
-        dead=name.startswith(DEAD),
+        dead=is_dead(name),
         holds=held.get(worker_id),
     )
     return record if told is None else msgspec.structs.replace(record, **msgspec.structs.asdict(told))

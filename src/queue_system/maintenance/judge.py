@@ -10,6 +10,7 @@ from queue_system.config import QueueConfig
 from queue_system.errors import UndecodableItemError, cut_text
 from queue_system.model.dead_letter import encode_dead_letter
 from queue_system.model.discarded import readable_id
+from queue_system.model.formats import split_value
 from queue_system.model.keys import split_queue
 from queue_system.model.operation import PHASE_FAILURE, Operation, change_item, check_size, decode_item
 from queue_system.model.oversized import raw_dead_letter, read_oversized
@@ -49,7 +50,7 @@ class Judge:
         operation_id = f"token-{token.decode(errors='replace')}"
         if value is None:
             return Fate(Reclaim(token, b"", "back", b""), operation_id, judged=False)
-        queue, _, item = value.partition(b"\n")
+        queue, _, item = split_value(value)
         if split_queue(queue) is None:
             return self._reject_raw(token, value, operation_id, UndecodableItemError("it came from no queue of ours"))
         oversized = read_oversized(item, int(token)) if token.isdigit() else None
@@ -79,7 +80,7 @@ class Judge:
         return item
 
     def _reject_raw(self, token: bytes, value: bytes, operation_id: str, error: UndecodableItemError) -> Fate:
-        queue, _, item = value.partition(b"\n")
+        queue, _, item = split_value(value)
         reason = cut_text(str(error))
         error_type = type(error).__name__
         most = self._config.max_item_bytes
@@ -92,7 +93,7 @@ class Judge:
         return Fate(reclaim, readable_id(item) or operation_id, error=reason, error_type=error_type)
 
     def _run_again(self, token: bytes, value: bytes, item: bytes, operation_id: str, operation: Operation) -> Fate:
-        queue = value.partition(b"\n")[0]
+        queue = split_value(value)[0]
         crashes = operation.crashes + 1
         changed = change_item(item, {"operation_id": operation_id, "crashes": crashes})
         how = "next" if crashes == 1 else "later"
@@ -104,7 +105,7 @@ class Judge:
         return Fate(Reclaim(token, value, how, new, operation_id, record), operation_id, operation)
 
     def _dead_letter(self, token: bytes, value: bytes, item: bytes, operation_id: str, operation: Operation) -> Fate:
-        queue = value.partition(b"\n")[0]
+        queue = split_value(value)[0]
         crashes = operation.crashes + 1
         now_ms = self._now_ms()
         reason = f"its worker died {crashes} times while it was in flight"

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 from queue_system.broker.access import AccessBackoff
 from queue_system.broker.commands import MAX_ITEMS, split_reclaims
-from queue_system.broker.replies import DEAD
 from queue_system.clock import SYSTEM_CLOCK
 from queue_system.config import QueueConfig
 from queue_system.errors import AccessDeniedError, QueueSystemError, ServerUnreachableError, WrongKeyTypeError
 from queue_system.maintenance.judge import Fate, Judge
 from queue_system.maintenance.service import PeriodicService
+from queue_system.model.formats import id_of, is_dead, lease_s_of, split_value
 from queue_system.model.operation import Operation
 
 _LOOKS_PER_LEASE = 7
@@ -24,6 +24,7 @@ _WATCH_FIRST = 1.5
 _TERM_LEASES = 10
 _UNWATCHED = 1.5  # rounds without a sign of anybody who watches
 _SOON_S = 0.001
+_SHORTEST_LEASE_S = 0.2
 
 
 @dataclass(slots=True)
@@ -122,8 +123,8 @@ class Reclaimer(PeriodicService):
         self._fit = self._beats(entries.get(self._own(), b""), now, answered)
         if not self._fit:
             self._seen.clear()  # reads are answered, but writes are not: everybody seems silent
-        self._claim_orphans({name for name in entries if not name.startswith(DEAD)})
-        dead = [name.removeprefix(DEAD) for name in entries if name.startswith(DEAD)]
+        self._claim_orphans({name for name in entries if not is_dead(name)})
+        dead = [id_of(name) for name in entries if is_dead(name)]
         dead += [name for name, entry in entries.items() if self._has_died(name, entry, now, answered)]
         random.shuffle(dead)  # so that several who see them share the work
         self._take_over_all(dead)
@@ -142,7 +143,7 @@ class Reclaimer(PeriodicService):
 
     def _has_died(self, incarnation: str, entry: bytes, asked: float, answered: float) -> bool:
         """Declare an incarnation dead if it has been silent for its lease; tell whether that was done here."""
-        if incarnation.startswith(DEAD) or incarnation == self._own():
+        if is_dead(incarnation) or incarnation == self._own():
             return False
         if not self._is_silent(incarnation, entry, asked, answered):
             return False
@@ -234,11 +235,8 @@ class Reclaimer(PeriodicService):
         )
         self._config.metrics.update("errors")
         self._config.metrics.update("system_errors")
-        self._rejected(fate.reclaim.old.partition(b"\n")[0], fate.operation)
+        self._rejected(split_value(fate.reclaim.old)[0], fate.operation)
 
 
 def _lease_s(entry: bytes) -> float:
-    try:
-        return max(0.2, int(entry.rpartition(b":")[2]) / 1000)
-    except (ValueError, OverflowError):
-        return 0.2
+    return max(_SHORTEST_LEASE_S, lease_s_of(entry, _SHORTEST_LEASE_S))

@@ -19,6 +19,7 @@ import msgspec
 
 from queue_system.errors import InvalidInputError, UndecodableItemError, UnserializableError, a_kind
 from queue_system.model.entity import decode_entity
+from queue_system.model.formats import join_value
 from queue_system.model.operation import Operation, encode_item
 
 _KEY_ID = re.compile(r"[A-Za-z0-9_.-]{1,32}\Z")
@@ -162,7 +163,7 @@ def is_signed(item: bytes) -> bool:
 
 def signed_value(sealing: Sealing | None, queue: bytes, item: bytes) -> bytes:
     """Return what holds an item outside its list: its queue, a line feed and the item, signed where items are."""
-    return b"%b\n%b" % (queue, item if sealing is None else sealing.sign(queue, item))
+    return join_value(queue, item if sealing is None else sealing.sign(queue, item))
 
 
 def is_signature(value: object) -> bool:

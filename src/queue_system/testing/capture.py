@@ -8,6 +8,7 @@ from typing import Any
 from queue_system.broker.protocol import plain
 from queue_system.config import QueueConfig
 from queue_system.manager import QueueManager
+from queue_system.model.formats import split_member
 from queue_system.model.keys import split_queue
 from queue_system.model.operation import decode_item
 
@@ -51,7 +52,7 @@ def captured_operations(config: QueueConfig) -> list[CapturedOperation]:
         found += [_read(config, queue, item) for item in reversed(items)]
     delayed = config.run(plain(list[bytes], "ZRANGE", keys.delayed, 0, -1, "WITHSCORES"))
     for member, due_ms in zip(delayed[::2], delayed[1::2], strict=True):
-        _, queue, item = member.split(b"\n", 2)
+        queue, item = split_member(member)
         found.append(_read(config, queue, item, float(due_ms) / 1000))
     return [operation for _, operation in sorted(found, key=lambda entry: entry[0])]
 

@@ -10,6 +10,7 @@ from queue_system.broker.protocol import plain
 from queue_system.config import QueueConfig
 from queue_system.execution.settlement import Settlement
 from queue_system.manager import QueueManager
+from queue_system.model.formats import split_member
 from queue_system.model.keys import split_queue
 from queue_system.model.states import Verb
 from queue_system.model.verdict import Fail, Reject, Retry
@@ -145,7 +146,7 @@ class _Watch:
         return {
             member: float(due_ms)
             for member, due_ms in pairs
-            if self._serves(prefix + member.split(b"\n", 2)[1].decode(errors="replace"))
+            if self._serves(prefix + split_member(member)[0].decode(errors="replace"))
         }
 
     async def _make_due(self, members: list[bytes]) -> None:
