@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
@@ -140,3 +141,24 @@ def test_a_signal_ends_a_worker_whose_target_never_ends_its_import(bench: Bench,
     wait_until(lambda: program.log.count("stuck") == processes, "the target is being imported")
     program.send(signal.SIGTERM)
     assert program.ends(10.0) == 0
+
+
+def test_a_signal_counts_where_the_stack_has_room_for_its_handler_only() -> None:
+    """A processor that recurses without end, and catches what that raises, keeps the stack full."""
+    departure = Departure(patient=True)
+    told: list[bool] = []
+
+    def descend() -> None:
+        nonlocal told
+        try:
+            descend()
+        except RecursionError:
+            try:
+                departure.signalled(signal.SIGTERM, None)
+            except RecursionError:
+                told += [departure.asked]  # not by a call: there may be room for none
+                raise
+
+    with contextlib.suppress(RecursionError):
+        descend()
+    assert told[1], "the frame above the deepest one has room for one call"

@@ -58,6 +58,7 @@ class Departure:
         """Handle a signal. This runs between any two instructions, so a blocked event loop cannot hold it up."""
         if self.asked and not self._patient:
             os._exit(128 + number)
+        self.asked = True  # before any call: what recurses without end leaves room for none
         blame_sender(number, frame)
         self.ask()
 
