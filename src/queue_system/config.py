@@ -27,11 +27,10 @@ from queue_system.errors import (
     ServerUnreachableError,
     UnknownOperationError,
     WaitTimeoutError,
-    shown,
 )
 from queue_system.imports.policy import Application, missing_modules, never_imported
 from queue_system.metrics import LogThrottle, MetricsRecorder, SettlementObserver, StructuredLogger
-from queue_system.model.arguments import check_durability, check_list
+from queue_system.model.arguments import DURABILITIES
 from queue_system.model.keys import PRIORITIES, Keys, check_prefix, check_priority, check_queue_name
 from queue_system.model.operation import largest_item
 from queue_system.model.record import keeping
@@ -41,6 +40,16 @@ from queue_system.model.secret_file import read_secret
 from queue_system.model.trace import Tracing
 from queue_system.resilience import CircuitBreaker, circuit_breaker, get_breaker, retry_with_backoff
 from queue_system.resilience.circuits import BreakerParameters
+from queue_system.validation import (
+    check_choice,
+    check_flag,
+    check_list,
+    check_seconds,
+    check_text,
+    check_whole,
+    refused,
+    shown,
+)
 
 T = TypeVar("T")
 
@@ -50,11 +59,10 @@ BREAKER: Final[BreakerParameters] = {"exceptions": (ServerUnreachableError,), "h
 SERVER_BREAKER: Final = "queue_system.redis."
 """What the names of the configurations' breakers begin with; a serial number follows."""
 
-_LONGEST_S = 1e9
 _URL_VARIABLES: Final = ("QUEUE_SYSTEM_REDIS_URL", "REDIS_URL")
 _SILENCES_PER_LEASE: Final = 3
-_MOST: Final = 2**53
 _MOST_RETRIES: Final = 1000
+_LARGEST: Final = 2**53
 _URL_FILE: Final = "QUEUE_SYSTEM_REDIS_URL_FILE"
 _NO_KEYWORDS: Final[Mapping[str, Any]] = {}
 
@@ -130,19 +138,19 @@ class QueueConfig:
     ) -> None:
         self.redis_url = check_url(redis_url) if redis_url is not None else None
         self.queue_prefix = check_prefix(queue_prefix)
-        self.backup_ttl = _at_least("backup_ttl", backup_ttl, 1)
-        self.connection_timeout = _at_least("connection_timeout", connection_timeout, 0.001)
-        self.max_connection_retries = _whole("max_connection_retries", max_connection_retries, 0, _MOST_RETRIES)
-        self.lease_seconds = _at_least("lease_seconds", lease_seconds, 0.2)
-        self.result_ttl = _at_least("result_ttl", result_ttl, 0)
-        self.dedup_ttl = _at_least("dedup_ttl", dedup_ttl, 0.001)
+        self.backup_ttl = check_seconds("backup_ttl", backup_ttl, 1)
+        self.connection_timeout = check_seconds("connection_timeout", connection_timeout, 0.001)
+        self.max_connection_retries = check_whole("max_connection_retries", max_connection_retries, 0, _MOST_RETRIES)
+        self.lease_seconds = check_seconds("lease_seconds", lease_seconds, 0.2)
+        self.result_ttl = check_seconds("result_ttl", result_ttl)
+        self.dedup_ttl = check_seconds("dedup_ttl", dedup_ttl, 0.001)
         self.lifetimes_ms: Final = int(self.dedup_ttl * 1000), keeping(self.result_ttl)[1]
         """How long a deduplication key shows life, and the record of a finished operation stays."""
-        self.max_item_bytes = _whole("max_item_bytes", max_item_bytes, 1)
-        self.durability = check_durability(durability)
+        self.max_item_bytes = check_whole("max_item_bytes", max_item_bytes, 1, _LARGEST)
+        self.durability = check_choice("durability", durability, DURABILITIES)
         self.confirmable: set[str] = set()
         """The durabilities of which this server has shown that it can confirm them."""
-        self.max_dead_letters = _whole("max_dead_letters", max_dead_letters, 1)
+        self.max_dead_letters = check_whole("max_dead_letters", max_dead_letters, 1, _LARGEST)
         self.sealing = make_sealing(signing_keys, encryption, self.queue_prefix)
         self._define_connections(redis_client)
         self._define_queue_keys()
@@ -156,7 +164,7 @@ class QueueConfig:
         self.metrics = MetricsRecorder(self.log)
         self.observers: list[SettlementObserver] = []
         """Who is told what workers of this configuration settle; asked for once a turn."""
-        self.tracebacks = _flag("tracebacks", tracebacks)
+        self.tracebacks = check_flag("tracebacks", tracebacks)
         self.tracing: Tracing | None = None
         """What traces enqueueing and execution; `queue_system.tracing.enable` sets it."""
 
@@ -345,7 +353,7 @@ def _url_of_environment() -> str:
     found = {name: value for name in _URL_VARIABLES if (value := os.environ.get(name))}
     if path := os.environ.get(_URL_FILE):
         if _URL_VARIABLES[0] in found:
-            raise InvalidInputError(_URL_FILE, f"{_URL_VARIABLES[0]} is set as well; unset one of both")
+            raise InvalidInputError(_URL_FILE, f"{_URL_VARIABLES[0]} is set as well; unset one of the two")
         found = {_URL_FILE: read_secret(_URL_FILE, path)}
     for variable, url in found.items():
         try:
@@ -359,33 +367,17 @@ def check_modules(values: Any) -> tuple[str, ...] | None:
     """Return what may be `allowed_modules`. Raises InvalidInputError."""
     if values is None:
         return None
-    names = tuple(check_list("allowed_modules", values))
+    expected = "the name of a module"
+    listed = check_list("allowed_modules", values, "a list of modules")
+    names = tuple([check_text("allowed_modules", name, expected) for name in listed])
     for name in names:
-        if not isinstance(name, str) or not all(part.isidentifier() for part in name.split(".")):
-            raise InvalidInputError("allowed_modules", f"expected the name of a module, got {shown(name)}")
+        if not all(part.isidentifier() for part in name.split(".")):
+            raise refused("allowed_modules", expected, shown(name))
         if never_imported(name):
-            raise InvalidInputError(
+            raise refused(
                 "allowed_modules",
-                f"{shown(name)} is the name of a module of Python's own or of this package, which no name from Redis"
-                " leads to; rename your module, or register what it has with register_callback",
+                "a module of the application",
+                f"{shown(name)}, which belongs to Python or to this package",
+                "rename your module, or register its functions with register_callback",
             )
     return names
-
-
-def _flag(field: str, value: object) -> bool:
-    if not isinstance(value, bool):
-        raise InvalidInputError(field, f"expected True or False, got {shown(value)}")
-    return value
-
-
-def _at_least(field: str, value: object, least: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= _LONGEST_S:
-        raise InvalidInputError(field, f"{shown(value)} is not usable; use a number from {least} to {_LONGEST_S:.0f}")
-    return float(value)
-
-
-def _whole(field: str, value: object, least: int, most: int = _MOST) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        limits = f"of at least {least}" if most == _MOST else f"from {least} to {most}"
-        raise InvalidInputError(field, f"{shown(value)} is not usable; use a whole number {limits}")
-    return value

@@ -30,23 +30,7 @@ import signal
 from collections.abc import Sequence
 from typing import Any, Self
 
-_LONGEST_SHOWN = 80
 _LONGEST_TEXT = 8192
-
-
-def shown(value: object) -> str:
-    """Return a refused value for a message: short, and whatever its `__repr__` does."""
-    try:
-        text = repr(value)
-    except Exception:  # noqa: BLE001 - such as a number of 5,000 digits
-        return f"{a_kind(value)} that cannot be shown"
-    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
-
-
-def a_kind(value: object) -> str:
-    """Return the name of a value's type with its article, for a message: `a dict`, `an int`."""
-    name = type(value).__qualname__
-    return f"{'an' if name[:1].lower() in set('aeiou') else 'a'} {name}"
 
 
 def cut_text(text: str) -> str:
@@ -161,7 +145,7 @@ class UnknownOperationError(QueueSystemError, LookupError):
     """Nothing is known of an operation: it was never enqueued, was purged, or ended longer ago than `result_ttl`."""
 
     def __init__(self, operation_id: str) -> None:
-        super().__init__(f"operation_id: nothing is known of {shown(operation_id)}: never enqueued, purged, or expired")
+        super().__init__(f"operation_id: nothing is known of {operation_id!r}: never enqueued, purged, or expired")
         self.operation_id = operation_id
 
     def __reduce__(self) -> tuple[type[UnknownOperationError], tuple[str]]:

@@ -13,13 +13,13 @@ from queue_system.client.lookup import OperationRecord, operation_flow, wait_flo
 from queue_system.client.options import EnqueueOptions, batch_options
 from queue_system.client.purge import purge_flow
 from queue_system.config import QueueConfig
-from queue_system.errors import InvalidInputError, a_kind
 from queue_system.inspection.status import status_flow
 from queue_system.inspection.workers import WorkerRecord, workers_flow
 from queue_system.model.entity import canonical_entity, encode_entity
 from queue_system.model.keys import check_identifier
 from queue_system.model.operation import Operation
 from queue_system.model.registry import Processor
+from queue_system.validation import check_instance
 
 
 class QueueManager:
@@ -29,9 +29,7 @@ class QueueManager:
     """
 
     def __init__(self, config: QueueConfig) -> None:
-        if not isinstance(config, QueueConfig):
-            raise InvalidInputError("config", f"expected a QueueConfig, got {a_kind(config)}")
-        self.config = config
+        self.config = check_instance("config", config, QueueConfig)
 
     @blocking
     @taking(EnqueueOptions)

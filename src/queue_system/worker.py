@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from queue_system.broker.loop_end import before_close, cancel_before_close, is_being_closed
 from queue_system.clock import SYSTEM_CLOCK
 from queue_system.config import BREAKER, QueueConfig, breaker_name
-from queue_system.errors import AccessDeniedError, InvalidInputError, QueueSystemError, UndecodableItemError, shown
+from queue_system.errors import AccessDeniedError, InvalidInputError, QueueSystemError, UndecodableItemError
 from queue_system.execution.callbacks import callback_data, callback_reference
 from queue_system.execution.delivery import Delivery
 from queue_system.execution.engine import Engine
@@ -31,7 +31,6 @@ from queue_system.maintenance.reclaimer import Reclaimer
 from queue_system.maintenance.retention import Retention
 from queue_system.maintenance.service import PeriodicService
 from queue_system.metrics import LogThrottle
-from queue_system.model.arguments import check_lifetime, check_list, is_number
 from queue_system.model.formats import join_value
 from queue_system.model.keys import check_queue_name, queue_name
 from queue_system.model.lazy import finished
@@ -52,11 +51,12 @@ from queue_system.model.verdict import (
 )
 from queue_system.resilience import circuit_breaker, in_daemon_thread, retry_with_backoff
 from queue_system.tracebacks import trace
+from queue_system.validation import check_instance, check_list, check_seconds, check_whole, refused
 
 _NOT_THE_END = frozenset({Verb.RETRY, Verb.RELEASE})
 _LONGEST_GRACE_S = 25.0
-_LONGEST_TIMEOUT_S = 1e9
 _MOST_SLOTS = 100_000
+_HOW_MANY = "use the number of operations that may run at once"
 _WORKER_LIMIT = "work_timeout of the worker"
 _OWN_LIMIT = "timeout of the operation"
 
@@ -90,24 +90,15 @@ class QueueWorker:
         *,
         queues: Sequence[str] | None = None,
     ) -> None:
-        if not isinstance(config, QueueConfig):
-            raise InvalidInputError("config", f"expected a QueueConfig, got a value of type {type(config).__name__}")
-        if not is_number(max_workers, int) or not 1 <= max_workers <= _MOST_SLOTS:
-            raise InvalidInputError(
-                "max_workers", f"{shown(max_workers)} is not usable; use a whole number from 1 to {_MOST_SLOTS}"
-            )
-        if not is_number(work_timeout, int | float) or not 0 < work_timeout <= _LONGEST_TIMEOUT_S:
-            raise InvalidInputError(
-                "work_timeout", f"{shown(work_timeout)} is not usable; use a positive number of seconds"
-            )
-        self.config = config
-        self.max_workers = max_workers
-        self.work_timeout = work_timeout if isinstance(work_timeout, _Unset) else float(work_timeout)
+        self.config = check_instance("config", config, QueueConfig)
+        self.max_workers = check_whole("max_workers", max_workers, 1, _MOST_SLOTS, _HOW_MANY)
+        limit_s = check_seconds("work_timeout", work_timeout, above=True)
+        self.work_timeout = work_timeout if isinstance(work_timeout, _Unset) else limit_s
         self._conflicts = LogThrottle(60.0, SYSTEM_CLOCK)
         self.on_error: Callable[[str, Retry | Fail | Reject], None] | None = None
         """Called with an operation's id and the verdict on every execution that went wrong; for tests."""
-        if queues is not None and not check_list("queues", queues):
-            raise InvalidInputError("queues", "an empty list serves nothing; use None for all queues")
+        if queues is not None and not check_list("queues", queues, "a list of queue names"):
+            raise refused("queues", "at least one queue name", "an empty list", "use None for all queues")
         self.queues = tuple(check_queue_name(name, "queues") for name in queues or ())
         self._settler = Settler(
             f"{socket.gethostname()}:{os.getpid()}", config.result_ttl, config.max_item_bytes, config.sealing
@@ -193,7 +184,7 @@ class QueueWorker:
         None waits up to min(work_timeout, 25 s). What is handed back spends no attempt. A second call waits for the
         first.
         """
-        longest_s = min(self.work_timeout, _LONGEST_GRACE_S) if grace is None else check_lifetime("grace", grace)
+        longest_s = min(self.work_timeout, _LONGEST_GRACE_S) if grace is None else check_seconds("grace", grace)
         blame("it stopped its worker")
         await asyncio.shield(asyncio.Task(self._stop(longest_s), context=context_of(None)))
 

@@ -17,7 +17,7 @@ SCRIPTS = sorted((SRC / "queue_system/broker/scripts").glob("*.lua"))
 LIBRARY = sorted((SRC / "queue_system/broker/scripts/lib").glob("*.lua"))
 
 # A folder or module directly under queue_system imports only from lower ranks. Equal ranks do not import each other.
-ROOT_RANK = 9
+ROOT_RANK = 10
 RANKS = {
     "errors": 0,
     "clock": 0,
@@ -25,29 +25,30 @@ RANKS = {
     "interrupts": 0,
     "loop": 0,
     "logs": 0,
-    "resilience": 1,
-    "tracebacks": 1,
-    "imports": 1,
-    "model": 2,
-    "broker": 3,
-    "metrics": 3,
-    "config": 4,
-    "client": 5,
-    "inspection": 6,
-    "execution": 7,
-    "maintenance": 7,
-    "manager": 8,
-    "worker": 8,
-    "dead_letters": 8,
+    "validation": 1,
+    "resilience": 2,
+    "tracebacks": 2,
+    "imports": 2,
+    "model": 3,
+    "broker": 4,
+    "metrics": 4,
+    "config": 5,
+    "client": 6,
+    "inspection": 7,
+    "execution": 8,
+    "maintenance": 8,
+    "manager": 9,
+    "worker": 9,
+    "dead_letters": 9,
     "": ROOT_RANK,  # queue_system itself
-    "monitoring": 10,
-    "tracing": 10,
-    "web": 10,
-    "testing": 10,
-    "supervision": 11,
-    "dashboard": 11,
-    "cli": 12,
-    "__main__": 13,
+    "monitoring": 11,
+    "tracing": 11,
+    "web": 11,
+    "testing": 11,
+    "supervision": 12,
+    "dashboard": 12,
+    "cli": 13,
+    "__main__": 14,
 }
 
 # "module -> imported name": the reason why a function must do the import itself.

@@ -62,7 +62,7 @@ SEE = "; see 'queue-system bench --help'\n"
         (["bench", "--concurrency", "x"], "Error: --concurrency: expected a whole number of at least 1, got 'x'" + SEE),
         (
             ["bench", "--operations", "5"],
-            "Error: --operations: expected a whole number from 100 to 1000000, got '5'" + SEE,
+            "Error: --operations: expected a whole number from 100 to 1,000,000, got '5'" + SEE,
         ),
         (["status", "--nonsense"], "Error: No such option: --nonsense; see 'queue-system status --help'\n"),
     ],

@@ -358,7 +358,7 @@ def test_a_link_folder_that_others_can_use_is_refused(tmp_path: Path) -> None:
 
 def test_an_existing_directory_that_others_can_read_is_refused_and_left_alone(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
-    with pytest.raises(InvalidInputError, match=r"data_dir: .* is open to others \(mode 0755\); chmod 700 it"):
+    with pytest.raises(InvalidInputError, match=r"data_dir: .* only this user can open, got .* 0755; chmod 700 it"):
         ensure_server(tmp_path)
     assert list(tmp_path.iterdir()) == []
 

@@ -94,7 +94,7 @@ async def test_modules_of_the_current_folder_are_found(tmp_path: Path, monkeypat
         ("tests.supervision.needy_app:config", "cannot be imported: No module named 'a_module_that_is_missing'"),
         (f"{APP}:absent", f"cannot be found: module '{APP}' has no attribute 'absent'"),
         (f"{APP}:config.absent", "cannot be found: 'QueueConfig' object has no attribute 'absent'"),
-        (f"{APP}:number", "is or returns an int; expected a QueueConfig"),
+        (f"{APP}:number", f"target: expected a QueueConfig or a QueueWorker from '{APP}:number', got int; "),
         (f"{APP}:note", r"raised TypeError: note\(\) missing 2 required"),
         (
             f"{APP}:note",

@@ -42,8 +42,10 @@ def test_what_is_not_finished_raises_and_names_the_way_to_wait(status: str) -> N
 
 
 def test_a_result_that_could_not_be_kept_raises_with_the_reason() -> None:
-    with pytest.raises(ResultUnavailableError, match="result: JSON cannot carry a socket"):
-        record(status="succeeded", result_error="result: JSON cannot carry a socket").result_or_raise()
+    with pytest.raises(ResultUnavailableError, match="result: expected a value that JSON can carry, got socket"):
+        record(
+            status="succeeded", result_error="result: expected a value that JSON can carry, got socket"
+        ).result_or_raise()
 
 
 def test_both_errors_survive_pickling() -> None:

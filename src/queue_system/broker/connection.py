@@ -39,8 +39,9 @@ from queue_system.broker.protocol import plain
 from queue_system.broker.replies import parse_info
 from queue_system.broker.wire import AioWire, SyncWire
 from queue_system.clock import SYSTEM_CLOCK
-from queue_system.errors import InvalidInputError, UnsupportedServerError, a_kind, shown
+from queue_system.errors import InvalidInputError, UnsupportedServerError
 from queue_system.resilience.threads import in_daemon_thread
+from queue_system.validation import check_text, refused, shown
 
 OLDEST_SERVER = (6, 2)
 SCHEMES = ("redis", "rediss", "unix", "valkey", "valkeys", "embedded")
@@ -58,8 +59,8 @@ _SECONDS_VALUE = re.compile(r"(?=.*[1-9])\d{1,9}(\.\d{1,9})?\Z", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")  # urlsplit passes over some of them
 _SPACE = re.compile(r"\s")
 _DATABASE = re.compile(r"/?\d{0,9}/?\Z", re.ASCII)
-_EXAMPLE: Final = "redis://host:6379/0"
-_ESCAPES: Final = "in a user name or password write '/' as %2F, '?' as %3F, '#' as %23, '@' as %40 and ' ' as %20"
+_EXAMPLE: Final = "for example redis://localhost:6379/0"
+_ESCAPES: Final = "in a user name or password, write '/' as %2F, '?' as %3F, '#' as %23, '@' as %40 and ' ' as %20"
 _DROPPED = frozenset({
     "retry", "retry_on_timeout", "retry_on_error", "decode_responses", "encoding", "encoding_errors", "parser_class",
     "health_check_interval", "protocol", "connection_pool", "event_dispatcher", "command_packer", "redis_connect_func",
@@ -88,26 +89,24 @@ def check_url(url: object) -> str:
     Raises:
         InvalidInputError: a foreign scheme or option, or an unusable value. Nothing that may be a password is shown.
     """
-    if not isinstance(url, str):
-        raise InvalidInputError("redis_url", f"expected a URL such as '{_EXAMPLE}', got {a_kind(url)}")
+    url = check_text("redis_url", url, "a URL", way_out=_EXAMPLE)
     parts = _split(url)
     if parts is None:
-        raise InvalidInputError("redis_url", f"it cannot be parsed; use '{_EXAMPLE}', and {_ESCAPES}")
+        raise refused("redis_url", "a URL", "text that cannot be read as one", f"{_EXAMPLE}; {_ESCAPES}")
     if parts.scheme not in SCHEMES:
-        raise InvalidInputError(
-            "redis_url", f"scheme {shown(parts.scheme)} is none of {', '.join(SCHEMES)}; use '{_EXAMPLE}'"
-        )
+        expected = f"a URL whose scheme is one of {', '.join(SCHEMES)}"
+        raise refused("redis_url", expected, f"the scheme {shown(parts.scheme)}", _EXAMPLE)
     if parts.scheme == "embedded":
         data_dir_from_url(url)
         return url
     if parts.fragment or _CONTROL.search(url) or _SPACE.search(parts.netloc + parts.query):
-        raise InvalidInputError("redis_url", f"it holds a character that must be escaped; {_ESCAPES}")
+        raise refused("redis_url", "a URL", "one with a character that must be escaped", _ESCAPES)
     _check_options(parts)
     if parts.scheme != "unix" and not _DATABASE.match(parts.path):
-        raise InvalidInputError("redis_url", f"expected a database number after the host, such as /0; {_ESCAPES}")
+        raise refused("redis_url", "a database number after the host, such as /0", "other text there", _ESCAPES)
     url = url.replace("valkeys://", "rediss://", 1).replace("valkey://", "redis://", 1)
     if problem := _refusal(url):
-        raise InvalidInputError("redis_url", f"it cannot be used: {problem}; use '{_EXAMPLE}'")
+        raise InvalidInputError("redis_url", f"redis-py cannot use it: {problem}; {_EXAMPLE}")
     return url
 
 
@@ -126,17 +125,17 @@ def _check_options(parts: SplitResult) -> None:
     hidden = "@" in parts.query or "password" in dict(options)  # then a foreign name may be a part of a password
     for name, value in options:
         if name not in _OPTIONS:
-            named = "an option" if hidden else f"option {shown(name)}"
-            raise InvalidInputError("redis_url", f"{named} is not known; known are {', '.join(sorted(_OPTIONS))}")
+            got = "another option" if hidden else f"the option {shown(name)}"
+            raise refused("redis_url", f"no options but {', '.join(sorted(_OPTIONS))}", got)
         if name.startswith("ssl_") and parts.scheme not in _ENCRYPTED:
-            raise InvalidInputError("redis_url", f"{name} needs one of the schemes {', '.join(_ENCRYPTED)}")
+            got = f"{name} with another scheme"
+            raise refused("redis_url", f"{name} only with one of the schemes {', '.join(_ENCRYPTED)}", got)
         safe = _SAFE.get(name)
         if safe is not None and value.lower() not in safe:
-            raise InvalidInputError(
-                "redis_url", f"{name} must be one of {', '.join(safe)}, so that certificates are checked"
-            )
+            expected = f"{name} to be one of {', '.join(safe)}, so that certificates are checked"
+            raise refused("redis_url", expected, "another value")
         if name in _SECONDS and not _SECONDS_VALUE.match(value):
-            raise InvalidInputError("redis_url", f"{name} must be a number of seconds above 0, such as 2.5")
+            raise refused("redis_url", f"{name} to be a number of seconds above 0", "another value", "for example 2.5")
 
 
 def _refusal(url: str) -> str:
@@ -157,13 +156,15 @@ def check_client(client: object) -> redis.Redis:
     pool = getattr(client, "connection_pool", None)
     kind = type(client)
     if not isinstance(client, redis.Redis) or not isinstance(pool, redis.ConnectionPool):
-        problem = f"expected a redis.Redis, got {kind.__module__}.{kind.__qualname__}"
+        expected = "a redis.Redis"
+        got = f"{kind.__module__}.{kind.__qualname__}"
     elif loss := _loss(pool):
-        problem = f"expected a client that connects as redis-py does, since coroutines and workers do so, too; {loss}"
+        expected = "a client that connects as redis-py does, since coroutines and workers open connections of their own"
+        got = f"one that cannot be repeated: {loss}"
     else:
         return client
-    way_out = f"give redis_url='{_EXAMPLE}', or for tests 'embedded:///path', a server of their own"
-    raise InvalidInputError("redis_client", f"{problem}; {way_out}")
+    way_out = "give redis_url instead; for tests, redis_url='embedded:///path' starts a server of their own"
+    raise refused("redis_client", expected, got, way_out)
 
 
 def _loss(pool: redis.ConnectionPool) -> str:
@@ -171,9 +172,9 @@ def _loss(pool: redis.ConnectionPool) -> str:
     kind = pool.connection_class
     settings = pool.connection_kwargs
     if kind not in _KINDS:
-        return f"this one's connections are of the class {kind.__module__}.{kind.__qualname__}"
+        return f"its connections are of the class {kind.__module__}.{kind.__qualname__}"
     if settings.get("redis_connect_func") is not None:
-        return "this one has a redis_connect_func"
+        return "it has a redis_connect_func"
     blocking = _KINDS[kind]
     unknown = (_parameters(blocking) - _parameters(_AIO_KINDS[blocking]) - _DROPPED).intersection(settings)
     lost = sorted(name for name in unknown if settings[name])
@@ -343,7 +344,15 @@ async def _resolve(connection: Any) -> None:
 
 def _of_the_application(error: Exception) -> redis.ConnectionError:
     """Return what stands for an error of the user's code, such as a credential provider: trying again may help."""
-    return redis.ConnectionError(f"the application's own code failed while connecting: {shown(error)}")
+    return redis.ConnectionError(f"the application's own code failed while connecting: {_told(error)}")
+
+
+def _told(error: Exception) -> str:
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - code of the application
+        text = ""
+    return f"{type(error).__name__}: {shown(text)}" if text else type(error).__name__
 
 
 def _parameters(kind: type) -> set[str]:

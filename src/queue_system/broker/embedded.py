@@ -27,6 +27,7 @@ from urllib.parse import quote, unquote, urlsplit
 from queue_system.broker import embedded_supervisor
 from queue_system.broker.embedded_supervisor import CLIENTS_LOCK, LOG_NAME, SOCKET_NAME, SUPERVISOR_LOCK, ask
 from queue_system.errors import InvalidInputError, ServerError, ServerUnreachableError
+from queue_system.validation import refused
 
 DATA_DIR_VARIABLE = "QUEUE_SYSTEM_DATA_DIR"
 DEFAULT_DATA_DIR = ".queue-system"
@@ -104,7 +105,7 @@ def data_dir_from_url(url: str) -> Path:
     parts = urlsplit(url)
     path = unquote(parts.path)
     if parts.scheme != "embedded" or parts.netloc or parts.query or parts.fragment or not path.strip("/"):
-        raise InvalidInputError("redis_url", "it names no data directory; write embedded:///absolute/path")
+        raise refused("redis_url", "an embedded URL with a directory", "one without", "write embedded:///absolute/path")
     return Path(path)
 
 
@@ -168,10 +169,10 @@ def _prepare(directory: Path) -> None:
     except OSError as error:
         raise InvalidInputError("data_dir", f"cannot create {directory} ({error.strerror}); {_WAY_OUT}") from error
     if info.st_uid != os.geteuid():
-        raise InvalidInputError("data_dir", f"{directory} belongs to user {info.st_uid}; {_WAY_OUT}")
+        raise refused("data_dir", "a directory of this user", f"{directory} of user {info.st_uid}", _WAY_OUT)
     if info.st_mode & 0o077:
-        problem = f"{directory} is open to others (mode {stat.S_IMODE(info.st_mode):04o}); chmod 700 it, or {_WAY_OUT}"
-        raise InvalidInputError("data_dir", problem)
+        got = f"{directory} with mode {stat.S_IMODE(info.st_mode):04o}"
+        raise refused("data_dir", "a directory that only this user can open", got, f"chmod 700 it, or {_WAY_OUT}")
 
 
 def _keep_out_of_git(directory: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, TypeAlias
 
 import typer
 
-from queue_system.errors import shown
+from queue_system.validation import shown, whole_limits
 
 _UNITS: Final = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _WHOLE: Final = re.compile(r"-?\d{1,18}\Z", re.ASCII)
@@ -66,7 +66,7 @@ def durations(text: str | Sequence[float]) -> list[float]:
 
 def whole(least: int, most: int | None = None) -> Callable[[str | int], int]:
     """Return what reads a whole number within these limits. It raises BadParameter."""
-    limits = f"of at least {least}" if most is None else f"from {least} to {most}"
+    limits = whole_limits(least, most)
 
     def read(text: str | int) -> int:
         found = _WHOLE.match(str(text).strip())

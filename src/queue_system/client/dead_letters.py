@@ -20,8 +20,7 @@ from queue_system.broker.commands import MAX_REQUEST_BYTES, Place, server_time
 from queue_system.broker.protocol import Command, Group
 from queue_system.client.flow import Flow
 from queue_system.config import QueueConfig
-from queue_system.errors import AccessDeniedError, InvalidInputError, shown
-from queue_system.model.arguments import check_lifetime
+from queue_system.errors import AccessDeniedError, InvalidInputError
 from queue_system.model.dead_letter import (
     DeadLetter,
     Requeue,
@@ -31,6 +30,7 @@ from queue_system.model.dead_letter import (
     read_note,
     requeue,
 )
+from queue_system.validation import check_choice, check_seconds, check_text, check_whole, refused, shown
 
 __all__ = ["DeadLetter", "DeadLetterPage", "Selection", "count_flow", "drop_flow", "list_flow", "retry_flow"]
 
@@ -46,7 +46,7 @@ _LOOKS: Final = 3
 _GONE: Final = ord("g")
 _DONE: Final = ord("d")
 _KEPT: Final = b'"kept_in":"'
-_CURSOR: Final = re.compile(r"[0-9]{1,18}")
+_CURSOR: Final = re.compile(r"[0-9]{0,18}")
 
 Entry = tuple[int, bytes]  # a place and the letter that was read there
 
@@ -83,17 +83,18 @@ class Selection:
 
     def __post_init__(self) -> None:
         ids: object = self.letter_ids
-        if ids is not None and (isinstance(ids, str | bytes) or not isinstance(ids, Collection)):
-            raise InvalidInputError("letter_ids", f"expected a list of letter ids, got {shown(ids)}")
         if ids is not None:
-            object.__setattr__(self, "letter_ids", frozenset(ids))
+            if isinstance(ids, str | bytes) or not isinstance(ids, Collection):
+                raise refused("letter_ids", "a list of letter ids", shown(ids), "write [letter_id]")
+            found = frozenset([check_text("letter_ids", each, "letter ids, which are text") for each in ids])
+            object.__setattr__(self, "letter_ids", found)
         for name in ("queue", "processor", "error"):
             value = getattr(self, name)
-            if value is not None and not isinstance(value, str):
-                raise InvalidInputError(name, f"expected text, got {shown(value)}")
+            if value is not None:
+                check_text(name, value)
         for name in ("min_age", "max_age"):
             if getattr(self, name) is not None:
-                check_lifetime(name, getattr(self, name))
+                check_seconds(name, getattr(self, name))
 
     @property
     def _reads(self) -> bool:
@@ -131,10 +132,8 @@ def list_flow(
         InvalidInputError: the source, the limit or the cursor is not usable.
     """
     walk = _Walk(config, source)
-    if not isinstance(limit, int) or not 1 <= limit <= _MOST_LISTED:
-        raise InvalidInputError("limit", f"{shown(limit)} is not usable; use a number from 1 to {_MOST_LISTED}")
-    if not isinstance(cursor, str) or (cursor and not _CURSOR.fullmatch(cursor)):
-        raise InvalidInputError("cursor", f"expected the cursor of a page, or none to begin, got {shown(cursor)}")
+    limit = check_whole("limit", limit, 1, _MOST_LISTED)
+    cursor = check_text("cursor", cursor, "the cursor of a page", _CURSOR, 'use "" to begin')
     yield from walk.begin()
     walk.left = min(walk.left, int(cursor or walk.left))
     letters: list[DeadLetter] = []
@@ -200,9 +199,7 @@ class _Walk:
     """A way through a list of dead letters, page by page, from the newest that there is to the oldest."""
 
     def __init__(self, config: QueueConfig, source: object) -> None:
-        if not isinstance(source, str) or source not in _SOURCES:
-            raise InvalidInputError("source", f"{shown(source)} is unknown; use one of {', '.join(_SOURCES)}")
-        self.source = source
+        self.source = check_choice("source", source, _SOURCES)
         self.length = self.left = 0
         """How many letters there are, and how many are still to be looked at."""
         self.now = 0.0

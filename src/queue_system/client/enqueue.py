@@ -8,7 +8,7 @@ import secrets
 import time
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 from queue_system.broker.commands import NewOperation, split_batch
 from queue_system.broker.protocol import Command, Group
@@ -17,28 +17,17 @@ from queue_system.client.flow import Flow
 from queue_system.client.options import AT_ONCE, EnqueueOptions
 from queue_system.clock import ms_since, unix_seconds
 from queue_system.config import QueueConfig
-from queue_system.errors import (
-    CircuitOpenError,
-    InvalidInputError,
-    ItemTooLargeError,
-    ServerError,
-    UnconfirmedError,
-    a_kind,
-)
-from queue_system.model.arguments import (
-    check_column,
-    check_durability,
-    check_lifetime,
-    check_list,
-    check_seconds,
-    check_unique,
-    delay_milliseconds,
-)
+from queue_system.errors import CircuitOpenError, ItemTooLargeError, ServerError, UnconfirmedError
+from queue_system.model.arguments import check_column, check_durability, check_unique, delay_milliseconds
 from queue_system.model.entity import encode_entities, encode_entity
 from queue_system.model.keys import check_identifier, join_queue, queue_name_from
 from queue_system.model.operation import Operation, encode_item, encode_tail
 from queue_system.model.record import keeping
 from queue_system.model.retry import QueueRetryConfig
+from queue_system.validation import check_callable, check_instance, check_list, check_seconds
+
+_DEFAULT_TIMEOUT: Final = "use None for the worker's work_timeout"
+_DEFAULT_TTL: Final = "use None for the configuration's result_ttl"
 
 
 def fresh_id() -> str:
@@ -59,14 +48,14 @@ def describe_operation(config: QueueConfig, options: EnqueueOptions) -> Operatio
         name = reference(options.on_failure, "on_failure")
         operation.on_failure = name.name
         operation.on_failure_module = name.module
+    if options.custom_serializer is not None:
+        check_callable("custom_serializer", options.custom_serializer, "a function of one value")
     if options.timeout is not None:
-        operation.timeout = check_seconds("timeout", options.timeout)
+        operation.timeout = check_seconds("timeout", options.timeout, above=True, way_out=_DEFAULT_TIMEOUT)
     if options.result_ttl is not None:
-        operation.result_ttl = check_lifetime("result_ttl", options.result_ttl)
+        operation.result_ttl = check_seconds("result_ttl", options.result_ttl, way_out=_DEFAULT_TTL)
     if options.retry_config is not None:
-        retry_config: object = options.retry_config
-        if not isinstance(retry_config, QueueRetryConfig):
-            raise InvalidInputError("retry_config", f"expected a QueueRetryConfig, got {a_kind(retry_config)}")
+        retry_config = check_instance("retry_config", options.retry_config, QueueRetryConfig)
         if not retry_config.is_default:
             operation.max_attempts = retry_config.max_attempts
             operation.delays = retry_config.delays
@@ -87,7 +76,7 @@ def enqueue_flow(config: QueueConfig, operation: Operation, options: EnqueueOpti
         nonce = ""  # a fresh id is its own proof of the call
     else:
         nonce = operation.nonce = secrets.token_hex(8)
-        check_identifier(operation_id, "operation_id")
+        operation_id = check_identifier(operation_id, "operation_id")
     operation.timestamp = unix_seconds()
     if delay_ms:
         operation.due = operation.timestamp + delay_ms / 1000

@@ -10,7 +10,7 @@ from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar, cast
 
 from queue_system.broker.protocol import Command, Group
 from queue_system.resilience.guard import report
-from queue_system.resilience.validation import qualified_name
+from queue_system.resilience.naming import qualified_name
 
 P = ParamSpec("P")
 R = TypeVar("R")

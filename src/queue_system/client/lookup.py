@@ -12,10 +12,10 @@ from queue_system.broker.replies import RecordReply
 from queue_system.client.flow import Flow
 from queue_system.config import QueueConfig
 from queue_system.errors import OperationFailedError, ResultUnavailableError, UnknownOperationError, WaitTimeoutError
-from queue_system.model.arguments import check_lifetime
 from queue_system.model.keys import check_identifier
 from queue_system.model.record import decode_record
 from queue_system.model.states import OperationState
+from queue_system.validation import check_seconds
 
 _FINAL: Final = frozenset(state.public for state in OperationState if state.is_final)
 _WATCH_S: Final = 10.0
@@ -91,7 +91,8 @@ def wait_flow(config: QueueConfig, operation_id: str, timeout: float | None) -> 
         WaitTimeoutError: it has not ended within `timeout` seconds.
     """
     known: OperationRecord | None = None
-    ends = math.inf if timeout is None else time.monotonic() + check_lifetime("timeout", timeout)
+    longest_s = math.inf if timeout is None else check_seconds("timeout", timeout, way_out="use None for no limit")
+    ends = time.monotonic() + longest_s
     while True:
         left = ends - time.monotonic()
         known = yield from change_flow(config, operation_id, known, left)

@@ -66,6 +66,6 @@ def batch_options(entities: Sequence[Any], processor: Processor | str, keywords:
     """
     for name in keywords:
         if name not in _OF_BATCHES:
-            raise InvalidInputError(name, f"enqueue_batch has no such argument; it has {', '.join(_OF_BATCHES)}")
+            raise InvalidInputError(name, f"enqueue_batch has no such argument; use one of {', '.join(_OF_BATCHES)}")
     shared: Any = entities
     return EnqueueOptions(shared, processor, **keywords)

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from starlette.requests import HTTPConnection
 
 from queue_system.dashboard.throttle import Throttle
-from queue_system.errors import InvalidInputError, a_kind
+from queue_system.validation import check_callable, check_flag, check_list, check_text, refused, type_name
 
 AuthHook: TypeAlias = Callable[[HTTPConnection], bool | Awaitable[bool]]
 """Tells whether a request may be answered; it may be async."""
@@ -63,13 +63,15 @@ class Access:
         allowed_hosts: Sequence[str] | None,
         secret: bytes | None = None,
     ) -> None:
-        if auth is not None and not callable(auth):
-            raise InvalidInputError("auth", f"expected a function of the request, got {a_kind(auth)}")
-        self.writable = writable
+        if auth is not None:
+            check_callable("auth", auth, "a function of the request")
+        if secret is not None and not isinstance(secret, bytes):
+            raise refused("secret", "bytes", type_name(secret))
+        self.writable = check_flag("writable", writable)
         self.has_login = token is not None
         self.local_only = token is None and auth is None
         self._auth = auth
-        self._hosts = None if allowed_hosts is None else frozenset(host.lower() for host in allowed_hosts)
+        self._hosts = None if allowed_hosts is None else frozenset(host.lower() for host in _host_names(allowed_hosts))
         self._digest = _digest(_check_token(token))
         if secret is None:
             secret = b"" if self.has_login else secrets.token_bytes(32)
@@ -178,9 +180,15 @@ def _host_name(host: str) -> str:
 def _check_token(token: object) -> str:
     if token is None:
         return ""
-    if not isinstance(token, str) or len(token) < _SHORTEST_TOKEN:
-        raise InvalidInputError("token", f"it could be guessed; use at least {_SHORTEST_TOKEN} characters")
-    return token
+    expected = f"at least {_SHORTEST_TOKEN} characters, since a shorter token can be guessed"
+    if len(check_text("token", token, expected)) < _SHORTEST_TOKEN:
+        raise refused("token", expected, f"{len(str(token))}")
+    return str(token)
+
+
+def _host_names(names: object) -> list[str]:
+    listed = check_list("allowed_hosts", names, "a list of host names")
+    return [check_text("allowed_hosts", name, "the name of a host") for name in listed]
 
 
 def _digest(token: str) -> bytes:

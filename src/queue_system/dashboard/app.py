@@ -20,7 +20,8 @@ from queue_system.dashboard.proxy import Behind, check_proxies, check_root_path
 from queue_system.dashboard.rendering import Renderer
 from queue_system.dashboard.sampler import Sampler
 from queue_system.dashboard.shield import Admission, Shield
-from queue_system.errors import InvalidInputError, QueueSystemError, a_kind
+from queue_system.errors import QueueSystemError
+from queue_system.validation import check_instance, refused
 
 
 def create_app(  # noqa: PLR0913 - one for each rule of who may come, and from where
@@ -54,12 +55,12 @@ def create_app(  # noqa: PLR0913 - one for each rule of who may come, and from w
     Raises:
         InvalidInputError: an argument is wrong.
     """
-    if not isinstance(config, QueueConfig):
-        raise InvalidInputError("config", f"expected a QueueConfig, got {a_kind(config)}")
+    check_instance("config", config, QueueConfig)
     access = Access(token, auth, writable=writable, allowed_hosts=allowed_hosts, secret=secret)
     proxies = check_proxies(trusted_proxies)
     if proxies and access.local_only:
-        raise InvalidInputError("trusted_proxies", "behind a proxy everybody looks like this machine; give a token")
+        expected = "a token or auth beside it, since behind a proxy everybody looks like this machine"
+        raise refused("trusted_proxies", expected, "neither")
     renderer = Renderer()
     sampler = Sampler(config)
     pages = Pages(config, access, renderer, Live(renderer, sampler))

@@ -10,7 +10,8 @@ from typing import Any, Final
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from queue_system.errors import InvalidInputError, shown
+from queue_system.errors import InvalidInputError
+from queue_system.validation import check_list, check_text, refused, shown
 
 PAGES: Final = frozenset(
     {"queues", "workers", "operations", "events", "dead-letters", "login", "logout", "assets"}
@@ -41,11 +42,10 @@ def check_root_path(path: object) -> str:
     Raises:
         InvalidInputError: it is no such path.
     """
-    if not isinstance(path, str):
-        raise InvalidInputError("root_path", f"expected a path, got {type(path).__name__}; for example /ops/queues")
-    found = path.rstrip("/")
+    example = "for example /ops/queues"
+    found = check_text("root_path", path, "a path", way_out=example).rstrip("/")
     if not _is_path(found):
-        raise InvalidInputError("root_path", f"expected a path, got {shown(path)}; for example /ops/queues")
+        raise refused("root_path", "a path", shown(path), example)
     return found
 
 
@@ -53,18 +53,18 @@ def check_proxies(values: object) -> tuple[Any, ...]:
     """Return the networks of the proxies that are believed.
 
     Raises:
-        InvalidInputError: one is no address and no network.
+        InvalidInputError: one is neither an address nor a network.
     """
-    if isinstance(values, str) or not isinstance(values, Sequence):
-        raise InvalidInputError("trusted_proxies", f"expected a list of addresses, got {type(values).__name__}")
     networks: list[Any] = []
-    for value in values:
+    expected = "an address or a network"
+    example = "for example 10.0.0.0/8"
+    for value in check_list("trusted_proxies", values, "a list of addresses"):
         try:
-            networks.append(ipaddress.ip_network(value))
+            networks.append(ipaddress.ip_network(check_text("trusted_proxies", value, expected, way_out=example)))
+        except InvalidInputError:
+            raise
         except ValueError:
-            raise InvalidInputError(
-                "trusted_proxies", f"expected an address or a network, got {shown(value)}; for example 10.0.0.0/8"
-            ) from None
+            raise refused("trusted_proxies", expected, shown(value), example) from None
     return tuple(networks)
 
 

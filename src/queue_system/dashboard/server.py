@@ -14,8 +14,8 @@ from queue_system.config import QueueConfig
 from queue_system.dashboard.access import AuthHook, is_loopback
 from queue_system.dashboard.app import create_app
 from queue_system.dashboard.proxy import check_root_path
-from queue_system.errors import InvalidInputError
 from queue_system.monitoring.connections import StreamProtocol
+from queue_system.validation import check_text, check_whole, refused, shown
 
 _GRACE_S = 3
 
@@ -41,7 +41,8 @@ def serve(  # noqa: PLR0913 - those of `create_app`, and where to listen
         InvalidInputError: `host` is reached from other machines, and neither `token` nor `auth` says who may come.
         OSError: the port cannot be opened.
     """
-    check_bind(host, token, auth)
+    check_bind(check_text("host", host, "an address"), token, auth)
+    check_whole("port", port, 0, 65535)
     app = create_app(
         config, token=token, auth=auth, writable=writable, allowed_hosts=allowed_hosts, root_path=root_path,
         trusted_proxies=trusted_proxies, secret=secrets.token_bytes(32),
@@ -61,9 +62,8 @@ def serve(  # noqa: PLR0913 - those of `create_app`, and where to listen
 def check_bind(host: str, token: str | None, auth: AuthHook | None) -> None:
     """Raise InvalidInputError for a host that others reach, when there is no rule who may come."""
     if token is None and auth is None and not is_loopback(host):
-        raise InvalidInputError(
-            "host", f"{host!r} is reached from other machines; give a token, or stay with 127.0.0.1"
-        )
+        expected = "an address of this machine only, since there is no token"
+        raise refused("host", expected, shown(host), "give a token, or use 127.0.0.1")
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any, Final
 
-from queue_system.errors import ImportFailedError, UnresolvableNameError, a_kind, shown
+from queue_system.errors import ImportFailedError, UnresolvableNameError
 from queue_system.imports.libraries import (
     FOREIGN_FOLDERS,
     foreign_part,
@@ -26,6 +26,7 @@ from queue_system.imports.libraries import (
 from queue_system.imports.main import MAIN_NAMES, find_main, main_folder, main_module, main_module_name
 from queue_system.imports.modules import Found, exists, find_module, same_file
 from queue_system.imports.sources import defines
+from queue_system.validation import shown, type_name
 
 _MODULE: Final = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*\Z")
 _NAME: Final = re.compile(r"[^\W\d]\w*\Z")
@@ -190,7 +191,7 @@ def _load(found: Found) -> ModuleType:
             f"module {found.name!r} cannot be imported: {type(error).__name__}: {_text(error)}"
         ) from error
     if not issubclass(type(module), ModuleType):
-        raise UnresolvableNameError(f"module {found.name!r} has put {a_kind(module)} in its own place")
+        raise UnresolvableNameError(f"module {found.name!r}: expected a module in sys.modules, got {type_name(module)}")
     own = vars(module)
     if own.get("__name__") != found.name or not same_file(str(own.get("__file__")), found.file):
         raise UnresolvableNameError(
@@ -205,7 +206,7 @@ def _function_of(module: ModuleType, found: Found, name: str) -> Any:
     if fn is None:
         raise UnresolvableNameError(f"module {found.name!r} has no function {shown(name)}")
     if not isinstance(fn, FunctionType):
-        raise UnresolvableNameError(f"{reference} is {a_kind(fn)}, not a plain function")
+        raise UnresolvableNameError(f"{reference}: expected a plain function, got {type_name(fn)}")
     own = getattr(inspect.unwrap(fn), "__globals__", {})
     if own is not vars(module) and not (found.is_main and _is_of_main(own, found)):
         raise UnresolvableNameError(f"{reference} is defined elsewhere; name it by the module that defines it")

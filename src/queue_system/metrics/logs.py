@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from queue_system.clock import Clock
-from queue_system.errors import InvalidInputError
 from queue_system.forking import renew_in_children
 from queue_system.interrupts import sent_by_a_signal
 from queue_system.logs import EVENT, RECORD_NAMES, printable, text_of
 from queue_system.tracebacks import Trace, trace
+from queue_system.validation import refused, type_name
 
 _VALUE_LIMIT_BYTES: Final = 2048
 _CUT_MARK: Final = "..."
@@ -47,10 +47,8 @@ class StructuredLogger:
         elif all(callable(getattr(logger, method, None)) for method in _METHODS):
             self._write = self._write_keywords
         else:
-            kind = type(logger).__name__
-            raise InvalidInputError(
-                "logger", f"{kind} lacks one of the methods {', '.join(_METHODS)}(message, **fields)"
-            )
+            expected = f"an object with the methods {', '.join(_METHODS)}(message, **fields)"
+            raise refused("logger", expected, type_name(logger), "use None for the standard library's logging")
 
     @classmethod
     def wrap(cls, logger: object = None) -> StructuredLogger:

@@ -8,10 +8,10 @@ from decimal import Decimal
 from numbers import Integral, Real
 from typing import Any, Final
 
-from queue_system.errors import InvalidInputError
 from queue_system.forking import renew_in_children
 from queue_system.metrics.logs import StructuredLogger
 from queue_system.metrics.thresholds import Kind, kind_of, logs_every_change, next_threshold, quiet_range
+from queue_system.validation import NOT_EMPTY, check_text, check_whole, refused, shown, type_name
 
 STANDARD_METRICS: Final = (
     "enqueued",
@@ -62,7 +62,7 @@ class MetricsRecorder:
     def add_many(self, metric_name: str, n: int) -> None:
         """Add `n` to a counter; writes one log line if that passes a threshold."""
         if type(n) is not int or not 0 <= n <= _LARGEST:  # the call would cost more than the test
-            _check_count("n", n)
+            n = _check_count("n", n)
         with self._lock:
             counter = self._metrics.get(metric_name)
             if type(counter) is not _Counter:
@@ -74,14 +74,14 @@ class MetricsRecorder:
 
     def add_samples(self, metric_name: str, total: float, count: int) -> None:
         """Take `count` samples that sum up to `total` into the mean `metric_name`; no samples change nothing."""
-        _check_count("count", count)
+        count = _check_count("count", count)
         total = _checked_number("total", _checked_value("total", total))
         if not count:
             return
         with self._lock:
             metric = self._metrics.get(metric_name) or self._create(metric_name, total)
             if not isinstance(metric, _Mean):
-                raise InvalidInputError(metric_name, "expected the name of a mean, which starts with avg_")
+                raise refused(metric_name, "the name of a mean, which begins with avg_", "that of another metric")
             if not metric.add(total, count):
                 return
             line = metric.take_line()
@@ -89,7 +89,7 @@ class MetricsRecorder:
 
     def hold(self, metric_name: str, n: int = 1) -> None:
         """Add `n` to a counter without a line; it is written with a later update of the same metric, or by `flush`."""
-        _check_count("n", n)
+        n = _check_count("n", n)
         with self._lock:
             self._counter(metric_name).apply(n)
             self._held.add(metric_name)
@@ -133,8 +133,7 @@ class MetricsRecorder:
         return values
 
     def _create(self, metric_name: Any, value: Any) -> _Metric:
-        if not isinstance(metric_name, str) or not metric_name:
-            raise InvalidInputError("metric_name", f"expected a name, got {metric_name!r}")
+        check_text("metric_name", metric_name, "text that is not empty", NOT_EMPTY)
         metric = _new_metric(metric_name, value)
         metric.check(value)
         self._metrics[metric_name] = metric
@@ -143,7 +142,8 @@ class MetricsRecorder:
     def _counter(self, metric_name: str) -> _Counter:
         metric = self._metrics.get(metric_name) or self._create(metric_name, 0)
         if not isinstance(metric, _Counter):
-            raise InvalidInputError(metric_name, "expected the name of a counter; use update for a mean or a gauge")
+            way_out = "use update for a mean or a gauge"
+            raise refused(metric_name, "the name of a counter", "that of another metric", way_out)
         return metric
 
 
@@ -192,7 +192,8 @@ class _Counter(_Metric):
 
     def check(self, value: Any) -> None:
         if _checked_number(self._name, value) < 0:
-            raise InvalidInputError(self._name, f"a counter only grows, got {value!r}; for a gauge name it *_rate")
+            expected = "a number of at least 0, since a counter only grows"
+            raise refused(self._name, expected, shown(value), "name a gauge *_rate")
 
     def apply(self, value: Any) -> bool:
         if type(value) is not int or value < 0:
@@ -266,14 +267,13 @@ def _is_number(value: Any) -> bool:
 
 def _checked_number(field: str, value: Any) -> float:
     if not _is_number(value):
-        raise InvalidInputError(field, f"expected a number, got {type(value).__name__}")
+        raise refused(field, "a number", type_name(value))
     number: float = value
     return number
 
 
-def _check_count(field: str, value: Any) -> None:
-    if type(value) is not int or not 0 <= value <= _LARGEST:
-        raise InvalidInputError(field, f"expected an integer of 0 or more, got {type(value).__name__} {value!r:.40}")
+def _check_count(field: str, value: Any) -> int:
+    return check_whole(field, value, 0, _LARGEST)
 
 
 def _checked_value(field: str, value: Any) -> Any:
@@ -287,5 +287,6 @@ def _checked_value(field: str, value: Any) -> Any:
     except (OverflowError, ValueError):  # of a signalling NaN or an enormous fraction
         number = math.nan
     if not -_LARGEST <= number <= _LARGEST:
-        raise InvalidInputError(field, "expected a finite number below 2**63; leave out samples that have none")
+        way_out = "leave out samples without a number"
+        raise refused(field, "a finite number below 2**63", "a larger one, an infinity or NaN", way_out)
     return number

@@ -6,7 +6,8 @@ import dataclasses
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final
 
-from queue_system.errors import UnserializableError, a_kind
+from queue_system.errors import UnserializableError
+from queue_system.validation import type_name
 
 _ABSENT: Final = object()
 _MASKS: Final = ("**********", b"**********")
@@ -39,8 +40,8 @@ def _compare(value: Any, dumped: Any, path: str, depth: int) -> None:
         if dumped in _MASKS:
             raise UnserializableError(
                 path,
-                f"{a_kind(value)} hides its value, and the processor would get {dumped!r};"
-                " enqueue value.get_secret_value(), better a reference to the secret",
+                f"expected a value that JSON can carry, got {type_name(value)}, and the processor would get {dumped!r};"
+                " enqueue a reference to the secret, or value.get_secret_value()",
             )
     elif isinstance(value, float) and dumped is None:
         raise UnserializableError(path, f"JSON has no {value!r}; send None or a string")

@@ -14,9 +14,10 @@ from typing import Any
 
 import msgspec
 
-from queue_system.errors import UnserializableError, a_kind, cut_text
+from queue_system.errors import UnserializableError, cut_text
 from queue_system.model.dumping import dump_model, is_model
 from queue_system.model.nesting import MAX_DEPTH, SHALLOW_BYTES, has_many_parts, nesting
+from queue_system.validation import shown, type_name
 
 Serializer = Callable[[Any], Any]
 
@@ -96,7 +97,7 @@ def _plain(value: Any, path: str, serializer: Serializer | None, parents: tuple[
     except UnserializableError:
         raise
     except Exception as error:
-        raise UnserializableError(path, f"{a_kind(value)} cannot be converted: {_described(error)}") from error
+        raise UnserializableError(path, f"{type_name(value)} cannot be converted: {_described(error)}") from error
     if converted is _UNKNOWN:
         converted = _serialized(serializer, value, path)
     return _plain(converted, path, serializer, inside)
@@ -180,7 +181,8 @@ def _sorted(values: set[Any] | frozenset[Any]) -> list[Any]:
 
 def _serialized(serializer: Serializer | None, value: Any, path: str) -> Any:
     if serializer is None:
-        raise UnserializableError(path, f"JSON cannot carry {a_kind(value)}; convert it or pass custom_serializer")
+        problem = f"expected a value that JSON can carry, got {type_name(value)}"
+        raise UnserializableError(path, f"{problem}; convert it, or pass custom_serializer")
     try:
         converted = serializer(value)
     except Exception as error:
@@ -188,7 +190,8 @@ def _serialized(serializer: Serializer | None, value: Any, path: str) -> Any:
             path, f"custom_serializer raised {type(error).__name__}: {_described(error)}"
         ) from error
     if type(converted) is type(value):
-        raise UnserializableError(path, f"custom_serializer gave back {a_kind(converted)} again")
+        problem = f"expected another type from custom_serializer, got {type_name(converted)} again"
+        raise UnserializableError(path, problem)
     return converted
 
 
@@ -209,4 +212,4 @@ def _member(key: Any, path: str) -> str:
         return str(key)
     if isinstance(key, dt.date | dt.time | uuid.UUID):
         return key.isoformat() if isinstance(key, dt.date | dt.time) else str(key)
-    raise UnserializableError(path, f"a member's name must be a string, not {type(key).__qualname__} {key!r:.40}")
+    raise UnserializableError(path, f"expected a member's name to be text, got {shown(key)}")

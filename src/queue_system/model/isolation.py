@@ -8,9 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from queue_system.errors import InvalidInputError, shown
+from queue_system.errors import InvalidInputError
 from queue_system.imports.main import MAIN_NAMES, main_module, main_module_name
 from queue_system.model.registry import Reference
+from queue_system.validation import refused, shown
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -35,16 +36,15 @@ def run_in_process(processor: F) -> F:
         InvalidInputError: it is async, or no function of an importable module, so that a child could not find it.
     """
     if inspect.iscoroutinefunction(processor):
-        raise InvalidInputError("processor", f"{shown(processor)} is async; only a sync function runs in a process")
+        expected = "a sync function, since no other runs in a child process"
+        raise refused("processor", expected, f"the async {shown(processor)}")
     name = getattr(processor, "__qualname__", "")
     module = getattr(processor, "__module__", None)
     if module in MAIN_NAMES:
         module = main_module_name()
     if not inspect.isfunction(processor) or not name.isidentifier() or module is None:
-        raise InvalidInputError(
-            "processor",
-            f"{shown(processor)} cannot be imported by a child process; use a function of a module",
-        )
+        expected = "a function that a child process can import"
+        raise refused("processor", expected, shown(processor), "define it at the top level of a module")
     setattr(processor, _MARK, _Mark(Reference(name, module), processor))
     return processor
 

@@ -7,51 +7,37 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from queue_system.errors import InvalidInputError, shown
+from queue_system.validation import check_choice, check_text
 
 PRIORITIES: Final = ("high", "normal", "low")
 """The priorities, in the order in which they are served."""
 
-_NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}\Z")
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
+_NAME_TEXT: Final = "1 to 128 of the characters A-Z a-z 0-9 _ . -"
+_PREFIX = re.compile(r"[A-Za-z0-9_.:{}/-]{1,128}")
 _QUEUE = re.compile(rb"(high|normal|low):([A-Za-z0-9_.-]{1,128})\Z")
-_FORBIDDEN_IN_ID = re.compile(r'["\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]')
-_MAX_ID = 256
+_IDENTIFIER = re.compile(r'[^"\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]{1,256}')
+_IDENTIFIER_TEXT: Final = "1 to 256 characters without quotes, backslashes, control characters and lone surrogates"
 
 
 def check_priority(priority: object) -> str:
     """Return `priority`, or raise InvalidInputError unless it is one of `PRIORITIES`."""
-    if not isinstance(priority, str) or priority not in PRIORITIES:
-        raise InvalidInputError("priority", f"{shown(priority)} is unknown; use one of {', '.join(PRIORITIES)}")
-    return priority
+    return check_choice("priority", priority, PRIORITIES)
 
 
 def check_queue_name(name: object, field: str = "queue_name") -> str:
     """Return `name`, or raise InvalidInputError unless it is 1 to 128 of the characters `A-Z a-z 0-9 _ . -`."""
-    if not isinstance(name, str) or not _NAME.match(name):
-        raise InvalidInputError(
-            field, f"{shown(name)} cannot be a queue's name; use 1 to 128 of the characters A-Z a-z 0-9 _ . -"
-        )
-    return name
+    return check_text(field, name, f"the name of a queue: {_NAME_TEXT}", _NAME)
 
 
 def check_identifier(value: object, field: str) -> str:
     """Return an operation id or deduplication key; raise InvalidInputError if a script could misread it."""
-    if not isinstance(value, str) or not 1 <= len(value) <= _MAX_ID or _FORBIDDEN_IN_ID.search(value):
-        raise InvalidInputError(
-            field,
-            f"{shown(value)} is not usable; use a string of 1 to {_MAX_ID} characters"
-            " without quotes, backslashes, control characters or lone surrogates",
-        )
-    return value
+    return check_text(field, value, _IDENTIFIER_TEXT, _IDENTIFIER)
 
 
 def check_prefix(prefix: object) -> str:
     """Return the key prefix, or raise InvalidInputError if it is empty, too long or holds unusual characters."""
-    if not isinstance(prefix, str) or not re.match(r"[A-Za-z0-9_.:{}/-]{1,128}\Z", prefix):
-        raise InvalidInputError(
-            "queue_prefix", f"{shown(prefix)} is not usable; use 1 to 128 of the characters A-Z a-z 0-9 _ . : / {{ }} -"
-        )
-    return prefix
+    return check_text("queue_prefix", prefix, "1 to 128 of the characters A-Z a-z 0-9 _ . : / { } -", _PREFIX)
 
 
 def queue_name_from(function_name: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Awaitable, Coroutine, Generator
 from concurrent.futures import Future
 from typing import Any, Final
 
-from queue_system.errors import InvalidInputError, shown
+from queue_system.validation import refused, shown
 
 PLAIN: Final = frozenset({type(None), bool, int, float, str, dict, list, tuple})
 """The types of nearly all results, none of which is lazy."""
@@ -25,10 +25,11 @@ def check_not_lazy(fn: Any, field_name: str) -> None:
     own = getattr(type(target), "__call__", None)  # noqa: B004 - an object's own method
     for called in (target, own):
         if inspect.isgeneratorfunction(called) or inspect.isasyncgenfunction(called):
-            raise InvalidInputError(
+            raise refused(
                 field_name,
-                f"expected a function that does its work when it is called, got the generator function {shown(fn)}; "
-                "let it return its result instead of yielding",
+                "a function that does its work when it is called",
+                f"the generator {shown(fn)}",
+                "return the result instead of yielding it",
             )
 
 

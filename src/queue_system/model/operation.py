@@ -12,7 +12,8 @@ from queue_system.errors import InvalidInputError, UndecodableItemError
 from queue_system.model.keys import check_identifier
 from queue_system.model.nesting import MAX_DEPTH, SHALLOW_BYTES, has_many_parts, nesting
 from queue_system.model.pause import collections_paused
-from queue_system.model.retry import LONGEST_S, MAX_ATTEMPTS_LIMIT, QueueRetryConfig
+from queue_system.model.retry import MAX_ATTEMPTS_LIMIT, QueueRetryConfig
+from queue_system.validation import LONGEST_S
 
 _USUAL_ID: Final = 64
 _LATEST: Final = 1e11

@@ -9,12 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from queue_system.errors import InvalidInputError, UnresolvableNameError, a_kind, shown
+from queue_system.errors import UnresolvableNameError
 from queue_system.forking import renew_in_children
 from queue_system.imports.main import MAIN_NAMES, main_module_name, name_of_main
 from queue_system.imports.policy import Application
 from queue_system.model.lazy import check_not_lazy
 from queue_system.model.local import MOST_SETTLED, LocalCallables
+from queue_system.validation import check_callable, refused, shown, type_name
 
 Processor = Callable[..., Any]
 
@@ -37,12 +38,11 @@ def parse_reference(text: str, field_name: str) -> Reference:
     """Turn `"package.module.function"`, `"package.module:function"` or `"function"` into a reference, unresolved."""
     module, dot, name = text.replace(":", ".").rpartition(".")
     if not _NAME.match(name) or (dot and not _MODULE.match(module)):
-        raise InvalidInputError(
-            field_name,
-            f"expected the name of a function, got {shown(text)}; use 'package.module.function' or 'function'",
-        )
+        way_out = "use 'package.module.function' or 'function'"
+        raise refused(field_name, "the name of a function", shown(text), way_out)
     if module in MAIN_NAMES:
-        raise InvalidInputError(field_name, f"{shown(text)} is another script in each process; use its module's name")
+        expected = "a module's own name, since __main__ is another script in each process"
+        raise refused(field_name, expected, shown(text))
     return Reference(name, module or None)
 
 
@@ -66,8 +66,7 @@ class Registry:
 
     def register(self, fn: Processor, name: str | None = None, module: str | None = None) -> Reference:
         """Register a callable under its own or the given name and return how items name it; it replaces another."""
-        if not callable(fn):
-            raise InvalidInputError("callback", f"{shown(fn)} is not callable")
+        check_callable("callback", fn)
         check_not_lazy(fn, "callback")
         reference = Reference(name or _name_of(fn, "callback").rpartition(".")[2], module or _module_of(fn))
         self._callables[reference.module, reference.name] = fn
@@ -92,7 +91,7 @@ class Registry:
         if known is not None and self._callables.get((known.module, known.name)) == fn:
             return known
         if not callable(fn):
-            raise InvalidInputError(field_name, f"{shown(fn)} is neither a callable nor a name")
+            raise refused(field_name, "a callable or the name of one", shown(fn))
         if (key := self.local.name_of(fn)) is not None:
             return Reference(key[1], key[0])
         check_not_lazy(fn, field_name)
@@ -157,8 +156,8 @@ class Registry:
 def _name_of(fn: Processor, field_name: str) -> str:
     qualname = getattr(fn, "__qualname__", None)
     if not isinstance(qualname, str):
-        way_out = "register it by register_callback(fn, name=...) and use that name"
-        raise InvalidInputError(field_name, f"{a_kind(fn)} has no name; {way_out}")
+        way_out = "register it with register_callback(fn, name=...) and use that name"
+        raise refused(field_name, "a callable that has a name", type_name(fn), way_out)
     return qualname
 
 

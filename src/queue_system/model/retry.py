@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Sequence
 from typing import Any, Final
 
-from queue_system.errors import InvalidInputError
+from queue_system.validation import check_instance, check_list, check_number, check_seconds, check_whole, refused
 
 MAX_ATTEMPTS_LIMIT: Final = 10_000
-LONGEST_S: Final = 1e9
-"""The largest delay or timeout in seconds, about 31 years: due times in milliseconds stay exact numbers."""
 
 _DEFAULT_ATTEMPTS: Final = 5
 _DEFAULT_BASE: Final = 2.0
@@ -43,14 +40,15 @@ class QueueRetryConfig:
     ) -> None:
         self._max_attempts = _checked_attempts(max_attempts)
         self._delays = tuple(self._generate_exponential_delays()) if delays is None else _checked_delays(delays)
-        self._timeout = None if timeout is None else _positive("timeout", timeout)
+        no_limit = "use None for no limit"
+        self._timeout = None if timeout is None else check_seconds("timeout", timeout, above=True, way_out=no_limit)
 
     @classmethod
     def fixed(
         cls, delay: float, max_attempts: int = _DEFAULT_ATTEMPTS, timeout: float | None = None
     ) -> QueueRetryConfig:
         """Wait the same `delay` (seconds) before every retry."""
-        seconds = _not_negative("delay", delay)
+        seconds = check_seconds("delay", delay)
         return cls(max_attempts, [seconds] * _checked_attempts(max_attempts), timeout)
 
     @classmethod
@@ -63,11 +61,11 @@ class QueueRetryConfig:
         timeout: float | None = None,
     ) -> QueueRetryConfig:
         """Wait `min_delay` seconds first, then `base` times longer each time, never longer than `max_delay`."""
-        factor = _positive("base", base)
-        shortest = _not_negative("min_delay", min_delay)
-        longest = _not_negative("max_delay", max_delay)
+        factor = check_number("base", base, above=True)
+        shortest = check_seconds("min_delay", min_delay)
+        longest = check_seconds("max_delay", max_delay)
         if longest < shortest:
-            raise InvalidInputError("max_delay", f"{max_delay!r} is below min_delay {min_delay!r}; raise it")
+            raise refused("max_delay", f"at least min_delay, {shortest:g} s", f"{longest:g}", "raise it")
         count = _checked_attempts(max_attempts)
         return cls(max_attempts, _exponential(factor, shortest, longest, count), timeout)
 
@@ -82,8 +80,7 @@ class QueueRetryConfig:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> QueueRetryConfig:
         """Build it from what `to_dict` gave. Unknown members are ignored, missing ones take their default."""
-        if not isinstance(data, dict):
-            raise InvalidInputError("retry_config", f"expected a dict as to_dict gives it, got {type(data).__name__}")
+        check_instance("retry_config", data, dict, "use what to_dict returns")
         return cls(data.get("max_attempts", _DEFAULT_ATTEMPTS), data.get("delays"), data.get("timeout"))
 
     def to_dict(self) -> dict[str, Any]:
@@ -112,9 +109,7 @@ class QueueRetryConfig:
 
     def get_delay_for_attempt(self, attempt: int) -> float:
         """Return the seconds to wait after failed attempt `attempt` (from 0 on), with ±10 % jitter."""
-        if type(attempt) is not int or attempt < 0:
-            raise InvalidInputError("attempt", f"expected an integer of 0 or more, got {_shown(attempt)}")
-        delay = self._delays[min(attempt, len(self._delays) - 1)]
+        delay = self._delays[min(check_whole("attempt", attempt, 0), len(self._delays) - 1)]
         return delay * random.uniform(1 - _JITTER, 1 + _JITTER)
 
     def would_exceed_timeout(self, first_attempt_time: float, current_time: float, *, delay: float = 0.0) -> bool:
@@ -157,48 +152,12 @@ def _exponential(base: float, min_delay: float, max_delay: float, count: int) ->
 
 
 def _checked_attempts(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise InvalidInputError("max_attempts", f"expected an integer, got {_shown(value)}")
-    if not 1 <= value <= MAX_ATTEMPTS_LIMIT:
-        problem = f"expected 1 to {MAX_ATTEMPTS_LIMIT} executions, got {_shown(value)}"
-        raise InvalidInputError("max_attempts", problem)
-    return int(value)
+    return check_whole("max_attempts", value, 1, MAX_ATTEMPTS_LIMIT, "count the first attempt, too")
 
 
 def _checked_delays(values: object) -> tuple[float, ...]:
-    if not isinstance(values, list | tuple):
-        raise InvalidInputError("delays", f"expected a list of seconds, got {_shown(values)}")
-    if not 1 <= len(values) <= MAX_ATTEMPTS_LIMIT:
-        problem = f"expected 1 to {MAX_ATTEMPTS_LIMIT} delays, got {len(values)}; for no wait between attempts give [0]"
-        raise InvalidInputError("delays", problem)
-    return tuple([_not_negative(f"delays[{index}]", value) for index, value in enumerate(values)])
-
-
-def _not_negative(field: str, value: object) -> float:
-    seconds = _number(field, value)
-    if not 0 <= seconds <= LONGEST_S:
-        raise InvalidInputError(field, f"expected 0 to {LONGEST_S:.0f}, got {_shown(value)}")
-    return seconds
-
-
-def _positive(field: str, value: object) -> float:
-    number = _number(field, value)
-    if not 0 < number <= LONGEST_S:
-        raise InvalidInputError(field, f"expected more than 0 and at most {LONGEST_S:.0f}, got {_shown(value)}")
-    return number
-
-
-def _number(field: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InvalidInputError(field, f"expected a number, got {_shown(value)}")
-    try:
-        return float(value)
-    except OverflowError:
-        return math.inf
-
-
-def _shown(value: object) -> str:
-    """Name a refused value: a number itself, of anything else only the type, which may be long or secret."""
-    if isinstance(value, float) or (isinstance(value, int) and -LONGEST_S <= value <= LONGEST_S):
-        return repr(value)
-    return "a larger integer" if isinstance(value, int) else type(value).__name__
+    delays = check_list("delays", values, "a list of seconds")
+    if not 1 <= len(delays) <= MAX_ATTEMPTS_LIMIT:
+        expected = f"a list of 1 to {MAX_ATTEMPTS_LIMIT:,} delays"
+        raise refused("delays", expected, f"{len(delays):,}", "use [0] for no wait between attempts")
+    return tuple([check_seconds(f"delays[{index}]", value) for index, value in enumerate(delays)])

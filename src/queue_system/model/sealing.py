@@ -17,10 +17,11 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from queue_system.errors import InvalidInputError, UndecodableItemError, UnserializableError, a_kind
+from queue_system.errors import UndecodableItemError, UnserializableError
 from queue_system.model.entity import decode_entity
 from queue_system.model.formats import join_value
 from queue_system.model.operation import Operation, encode_item
+from queue_system.validation import refused, type_name
 
 _KEY_ID = re.compile(r"[A-Za-z0-9_.-]{1,32}\Z")
 _SIGNATURE = re.compile(rb',"signature":"([A-Za-z0-9_.-]{1,32}):([0-9a-f]{64})"\}')
@@ -180,7 +181,7 @@ def make_sealing(
         InvalidInputError: a key or the encryption is not usable. Neither ids nor secrets are shown.
     """
     if encryption is not None and not all(callable(getattr(encryption, name, None)) for name in ("encrypt", "decrypt")):
-        raise InvalidInputError("encryption", f"expected methods encrypt and decrypt, got {a_kind(encryption)}")
+        raise refused("encryption", "an object with the methods encrypt and decrypt", type_name(encryption))
     if signing_keys is None:
         return None if encryption is None else Sealing({}, encryption, prefix)
     return Sealing(_check_keys(signing_keys), encryption, prefix)
@@ -188,20 +189,24 @@ def make_sealing(
 
 def _check_keys(signing_keys: object) -> dict[bytes, bytes]:
     if not isinstance(signing_keys, Mapping) or not signing_keys:
-        raise InvalidInputError("signing_keys", "use a mapping of at least one key id to its secret, or None")
+        got = "an empty mapping" if isinstance(signing_keys, Mapping) else type_name(signing_keys)
+        raise refused("signing_keys", "a mapping from key ids to secrets", got, "use None to sign nothing")
     secrets: dict[bytes, bytes] = {}
     for number, (key_id, secret) in enumerate(signing_keys.items(), 1):
         if not isinstance(key_id, str) or not _KEY_ID.match(key_id):
-            raise InvalidInputError(
-                "signing_keys", f"the id of key {number} is not usable; use 1 to 32 of the characters A-Z a-z 0-9 _ . -"
-            )
+            expected = f"the id of key {number} to be 1 to 32 of the characters A-Z a-z 0-9 _ . -"
+            raise refused("signing_keys", expected, _length(key_id))
         encoded = secret.encode(errors="surrogatepass") if isinstance(secret, str) else secret
         if not isinstance(encoded, bytes) or len(encoded) < _SHORTEST_SECRET:
-            raise InvalidInputError(
-                "signing_keys", f"the secret of key {number} is not usable; use at least {_SHORTEST_SECRET} bytes"
-            )
+            expected = f"the secret of key {number} to have at least {_SHORTEST_SECRET} bytes"
+            raise refused("signing_keys", expected, _length(encoded), "generate one with secrets.token_bytes(32)")
         secrets[key_id.encode()] = encoded
     return secrets
+
+
+def _length(secret: object) -> str:
+    """Tell of a refused secret how long it is, and no more."""
+    return str(len(secret)) if isinstance(secret, str | bytes) else type_name(secret)
 
 
 def _hex(secret: bytes, message: bytes) -> bytes:

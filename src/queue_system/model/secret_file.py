@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from queue_system.errors import InvalidInputError, shown
+from queue_system.errors import InvalidInputError
+from queue_system.validation import refused, shown
 
 _MOST_BYTES: Final = 16 * 1024
 
@@ -25,9 +26,9 @@ def read_secret(field: str, path: str) -> str:
             field, f"{shown(path)} cannot be read: {error.strerror or 'it is not a file'}"
         ) from None
     except ValueError:
-        raise InvalidInputError(field, f"{shown(path)}: expected one line of text, got other bytes") from None
+        raise refused(field, f"one line of text in {shown(path)}", "bytes that are not UTF-8") from None
     secret = text.strip()
     if not secret or len(text) > _MOST_BYTES or len(secret.splitlines()) > 1:
-        problem = "more than that" if secret else "an empty file"
-        raise InvalidInputError(field, f"{shown(path)}: expected one line of text, got {problem}")
+        got = "more than that" if secret else "an empty file"
+        raise refused(field, f"one line of text in {shown(path)}", got)
     return secret

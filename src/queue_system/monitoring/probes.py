@@ -18,6 +18,7 @@ from queue_system.monitoring.health import BLOCKED_AFTER_S, WorkerHealth, longes
 from queue_system.monitoring.labels import events_of, place_of
 from queue_system.monitoring.latest import Latest
 from queue_system.resilience import in_daemon_thread
+from queue_system.validation import refused, shown
 
 try:
     import uvicorn
@@ -171,7 +172,7 @@ def _server(app: Starlette, allowed_hosts: Sequence[str]) -> _Server:
 def _listen(address: str) -> socket.socket:
     host, colon, port = address.rpartition(":")
     if not colon or not host or not port.isdecimal() or int(port) > _HIGHEST_PORT:
-        raise ValueError(f"expected HOST:PORT such as 127.0.0.1:9200, got {address!r}")
+        raise refused("address", "HOST:PORT", shown(address), "for example 127.0.0.1:9200")
     host = host.removeprefix("[").removesuffix("]")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     return socket.create_server((host, int(port)), family=family, backlog=128)

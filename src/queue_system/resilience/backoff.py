@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import math
 import random
 import time
 from collections.abc import Awaitable, Callable
@@ -13,7 +14,7 @@ from typing import Any, Final, ParamSpec, TypeVar, cast
 
 from queue_system.clock import SYSTEM_CLOCK, Clock
 from queue_system.resilience.selection import selects
-from queue_system.resilience.validation import check_count, check_exceptions, check_seconds
+from queue_system.validation import check_exceptions, check_seconds, check_whole
 
 __all__ = ["RetryPolicy", "RetryRun", "backoff_delay", "retry_with_backoff"]
 
@@ -40,11 +41,11 @@ class RetryPolicy:
     total_timeout: float
 
     def __post_init__(self) -> None:
-        check_count("max_retries", self.max_retries, minimum=0)
-        check_seconds("base_delay", self.base_delay, zero_allowed=True)
-        check_seconds("max_delay", self.max_delay, zero_allowed=True)
+        check_whole("max_retries", self.max_retries, 0)
+        check_seconds("base_delay", self.base_delay, most=math.inf)
+        check_seconds("max_delay", self.max_delay, most=math.inf)
         check_exceptions("exceptions", self.exceptions)
-        check_seconds("total_timeout", self.total_timeout)
+        check_seconds("total_timeout", self.total_timeout, most=math.inf, above=True)
 
 
 class RetryRun:

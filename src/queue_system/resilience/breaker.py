@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import inspect
+import math
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
@@ -13,7 +14,7 @@ from queue_system.clock import SYSTEM_CLOCK, Clock
 from queue_system.errors import CircuitOpenError
 from queue_system.forking import renew_in_children
 from queue_system.resilience.selection import selects
-from queue_system.resilience.validation import check_count, check_exceptions, check_name, check_seconds
+from queue_system.validation import NOT_EMPTY, check_exceptions, check_seconds, check_text, check_whole
 
 __all__ = ["CircuitBreaker", "CircuitState"]
 
@@ -76,11 +77,11 @@ class CircuitBreaker:
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         selected = (Exception,) if exceptions is None else exceptions
-        check_name("name", name)
-        check_count("failure_threshold", failure_threshold, minimum=1)
-        check_seconds("recovery_timeout", recovery_timeout)
-        check_count("half_open_max_calls", half_open_max_calls, minimum=1)
-        check_seconds("window_size", window_size)
+        check_text("name", name, "text that is not empty", NOT_EMPTY)
+        check_whole("failure_threshold", failure_threshold, 1)
+        check_seconds("recovery_timeout", recovery_timeout, most=math.inf, above=True)
+        check_whole("half_open_max_calls", half_open_max_calls, 1)
+        check_seconds("window_size", window_size, most=math.inf, above=True)
         check_exceptions("exceptions", selected)
         self.name: Final = name
         self.failure_threshold: Final = failure_threshold

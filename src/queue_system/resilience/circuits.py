@@ -11,9 +11,9 @@ from collections.abc import Callable
 from typing import Any, ParamSpec, TypedDict, TypeVar, Unpack, cast
 
 from queue_system.clock import Clock
-from queue_system.errors import InvalidInputError
 from queue_system.resilience.breaker import CircuitBreaker
-from queue_system.resilience.validation import check_name, qualified_name
+from queue_system.resilience.naming import qualified_name
+from queue_system.validation import NOT_EMPTY, check_text, refused, shown, type_name
 
 __all__ = ["BreakerParameters", "breaker_states", "circuit_breaker", "get_breaker"]
 
@@ -44,7 +44,7 @@ def get_breaker(
     With `keep=False` it lives only as long as somebody holds it. `clock` takes effect only when the breaker is made.
     Raises InvalidInputError, naming the parameter, for a wrong one or one that differs from the existing breaker's.
     """
-    check_name("name", name)
+    check_text("name", name, "text that is not empty", NOT_EMPTY)
     with _lock:
         breaker = _breakers.get(name)
         if breaker is None:
@@ -92,7 +92,7 @@ def circuit_breaker(
 
     def decorate(fn: Callable[P, R]) -> Callable[P, R]:
         if not callable(fn):
-            raise InvalidInputError("name", "circuit_breaker needs parentheses; write @circuit_breaker()")
+            raise refused("name", "a name or a callable", "the decorated function", "write @circuit_breaker()")
         if callable(name):
             return _guard(fn, _BreakerFinder(name, parameters).find)
         fixed_name = f"{fn.__module__}.{qualified_name(fn)}" if name is None else name
@@ -112,7 +112,8 @@ class _BreakerFinder:
 
     def find(self, args: tuple[object, ...]) -> CircuitBreaker:
         if not args:
-            raise InvalidInputError("name", "a callable needs the call's first argument; pass that by position")
+            expected = "a call with a positional argument, from which the callable makes the name"
+            raise refused("name", expected, "a call without one", "pass the first argument by position")
         owner = args[0]
         name = self._name_of(owner)
         held = self._held.get(id(owner))
@@ -131,8 +132,8 @@ class _BreakerFinder:
         try:
             held[key] = (weakref.ref(owner, forget), breaker)
         except TypeError:
-            problem = f"a callable needs a first argument that can be weakly referenced, got {type(owner).__name__}"
-            raise InvalidInputError("name", f"{problem}; give a string") from None
+            expected = "a first argument that can be weakly referenced, from which the callable makes the name"
+            raise refused("name", expected, type_name(owner), "give text as the name") from None
         return breaker
 
 
@@ -163,5 +164,9 @@ def _check_agreement(breaker: CircuitBreaker, parameters: BreakerParameters) -> 
         given = (Exception,) if value is None else value
         existing = getattr(breaker, field)
         if given != existing:
-            problem = f"the circuit breaker {breaker.name!r} exists with {existing!r}, got {given!r}"
-            raise InvalidInputError(field, f"{problem}; give the same value or another name")
+            expected = f"{_told(existing)}, as circuit breaker {breaker.name!r} already has"
+            raise refused(field, expected, _told(given), "give the same value or another name")
+
+
+def _told(value: object) -> str:
+    return f"({', '.join(kind.__qualname__ for kind in value)})" if isinstance(value, tuple) else shown(value)

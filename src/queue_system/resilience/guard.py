@@ -8,7 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, ParamSpec, TypeVar, cast
 
-from queue_system.resilience.validation import qualified_name
+from queue_system.resilience.naming import qualified_name
 
 __all__ = ["report", "try_catch"]
 

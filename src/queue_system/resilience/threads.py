@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar, cast
 
-from queue_system.resilience.validation import qualified_name
+from queue_system.resilience.naming import qualified_name
 
 __all__ = ["abandoned_threads", "call_in_thread", "in_daemon_thread"]
 

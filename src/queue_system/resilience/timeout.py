@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import math
 from collections.abc import Awaitable, Callable
 from typing import Any, ParamSpec, TypeVar, cast
 
+from queue_system.resilience.naming import qualified_name
 from queue_system.resilience.threads import call_in_thread
-from queue_system.resilience.validation import check_seconds, qualified_name
+from queue_system.validation import check_seconds
 
 __all__ = ["with_timeout"]
 
@@ -26,7 +28,7 @@ def with_timeout(default_timeout: float = 60.0) -> Callable[[Callable[P, R]], Ca
 
     Raises InvalidInputError at decoration for a limit that is not a finite number above 0.
     """
-    check_seconds("default_timeout", default_timeout)
+    check_seconds("default_timeout", default_timeout, most=math.inf, above=True)
 
     def decorate(fn: Callable[P, R]) -> Callable[P, R]:
         if inspect.iscoroutinefunction(fn):

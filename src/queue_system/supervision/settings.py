@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
-from queue_system.errors import InvalidInputError, shown
+from queue_system.validation import check_choice, check_number, check_seconds, check_text, check_whole, refused, shown
 
-_LOG_FORMATS: Final = {"text", "json"}
+_LOG_FORMATS: Final = ("text", "json")
+_TARGET: Final = re.compile(r"[^:]+:.+", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,16 +62,17 @@ class WorkerSettings:
     """Whether what a target's own code raises is told with its traceback."""
 
     def __post_init__(self) -> None:
-        _check("processes", self.processes, 1)
-        _check("grace", self.grace, 0)
-        _check("max_operations", self.max_operations, 1)
-        _check("max_memory_mb", self.max_memory_mb, 1)
-        if self.log_format not in _LOG_FORMATS:
-            raise InvalidInputError("log_format", f"{shown(self.log_format)} is unknown; use 'text' or 'json'")
-        if self.log_level.upper() not in logging.getLevelNamesMapping():
-            raise InvalidInputError("log_level", f"{shown(self.log_level)} is unknown; use a name such as 'INFO'")
-        if self.target is not None and not all(self.target.partition(":")):
-            raise InvalidInputError("target", f"{shown(self.target)} is not usable; use 'module:object'")
+        check_whole("processes", self.processes, 1)
+        check_seconds("grace", self.grace)
+        if self.max_operations is not None:
+            check_whole("max_operations", self.max_operations, 1)
+        if self.max_memory_mb is not None:
+            check_number("max_memory_mb", self.max_memory_mb, 1, unit="MiB")
+        check_choice("log_format", self.log_format, _LOG_FORMATS)
+        if check_text("log_level", self.log_level, "the name of a level").upper() not in logging.getLevelNamesMapping():
+            raise refused("log_level", "the name of a level", shown(self.log_level), "for example INFO")
+        if self.target is not None:
+            check_text("target", self.target, "'module:object'", _TARGET)
 
     @property
     def supervised(self) -> bool:
@@ -80,8 +83,3 @@ class WorkerSettings:
     def recycled(self) -> bool:
         """Whether a process is replaced when it has done or grown enough."""
         return self.max_operations is not None or self.max_memory_mb is not None
-
-
-def _check(field: str, value: Any, least: int) -> None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not value >= least):
-        raise InvalidInputError(field, f"{shown(value)} is not usable; use a number of at least {least}")

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from queue_system.config import QueueConfig, check_modules
-from queue_system.errors import InvalidInputError, QueueSystemError, a_kind, shown
+from queue_system.errors import InvalidInputError, QueueSystemError
 from queue_system.imports.modules import top_folder
 from queue_system.logs import without_passwords
 from queue_system.resilience import in_daemon_thread
 from queue_system.supervision.settings import WorkerSettings
 from queue_system.tracebacks import line_of, trace
+from queue_system.validation import refused, shown, type_name
 from queue_system.worker import QueueWorker
 
 _TO_INSTALL: Final = "; install it where the worker runs, or correct the import"
@@ -36,7 +37,8 @@ async def load_worker(settings: WorkerSettings) -> QueueWorker:
     worker = found if isinstance(found, QueueWorker) else None
     config = worker.config if worker is not None else found
     if not isinstance(config, QueueConfig):
-        raise _refusal(settings.target, f"is or returns {a_kind(config)}; expected a QueueConfig or a QueueWorker")
+        expected = f"a QueueConfig or a QueueWorker from {shown(settings.target)}"
+        raise refused("target", expected, type_name(config), _WHAT_IT_IS)
     if settings.tracebacks is not None:
         config.tracebacks = settings.tracebacks
     if settings.allowed_modules is not None:

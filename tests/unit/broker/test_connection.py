@@ -76,7 +76,10 @@ def test_no_password_is_in_the_error_of_a_url(url: str) -> None:
 
 @pytest.mark.parametrize("url", ["localhost:6379", "http://localhost:6379/0", "localhost", "redi://localhost"])
 def test_what_is_no_url_of_a_server_is_refused_with_an_example(url: str) -> None:
-    with pytest.raises(InvalidInputError, match=r"is none of redis, rediss, .*; use 'redis://host:6379/0'$"):
+    with pytest.raises(
+        InvalidInputError,
+        match=r"expected a URL whose scheme is one of redis, rediss, .*; for example redis://localhost:6379/0$",
+    ):
         check_url(url)
 
 

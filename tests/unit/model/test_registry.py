@@ -15,12 +15,12 @@ import pytest
 from queue_system.errors import ImportFailedError, InvalidInputError, UnresolvableNameError
 from queue_system.imports.main import main_module_name
 from queue_system.imports.policy import Application
-from queue_system.model.arguments import check_list
 from queue_system.model.registry import (
     Reference,
     Registry,
     parse_reference,
 )
+from queue_system.validation import check_list
 
 Write = Callable[[str], str]
 
@@ -200,13 +200,13 @@ def test_what_is_neither_callable_nor_name_is_refused(value: Any) -> None:
 
 def test_registering_what_is_not_callable_is_refused() -> None:
     not_callable: Any = "text"
-    with pytest.raises(InvalidInputError, match="not callable") as caught:
+    with pytest.raises(InvalidInputError, match="callback: expected a callable, got int") as caught:
         Registry().register(not_callable)
     assert caught.value.field == "callback"
 
 
 def test_a_callable_without_a_name_is_refused_under_the_field_it_was_given_for() -> None:
-    with pytest.raises(InvalidInputError, match="has no name") as caught:
+    with pytest.raises(InvalidInputError, match="expected a callable that has a name") as caught:
         Registry().reference(functools.partial(work), "on_success")
     assert caught.value.field == "on_success"
 
@@ -242,7 +242,7 @@ def test_a_function_of_an_application_module_is_imported_once(write_module: Writ
         ("wrapper", "has no function"),
         ("replaced", "is a builtin_function_or_method"),
         ("borrowed", "is defined elsewhere"),
-        ("shadowed", "is a type, not a plain function"),
+        ("shadowed", "expected a plain function, got type"),
         ("__secret__", "does not name a function"),
         ("__import__", "does not name a function"),
         ("Kind.method", "is no function of a module"),
@@ -268,9 +268,9 @@ def test_an_installed_package_is_imported_only_if_it_is_allowed(module: str) -> 
 
 
 def test_a_text_in_the_place_of_a_list_is_refused_with_the_list_that_is_meant() -> None:
-    with pytest.raises(InvalidInputError, match=r"^allowed_modules: expected a list, got a str; use \['shop\.jobs'\]$"):
+    with pytest.raises(InvalidInputError, match=r"^allowed_modules: expected a list, got str; write \['shop\.jobs'\]$"):
         check_list("allowed_modules", "shop.jobs")
-    with pytest.raises(InvalidInputError, match=r"^allowed_modules: expected a list, got 5$"):
+    with pytest.raises(InvalidInputError, match=r"^allowed_modules: expected a list, got int$"):
         check_list("allowed_modules", 5)
 
 

@@ -148,7 +148,10 @@ def test_secrets_may_be_any_text_or_bytes() -> None:
 
 @pytest.mark.parametrize("encryption", [5, object(), "aes", b"key", {"encrypt": 1}])
 def test_encryption_without_its_methods_is_refused(encryption: Any) -> None:
-    with pytest.raises(InvalidInputError, match=r"^encryption: expected methods encrypt and decrypt, got an? "):
+    with pytest.raises(
+        InvalidInputError,
+        match=r"^encryption: expected .* encrypt and decrypt, got (int|object|str|bytes|dict)$",
+    ):
         QueueConfig(encryption=encryption)
 
 
