@@ -9,8 +9,10 @@ import functools
 import os
 from contextvars import ContextVar
 from pathlib import Path
+from typing import Any
 
 from queue_system import QueueWorker
+from queue_system.execution.attempt import AttemptRunner
 from queue_system.execution.delivery import Delivery
 from queue_system.execution.engine import Engine
 from queue_system.execution.inflight import InFlight
@@ -54,20 +56,29 @@ class ObservedInFlight(InFlight):
         super().answered(batch, codes, now_ms)
 
 
+class ObservedAttempts(AttemptRunner):
+    """Lets a processor find its delivery."""
+
+    async def run(self, engine: Engine, slot: Slot, delivery: Delivery) -> None:
+        """Take one delivery its way."""
+        before = CURRENT.set(delivery)
+        try:
+            await super().run(engine, slot, delivery)
+        finally:
+            CURRENT.reset(before)
+
+
 class ObservedWorker(QueueWorker):
     """A QueueWorker whose flight is observed."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._attempts.__class__ = ObservedAttempts  # it adds no state
 
     def _open_engine(self, slots: int) -> Engine:
         engine = super()._open_engine(slots)
         engine.fetcher.inflight.__class__ = ObservedInFlight  # it adds no state, and others know the object already
         return engine
-
-    async def _handle(self, engine: Engine, slot: Slot, delivery: Delivery) -> None:
-        before = CURRENT.set(delivery)
-        try:
-            await super()._handle(engine, slot, delivery)
-        finally:
-            CURRENT.reset(before)
 
 
 def _about(delivery: Delivery) -> dict[str, str | int]:

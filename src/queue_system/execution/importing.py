@@ -31,7 +31,7 @@ class Importer:
 
     def __init__(self, registry: Registry, rests: Rests) -> None:
         self._registry = registry
-        self._rests = rests
+        self.rests = rests
         self._running: dict[tuple[str, str | None], asyncio.Task[Processor]] = {}
 
     async def run(
@@ -44,7 +44,7 @@ class Importer:
             case Succeeded(UnresolvableNameError() as unknown):
                 return engine.fetcher.inflight.unresolved(delivery, unknown)
             case Succeeded(processor):
-                self._rests.resolved(queue_name(delivery.queue))
+                self.rests.resolved(queue_name(delivery.queue))
                 return await engine.executor.run(slot, processor, argument, *limit)
             case Raised(error, timed_out=timed_out):
                 if timed_out:
