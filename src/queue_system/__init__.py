@@ -27,6 +27,7 @@ from queue_system.errors import (
     WaitTimeoutError,
     WrongKeyTypeError,
 )
+from queue_system.execution.snapshot import WorkerSnapshot
 from queue_system.inspection.workers import WorkerRecord
 from queue_system.loop import run
 from queue_system.manager import QueueManager
@@ -66,6 +67,7 @@ __all__ = [
     "UnsupportedServerError",
     "WaitTimeoutError",
     "WorkerRecord",
+    "WorkerSnapshot",
     "WrongKeyTypeError",
     "__version__",
     "run",

@@ -20,7 +20,9 @@ from queue_system.execution.importing import Importer
 from queue_system.execution.limits import AttemptLimits, DefaultLimit
 from queue_system.execution.reporting import Reporter
 from queue_system.execution.settlement import Settler
+from queue_system.execution.single_item import handle_one
 from queue_system.execution.slots import NEVER, WorkerTask, blame, context_of, differs, is_the_end
+from queue_system.execution.snapshot import WorkerSnapshot, snapshot_of
 from queue_system.loop import soon_in
 from queue_system.maintenance.discovery import Discovery
 from queue_system.maintenance.heartbeat import Heartbeat
@@ -81,10 +83,12 @@ class QueueWorker:
             config, self._limits, self._importer, self._callbacks, self._settler, self._reporter
         )
         self._engine: Engine | None = None
-        self._fetching: asyncio.Task[None] | None = None
+        self._turns: asyncio.Task[None] | None = None
         self._services: list[PeriodicService] = []
         self._running = False
         self._lifecycle = asyncio.Lock()
+        self.owns_process = False
+        """Whether the process runs this worker alone, so that an end that nobody asked for counts as its death."""
 
     @property
     def running(self) -> bool:
@@ -114,6 +118,26 @@ class QueueWorker:
     def on_error(self, on_error: OnError | None) -> None:
         self._attempts.on_error = on_error
 
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The event loop in which it was started last; None before that."""
+        return None if self._turns is None else self._turns.get_loop()
+
+    def snapshot(self) -> WorkerSnapshot:
+        """Return the worker's own state, without asking the server. Quick, and callable from any thread."""
+        engine = self._engine
+        turns = self._turns
+        if engine is None or turns is None:
+            return WorkerSnapshot(queues=self.queues, slots=self.max_workers)
+        heartbeat = next((service for service in self._services if isinstance(service, Heartbeat)), None)
+        return snapshot_of(
+            engine,
+            self.queues,
+            running=self.running,
+            takes_turns=not turns.done(),
+            round_began=None if heartbeat is None or not heartbeat.alive else heartbeat.round_began,
+        )
+
     async def start(self) -> None:
         """Start processing; returns at once. A second call does nothing.
 
@@ -127,7 +151,7 @@ class QueueWorker:
             engine = self._engine = self._open_engine(self.max_workers)
             try:
                 await in_daemon_thread(self.config.prepare)  # which may have to start a server
-                await engine.fetcher.turn()
+                await engine.turn()
             except QueueSystemError as error:
                 if isinstance(error, AccessDeniedError | InvalidInputError):
                     await engine.discard()
@@ -143,31 +167,31 @@ class QueueWorker:
 
     def _log_start(self, engine: Engine) -> None:
         self.config.log.info(
-            "worker started", incarnation=engine.fetcher.incarnation, server=self.config.address,
+            "worker started", incarnation=engine.incarnation, server=self.config.address,
             prefix=self.config.queue_prefix, queues=",".join(self.queues) or "all", concurrency=self.max_workers,
         )  # fmt: skip
 
     def _start_tasks(self, engine: Engine) -> None:
         loop = asyncio.get_running_loop()
         engine.start_slots(self._worker_loop, self._attempts.give_up)
-        fetching = self._fetch(engine)
-        self._fetching = WorkerTask(fetching, loop=loop, name="queue-system-fetcher", context=context_of(None))
+        turns = self._take_turns(engine)
+        self._turns = WorkerTask(turns, loop=loop, name="queue-system-engine", context=context_of(None))
         self._services = [
-            Heartbeat(self.config, engine.fetcher, loop, engine.presence),
+            Heartbeat(self.config, engine, loop, engine.presence),
             Reclaimer(
                 self.config,
-                lambda: engine.fetcher.incarnation,
-                engine.fetcher.now_ms,
-                engine.fetcher.access,
+                lambda: engine.incarnation,
+                engine.clock.now_ms,
+                engine.access,
                 partial(soon_in, loop, self._reporter.taken_over),
             ),
-            Discovery(self.config, self.queues, engine.fetcher.access),
-            Retention(self.config, engine.fetcher.now_ms, engine.fetcher.access),
+            Discovery(self.config, self.queues, engine.access),
+            Retention(self.config, engine.clock.now_ms, engine.access),
         ]
         for service in self._services:
             service.start()
         before_close(loop, self, QueueWorker._stop_services)
-        cancel_before_close(loop, self._fetching)
+        cancel_before_close(loop, self._turns)
 
     async def stop(self, *, grace: float | None = None) -> None:
         """Claim no more, wait `grace` s for running operations, hand back the rest, and sign off.
@@ -178,6 +202,43 @@ class QueueWorker:
         longest_s = min(self.work_timeout, _LONGEST_GRACE_S) if grace is None else check_seconds("grace", grace)
         blame("it stopped its worker")
         await asyncio.shield(asyncio.Task(self._stop(longest_s), context=context_of(None)))
+
+    def hand_back(self) -> None:
+        """Hand back all that it holds, from another thread, because its event loop is blocked; blocks itself.
+
+        What runs goes on, and runs again elsewhere: the process has to end now.
+        """
+        if (engine := self._engine) is not None:
+            engine.leave_blocked()
+
+    async def break_off(self) -> None:
+        """End as if the event loop were ended: what runs is cancelled and handed back.
+
+        Where the worker owns its process, what runs is left to those who take over from dead workers.
+        """
+        turns = self._turns
+        if turns is not None and not turns.done():
+            turns.cancel()
+            await asyncio.wait({turns})
+
+    async def kill(self) -> str | None:
+        """End at once, as `kill -9` would: nothing is settled or handed back, async processors are cancelled.
+
+        Return the id under which all that it held stays booked until its lease runs out; None if it does not run. Tests
+        do not wait for that with `queue_system.testing.kill_worker`.
+        """
+        engine = self._engine
+        if engine is None or not self.running:
+            return None
+        worker_id = engine.incarnation
+        self._running = False  # so that the cancelled tasks do not hand back
+        self._stop_services()
+        engine.inflight.renew()  # from here on, verdicts belong to nobody and are dropped
+        ending = asyncio.ensure_future(engine.end_tasks(self._turns))
+        engine.drop_connections()
+        await ending
+        await engine.discard()
+        return worker_id
 
     @property
     def _is_stranded(self) -> bool:
@@ -206,28 +267,28 @@ class QueueWorker:
             finally:
                 self._running = False
                 self._stop_services()
-                await engine.end_tasks(self._fetching)
+                await engine.end_tasks(self._turns)
                 self._importer.close()
                 await engine.close()
                 self.config.metrics.flush()
-                self.config.log.info("worker stopped", incarnation=engine.fetcher.incarnation)
+                self.config.log.info("worker stopped", incarnation=engine.incarnation)
 
     def _stop_services(self) -> None:
         for service in self._services:
             service.stop()
 
-    async def _fetch(self, engine: Engine) -> None:
+    async def _take_turns(self, engine: Engine) -> None:
         try:
-            await engine.fetcher.run()
+            await engine.run()
         except asyncio.CancelledError:
             if self._running and not is_being_closed(engine.loop):  # cancelled from outside, as by asyncio.run
                 self._running = False
                 self._stop_services()
-                await engine.leave()
+                await engine.leave(dies=self.owns_process)
             raise
 
     def _open_engine(self, slots: int) -> Engine:
-        return Engine.open(self.config, slots, self._settler, self._reporter, self.queues, self._rests)
+        return Engine(self.config, slots, self._settler, self._reporter, self.queues, self._rests)
 
     async def _worker_loop(self, worker_id: int) -> None:
         """Handle one delivery after another in one slot. All slots together let the event loop breathe every ms."""
@@ -235,7 +296,7 @@ class QueueWorker:
         if engine is None:
             return
         slot = engine.executor.slots[worker_id]
-        dispatcher = engine.fetcher.dispatcher
+        dispatcher = engine.dispatcher
         clean = contextvars.copy_context()
         while not slot.closing:
             try:
@@ -247,7 +308,7 @@ class QueueWorker:
                 if slot.exit is not None:
                     raise slot.exit
                 if differs(contextvars.copy_context(), clean) and not slot.closing:
-                    clean.run(engine.start_slot, self._worker_loop, worker_id)  # what was set must not reach the next
+                    clean.run(engine.tasks.start, worker_id)  # what was set must not reach the next
                     return
                 if slot.started > dispatcher.slice_until:
                     await dispatcher.breathe()
@@ -260,7 +321,7 @@ class QueueWorker:
             finally:
                 slot.delivery = None
             if slot.task is not None and slot.task.cancelling() and not slot.closing:
-                clean.run(engine.start_slot, self._worker_loop, worker_id)  # whoever cancels may do so for ever
+                clean.run(engine.tasks.start, worker_id)  # whoever cancels may do so for ever
                 return
 
     @retry_with_backoff(max_retries=3, base_delay=0.1, max_delay=2.0)
@@ -281,9 +342,9 @@ class QueueWorker:
 
     async def _handle_one(self, worker_id: int, adopt: bytes) -> bool:
         engine = self._open_engine(1)
-        heartbeat = Heartbeat(self.config, engine.fetcher, engine.loop, engine.presence)
+        heartbeat = Heartbeat(self.config, engine, engine.loop, engine.presence)
         try:
-            return await engine.handle_one(worker_id, adopt, heartbeat.start, self._attempts.run)
+            return await handle_one(engine, worker_id, adopt, heartbeat.start, self._attempts.run)
         finally:
             heartbeat.stop()
             await engine.close()

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from queue_system import QueueConfig, QueueManager, QueueWorker
-from queue_system.execution import dispatcher, fetcher
+from queue_system.execution import claimer, completer, dispatcher
 from tests.kit.servers import OwnServer
 
 OPERATIONS = 5000
@@ -49,8 +49,8 @@ class Counter:
 async def test_a_drained_operation_costs_few_calls_here_and_few_commands_there(
     server: OwnServer, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for limit in ("_NOTE_RUNNING_AFTER_S", "RELEASE_AFTER_S"):  # slowness costs, and depends on the machine
-        monkeypatch.setattr(fetcher, limit, 60.0)
+    monkeypatch.setattr(completer, "_NOTE_RUNNING_AFTER_S", 60.0)  # slowness costs, and depends on the machine
+    monkeypatch.setattr(claimer, "RELEASE_AFTER_S", 60.0)
     monkeypatch.setattr(dispatcher, "_SLICE_S", 60.0)
     config = QueueConfig(redis_url=server.url, queue_prefix=prefix)
     drained = asyncio.Event()

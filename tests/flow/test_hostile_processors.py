@@ -437,7 +437,7 @@ async def test_a_slot_whose_task_ends_is_replaced_and_that_is_logged(
     async with running(worker):
         engine = worker._engine
         assert engine is not None
-        gate = engine.fetcher.dispatcher
+        gate = engine.dispatcher
         take = gate.take
 
         async def broken() -> Any:

@@ -11,7 +11,7 @@ import redis
 
 from queue_system import QueueConfig, QueueManager, QueueWorker
 from queue_system.broker.commands import Commands
-from queue_system.execution.settlement import Batch
+from queue_system.execution.outbox import Batch
 from tests.kit.contents import read_record
 from tests.kit.logs import LineLogger
 from tests.kit.servers import OwnServer

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from queue_system import QueueConfig, QueueManager, QueueWorker
-from queue_system.execution import fetcher
+from queue_system.execution import claimer
 from tests.kit.configs import MakeConfig
 from tests.kit.inbox import Inbox
 from tests.kit.waiting import eventually
@@ -186,7 +186,7 @@ async def test_what_is_handed_back_is_overtaken_by_nothing(
     queue: QueueManager, config: QueueConfig, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker that hands back at every occasion claims while it does, and what it claims came later."""
-    monkeypatch.setattr(fetcher, "RELEASE_AFTER_S", 0.0005)
+    monkeypatch.setattr(claimer, "RELEASE_AFTER_S", 0.0005)
     queue.enqueue_batch([{"n": n} for n in range(3000)], inbox.put)
     async with running(QueueWorker(config, max_workers=1)):
         assert [entity["n"] for entity in await inbox.take(3000)] == list(range(3000))
@@ -197,7 +197,7 @@ async def test_a_free_slot_takes_what_is_claimed_before_anything_is_handed_back(
     queue: QueueManager, config: QueueConfig, inbox: Inbox, monkeypatch: pytest.MonkeyPatch, max_workers: int
 ) -> None:
     """However early that is, as on a machine so busy that slots come round late: the worker makes progress."""
-    monkeypatch.setattr(fetcher, "RELEASE_AFTER_S", -1.0)
+    monkeypatch.setattr(claimer, "RELEASE_AFTER_S", -1.0)
     queue.enqueue_batch([{"n": n} for n in range(200)], inbox.put)
     async with running(QueueWorker(config, max_workers=max_workers)):
         taken = [entity["n"] for entity in await inbox.take(200)]

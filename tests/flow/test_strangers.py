@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from queue_system import QueueManager, QueueWorker
-from queue_system.execution import fetcher
+from queue_system.execution import completer
+from queue_system.execution.claimer import Claimer
 from tests.kit.configs import MakeConfig
 from tests.kit.inbox import Inbox
 from tests.kit.logs import LineLogger
@@ -46,14 +47,14 @@ async def test_a_turn_that_fails_unexpectedly_is_taken_again(
     """Its exception is none of ours, so that nothing is known of it; nothing is run twice or lost."""
     log, failures = LineLogger(), list[Exception]()
     config = make_config(logger=log)
-    tend = fetcher.Fetcher._tend
+    tend = Claimer.tend
 
-    def tend_badly(self: fetcher.Fetcher) -> None:
+    def tend_badly(self: Claimer, now: float) -> None:
         while failures:
             raise failures.pop()
-        tend(self)
+        tend(self, now)
 
-    monkeypatch.setattr(fetcher.Fetcher, "_tend", tend_badly)
+    monkeypatch.setattr(Claimer, "tend", tend_badly)
     async with running(QueueWorker(config)):
         failures.append(RuntimeError("what is this?"))
         QueueManager(config).enqueue_batch([{"n": n} for n in range(20)], inbox.put)
@@ -67,7 +68,7 @@ async def test_running_is_noted_however_young_the_host_is(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The monotonic clock may begin with the host: seen from a longer interval, this one was started just now."""
-    monkeypatch.setattr(fetcher, "_NOTE_AGAIN_S", 1e12)
+    monkeypatch.setattr(completer, "_NOTE_AGAIN_S", 1e12)
     config, gate = make_config(), asyncio.Event()
     queue = QueueManager(config)
 

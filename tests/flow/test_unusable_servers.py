@@ -245,12 +245,12 @@ async def test_a_worker_starts_without_its_server_and_serves_once_it_is_there(st
 
 async def test_a_beat_before_the_registration_loses_no_incarnation(config: QueueConfig) -> None:
     """The server answers it with "unregistered", which is true and no loss: what was claimed meanwhile stays held."""
-    fetcher = QueueWorker(config)._open_engine(1).fetcher
-    incarnation = fetcher.incarnation
-    heartbeat = Heartbeat(config, fetcher, asyncio.get_running_loop())
+    engine = QueueWorker(config)._open_engine(1)
+    incarnation = engine.incarnation
+    heartbeat = Heartbeat(config, engine, asyncio.get_running_loop())
     await asyncio.to_thread(heartbeat.perform)
     await asyncio.sleep(0)  # what the beat told the loop arrives
-    assert fetcher.incarnation == incarnation
+    assert engine.incarnation == incarnation
 
 
 @pytest.mark.parametrize("number", range(4))

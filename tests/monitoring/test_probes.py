@@ -175,7 +175,7 @@ async def test_a_processor_that_blocks_the_event_loop_fails_the_liveness_probe_a
             await asyncio.to_thread(wait_until, lambda: probe.get("/livez")[0] == 200, "it is alive again")
 
 
-async def test_a_worker_without_its_heartbeat_or_its_fetcher_is_dead(make_config: MakeConfig) -> None:
+async def test_a_worker_without_its_heartbeat_or_its_turns_is_dead(make_config: MakeConfig) -> None:
     """Nothing but a restart brings either back."""
     config = make_config()
     worker = QueueWorker(config)

@@ -13,10 +13,12 @@ from typing import Any
 
 from queue_system import QueueWorker
 from queue_system.execution.attempt import AttemptRunner
+from queue_system.execution.completer import Completer
 from queue_system.execution.delivery import Delivery
 from queue_system.execution.engine import Engine
 from queue_system.execution.inflight import InFlight
-from queue_system.execution.settlement import Batch, Settlement
+from queue_system.execution.outbox import Batch, Outbox
+from queue_system.execution.settlement import Settlement
 from queue_system.execution.slots import Slot
 from tests.nemesis.history import VARIABLE, History, Kind
 
@@ -34,26 +36,38 @@ def pen() -> History:
 
 
 class ObservedInFlight(InFlight):
-    """Tells what arrives, what is decided, and what the server answers."""
+    """Tells what arrives."""
 
     def accept(self, token: int, value: bytes, now_ms: int) -> None:
         """Take in one value; no slot can start it before its line is written."""
         super().accept(token, value, now_ms)
         pen().note("ok", "claim", **_about(self.held[token]))
 
+
+class ObservedOutbox(Outbox):
+    """Tells what is decided, of what runs and of what is handed back; nothing of a lost incarnation gets here."""
+
+    __slots__ = ()
+
     def put(self, settlement: Settlement) -> None:
         """Take a settlement; its line is written before it can be sent."""
-        if settlement.verb != "running" and settlement.delivery.incarnation == self.incarnation:
+        if settlement.verb != "running":
             pen().note("invoke", "settle", **_about(settlement.delivery), verb=settlement.verb)
         super().put(settlement)
 
-    def answered(self, batch: Batch, codes: bytes, now_ms: int) -> None:
+
+class ObservedCompleter(Completer):
+    """Tells what the server answers."""
+
+    __slots__ = ()
+
+    def judged(self, batch: Batch, codes: bytes, now_ms: int) -> None:
         """Learn the server's answer to each settlement."""
         for settlement, code in zip(batch.settlements, codes.decode(), strict=True):
             if settlement.verb != "running":
                 kind: Kind = "ok" if code == "d" else "fail"
                 pen().note(kind, "settle", **_about(settlement.delivery), verb=settlement.verb)
-        super().answered(batch, codes, now_ms)
+        super().judged(batch, codes, now_ms)
 
 
 class ObservedAttempts(AttemptRunner):
@@ -77,7 +91,9 @@ class ObservedWorker(QueueWorker):
 
     def _open_engine(self, slots: int) -> Engine:
         engine = super()._open_engine(slots)
-        engine.fetcher.inflight.__class__ = ObservedInFlight  # it adds no state, and others know the object already
+        engine.inflight.__class__ = ObservedInFlight  # these add no state, and others know the objects already
+        engine.inflight.outbox.__class__ = ObservedOutbox
+        engine.completer.__class__ = ObservedCompleter
         return engine
 
 

@@ -78,7 +78,7 @@ class AttemptRunner:
         """Resolve, execute, judge, settle. A callback comes as a delivery of its own."""
         operation = delivery.operation
         slot.started = started = SYSTEM_CLOCK.monotonic()
-        started_ms = engine.fetcher.server_ms(started)
+        started_ms = engine.clock.at(started)
         tracing = self._config.tracing
         attempt = None
         if tracing is not None:
@@ -94,7 +94,7 @@ class AttemptRunner:
             verdict: Verdict = Release()  # it is settled already, or handed back
         else:
             ended = SYSTEM_CLOCK.monotonic()
-            timing = Timing(started_ms, engine.fetcher.server_ms(ended), ended - started)
+            timing = Timing(started_ms, engine.clock.at(ended), ended - started)
             verdict = judge(operation, outcome, started_ms / 1000, timing.ended_ms / 1000)
             verdict = self._settle(engine, delivery, outcome, verdict, timing)
         if attempt is not None:
@@ -103,7 +103,7 @@ class AttemptRunner:
     def give_up(self, engine: Engine, delivery: Delivery, outcome: Raised, started: float, started_ms: int) -> None:
         """Judge and settle a delivery whose slot is abandoned."""
         ended = SYSTEM_CLOCK.monotonic()
-        timing = Timing(started_ms, engine.fetcher.server_ms(ended), ended - started)
+        timing = Timing(started_ms, engine.clock.at(ended), ended - started)
         verdict = judge(delivery.operation, outcome, started_ms / 1000, timing.ended_ms / 1000)
         self._settle(engine, delivery, outcome, verdict, timing)
 
@@ -112,7 +112,7 @@ class AttemptRunner:
         self._config.log.error("handling failed", operation_id=delivery.operation_id, exc_info=error)
         found = trace(error) if self._config.tracebacks else None
         reject = Reject(f"handling failed: {type(error).__name__}", type(error).__name__, trace=found)
-        engine.fetcher.put(self._settler.settle(delivery, reject))
+        engine.completer.put(self._settler.settle(delivery, reject))
 
     def _resolve(self, operation: Operation, started_ms: int) -> Call:
         """Find what to call, with what, and for how long. Raises UndecodableItemError."""
@@ -158,7 +158,7 @@ class AttemptRunner:
             self._reporter.lost_result(delivery.operation_id, delivery.operation.processor, settlement.problem)
         if self._local.known and not (settlement.follow_up or settlement.form) and settlement.verb not in _NOT_THE_END:
             self._local.release(delivery.operation)
-        engine.fetcher.put(settlement)
+        engine.completer.put(settlement)
         return verdict
 
 

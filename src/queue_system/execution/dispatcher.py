@@ -1,4 +1,4 @@
-"""Where slots wait for deliveries, and what wakes slots and fetcher. Never talks to Redis."""
+"""Where slots wait for deliveries, and what wakes slots and engine. Never talks to Redis."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Dispatcher:
         self.starved = False
         """Whether a slot has found the buffer empty."""
         self.changed = asyncio.Event()
-        """Set when the fetcher has something to do."""
+        """Set when the engine has something to do."""
         self.work_since = math.inf
         """Since when, on the monotonic clock, there has been work here of which nothing was started."""
         self.slice_until = 0.0

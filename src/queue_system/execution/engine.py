@@ -1,35 +1,46 @@
-"""The two halves of a worker, what runs operations and what fetches and settles them, and their orderly end."""
+"""A worker's engine: in each turn it settles what finished and claims what fits, in one round trip. Judges nothing."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import threading
-from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Any, TypeAlias
 
+from queue_system.broker.access import AccessBackoff
+from queue_system.broker.aio import AioTransport
 from queue_system.broker.presence import encode_presence
+from queue_system.broker.replies import Pulse
 from queue_system.clock import SYSTEM_CLOCK
 from queue_system.config import QueueConfig
-from queue_system.errors import QueueSystemError
+from queue_system.errors import AccessDeniedError, QueueSystemError
+from queue_system.execution.claimer import LOOK_EVERY_S, Claimer
+from queue_system.execution.completer import Completer
 from queue_system.execution.delivery import Delivery
-from queue_system.execution.executor import Executor, limit_exceeded
-from queue_system.execution.fetcher import Fetcher
+from queue_system.execution.dispatcher import Dispatcher
+from queue_system.execution.executor import Executor
 from queue_system.execution.forks import guard, release
 from queue_system.execution.inflight import InFlight
+from queue_system.execution.long_poll import LongPoll
 from queue_system.execution.loop_guard import guard_loop, release_loop
-from queue_system.execution.quarantine import PROCESS
+from queue_system.execution.prefetch import Prefetch
+from queue_system.execution.reconnect import Reconnect
+from queue_system.execution.refusals import Refusals
 from queue_system.execution.reporting import Reporter
-from queue_system.execution.rests import Rests
+from queue_system.execution.rests import RestNote, Rests
+from queue_system.execution.server_clock import ServerClock
 from queue_system.execution.settlement import Settler
-from queue_system.execution.slots import CURRENT, NEVER, Slot, WorkerTask, stand_in, start_apart
-from queue_system.metrics import StructuredLogger
+from queue_system.execution.slot_tasks import SlotTasks, Work, shown_ids
+from queue_system.execution.slots import CURRENT, NEVER
+from queue_system.model.formats import place_of
 from queue_system.model.keys import queue_name
 from queue_system.model.verdict import Raised
 from queue_system.resilience import in_daemon_thread
 
+_FRESH = 0.7
+_GATHER_S = 0.002
 _STOP_WITHIN_S = 2.0
 _END_WITHIN_S = 0.25
 _TIDY_UP_S = 1.0
@@ -37,264 +48,377 @@ _LEAVE_WITHIN_S = 3.75
 _SIGN_OFF_WITHIN_S = 3.0
 _STEP_S = 0.005
 _LEAVE_TRIES = 3
-_REPLACE_AFTER_S = 0.1
-_SHOWN = 10
 
-Work: TypeAlias = Callable[[int], Coroutine[Any, Any, None]]
-Handle: TypeAlias = Callable[["Engine", Slot, Delivery], Coroutine[Any, Any, None]]
 Settle: TypeAlias = Callable[["Engine", Delivery, Raised, float, int], object]
 
 
-@dataclass(eq=False, slots=True, weakref_slot=True)
 class Engine:
-    """An executor and its fetcher."""
+    """One life of a worker in one event loop: its turns, its lease, and its orderly end.
 
-    executor: Executor
-    fetcher: Fetcher
-    log: StructuredLogger
-    loop: asyncio.AbstractEventLoop
-    names: Sequence[str]
-    """The queues served; none: all."""
-    ended: asyncio.Event
-    """Set when no slot is waited for any longer."""
-    cancelled_at: float = NEVER
-    """When, on the monotonic clock, what still ran was cancelled because the worker stops."""
-    dies: bool = False
-    """Whether the process is this worker's own, so that an end that nobody asked for is its death."""
-    stand_ins: list[WorkerTask[None]] = field(default_factory=list)
+    An operation passes through its parts in this order: `claimer`, `inflight`, `dispatcher`, a slot of `executor`,
+    `completer`.
+    """
 
-    @classmethod
-    def open(
-        cls, config: QueueConfig, slots: int, settler: Settler, reporter: Reporter, names: Sequence[str], rests: Rests
-    ) -> Engine:
-        """Put the halves together, for the running event loop."""
-        loop = asyncio.get_running_loop()
-        executor = Executor(slots, loop, lambda: engine.thread_abandoned())  # noqa: PLW0108 - it comes later
-        fetcher = Fetcher(config, executor, InFlight(settler, reporter, config.sealing, rests), reporter, names)
-        engine = cls(executor, fetcher, config.log, loop, names, asyncio.Event())
-        guard(engine)
-        guard_loop(loop)
-        return engine
+    def __init__(
+        self, config: QueueConfig, slots: int, settler: Settler, reporter: Reporter, names: Sequence[str], rests: Rests
+    ) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.executor = Executor(slots, self.loop, self._thread_abandoned)
+        self.tasks = SlotTasks(self.executor, config.log, self.loop)
+        self.inflight = InFlight(settler, reporter, config.sealing)
+        self.dispatcher = Dispatcher(self.inflight.buffer)
+        self.clock = ServerClock()
+        self.access = AccessBackoff()
+        self.log = config.log
+        self._config = config
+        self._commands = config.commands
+        self._reporter = reporter
+        self._rests = rests
+        self._names = list(names)
+        self._lease_ms = int(config.lease_seconds * 1000)
+        self._prefetch = Prefetch(slots)
+        self._transport = AioTransport(config.endpoint)
+        self._reconnect = Reconnect(config.log, config.outage, reporter.flush_counts, self.access, config.lease_seconds)
+        self._registered = False
+        """Whether the server has booked this incarnation, so that beats count and claims may be sent."""
+        self._notes: list[RestNote] = []
+        """Which queues are left alone: sent with each turn until one was answered."""
+        self._cancelled_at = NEVER
+        """When, on the monotonic clock, what still ran was cancelled because the worker stops."""
+        self.claimer = Claimer(
+            commands=config.commands,
+            log=config.log,
+            names=self._names,
+            executor=self.executor,
+            inflight=self.inflight,
+            dispatcher=self.dispatcher,
+            prefetch=self._prefetch,
+            rests=rests,
+            clock=self.clock,
+            long_poll=LongPoll(config, reporter.flush_counts, self.dispatcher.changed.set),
+            lose=self.lose,
+            take_in=self._take_in,
+        )
+        self.completer = Completer(
+            commands=config.commands,
+            inflight=self.inflight,
+            prefetch=self._prefetch,
+            reporter=reporter,
+            rests=rests,
+            clock=self.clock,
+            refusals=Refusals(config, settler),
+            changed=self.dispatcher.changed,
+            dedup_ttl_s=config.dedup_ttl,
+            lose=self.lose,
+        )
+        guard(self)
+        guard_loop(self.loop)
+
+    @property
+    def incarnation(self) -> str:
+        """This life of the worker; another one begins when the lease was lost."""
+        return self.inflight.incarnation
+
+    @property
+    def registered(self) -> str | None:
+        """This life of the worker, once the server knows it."""
+        return self.inflight.incarnation if self._registered else None
+
+    @property
+    def held(self) -> Collection[int]:
+        """The tokens known here."""
+        return self.inflight.held
+
+    @property
+    def newest(self) -> float:
+        """The newest token that no claim under way may yet bring."""
+        return self.claimer.newest
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether anything has yet to be handed back, settled or answered. Who is not registered awaits nothing."""
+        claiming = self._registered and self.claimer.awaits_answer
+        return bool(self.inflight.buffer or self.completer.unsettled or claiming or self.inflight.arrivals)
 
     def presence(self) -> bytes:
         """Return what others may know of this worker. Callable from any thread."""
-        return encode_presence(self.names, len(self.executor.slots), self.executor.abandoned)
+        return encode_presence(self._names, len(self.executor.slots), self.executor.abandoned)
 
-    def thread_abandoned(self) -> None:
-        """Learn that a thread of the current operation was given up, and tell of it."""
+    def hold_back(self, delivery: Delivery) -> None:
+        """Learn that a sync operation was not begun, since too many threads were abandoned: its queue rests."""
+        self._rests.hold(queue_name(delivery.queue), self.executor.threads.refusal)
+
+    def start_slots(self, work: Work, settle: Settle) -> None:
+        """Start a task for each slot that does `work`; `settle` settles what is given up."""
+        self.tasks.start_all(
+            work, lambda delivery, outcome, began: settle(self, delivery, outcome, began, self.clock.at(began))
+        )
+
+    async def run(self) -> None:
+        """Take turns until cancelled. No error of the server ends it."""
+        while True:
+            try:
+                await self.turn()
+                if self._reconnect.over():
+                    self._reporter.flush_counts()
+            except Exception as error:  # noqa: BLE001 - whatever it is: who takes no turns holds his lease for ever
+                self._reporter.outage()
+                if await self._reconnect.is_overwritten(
+                    error, self._transport, self._commands.tokens(self.incarnation)
+                ):
+                    self.lose(self.incarnation)
+                await self._reconnect.wait(error)
+                if not isinstance(error, AccessDeniedError) and await self.completer.reconsider(self._transport):
+                    self._reconnect.over()
+                self.dispatcher.changed.set()
+            await self.dispatcher.wait(self._longest_pause())
+            held = self.inflight
+            if not held.arrivals and self._prefetch.may_gather(len(held.buffer), len(held.outbox)):
+                await asyncio.sleep(_GATHER_S)
+
+    async def turn(self) -> None:
+        """Settle what finished and claim what fits. Sent again after an error, it is the same turn."""
+        now = SYSTEM_CLOCK.monotonic()
+        self.claimer.tend(now)
+        self.completer.note_long_runs(self.executor.slots, now)
+        batch = self.completer.choose()
+        claim = self.claimer.choose(registered=self._registered)
+        incarnation = self.incarnation
+        registering = not self._registered
+        commands: list[Any] = []
+        if registering:
+            commands.append(self._commands.beat("register", incarnation, self._lease_ms))
+        if batch is not None:
+            commands.append(self.completer.command(batch))
+        if claim is not None:
+            commands.append(self.claimer.command(claim))
+        if self._notes or self._rests.notes:
+            self._notes = self._notes or self._rests.take_notes()
+            commands.append(self._commands.rest(place_of(incarnation), self._notes))
+        sent = SYSTEM_CLOCK.monotonic()
+        request = self._transport.send(commands) if commands else None
+        self._take_in()  # what the last turn brought, while the server works on this one
+        if request is None:
+            return
+        replies = iter(await self._transport.receive(request))
+        took_s = SYSTEM_CLOCK.monotonic() - sent
+        if took_s > self._config.connection_timeout and self._config.outage.ready():
+            told = "a turn took long: bytes pass slowly, or the event loop is blocked"
+            self.log.warning(told, seconds=took_s)
+        if registering:
+            self._register(next(replies), incarnation, sent)
+        if batch is not None:
+            self.completer.answered(batch, next(replies), incarnation)
+        if claim is not None:
+            self.claimer.answered(next(replies), incarnation)
+        self._notes = []
+        self.dispatcher.changed.set()
+
+    async def register(self) -> None:
+        """Register, and let turns claim nothing; from here on beats count. Raises ServerError."""
+        self.claimer.claim_singly()
+        sent = SYSTEM_CLOCK.monotonic()
+        command = self._commands.beat("register", self.incarnation, self._lease_ms)
+        (pulse,) = await self._transport.run(command)
+        self._register(pulse, self.incarnation, sent)
+
+    async def claim_one(self, adopt: bytes = b"") -> Delivery | None:
+        """Claim a single delivery, outside the stream of turns, or book the one given. Raises ServerError."""
+        (claimed,) = await self._transport.run(await self.claimer.claim_one(adopt))
+        self.claimer.answered(claimed, self.incarnation)
+        self._take_in()
+        self.claimer.isolate()
+        return self.inflight.buffer.take()
+
+    def confirm(self, sent: float) -> None:
+        """Learn that a beat sent at that monotonic time was answered."""
+        was_open = self.dispatcher.is_open
+        self.dispatcher.last_beat = sent
+        self.dispatcher.valid_until = sent + _FRESH * self._config.lease_seconds
+        if not was_open:
+            self.dispatcher.wake()
+
+    def lose(self, incarnation: str) -> None:
+        """Learn that an incarnation was reclaimed: drop all it held and begin a new one."""
+        if incarnation != self.incarnation:
+            return
+        lost = len(self.inflight.held)
+        self._reporter.lease_lost(lost)
+        self.log.warning(
+            "lease lost: other workers run these operations again", incarnation=incarnation, operations=lost
+        )
+        self.inflight.renew()
+        self.claimer.renew()
+        self.completer.renew()
+        self._registered = False
+        self.dispatcher.valid_until = 0.0
+        self.tasks.stop_running()
+        self.dispatcher.changed.set()
+
+    def release_unknown(self, incarnation: str, tokens: Sequence[int]) -> None:
+        """Hand back tokens that the server books on this incarnation and nobody here knows."""
+        self.inflight.release_unknown(incarnation, tokens)
+        self.dispatcher.changed.set()
+
+    async def wind_down(self, grace_s: float) -> None:
+        """Claim no more; let running operations end for `grace_s`, then cancel them; settle all that can be settled."""
+        await self.claimer.stop()
+        await self._until(lambda: not self.executor.running, grace_s)
+        self._cancelled_at = SYSTEM_CLOCK.monotonic()
+        self.tasks.stop_running()
+        await self._until(lambda: not (self.executor.running or self.unsettled), _STOP_WITHIN_S)
+
+    async def end_tasks(self, turns: asyncio.Task[None] | None) -> None:
+        """End the tasks of the slots, and that of the turns; what does not end is abandoned."""
+        tasks = self.tasks.cancel()
+        if turns is not None:
+            turns.cancel()
+            tasks.append(turns)
+        if tasks:
+            await asyncio.wait(tasks, timeout=_END_WITHIN_S)
+        self.tasks.abandon()
+        self.tasks.ended.set()
+
+    async def close(self) -> None:
+        """Drop the connections and sign off."""
+        await self._close_connections()
+        with contextlib.suppress(TimeoutError):
+            left_s = self._cancelled_at + _LEAVE_WITHIN_S - SYSTEM_CLOCK.monotonic()
+            async with asyncio.timeout(left_s if left_s > 0 else _SIGN_OFF_WITHIN_S):
+                await in_daemon_thread(self._sign_off)
+
+    async def discard(self) -> None:
+        """Drop the connections and everything held, without a word to the server."""
+        await self._close_connections()
+        self.claimer.leave_process()
+
+    async def leave(self, *, dies: bool = False) -> None:
+        """Do what `end_tasks` and `close` do at the end of the event loop, which waits for this as for any task.
+
+        `dies`: what runs has ended the event loop of a process that is the worker's own, which counts as its death.
+        """
+        running = [slot.task for slot in self.tasks.running() if slot.task is not None]
+        if dies and running:
+            self._die()
+            return
+        self.tasks.cancel()
+        with contextlib.suppress(asyncio.CancelledError):  # there is no more time
+            if running:
+                await asyncio.wait(running, timeout=_TIDY_UP_S)
+        self.tasks.abandon()
+        self._release()
+        self.drop_connections()
+        _within(_SIGN_OFF_WITHIN_S, self._sign_off)
+
+    def close_blocking(self) -> None:
+        """Do what `close` does for an event loop that was closed."""
+        self._release()
+        self.drop_connections()
+        self._sign_off()
+
+    def leave_blocked(self) -> None:
+        """Hand everything back from another thread, because the event loop is blocked; this process ends then."""
+        self.tasks.log_abandoned()
+        self._sign_off()
+
+    def cut_off(self) -> None:
+        """In a forked child: hold and start nothing any more, and end it when the event loop comes round."""
+        self.drop_connections()
+        self.inflight.renew()  # whatever this process may still send counts for nothing
+        self.dispatcher.closed = True
+        self.executor.cut_off()
+
+    def drop_connections(self) -> None:
+        """Drop the connections."""
+        self._transport.close()
+        self.claimer.long_poll.drop_connection()
+
+    def _longest_pause(self) -> float | None:
+        """Return within how many s the next turn has to follow, whatever happens; None: when something happens."""
+        pause_s = self.claimer.pause_s() or self.completer.pause_s(self.executor.running)
+        return pause_s or (LOOK_EVERY_S if self._rests.queues else None)
+
+    def _take_in(self) -> None:
+        try:
+            if self.inflight.arrivals.take_in():
+                self.claimer.isolate()
+                self.dispatcher.wake()
+        except Exception:
+            self._transport.close()  # replies still to come would be read as those of the next turn
+            raise
+
+    def _register(self, pulse: Pulse, incarnation: str, sent: float) -> None:
+        if not pulse.alive:
+            self.lose(incarnation)
+        elif incarnation == self.incarnation:
+            self._registered = True
+            self.confirm(sent)
+
+    def _thread_abandoned(self) -> None:
+        """Tell that a thread of the current operation was given up."""
         slot = CURRENT.get()
         fields = {} if slot is None or slot.delivery is None else {
             "operation_id": slot.delivery.operation_id, "processor": slot.delivery.operation.processor
         }  # fmt: skip
         self.log.warning("a thread is abandoned, and runs on", **fields, abandoned=self.executor.abandoned)
 
-    def hold_back(self, delivery: Delivery) -> None:
-        """Learn that a sync operation was not begun, since too many threads were abandoned: its queue rests."""
-        self.fetcher.inflight.rests.hold(queue_name(delivery.queue), self.executor.threads.refusal)
-
-    def start_slots(self, work: Work, settle: Settle) -> None:
-        """Start a task for each slot that does `work`; `settle` settles what is given up."""
-        self.executor.give_up = partial(self._give_up, work, settle)
-        for index in range(len(self.executor.slots)):
-            self.start_slot(work, index)
-            self.stand_ins.append(stand_in(self.ended, f"queue-system-slot-{index}"))
-
-    def start_slot(self, work: Work, index: int) -> None:
-        """Start a slot's task anew, with the current context."""
-        slot = self.executor.slots[index]
-        task = start_apart(slot, work(index), f"queue-system-slot-{index}")
-        task.add_done_callback(partial(self._slot_ended, work, index, slot))
-
-    def _slot_ended(self, work: Work, index: int, slot: Slot, task: asyncio.Task[None]) -> None:
-        """Replace a slot whose task has ended though nobody asked for it."""
-        error = None if task.cancelled() else task.exception()
-        if slot.task is task and not slot.closing:
-            self.log.error("a slot ended by itself and is replaced", slot=index, exc_info=error)
-            self.loop.call_later(_REPLACE_AFTER_S, self.start_slot, work, index)
-
-    def _give_up(self, work: Work, settle: Settle, slot: Slot) -> None:
-        """Settle an operation that goes on past its limit in spite of its cancellations; another slot follows."""
-        executor = self.executor
-        delivery = slot.delivery
-        index = executor.slots.index(slot)
-        executor.abandon(slot)
-        executor.slots[index] = executor.new_slot()
-        self.log.warning(
-            "an operation ignores its cancellation and is abandoned",
-            operation_id=delivery.operation_id, processor=delivery.operation.processor, abandoned=executor.abandoned,
-        )  # fmt: skip
-        settle(self, delivery, limit_exceeded(slot), slot.started, self.fetcher.server_ms(slot.started))
-        self.start_slot(work, index)
-
-    async def handle_one(self, worker_id: int, adopt: bytes, begin: Callable[[], None], handle: Handle) -> bool:
-        """Claim a single item, or adopt it, and handle it in the only slot; False when there is none."""
-        fetcher = self.fetcher
-        inflight = self.fetcher.inflight
-        await fetcher.register()
-        begin()
-        delivery = await fetcher.claim_one(adopt)
-        found = bool(inflight.held)
-        while inflight.held or inflight.outbox:
-            if delivery is not None:
-                self.log.debug("handling one item", worker_id=worker_id, operation_id=delivery.operation_id)
-                await self._handle_apart(delivery, handle)
-            await fetcher.turn()
-            delivery = inflight.buffer.take()
-            if delivery is None and inflight.suspected:
-                await asyncio.sleep(_STEP_S)  # until it may start, or has waited for long enough
-        return found
-
-    async def _handle_apart(self, delivery: Delivery, handle: Handle) -> None:
-        """Handle a delivery in a task of its own, so that a cancellation of the caller is told from others."""
-        (slot,) = self.executor.slots
-        slot.delivery = delivery
-        task = start_apart(slot, handle(self, slot, delivery), "queue-system-item")
-        try:
-            await asyncio.wait({task})
-        except asyncio.CancelledError:
-            await self.end_tasks(None)
-            raise
-        slot.delivery = None
-        task.result()
-        if slot.exit is not None:
-            raise slot.exit
-
-    async def wind_down(self, grace_s: float) -> None:
-        """Claim no more; let running operations end for `grace_s`, then cancel them; settle all that can be settled."""
-        await self.fetcher.stop_claiming()
-        await self._until(lambda: not self.executor.running, grace_s)
-        self.cancelled_at = SYSTEM_CLOCK.monotonic()
-        for slot in self.executor.slots:
-            self.executor.stop_slot(slot)
-        await self._until(lambda: not (self.executor.running or self.fetcher.unsettled), _STOP_WITHIN_S)
-
-    async def end_tasks(self, fetching: asyncio.Task[None] | None) -> None:
-        """End the tasks of both halves; what does not end is abandoned."""
-        tasks = self._cancel_slots()
-        if fetching is not None:
-            fetching.cancel()
-            tasks.append(fetching)
-        if tasks:
-            await asyncio.wait(tasks, timeout=_END_WITHIN_S)
-        self._abandon()
-        self.ended.set()
-
-    async def close(self) -> None:
-        """Drop the connections and sign off."""
-        self._release()
-        await self.fetcher.close()
-        with contextlib.suppress(TimeoutError):
-            left_s = self.cancelled_at + _LEAVE_WITHIN_S - SYSTEM_CLOCK.monotonic()
-            async with asyncio.timeout(left_s if left_s > 0 else _SIGN_OFF_WITHIN_S):
-                await in_daemon_thread(self._sign_off)
-
-    async def discard(self) -> None:
-        """Drop the connections and everything held, without a word to the server."""
-        self._release()
-        await self.fetcher.close()
-        PROCESS.remove(self.fetcher.seat)
-
-    async def leave(self) -> None:
-        """Do what `end_tasks` and `close` do at the end of the event loop, which waits for this as for any task."""
-        running = [slot.task for slot in self.executor.slots if slot.delivery is not None and slot.task is not None]
-        if self.dies and running:
-            self._die()
-            return
-        self._cancel_slots()
-        with contextlib.suppress(asyncio.CancelledError):  # there is no more time
-            if running:
-                await asyncio.wait(running, timeout=_TIDY_UP_S)
-        self._abandon()
-        self._release()
-        self.fetcher.drop_connections()
-        _within(_SIGN_OFF_WITHIN_S, self._sign_off)
-
     def _die(self) -> None:
         """Hand back what waits, and leave what runs to those who take over from dead workers: it may do it again.
 
         So its deaths are counted, and the one to blame is found.
         """
-        ids = [slot.delivery.operation_id for slot in self.executor.slots if slot.delivery is not None]
+        running = self.tasks.running()
         self.log.error(
             "something that runs here has ended this worker's event loop or cancelled its tasks: the process ends,"
             " and what runs comes back as from a worker that died",
-            operations=len(ids), operation_ids=", ".join(ids[:_SHOWN]),
+            operations=len(running), operation_ids=shown_ids(running),
         )  # fmt: skip
-        self.fetcher.dispatcher.closed = True
-        self.fetcher.inflight.release_waiting()
+        self.dispatcher.closed = True
+        self.inflight.release_waiting()
         self._release()
-        self.fetcher.drop_connections()
+        self.drop_connections()
         _within(_SIGN_OFF_WITHIN_S, self._settle_last)
 
-    def close_blocking(self) -> None:
-        """Do what `close` does for an event loop that was closed."""
+    async def _close_connections(self) -> None:
         self._release()
-        self.fetcher.drop_connections()
-        self._sign_off()
-
-    def leave_blocked(self) -> None:
-        """Hand everything back from another thread, because the event loop is blocked; this process ends then."""
-        self._log_abandoned()
-        self._sign_off()
+        await self.claimer.long_poll.end()
+        self.drop_connections()
 
     def _release(self) -> None:
         if not self.loop.is_closed():
-            self.ended.set()
+            self.tasks.ended.set()
         release(self)
         release_loop(self.loop)
         self.executor.close()
-
-    def _cancel_slots(self) -> list[asyncio.Task[None]]:
-        """Let every slot end, and cancel what runs."""
-        tasks = []
-        for slot in self.executor.slots:
-            slot.closing = True
-            if (task := slot.task) is not None:
-                tasks.append(task)
-                if slot.delivery is None:
-                    task.cancel()
-                else:
-                    self.executor.stop_slot(slot)
-        return tasks
-
-    def _abandon(self) -> None:
-        self._log_abandoned()
-        for slot in self.executor.slots:
-            if slot.delivery is not None:
-                self.executor.abandon(slot)
-
-    def _log_abandoned(self) -> None:
-        stuck: list[Slot] = [slot for slot in self.executor.slots if slot.delivery is not None]
-        if stuck:
-            ids = ", ".join(slot.delivery.operation_id for slot in stuck[:_SHOWN])
-            self.log.warning(
-                "operations ignore their cancellation: they are abandoned and run again elsewhere",
-                operations=len(stuck), operation_ids=ids,
-            )  # fmt: skip
-
-    def cut_off(self) -> None:
-        """In a forked child: hold and start nothing any more, and end it when the event loop comes round."""
-        self.fetcher.drop_connections()
-        self.fetcher.inflight.renew()  # whatever this process may still send counts for nothing
-        self.fetcher.dispatcher.closed = True
-        self.executor.cut_off()
 
     def _sign_off(self) -> None:
         """Settle and release whatever is still booked on this incarnation, and leave."""
         for _ in range(_LEAVE_TRIES):
             with contextlib.suppress(QueueSystemError):
-                if self.fetcher.leave_blocking():
+                if self._leave():
                     break
-        PROCESS.remove(self.fetcher.seat)
+        self.claimer.leave_process()
+
+    def _leave(self) -> bool:
+        """Settle what can be, release the rest and sign off. Tell whether all of that is done. Raises ServerError."""
+        run = partial(self._config.transport.run, retries=0)
+        self.completer.settle_blocking(self._config.transport)
+        pulse = run(self._commands.beat("leave", self.incarnation, self._lease_ms))
+        if not pulse.alive or pulse.tokens == 0:
+            return True
+        self.inflight.held.clear()
+        self.inflight.release_unknown(self.incarnation, sorted(run(self._commands.tokens(self.incarnation))))
+        return False
 
     def _settle_last(self) -> None:
         with contextlib.suppress(QueueSystemError):
-            self.fetcher.leave_blocking(dying=True)
+            self.completer.settle_blocking(self._config.transport)
 
     async def _until(self, holds: Callable[[], bool], longest_s: float) -> None:
         deadline = SYSTEM_CLOCK.monotonic() + longest_s
         while not holds() and SYSTEM_CLOCK.monotonic() < deadline:
-            self.fetcher.release_waiting()
+            self.claimer.release_waiting()
+            self.dispatcher.changed.set()
             await asyncio.sleep(_STEP_S)
 
 

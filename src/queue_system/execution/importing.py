@@ -9,17 +9,18 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from queue_system.errors import ImportFailedError, UnresolvableNameError
+from queue_system.errors import ImportFailedError, QueueSystemError, UnresolvableNameError
 from queue_system.execution.delivery import Delivery
 from queue_system.execution.engine import Engine
 from queue_system.execution.forks import leave_if_forked
-from queue_system.execution.rests import Rests
+from queue_system.execution.rests import Rests, full_name, may_be_known
 from queue_system.execution.slots import Slot
 from queue_system.model.keys import queue_name
 from queue_system.model.operation import Operation
 from queue_system.model.registry import Processor, Registry
-from queue_system.model.verdict import Outcome, Raised, Succeeded
+from queue_system.model.verdict import Outcome, Raised, Succeeded, Unprocessable
 from queue_system.resilience import in_daemon_thread
+from queue_system.tracebacks import trace
 
 
 class Importer:
@@ -42,16 +43,26 @@ class Importer:
         found = await engine.executor.run(slot, self._find, operation, *limit)
         match found:
             case Succeeded(UnresolvableNameError() as unknown):
-                return engine.fetcher.inflight.unresolved(delivery, unknown)
+                return self._unresolved(engine, delivery, unknown)
             case Succeeded(processor):
                 self.rests.resolved(queue_name(delivery.queue))
                 return await engine.executor.run(slot, processor, argument, *limit)
             case Raised(error, timed_out=timed_out):
                 if timed_out:
                     error = f"{error}, while module {operation.processor_module!r} was imported"
-                engine.fetcher.inflight.unresolved(delivery, ImportFailedError(error))  # a queue of such rests, too
+                self._unresolved(engine, delivery, ImportFailedError(error))  # a queue of such rests, too
                 return replace(found, error=error)
         return found
+
+    def _unresolved(self, engine: Engine, delivery: Delivery, error: QueueSystemError) -> Unprocessable:
+        """Judge an operation that names what this worker does not know; hand back others of a queue that now rests."""
+        operation = delivery.operation
+        if not may_be_known(operation.processor, operation.processor_module):
+            return Unprocessable(str(error), type(error).__name__)
+        wait_s, must_wait = self.rests.missed(queue_name(delivery.queue), f"{full_name(operation)}: {error}")
+        if engine.inflight.buffer and (resting := self.rests.resting()):
+            engine.inflight.release_queues(resting)
+        return Unprocessable(str(error), type(error).__name__, wait_s, must_wait, trace(error))
 
     async def _find(self, operation: Operation) -> Processor | UnresolvableNameError:
         """Return an operation's processor, or why its name leads to none. Raises ImportFailedError."""

@@ -9,8 +9,9 @@ from queue_system.broker.aio import AioTransport
 from queue_system.broker.protocol import Command
 from queue_system.config import QueueConfig
 from queue_system.errors import QueueSystemError
+from queue_system.execution.outbox import Batch
 from queue_system.execution.prefetch import LARGEST_TURN
-from queue_system.execution.settlement import Batch, Settlement, Settler
+from queue_system.execution.settlement import Settlement, Settler
 from queue_system.model.states import Verb
 
 _PATIENCE: Final = 3

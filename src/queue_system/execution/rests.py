@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from queue_system.metrics import MetricsRecorder, StructuredLogger
+from queue_system.model.operation import Operation
 
 FEW: Final = 5
 """How many unresolvable operations of a queue go to the system errors at once; so many in a row begin a rest."""
@@ -181,6 +182,12 @@ class Rests:
                 f"the queue is left alone: {misses.problem}; those that can go on",
                 queue=queue, reason=misses.reason, rest_s=misses.rest_s, longest_rest_s=LONGEST_S,
             )  # fmt: skip
+
+
+def full_name(operation: Operation) -> str:
+    """Return the processor of an operation, with its module if that is told."""
+    module = f"{operation.processor_module}." if operation.processor_module else ""
+    return f"{module}{operation.processor}"
 
 
 def may_be_known(name: str, module: str | None) -> bool:

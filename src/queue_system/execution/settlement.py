@@ -1,15 +1,12 @@
-"""Turns verdicts into settlements, and collects them for one round trip. Never decides a verdict."""
+"""Turns verdicts into settlements. Never decides a verdict."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from hashlib import sha1
 from typing import Final
 
 import msgspec
 
-from queue_system.broker.commands import MAX_REQUEST_BYTES
 from queue_system.broker.protocol import pack
 from queue_system.errors import ServerError, UnserializableError, cut_text
 from queue_system.execution.delivery import Delivery
@@ -20,7 +17,7 @@ from queue_system.model.operation import PHASE_FAILURE, PHASE_SUCCESS, Operation
 from queue_system.model.oversized import Oversized, oversized_dead_letter, raw_dead_letter
 from queue_system.model.record import encode_error, encode_record, keeping, tell_crashes
 from queue_system.model.sealing import Sealing, signed_value
-from queue_system.model.states import VERBS, OperationState, Verb
+from queue_system.model.states import OperationState, Verb
 from queue_system.model.verdict import Complete, Fail, Reject, Release, Retry, Verdict
 from queue_system.tracebacks import MOST_BYTES, Trace, tail
 
@@ -62,82 +59,6 @@ class Settlement(msgspec.Struct, frozen=True, gc=False):
     """Why the result is lost."""
     declined: Reject | None = None
     """The rejection that the server turns into a wait while the system errors are full."""
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Settlements that travel together. `packed` holds `count` arguments; a reply has a letter for each settlement."""
-
-    serial: int
-    packed: bytes
-    count: int
-    settlements: list[Settlement]
-
-    def durations(self) -> list[float]:
-        """Return how long, in s, the operations ran that were executed."""
-        return [settlement.timing.duration_s for settlement in self.settlements if settlement.timing.duration_s]
-
-
-@dataclass(slots=True)
-class Outbox:
-    """Settlements that wait for the next turn, by verb and lifetime of the record."""
-
-    _groups: dict[tuple[str, int], list[Settlement]] = field(default_factory=dict)
-    _serial: int = 0
-    _size: int = 0
-
-    def __len__(self) -> int:
-        return self._size
-
-    def put(self, settlement: Settlement) -> None:
-        """Add a settlement."""
-        self._size += 1
-        key = (settlement.form or settlement.verb, settlement.ttl_ms)
-        group = self._groups.get(key)
-        if group is None:
-            self._groups[key] = [settlement]
-        else:
-            group.append(settlement)
-
-    def take(self, most: int) -> Batch | None:
-        """Remove up to `most` settlements, or about 8 MiB of them, and pack them; None when there are none."""
-        if not self._groups:
-            return None
-        parts: list[bytes] = []
-        taken: list[Settlement] = []
-        count = size = 0
-        # A note that an operation runs must not follow the verdict that ends it.
-        for (verb, ttl_ms), group in sorted(self._groups.items(), key=lambda entry: entry[0][0] != Verb.RUNNING):
-            packed = [settlement.packed for settlement in group[: most - len(taken)]]
-            size += sum(map(len, packed))
-            while size > MAX_REQUEST_BYTES and len(taken) + len(packed) > 1:
-                size -= len(packed.pop())
-            chosen = group[: len(packed)]
-            rest = group[len(packed) :]
-            if rest:
-                self._groups[verb, ttl_ms] = rest
-            else:
-                del self._groups[verb, ttl_ms]
-            if chosen:
-                parts.append(pack((verb, ttl_ms, len(chosen))))
-                parts += packed
-                taken += chosen
-                count += 3 + VERBS[verb].arity * len(chosen)
-        self._serial += 1
-        self._size -= len(taken)
-        return Batch(self._serial, b"".join(parts), count, taken)
-
-    def requeue(self, settlements: Sequence[Settlement]) -> None:
-        """Put settlements before all others, in their order."""
-        for settlement in reversed(settlements):
-            key = (settlement.form or settlement.verb, settlement.ttl_ms)
-            self._groups.setdefault(key, []).insert(0, settlement)
-            self._size += 1
-
-    def clear(self) -> None:
-        """Forget everything, because the incarnation was reclaimed."""
-        self._groups.clear()
-        self._size = 0
 
 
 class Settler:

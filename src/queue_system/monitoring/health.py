@@ -9,9 +9,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from queue_system.clock import SYSTEM_CLOCK
 from queue_system.config import SERVER_BREAKER, QueueConfig
-from queue_system.maintenance.heartbeat import Heartbeat
 from queue_system.monitoring.lag import lag_of
 from queue_system.resilience.circuits import breaker_states
 from queue_system.worker import QueueWorker
@@ -111,37 +109,33 @@ def longest_beat_s(config: QueueConfig) -> float:
 
 def health_of(worker: QueueWorker) -> WorkerHealth:
     """Return a worker's vital signs. Quick, and callable from any thread of its process."""
-    engine = worker._engine  # noqa: SLF001 - there is no other reader
-    fetching = worker._fetching  # noqa: SLF001
-    services = worker._services  # noqa: SLF001
-    now = SYSTEM_CLOCK.monotonic()
-    if engine is None or fetching is None:
-        return WorkerHealth(os.getpid(), slots=worker.max_workers, circuits=_circuits(worker.config))
-    dispatcher = engine.fetcher.dispatcher
-    slots = engine.executor.slots
-    busy = sum(slot.delivery is not None for slot in slots)
-    ended = sum(slot.task is None or slot.task.done() for slot in slots) if worker.running else 0
-    waits = worker.running and dispatcher.is_open and not busy and engine.executor.last_start < dispatcher.work_since
-    stalled_s = max(0.0, now - dispatcher.work_since) if waits else 0.0
-    heartbeat = next((service for service in services if isinstance(service, Heartbeat)), None)
+    found = worker.snapshot()
+    loop = worker.loop
     return WorkerHealth(
         pid=os.getpid(),
-        incarnation=engine.fetcher.incarnation,
-        running=worker.running,
-        fetching=not fetching.done(),
+        incarnation=found.worker_id,
+        running=found.running,
+        fetching=found.takes_turns,
         consuming=(
-            worker.running and dispatcher.is_open and not (fetching.done() or ended) and stalled_s <= STALLED_AFTER_S
+            found.starts_operations
+            and found.takes_turns
+            and not found.dead_slots
+            and found.stalled_s <= STALLED_AFTER_S
         ),
         slots=worker.max_workers,
-        busy=busy,
-        loop_lag_s=round(lag_of(fetching.get_loop()), 3),
-        heartbeat_age_s=None if heartbeat is None or not heartbeat.alive else round(now - heartbeat.round_began, 3),
-        contact_age_s=None if dispatcher.last_beat is None else round(now - dispatcher.last_beat, 3),
+        busy=found.busy,
+        loop_lag_s=0.0 if loop is None else round(lag_of(loop), 3),
+        heartbeat_age_s=_rounded(found.heartbeat_age_s),
+        contact_age_s=_rounded(found.contact_age_s),
         circuits=_circuits(worker.config),
-        dead_slots=ended,
-        stalled_s=round(stalled_s, 3),
-        abandoned=engine.executor.abandoned,
+        dead_slots=found.dead_slots,
+        stalled_s=round(found.stalled_s, 3),
+        abandoned=found.abandoned,
     )
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)
 
 
 def _circuits(config: QueueConfig) -> dict[str, str]:

@@ -94,9 +94,8 @@ class Leaving:
         return True
 
     def _hand_back(self) -> None:
-        engine = None if self._worker is None else self._worker._engine  # noqa: SLF001 - there is no other reader
-        if engine is not None:
-            engine.leave_blocked()
+        if self._worker is not None:
+            self._worker.hand_back()
 
     def _end(self, code: int, why: str) -> None:
         self._left = code

@@ -13,7 +13,6 @@ from queue_system.execution.slots import WorkerTask
 from queue_system.loop import run as run_loop
 from queue_system.metrics import LogThrottle, StructuredLogger
 from queue_system.monitoring.health import WorkerHealth, health_of
-from queue_system.supervision.dying import die, own_process
 from queue_system.supervision.leaving import Leaving
 from queue_system.supervision.observing import answering, count
 from queue_system.supervision.settings import WorkerSettings
@@ -115,14 +114,14 @@ class Serving:
                 self._leaving.watch(worker)
             try:
                 await worker.start()
-                own_process(worker)
+                worker.owns_process = True  # nobody else has a program in it
                 self.worker = worker
                 asyncio.get_running_loop().set_exception_handler(_FewErrors(worker.config.log).tell)
                 try:
                     code = await self._first_reason(worker)
                 except asyncio.CancelledError:
                     if not self._departure.asked:
-                        await die(worker)
+                        await worker.break_off()
                     raise
                 finally:
                     self._notifier.stopping()

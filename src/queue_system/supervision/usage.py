@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 from queue_system.errors import QueueSystemError
-from queue_system.execution.fetcher import Fetcher
 from queue_system.manager import QueueManager
 from queue_system.model.keys import PRIORITIES
 from queue_system.resilience import in_daemon_thread
@@ -20,36 +19,30 @@ _SHOWN = 5
 
 async def is_exhausted(worker: QueueWorker) -> bool:
     """Tell whether no item is ready or due for the worker and it holds none; False when the server does not say."""
-    engine = worker._engine  # noqa: SLF001 - there is no other reader
-    if engine is None or _holds(engine.fetcher):
+    found = worker.snapshot()
+    if not (found.worker_id and found.idle):
         return False
-    incarnation = engine.fetcher.incarnation
     try:
-        if await in_daemon_thread(_open_operations, worker, incarnation):
+        if await in_daemon_thread(_open_operations, worker, found.worker_id):
             return False
     except QueueSystemError:
         return False
-    due_ms = engine.fetcher._next_due_ms  # noqa: SLF001 - as above
-    return not (0 <= due_ms <= engine.fetcher.now_ms() or _holds(engine.fetcher))
+    found = worker.snapshot()
+    return found.idle and (found.next_due_s is None or found.next_due_s > 0)
 
 
-def _holds(fetcher: Fetcher) -> bool:
-    return bool(fetcher.held) or fetcher.unsettled
-
-
-def _open_operations(worker: QueueWorker, incarnation: str) -> int:
+def _open_operations(worker: QueueWorker, worker_id: str) -> int:
     """Count what is ready, then what is booked: a claim moves an item from the first to the second, in one step."""
     config = worker.config
     status = QueueManager(config).get_queue_status()
     lists = [config.get_queue_key(name, priority) for name in worker.queues for priority in PRIORITIES]
     ready = sum(int(status.get(key, 0)) for key in lists) if lists else int(status["total_items"])
-    return ready or len(config.transport.run(config.commands.tokens(incarnation)))
+    return ready or len(config.transport.run(config.commands.tokens(worker_id)))
 
 
 def running_operations(worker: QueueWorker) -> list[str]:
     """Return the ids of some operations that run now."""
-    slots = [] if worker._engine is None else worker._engine.executor.slots  # noqa: SLF001 - as above
-    return [slot.delivery.operation_id for slot in slots if slot.delivery is not None][:_SHOWN]
+    return list(worker.snapshot().operations[:_SHOWN])
 
 
 def settled_attempts(worker: QueueWorker) -> int:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from queue_system.worker import QueueWorker
 
 
@@ -14,18 +12,8 @@ async def kill_worker(worker: QueueWorker) -> None:
     held stays booked on it in Redis. Its lease counts as run out, so the next worker takes its operations over when it
     starts, and runs them again. Does nothing if the worker does not run.
     """
-    engine = worker._engine  # noqa: SLF001 - a worker offers no way to end badly
-    if not worker.running or engine is None:
-        return
-    incarnation = engine.fetcher.incarnation
-    worker._running = False  # noqa: SLF001 - so that the cancelled tasks do not hand back
-    worker._stop_services()  # noqa: SLF001
-    engine.fetcher.inflight.renew()  # from here on, verdicts belong to nobody and are dropped
-    ending = asyncio.ensure_future(engine.end_tasks(worker._fetching))  # noqa: SLF001
-    engine.fetcher.drop_connections()
-    await ending
-    await engine.discard()
-    await _expire_lease(worker, incarnation)
+    if (worker_id := await worker.kill()) is not None:
+        await _expire_lease(worker, worker_id)
 
 
 async def _expire_lease(worker: QueueWorker, incarnation: str) -> None:

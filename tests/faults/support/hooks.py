@@ -16,9 +16,9 @@ from typing import Any, Final
 from queue_system.broker.commands import SCRIPTS
 from queue_system.broker.sync import SyncTransport
 from queue_system.broker.wire import AioWire
+from queue_system.execution.completer import Completer
 from queue_system.execution.dispatcher import Dispatcher
 from queue_system.execution.executor import Executor
-from queue_system.execution.fetcher import Fetcher
 from queue_system.execution.importing import Importer
 from queue_system.execution.inflight import InFlight
 from queue_system.execution.slots import Slot
@@ -83,7 +83,7 @@ def _runs(phase: str) -> Condition:
 
 
 def _is_answered(phase: str) -> Condition:
-    return lambda result, inflight, batch, *answer: any(
+    return lambda result, completer, batch, *answer: any(
         settled.verb == "complete" and settled.delivery.operation.phase == phase for settled in batch.settlements
     )
 
@@ -103,12 +103,12 @@ CRASH_POINTS: Final[dict[str, tuple[str, str, Condition]]] = {
     "delivery-taken": ("Dispatcher.take", "after", lambda result, gate: True),
     "run-start": ("Executor.run", "before", _runs("")),
     "run-end": ("Executor.run", "after", _runs("")),
-    "verdict-put": ("Fetcher.put", "after", lambda result, fetcher, settlement: settlement.verb == "complete"),
+    "verdict-put": ("Completer.put", "after", lambda result, completer, settlement: settlement.verb == "complete"),
     "settle-sent": ("AioWire.send", "after", _sends("settle")),
-    "settle-answered": ("InFlight.answered", "before", _is_answered("")),
+    "settle-answered": ("Completer.judged", "before", _is_answered("")),
     "callback-start": ("Executor.run", "before", _runs(PHASE_SUCCESS)),
     "callback-end": ("Executor.run", "after", _runs(PHASE_SUCCESS)),
-    "callback-settled": ("InFlight.answered", "before", _is_answered(PHASE_SUCCESS)),
+    "callback-settled": ("Completer.judged", "before", _is_answered(PHASE_SUCCESS)),
     "beaten": ("Heartbeat.perform", "after", _is_second_of_a_run()),
     "dead-marked": ("SyncTransport.run", "after", _is_answered_yes("declare_dead")),
     "items-moved": ("SyncTransport.run", "after", _is_answered_yes("reclaim")),
@@ -116,7 +116,7 @@ CRASH_POINTS: Final[dict[str, tuple[str, str, Condition]]] = {
 """Name to method, whether before or after it, and the condition."""
 
 _OWNERS: Final[dict[str, type[Any]]] = {
-    owner.__name__: owner for owner in (AioWire, Executor, Fetcher, Dispatcher, Heartbeat, InFlight, SyncTransport)
+    owner.__name__: owner for owner in (AioWire, Completer, Dispatcher, Executor, Heartbeat, InFlight, SyncTransport)
 }
 
 

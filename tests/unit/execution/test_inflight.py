@@ -1,56 +1,12 @@
-"""What one incarnation holds: arrivals, suspects of being poison, answers to settlements, and a lost lease."""
+"""What one incarnation holds: arrivals, suspects of being poison, what is handed back, and a lost lease."""
 
 from __future__ import annotations
-
-import json
-from typing import Any
 
 import pytest
 
 from queue_system.broker.replies import Claimed
-from queue_system.execution.delivery import Delivery
-from queue_system.execution.inflight import InFlight
-from queue_system.execution.reporting import Reporter
-from queue_system.execution.settlement import Batch, Settler, Timing
-from queue_system.metrics import MetricsRecorder, StructuredLogger
-from queue_system.model.verdict import Complete, Fail
-from tests.kit.logs import LineLogger
-from tests.unit.execution.support import unpack
-
-SETTLER = Settler("host:1", 300.0, 10_000)
-
-
-class Stage:
-    """InFlight with a real tally, and the metrics that it fills."""
-
-    def __init__(self) -> None:
-        log = StructuredLogger.wrap(LineLogger())
-        self.metrics = MetricsRecorder(log)
-        self.inflight = InFlight(SETTLER, Reporter(self.metrics, log))
-
-    def accept(self, token: int, queue: str = "normal:p", **members: Any) -> None:
-        item = json.dumps({"operation_id": f"id{token}", "processor": "p", **members})
-        self.inflight.accept(token, f"{queue}\n{item}".encode(), 1_000)
-
-    def next(self) -> Delivery:
-        delivery = self.inflight.buffer.take()
-        assert delivery is not None
-        return delivery
-
-    def settled(self, batch: Batch, codes: bytes, now_ms: int) -> None:
-        self.inflight.answered(batch, codes, now_ms)
-        assert self.inflight.take_in()
-
-    def batch(self) -> Batch:
-        batch = self.inflight.outbox.take(1000)
-        assert batch is not None
-        return batch
-
-    def released(self) -> list[int]:
-        """The tokens of the releases that wait to be sent, in their order."""
-        batch = self.batch()
-        assert {settlement.verb for settlement in batch.settlements} == {"release"}
-        return [settlement.delivery.token for settlement in batch.settlements]
+from queue_system.model.verdict import Complete
+from tests.unit.execution.support import SETTLER, Stage, unpack
 
 
 @pytest.fixture
@@ -79,69 +35,12 @@ def test_an_arrival_that_cannot_be_decoded_is_rejected_at_once(stage: Stage, val
     assert stage.metrics.snapshot()["errors"] == 1
 
 
-def test_what_was_settled_is_held_no_longer_and_counted(stage: Stage) -> None:
-    stage.accept(1)
-    stage.accept(2)
-    stage.inflight.put(SETTLER.settle(stage.next(), Complete(1), Timing(1, 2, 0.5)))
-    stage.inflight.put(SETTLER.settle(stage.next(), Fail("boom", "E"), Timing(1, 2, 0.5)))
-    stage.settled(stage.batch(), b"dd", 1_000)
-    assert not stage.inflight.held
-    snapshot = stage.metrics.snapshot()
-    assert (snapshot["processed"], snapshot["failed"], snapshot["avg_process_time"]) == (1, 1, 500.0)
-
-
-def test_a_settlement_that_was_lost_counts_nothing_but_the_loss(stage: Stage) -> None:
-    stage.accept(1, on_success="done")
-    stage.inflight.put(SETTLER.settle(stage.next(), Complete(1)))
-    stage.settled(stage.batch(), b"l", 1_000)
-    assert not stage.inflight.held
-    assert len(stage.inflight.buffer) == 0
-    snapshot = stage.metrics.snapshot()
-    assert (snapshot["processed"], snapshot["lease_lost"]) == (0, 1)
-
-
-def test_what_is_handed_back_too_late_is_no_lost_lease(stage: Stage) -> None:
-    stage.accept(1)
-    stage.inflight.release_waiting()
-    stage.settled(stage.batch(), b"l", 1_000)
-    assert not stage.inflight.held
-    assert stage.metrics.snapshot().get("lease_lost", 0) == 0
-
-
 @pytest.mark.parametrize("values", [(), (b"", b"")])
 def test_the_newest_token_is_known_once_an_answer_is_taken_in(stage: Stage, values: tuple[bytes, ...]) -> None:
     stage.inflight.claimed(Claimed(1_000, -1, False, (), 7, values))
     assert stage.inflight.newest == 0
-    stage.inflight.take_in()
+    stage.inflight.arrivals.take_in()
     assert stage.inflight.newest == 6 + len(values)
-
-
-def test_a_callback_comes_back_as_a_delivery_under_the_same_token(stage: Stage) -> None:
-    stage.accept(5, on_success="done")
-    stage.inflight.put(SETTLER.settle(stage.next(), Complete({"a": 1})))
-    stage.settled(stage.batch(), b"d", 1_000)
-    callback = stage.next()
-    assert (callback.token, callback.operation.phase, callback.operation.result) == (5, "on_success", {"a": 1})
-    assert set(stage.inflight.held) == {5}
-    stage.inflight.put(SETTLER.settle(callback, Complete(None)))
-    stage.settled(stage.batch(), b"d", 1_000)
-    assert not stage.inflight.held
-    assert stage.metrics.snapshot()["processed"] == 1
-
-
-def test_a_note_that_an_operation_runs_settles_nothing(stage: Stage) -> None:
-    stage.accept(1)
-    stage.inflight.note_running(stage.next(), 500, 1_000)
-    batch = stage.batch()
-    assert [settlement.verb for settlement in batch.settlements] == ["running"]
-    stage.settled(batch, b"d", 1_000)
-    assert set(stage.inflight.held) == {1}
-
-
-def test_no_note_is_written_for_a_callback(stage: Stage) -> None:
-    stage.accept(1, phase="on_success", on_success="done")
-    stage.inflight.note_running(stage.next(), 500, 1_000)
-    assert not stage.inflight.outbox
 
 
 def test_what_waits_is_released_so_that_it_is_next_in_its_list(stage: Stage) -> None:
@@ -163,7 +62,7 @@ def test_a_suspect_starts_only_when_nothing_else_is_held(stage: Stage) -> None:
     assert not stage.inflight.isolate()
     assert stage.released() == [3]
     stage.inflight.held.pop(3)
-    stage.inflight.put(SETTLER.settle(running, Complete(1)))
+    stage.completer.put(SETTLER.settle(running, Complete(1)))
     stage.settled(stage.batch(), b"d", 1_000)
     assert stage.inflight.isolate()
     assert stage.next().token == 2
@@ -217,7 +116,7 @@ def test_tokens_that_nobody_knows_are_released_and_known_ones_are_not(stage: Sta
 def test_a_new_incarnation_knows_nothing_of_the_old_one(stage: Stage) -> None:
     stage.accept(1)
     stage.accept(2, crashes=2)
-    running = stage.next()
+    stage.next()
     old = stage.inflight.incarnation
     stage.inflight.release_waiting()
     stage.inflight.renew()
@@ -225,6 +124,6 @@ def test_a_new_incarnation_knows_nothing_of_the_old_one(stage: Stage) -> None:
     assert not stage.inflight.held
     assert not stage.inflight.outbox
     assert not stage.inflight.isolating
-    stage.inflight.put(SETTLER.settle(running, Complete(1)))
     stage.inflight.release_unknown(old, [4])
     assert not stage.inflight.outbox
+    assert stage.inflight.vacant

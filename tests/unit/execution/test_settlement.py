@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from queue_system.errors import UndecodableItemError
 from queue_system.execution.delivery import Delivery
-from queue_system.execution.settlement import Outbox, Settlement, Settler, Timing
+from queue_system.execution.outbox import Outbox
+from queue_system.execution.settlement import Settlement, Settler, Timing
 from queue_system.model.operation import decode_item
 from queue_system.model.states import Verb
 from queue_system.model.verdict import (
