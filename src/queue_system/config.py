@@ -2,44 +2,34 @@
 
 from __future__ import annotations
 
-import itertools
-import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, TypeVar, overload
+from typing import Any, Final
 
 import redis
 
-from queue_system.broker.aio_pool import AioPool
 from queue_system.broker.commands import Commands
-from queue_system.broker.connection import Endpoint, check_client, check_url, make_client
-from queue_system.broker.embedded import DATA_DIR_VARIABLE, DEFAULT_DATA_DIR, data_dir_from_url, ensure_server
-from queue_system.broker.failures import redact, typed
-from queue_system.broker.protocol import Command, Group
+from queue_system.broker.connection import Endpoint, check_client, check_url
+from queue_system.broker.failures import redact
+from queue_system.broker.server import Server
+from queue_system.broker.shard import BREAKER, Shard
 from queue_system.broker.sync import SyncTransport
-from queue_system.clock import SYSTEM_CLOCK
 from queue_system.errors import (
     CircuitOpenError,
-    InvalidInputError,
     ServerError,
-    ServerUnreachableError,
     UnknownOperationError,
     WaitTimeoutError,
 )
 from queue_system.imports.policy import Application, missing_modules, never_imported
-from queue_system.metrics import LogThrottle, MetricsRecorder, SettlementObserver, StructuredLogger
+from queue_system.metrics import MetricsRecorder, SettlementObserver, StructuredLogger
 from queue_system.model.arguments import DURABILITIES
 from queue_system.model.keys import PRIORITIES, Keys, check_prefix, check_priority, check_queue_name
 from queue_system.model.operation import largest_item
 from queue_system.model.record import keeping
 from queue_system.model.registry import Registry
 from queue_system.model.sealing import Encryption, make_sealing
-from queue_system.model.secret_file import read_secret
 from queue_system.model.trace import Tracing
-from queue_system.resilience import CircuitBreaker, circuit_breaker, get_breaker, retry_with_backoff
-from queue_system.resilience.circuits import BreakerParameters
+from queue_system.resilience import CircuitBreaker, circuit_breaker
 from queue_system.validation import (
     check_choice,
     check_flag,
@@ -51,27 +41,14 @@ from queue_system.validation import (
     shown,
 )
 
-T = TypeVar("T")
-
-BREAKER: Final[BreakerParameters] = {"exceptions": (ServerUnreachableError,), "half_open_max_calls": 1}
-"""What opens a configuration's circuit breaker; one probe at a time tries whether the server is back."""
-
-SERVER_BREAKER: Final = "queue_system.redis."
-"""What the names of the configurations' breakers begin with; a serial number follows."""
-
-_URL_VARIABLES: Final = ("QUEUE_SYSTEM_REDIS_URL", "REDIS_URL")
 _SILENCES_PER_LEASE: Final = 3
 _MOST_RETRIES: Final = 1000
 _LARGEST: Final = 2**53
-_URL_FILE: Final = "QUEUE_SYSTEM_REDIS_URL_FILE"
-_NO_KEYWORDS: Final[Mapping[str, Any]] = {}
-
-_serial = itertools.count(1)
 
 
 def breaker_name(owner: Any) -> str:
     """Name the breaker of a configuration, for itself or for what holds it as `config`."""
-    return str(getattr(owner, "config", owner).breaker_name)
+    return str(getattr(owner, "config", owner).shard.breaker_name)
 
 
 class QueueConfig:
@@ -148,8 +125,6 @@ class QueueConfig:
         """How long a deduplication key shows life, and the record of a finished operation stays."""
         self.max_item_bytes = check_whole("max_item_bytes", max_item_bytes, 1, _LARGEST)
         self.durability = check_choice("durability", durability, DURABILITIES)
-        self.confirmable: set[str] = set()
-        """The durabilities of which this server has shown that it can confirm them."""
         self.max_dead_letters = check_whole("max_dead_letters", max_dead_letters, 1, _LARGEST)
         self.sealing = make_sealing(signing_keys, encryption, self.queue_prefix)
         self._define_connections(redis_client)
@@ -174,39 +149,66 @@ class QueueConfig:
 
     def _define_connections(self, redis_client: redis.Redis | None) -> None:
         """Note how the server is reached; connects to nothing."""
-        self.redis_client = None if redis_client is None else check_client(redis_client)
-        self._endpoint: Endpoint | None = None
-        self._data_dir: Path | None = None
-        self.outage = LogThrottle(1.0, SYSTEM_CLOCK)
-        self.maintenance_outage = LogThrottle(10.0, SYSTEM_CLOCK)
-        """They let one line a second, or in ten, through that tells of a server in trouble, whoever writes it."""
+        client = None if redis_client is None else check_client(redis_client)
+        self._server = Server(client, self.redis_url, self.connection_timeout)
         self._noticed: set[str] = set()
-        self.breaker_name = f"{SERVER_BREAKER}{next(_serial)}"
-        self.breaker: CircuitBreaker = get_breaker(self.breaker_name, keep=False, **BREAKER)
-        self.transport = SyncTransport(self.endpoint, self.max_connection_retries)
-        self.beat_transport = self.transport
-        """What beats travel on: it gives a silent connection up so early that a resend saves the lease."""
-        if (longest_s := self.lease_seconds / _SILENCES_PER_LEASE) < self.connection_timeout:
-            self.beat_transport = SyncTransport(lambda: replace(self.endpoint(), longest_s=longest_s), 0)
-        self.aio_pool = AioPool(self.endpoint, self.max_connection_retries, lambda: self.breaker.is_open)
 
     def _define_queue_keys(self) -> None:
-        """Name the lists by priority, the dead letters and the registry under the prefix."""
-        self.keys = Keys(self.queue_prefix)
-        most_sent = largest_item(self.max_item_bytes)
-        kept_ms = int(self.backup_ttl * 1000)
-        self.commands = Commands(self.keys, self.max_dead_letters, most_sent=most_sent, kept_ms=kept_ms)
+        """Name the lists by priority, the dead letters and the registry under the prefix, and the shard they lie on."""
+        keys = Keys(self.queue_prefix)
         self.queue_keys = {priority: f"{self.queue_prefix}{priority}:" for priority in PRIORITIES}
-        self.failures_queue = self.keys.failures
-        self.system_errors_queue = self.keys.system_errors
+        self.failures_queue = keys.failures
+        self.system_errors_queue = keys.system_errors
+        most_sent = largest_item(self.max_item_bytes)
+        self.shard = Shard(
+            self._server,
+            Commands(keys, self.max_dead_letters, most_sent=most_sent, kept_ms=int(self.backup_ttl * 1000)),
+            retries=self.max_connection_retries,
+            beat_silence_s=self.lease_seconds / _SILENCES_PER_LEASE,
+        )
+        """Where all operations are. Whoever asks for it has one shard in mind: with several, each would have to choose.
+
+        It is handed on from there; nobody else reaches the server through a configuration.
+        """
+        self.shards: tuple[Shard, ...] = (self.shard,)
+        """All of them, for what concerns each."""
+        self.run = self.shard.run
+        """Runs what a flow yields, from any thread, through the circuit breaker; raises what `Shard.run` raises."""
+        self.arun = self.shard.arun
+        """Does the same in a coroutine of any event loop."""
+
+    @property
+    def redis_client(self) -> redis.Redis | None:
+        """The client that was given, or was made when there was need of one; None before that."""
+        return self._server.known_client
+
+    @property
+    def keys(self) -> Keys:
+        """Names every key under the prefix."""
+        return self.shard.keys
+
+    @property
+    def commands(self) -> Commands:
+        """Builds what can be asked of the server."""
+        return self.shard.commands
+
+    @property
+    def transport(self) -> SyncTransport:
+        """Runs commands on blocking connections."""
+        return self.shard.transport
+
+    @property
+    def breaker(self) -> CircuitBreaker:
+        """The circuit breaker in front of the server."""
+        return self.shard.breaker
 
     def get_queue_key(self, queue_name: str, priority: str = "normal") -> str:
         """Return the list of one queue, such as `queue:high:send_email`."""
-        return self.keys.queue(check_priority(priority), check_queue_name(queue_name))
+        return self.shard.keys.queue(check_priority(priority), check_queue_name(queue_name))
 
     def get_registry_key(self) -> str:
         """Return the set of all such lists."""
-        return self.keys.registry
+        return self.shard.keys.registry
 
     def get_callback_key(self, callback_name: str, callback_module: str | None = None) -> str:
         """Return under which key a callable is registered: `module.name`, or the name alone."""
@@ -234,57 +236,22 @@ class QueueConfig:
             ServerUnreachableError: no answer after `retry_count` retries (default `max_connection_retries`).
             CircuitOpenError: too many calls have failed of late.
         """
-        retries = self.max_connection_retries if retry_count is None else retry_count
+        return self._server.answering_client(self.max_connection_retries if retry_count is None else retry_count)
 
-        @retry_with_backoff(max_retries=retries, base_delay=0.05, max_delay=2.0, exceptions=(ServerUnreachableError,))
-        def ping() -> redis.Redis:
-            client = self._client()
-            try:
-                client.ping()
-            except (redis.RedisError, OSError) as error:
-                raise typed(error, self.endpoint().address) from error
-            return client
-
-        return ping()
-
-    @overload
-    def run(self, request: Command[T]) -> T: ...
-    @overload
-    def run(self, request: Group) -> list[Any]: ...
-    def run(self, request: Command[Any] | Group) -> Any:
-        """Run a command, or a group of them, from any thread, through this configuration's circuit breaker.
-
-        Raises:
-            CircuitOpenError: too many calls have failed of late; `retry_after` says when to try again.
-            ServerError: typed; on ServerUnreachableError the outcome is unknown, and sending the command again is safe.
-        """
-        run: Callable[..., list[Any]] = self.transport.run_many
-        if isinstance(request, Group):
-            return self.breaker.run(run, (request.commands,), {"together": request.together})
-        return self.breaker.run(run, ((request,),), _NO_KEYWORDS)[0]
-
-    @overload
-    async def arun(self, request: Command[T]) -> T: ...
-    @overload
-    async def arun(self, request: Group) -> list[Any]: ...
-    async def arun(self, request: Command[Any] | Group) -> Any:
-        """Do what `run` does in a coroutine of any event loop; each loop has connections of its own."""
-        run: Callable[..., Awaitable[list[Any]]] = self.aio_pool.run_many
-        commands = request.commands if isinstance(request, Group) else (request,)
-        self.breaker.check()
-        async with self.aio_pool.turn(commands):  # while it is waited for, other calls may open the breaker
-            if isinstance(request, Group):
-                return await self.breaker.run_async(run, (commands,), {"together": request.together})
-            return (await self.breaker.run_async(run, (commands,), _NO_KEYWORDS))[0]
+    def close(self) -> None:
+        """Close the idle connections of this process's threads. The next call opens one."""
+        for shard in self.shards:
+            shard.close()
 
     async def aclose(self) -> None:
         """Close this event loop's idle connections; those in use follow when the loop ends. The next call opens one."""
-        await self.aio_pool.aclose()
+        for shard in self.shards:
+            await shard.aclose()
 
     @property
     def circuit_state(self) -> str:
         """What the circuit breaker does with the next call: `"closed"` lets it through, `"open"` rejects it."""
-        return str(self.breaker.state)
+        return str(self.shard.breaker.state)
 
     def notice_blocking(self, operation: str, twin: str) -> None:
         """Tell, once for each method, of a call that blocks the running event loop."""
@@ -295,72 +262,29 @@ class QueueConfig:
     def _log_error(self, operation: str, error: BaseException) -> None:
         if isinstance(error, UnknownOperationError | WaitTimeoutError):
             return  # an answer to the caller, nothing that an operator should know
-        if isinstance(error, ServerError | CircuitOpenError) and not self.outage.ready():
+        if isinstance(error, ServerError | CircuitOpenError) and not self.shard.outage.ready():
             return  # an outage must not flood the log
         self.log.error("call failed", call=operation, error_type=type(error).__name__, error=redact(str(error)))
 
-    def _client(self) -> redis.Redis:
-        if self.redis_client is None:
-            self.redis_client = make_client(self._resolve_url(), self.connection_timeout)
-        return self.redis_client
-
     def endpoint(self) -> Endpoint:
         """Return the server and how to connect to it; starts an embedded server where that is the choice."""
-        if self._endpoint is None:
-            client = self._client()
-            prepare = None if self._data_dir is None else partial(ensure_server, self._data_dir)
-            self._endpoint = Endpoint(client.connection_pool, self.connection_timeout, prepare)
-        return self._endpoint
+        return self._server.endpoint()
 
     def prepare(self) -> None:
         """Do what may block before a worker starts: have a server at hand, and warn of modules that are not there."""
         for name in missing_modules(self.registry.application.allowed_modules or ()):
             self.log.warning("allowed_modules names a module that cannot be found", module=name)
-        self.endpoint()
+        for shard in self.shards:
+            shard.endpoint()
 
     @property
     def address(self) -> str:
         """The server's address for messages, without credentials. Connects to nothing, and starts nothing."""
-        if self.redis_client is not None and self._data_dir is None:
-            return self.endpoint().address
-        server = self._chosen_server()
-        if isinstance(server, Path):
-            return f"embedded://{server}"
-        return Endpoint(make_client(server, self.connection_timeout).connection_pool, self.connection_timeout).address
+        return self._server.address
 
     def missing_data_dir(self) -> Path | None:
         """Return the folder in which the first call would start an embedded server that has never been; else None."""
-        server = None if self.redis_client is not None else self._chosen_server()
-        return server if isinstance(server, Path) and not server.exists() else None
-
-    def _resolve_url(self) -> str:
-        server = self._chosen_server()
-        if isinstance(server, str):
-            return server
-        self._data_dir = server
-        return ensure_server(server).url
-
-    def _chosen_server(self) -> str | Path:
-        """Return the server's URL, or the folder of an embedded one."""
-        url = check_url(self.redis_url) if self.redis_url else _url_of_environment()
-        if not url:
-            return Path(os.environ.get(DATA_DIR_VARIABLE) or DEFAULT_DATA_DIR).absolute()
-        return data_dir_from_url(url) if url.startswith("embedded:") else url
-
-
-def _url_of_environment() -> str:
-    """Return the URL that the environment names, or that lies in the file which it names; "" if there is none."""
-    found = {name: value for name in _URL_VARIABLES if (value := os.environ.get(name))}
-    if path := os.environ.get(_URL_FILE):
-        if _URL_VARIABLES[0] in found:
-            raise InvalidInputError(_URL_FILE, f"{_URL_VARIABLES[0]} is set as well; unset one of the two")
-        found = {_URL_FILE: read_secret(_URL_FILE, path)}
-    for variable, url in found.items():
-        try:
-            return check_url(url)
-        except InvalidInputError as error:
-            raise InvalidInputError(variable, str(error).removeprefix(f"{error.field}: ")) from None
-    return ""
+        return self._server.missing_data_dir()
 
 
 def check_modules(values: Any) -> tuple[str, ...] | None:

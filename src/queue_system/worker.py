@@ -11,7 +11,8 @@ from functools import partial
 from typing import Any
 
 from queue_system.broker.loop_end import before_close, cancel_before_close, is_being_closed
-from queue_system.config import BREAKER, QueueConfig, breaker_name
+from queue_system.broker.shard import BREAKER
+from queue_system.config import QueueConfig, breaker_name
 from queue_system.errors import AccessDeniedError, InvalidInputError, QueueSystemError
 from queue_system.execution.attempt import AttemptRunner, OnError
 from queue_system.execution.callbacks import Callbacks

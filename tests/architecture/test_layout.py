@@ -31,7 +31,7 @@ RANKS = {
     "imports": 2,
     "model": 3,
     "broker": 4,
-    "metrics": 4,
+    "metrics": 3,
     "config": 5,
     "client": 6,
     "inspection": 7,

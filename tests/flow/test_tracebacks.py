@@ -402,7 +402,7 @@ async def test_a_worker_warns_at_its_start_of_allowed_modules_that_are_not_there
 async def test_a_worker_s_start_tells_no_password(make_config: MakeConfig, log: LineLogger) -> None:
     """The server is named as in all messages."""
     config = make_config(logger=log)
-    config._client().connection_pool.connection_kwargs["password"] = SECRET
+    config.endpoint().pool.connection_kwargs["password"] = SECRET
     assert SECRET not in config.endpoint().address
 
 

@@ -16,7 +16,7 @@ import pytest
 import redis
 
 from queue_system import CircuitOpenError, InvalidInputError, QueueManager, ServerUnreachableError, WaitTimeoutError
-from queue_system.config import BREAKER
+from queue_system.broker.shard import BREAKER
 from queue_system.resilience import CircuitBreaker
 from tests.kit.clocks import ManualClock
 from tests.kit.configs import MakeConfig
@@ -142,7 +142,7 @@ async def test_an_outage_opens_the_circuit_and_a_restart_heals(
 ) -> None:
     own, clock = start_server(appendonly="yes"), ManualClock()
     config = make_config(redis_url=own.url, max_connection_retries=1)
-    config.breaker = CircuitBreaker("outage", clock=clock, **BREAKER)
+    config.shard.breaker = CircuitBreaker("outage", clock=clock, **BREAKER)
     queue = QueueManager(config)
     await queue.aenqueue({}, work)
     own.kill()

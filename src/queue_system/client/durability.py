@@ -39,7 +39,7 @@ def confirmed(
         UnconfirmedError: it did not do so in time, or can no longer.
     """
     within_s = config.endpoint().read_limit_s * _SHARE
-    if durability not in config.confirmable:
+    if durability not in config.shard.confirmable:
         yield from _probe(config, durability)
     # A resent enqueue may write nothing, and then there would be nothing to wait for; the counter always writes.
     counted = config.commands.count_confirmed(len(operation_ids))
@@ -51,7 +51,7 @@ def confirmed(
     except ServerError as error:
         if not _is_answer_to(wait, error):
             raise
-        config.confirmable.discard(durability)
+        config.shard.confirmable.discard(durability)
         raise UnconfirmedError(durability, operation_ids, within_s) from error
     if not reached:
         raise UnconfirmedError(durability, operation_ids, within_s)
@@ -73,4 +73,4 @@ def _probe(config: QueueConfig, durability: str) -> Flow[None]:
         raise InvalidInputError("durability", f"{durability!r} cannot be had: {error}; {_NEEDS[durability]}") from error
     if not reached:
         raise InvalidInputError("durability", f"{durability!r} cannot be had now; {_NEEDS[durability]}")
-    config.confirmable.add(durability)
+    config.shard.confirmable.add(durability)

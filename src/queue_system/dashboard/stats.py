@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from queue_system.config import SERVER_BREAKER, QueueConfig
+from queue_system.broker.shard import SERVER_BREAKER
+from queue_system.config import QueueConfig
 from queue_system.inspection.fleet import FleetStats, QueueStats, read_fleet
 from queue_system.inspection.workers import WorkerRecord, read_workers
 from queue_system.resilience.circuits import breaker_states

@@ -78,7 +78,9 @@ class Engine:
         self._lease_ms = int(config.lease_seconds * 1000)
         self._prefetch = Prefetch(slots)
         self._transport = AioTransport(config.endpoint)
-        self._reconnect = Reconnect(config.log, config.outage, reporter.flush_counts, self.access, config.lease_seconds)
+        self._reconnect = Reconnect(
+            config.log, config.shard.outage, reporter.flush_counts, self.access, config.lease_seconds
+        )
         self._registered = False
         """Whether the server has booked this incarnation, so that beats count and claims may be sent."""
         self._notes: list[RestNote] = []
@@ -202,7 +204,7 @@ class Engine:
             return
         replies = iter(await self._transport.receive(request))
         took_s = SYSTEM_CLOCK.monotonic() - sent
-        if took_s > self._config.connection_timeout and self._config.outage.ready():
+        if took_s > self._config.connection_timeout and self._config.shard.outage.ready():
             told = "a turn took long: bytes pass slowly, or the event loop is blocked"
             self.log.warning(told, seconds=took_s)
         if registering:

@@ -21,7 +21,7 @@ class LongPoll:
     def __init__(self, config: QueueConfig, flush_counts: Callable[[], None], ended: Callable[[], None]) -> None:
         self._commands = config.commands
         self._transport = AioTransport(config.endpoint)
-        self._reconnect = Reconnect(config.log, config.outage, flush_counts, AccessBackoff())
+        self._reconnect = Reconnect(config.log, config.shard.outage, flush_counts, AccessBackoff())
         self._ended = ended
         self._task: asyncio.Task[None] | None = None
         self.asked: str | None = None

@@ -30,7 +30,7 @@ class Discovery(PeriodicService):
         names: Sequence[str] = (),
         access: AccessBackoff | None = None,
     ) -> None:
-        super().__init__(config.log, _INTERVAL_S, config.maintenance_outage, access)
+        super().__init__(config.log, _INTERVAL_S, config.shard.maintenance_outage, access)
         self._config = config
         self._names = tuple(names)
         self._next_names = SYSTEM_CLOCK.monotonic()

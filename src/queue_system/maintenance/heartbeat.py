@@ -53,7 +53,7 @@ class Heartbeat(PeriodicService):
     def __init__(
         self, config: QueueConfig, holder: Holder, loop: asyncio.AbstractEventLoop, tell: Callable[[], bytes] = bytes
     ) -> None:
-        super().__init__(config.log, config.lease_seconds / 4, config.maintenance_outage, holder.access)
+        super().__init__(config.log, config.lease_seconds / 4, config.shard.maintenance_outage, holder.access)
         self._config = config
         self._holder = holder
         self._loop = loop
@@ -70,7 +70,7 @@ class Heartbeat(PeriodicService):
         if incarnation is None:
             return self.interval_s
         command = self._config.commands.beat("beat", incarnation, int(self._config.lease_seconds * 1000), self._told())
-        pulse = self._config.beat_transport.run(command, retries=2, wait=self.stopped.wait)
+        pulse = self._config.shard.beat_transport.run(command, retries=2, wait=self.stopped.wait)
         self.access.answer()
         if not pulse.alive:
             self._tell(self._holder.lose, incarnation)

@@ -56,7 +56,7 @@ class Reclaimer(PeriodicService):
         access: AccessBackoff | None = None,
         rejected: Callable[[bytes, Operation], None] = _ignore,
     ) -> None:
-        super().__init__(config.log, config.lease_seconds / _LOOKS_PER_LEASE, config.maintenance_outage, access)
+        super().__init__(config.log, config.lease_seconds / _LOOKS_PER_LEASE, config.shard.maintenance_outage, access)
         self._config = config
         self._own = own
         self._judge = Judge(config, now_ms)
@@ -188,7 +188,7 @@ class Reclaimer(PeriodicService):
         except (ServerUnreachableError, AccessDeniedError):
             raise
         except Exception as error:  # noqa: BLE001 - tried again at the next look
-            if self._config.maintenance_outage.ready():
+            if self._config.shard.maintenance_outage.ready():
                 self.log.error(
                     "the operations of a dead worker cannot be taken over yet: trying again",
                     incarnation=incarnation, error=str(error), error_type=type(error).__name__,

@@ -19,7 +19,7 @@ class Retention(PeriodicService):
     name = "retention"
 
     def __init__(self, config: QueueConfig, now_ms: Callable[[], int], access: AccessBackoff | None = None) -> None:
-        super().__init__(config.log, INTERVAL_S, config.maintenance_outage, access)
+        super().__init__(config.log, INTERVAL_S, config.shard.maintenance_outage, access)
         self.first_wait_s = INTERVAL_S
         self._config = config
         self._now_ms = now_ms

@@ -9,7 +9,8 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from queue_system.config import SERVER_BREAKER, QueueConfig
+from queue_system.broker.shard import SERVER_BREAKER
+from queue_system.config import QueueConfig
 from queue_system.monitoring.lag import lag_of
 from queue_system.resilience.circuits import breaker_states
 from queue_system.worker import QueueWorker

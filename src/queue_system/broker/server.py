@@ -1,0 +1,115 @@
+"""Which server is meant: a client's, a URL's, the environment's, or an embedded one. Connects to nothing by itself."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import redis
+
+from queue_system.broker.connection import Endpoint, check_url, make_client
+from queue_system.broker.embedded import DATA_DIR_VARIABLE, DEFAULT_DATA_DIR, data_dir_from_url, ensure_server
+from queue_system.broker.failures import typed
+from queue_system.errors import InvalidInputError, ServerUnreachableError
+from queue_system.model.secret_file import read_secret
+from queue_system.resilience import retry_with_backoff
+
+_URL_VARIABLES: Final = ("QUEUE_SYSTEM_REDIS_URL", "REDIS_URL")
+_URL_FILE: Final = "QUEUE_SYSTEM_REDIS_URL_FILE"
+
+
+class Server:
+    """One server, chosen when it is first asked for. Thread-safe, and safe across a fork.
+
+    `client` and `url` are checked; `timeout` is the limit, in s, of connecting to it and of its silence.
+    """
+
+    def __init__(self, client: redis.Redis | None, url: str | None, timeout: float) -> None:
+        self.timeout: Final = timeout
+        self._client = client
+        self._url = url
+        self._data_dir: Path | None = None
+        self._endpoint: Endpoint | None = None
+
+    @property
+    def known_client(self) -> redis.Redis | None:
+        """The client that was given, or made since; None before there was need of one."""
+        return self._client
+
+    def client(self) -> redis.Redis:
+        """Return a redis-py client, which connects on first use; starts an embedded server where that is the choice."""
+        if self._client is None:
+            self._client = make_client(self._resolve_url(), self.timeout)
+        return self._client
+
+    def answering_client(self, retries: int) -> redis.Redis:
+        """Return the client once it has answered a ping, connecting with up to `retries` retries.
+
+        Raises:
+            ServerUnreachableError: there was no answer.
+        """
+
+        @retry_with_backoff(max_retries=retries, base_delay=0.05, max_delay=2.0, exceptions=(ServerUnreachableError,))
+        def ping() -> redis.Redis:
+            client = self.client()
+            try:
+                client.ping()
+            except (redis.RedisError, OSError) as error:
+                raise typed(error, self.endpoint().address) from error
+            return client
+
+        return ping()
+
+    def endpoint(self) -> Endpoint:
+        """Return where it is and how to connect to it; starts an embedded server where that is the choice."""
+        if self._endpoint is None:
+            client = self.client()
+            prepare = None if self._data_dir is None else partial(ensure_server, self._data_dir)
+            self._endpoint = Endpoint(client.connection_pool, self.timeout, prepare)
+        return self._endpoint
+
+    @property
+    def address(self) -> str:
+        """Its address for messages, without credentials. Connects to nothing, and starts nothing."""
+        if self._client is not None and self._data_dir is None:
+            return self.endpoint().address
+        chosen = self._chosen()
+        if isinstance(chosen, Path):
+            return f"embedded://{chosen}"
+        return Endpoint(make_client(chosen, self.timeout).connection_pool, self.timeout).address
+
+    def missing_data_dir(self) -> Path | None:
+        """Return the folder in which the first call would start an embedded server that has never been; else None."""
+        chosen = None if self._client is not None else self._chosen()
+        return chosen if isinstance(chosen, Path) and not chosen.exists() else None
+
+    def _resolve_url(self) -> str:
+        chosen = self._chosen()
+        if isinstance(chosen, str):
+            return chosen
+        self._data_dir = chosen
+        return ensure_server(chosen).url
+
+    def _chosen(self) -> str | Path:
+        """Return the server's URL, or the folder of an embedded one."""
+        url = self._url or _url_of_environment()
+        if not url:
+            return Path(os.environ.get(DATA_DIR_VARIABLE) or DEFAULT_DATA_DIR).absolute()
+        return data_dir_from_url(url) if url.startswith("embedded:") else url
+
+
+def _url_of_environment() -> str:
+    """Return the URL that the environment names, or that lies in the file which it names; "" if there is none."""
+    found = {name: value for name in _URL_VARIABLES if (value := os.environ.get(name))}
+    if path := os.environ.get(_URL_FILE):
+        if _URL_VARIABLES[0] in found:
+            raise InvalidInputError(_URL_FILE, f"{_URL_VARIABLES[0]} is set as well; unset one of the two")
+        found = {_URL_FILE: read_secret(_URL_FILE, path)}
+    for variable, url in found.items():
+        try:
+            return check_url(url)
+        except InvalidInputError as error:
+            raise InvalidInputError(variable, str(error).removeprefix(f"{error.field}: ")) from None
+    return ""

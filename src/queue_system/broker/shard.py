@@ -1,0 +1,103 @@
+"""One server under one prefix: all that leads to it, and what this process knows of it. Never decides what to send."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from typing import Any, Final, TypeVar, overload
+
+from queue_system.broker.aio_pool import AioPool
+from queue_system.broker.commands import Commands
+from queue_system.broker.protocol import Command, Group
+from queue_system.broker.server import Server
+from queue_system.broker.sync import SyncTransport
+from queue_system.clock import SYSTEM_CLOCK
+from queue_system.errors import ServerUnreachableError
+from queue_system.metrics import LogThrottle
+from queue_system.resilience import CircuitBreaker, get_breaker
+from queue_system.resilience.circuits import BreakerParameters
+
+T = TypeVar("T")
+
+BREAKER: Final[BreakerParameters] = {"exceptions": (ServerUnreachableError,), "half_open_max_calls": 1}
+"""What opens a shard's circuit breaker; one probe at a time tries whether the server is back."""
+
+SERVER_BREAKER: Final = "queue_system.redis."
+"""What the names of the shards' breakers begin with; a serial number follows."""
+
+_NO_KEYWORDS: Final[Mapping[str, Any]] = {}
+
+_serial = itertools.count(1)
+
+
+class Shard:
+    """A complete queue system, which a script never leaves: one server under one prefix.
+
+    Opens nothing by itself. Thread-safe, and safe across a fork.
+
+    Args:
+        server: where it lies.
+        commands: what can be asked of it, under its prefix.
+        retries: how often a command is sent again after a lost connection.
+        beat_silence_s: how long a silence, in s, the beats of workers bear.
+    """
+
+    def __init__(self, server: Server, commands: Commands, *, retries: int, beat_silence_s: float) -> None:
+        self.server = server
+        self.endpoint = server.endpoint
+        """Returns where the server is and how to connect to it; starts an embedded one."""
+        self.commands = commands
+        self.keys = commands.keys
+        self.breaker_name = f"{SERVER_BREAKER}{next(_serial)}"
+        self.breaker: CircuitBreaker = get_breaker(self.breaker_name, keep=False, **BREAKER)
+        self.transport = SyncTransport(server.endpoint, retries)
+        self.beat_transport = self.transport
+        """What beats travel on: it gives a silent connection up so early that a resend saves the lease."""
+        if beat_silence_s < server.timeout:
+            self.beat_transport = SyncTransport(lambda: replace(server.endpoint(), longest_s=beat_silence_s), 0)
+        self.aio_pool = AioPool(server.endpoint, retries, lambda: self.breaker.is_open)
+        self.confirmable: set[str] = set()
+        """The durabilities of which the server has shown that it can confirm them."""
+        self.outage = LogThrottle(1.0, SYSTEM_CLOCK)
+        self.maintenance_outage = LogThrottle(10.0, SYSTEM_CLOCK)
+        """They let one line a second, or in ten, through that tells of the server in trouble, whoever writes it."""
+
+    @overload
+    def run(self, request: Command[T]) -> T: ...
+    @overload
+    def run(self, request: Group) -> list[Any]: ...
+    def run(self, request: Command[Any] | Group) -> Any:
+        """Run a command, or a group of them, from any thread, through the circuit breaker.
+
+        Raises:
+            CircuitOpenError: too many calls have failed of late; `retry_after` says when to try again.
+            ServerError: typed; on ServerUnreachableError the outcome is unknown, and sending the command again is safe.
+        """
+        run: Callable[..., list[Any]] = self.transport.run_many
+        if isinstance(request, Group):
+            return self.breaker.run(run, (request.commands,), {"together": request.together})
+        return self.breaker.run(run, ((request,),), _NO_KEYWORDS)[0]
+
+    @overload
+    async def arun(self, request: Command[T]) -> T: ...
+    @overload
+    async def arun(self, request: Group) -> list[Any]: ...
+    async def arun(self, request: Command[Any] | Group) -> Any:
+        """Do what `run` does in a coroutine of any event loop; each loop has connections of its own."""
+        run: Callable[..., Awaitable[list[Any]]] = self.aio_pool.run_many
+        commands = request.commands if isinstance(request, Group) else (request,)
+        self.breaker.check()
+        async with self.aio_pool.turn(commands):  # while it is waited for, other calls may open the breaker
+            if isinstance(request, Group):
+                return await self.breaker.run_async(run, (commands,), {"together": request.together})
+            return (await self.breaker.run_async(run, (commands,), _NO_KEYWORDS))[0]
+
+    def close(self) -> None:
+        """Close the idle connections of this process's threads; the next call opens one."""
+        self.transport.close()
+        self.beat_transport.close()
+
+    async def aclose(self) -> None:
+        """Close this event loop's idle connections; those in use follow when the loop ends. The next call opens one."""
+        await self.aio_pool.aclose()
