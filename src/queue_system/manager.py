@@ -92,7 +92,7 @@ class QueueManager:
         `total_items` (the sum of the registered lists), `metrics` (the fleet's counters), `status_time` (Unix seconds),
         and if there are any, `resting`: which worker leaves which queue alone, `until` when and for what `reason`.
         """
-        return status_flow(self.config)
+        return status_flow(self.config.shard)
 
     @blocking
     def list_workers(self) -> Flow[list[WorkerRecord]]:
@@ -104,12 +104,12 @@ class QueueManager:
         Raises:
             AccessDeniedError: the user of the server may not look at the workers.
         """
-        return workers_flow(self.config)
+        return workers_flow(self.config.shard)
 
     @blocking
     def purge_queue(self, queue_name: str, priority: str = "normal") -> Flow[int]:
         """Remove all items that wait in one queue, delayed ones included; return how many. Running ones go on."""
-        return purge_flow(self.config, queue_name, priority)
+        return purge_flow(self.config.shard, queue_name, priority)
 
     @blocking
     def list_dead_letters(

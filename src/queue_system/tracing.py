@@ -112,7 +112,7 @@ class _Spans:
     def _server_attributes(self) -> dict[str, str | int]:
         """Return where the server is. Only for a configuration that has reached it: nothing is opened here."""
         if not self._server:
-            self._server = _address(self._config.endpoint())
+            self._server = _address(self._config.shard.endpoint())
         return self._server
 
 

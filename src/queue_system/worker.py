@@ -178,16 +178,17 @@ class QueueWorker:
         turns = self._take_turns(engine)
         self._turns = WorkerTask(turns, loop=loop, name="queue-system-engine", context=context_of(None))
         self._services = [
-            Heartbeat(self.config, engine, loop, engine.presence),
+            Heartbeat(self.config, engine.shard, engine, loop, engine.presence),
             Reclaimer(
                 self.config,
+                engine.shard,
                 lambda: engine.incarnation,
                 engine.clock.now_ms,
                 engine.access,
                 partial(soon_in, loop, self._reporter.taken_over),
             ),
-            Discovery(self.config, self.queues, engine.access),
-            Retention(self.config, engine.clock.now_ms, engine.access),
+            Discovery(self.config, engine.shard, self.queues, engine.access),
+            Retention(self.config, engine.shard, engine.clock.now_ms, engine.access),
         ]
         for service in self._services:
             service.start()
@@ -343,7 +344,7 @@ class QueueWorker:
 
     async def _handle_one(self, worker_id: int, adopt: bytes) -> bool:
         engine = self._open_engine(1)
-        heartbeat = Heartbeat(self.config, engine, engine.loop, engine.presence)
+        heartbeat = Heartbeat(self.config, engine.shard, engine, engine.loop, engine.presence)
         try:
             return await handle_one(engine, worker_id, adopt, heartbeat.start, self._attempts.run)
         finally:

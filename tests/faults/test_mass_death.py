@@ -24,7 +24,7 @@ def survive(bench: Bench, name: str, over: threading.Event) -> None:
     """Beat and do a reclaimer's rounds, from a rest of many leases on, until all is over."""
     config = QueueConfig(redis_url=bench.server.url, queue_prefix=bench.prefix, lease_seconds=LEASE_S)
     run, beat = config.transport.run, config.commands.beat("register", name, int(LEASE_S * 1000))
-    reclaimer = Reclaimer(config, lambda: name, lambda: time.time_ns() // 1_000_000)
+    reclaimer = Reclaimer(config, config.shard, lambda: name, lambda: time.time_ns() // 1_000_000)
     assert reclaimer.decide(time.monotonic() + 100 * LEASE_S, 10**9), "it rests"
     beaten_at, wait_s = 0.0, 0.0
     with closing(config.transport):

@@ -112,7 +112,7 @@ def test_a_reaper_counts_no_silence_from_before_a_server_answered_again(start_se
     with contextlib.closing(Broker(server, "queue:")) as broker, contextlib.closing(config.transport):
         for incarnation in ("own", other):
             broker.run(broker.commands.beat("register", incarnation, int(lease_s * 1000)))
-        reclaimer = Reclaimer(config, lambda: "own", broker.now_ms)
+        reclaimer = Reclaimer(config, config.shard, lambda: "own", broker.now_ms)
         reclaimer.perform()
         look = threading.Thread(target=reclaimer.perform)
         os.kill(server.pid, signal.SIGSTOP)

@@ -146,7 +146,7 @@ def test_a_mass_death_is_noticed_by_a_single_survivor_within_a_few_leases(bench:
         run(commands.beat("register", f"dead{i}", int(lease_s * 1000)))
         assert run(commands.claim(f"dead{i}", "c1", 1))
     config = QueueConfig(redis_url=bench.server.url, queue_prefix=bench.prefix, lease_seconds=lease_s)
-    reclaimer = Reclaimer(config, lambda: "own", lambda: time.time_ns() // 1_000_000)
+    reclaimer = Reclaimer(config, config.shard, lambda: "own", lambda: time.time_ns() // 1_000_000)
     random.seed(0)  # draws 0.84 first: such a survivor rests
     run(commands.beat("register", "own", int(lease_s * 1000)))
     started = time.monotonic()

@@ -254,7 +254,7 @@ async def test_a_worker_claims_settles_retries_dead_letters_and_leaves(
     assert status["queue:failures"] == 1
     assert status["metrics"] | {"processed": 3, "failed": 2, "rejected": 1, "retried": 1} == status["metrics"]
     assert (status["total_items"], status["queue:running"], admin.exists("queue:workers")) == (0, 0, 0)
-    assert Retention(config, lambda: int((time.time() + MONTH_S) * 1000)).trim() == 2
+    assert Retention(config, config.shard, lambda: int((time.time() + MONTH_S) * 1000)).trim() == 2
     assert refused(admin) == []
 
 

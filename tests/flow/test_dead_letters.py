@@ -38,7 +38,7 @@ def test_letters_older_than_they_are_kept_are_dropped(
     config = make_config(backup_ttl=DAY_S, logger=log)
     push_letters(client, config.failures_queue, 3 * DAY_S, 2 * DAY_S, DAY_S / 2, 0)
     push_letters(client, config.system_errors_queue, 9 * DAY_S)
-    assert Retention(config, now_ms).trim() == 3
+    assert Retention(config, config.shard, now_ms).trim() == 3
     assert ids(client, config.failures_queue) == ["0", f"{DAY_S / 2:g}"]
     assert ids(client, config.system_errors_queue) == []
     assert {line["list"]: line["dropped"] for line in log.of("dead letters dropped")} == {
@@ -46,12 +46,12 @@ def test_letters_older_than_they_are_kept_are_dropped(
         "system_errors": 1,
     }
     assert QueueManager(config).get_queue_status()["metrics"]["dead_letters_dropped"] == 3
-    assert Retention(config, now_ms).trim() == 0
+    assert Retention(config, config.shard, now_ms).trim() == 0
 
 
 def test_more_letters_than_a_page_are_dropped_together(config: QueueConfig, client: redis.Redis) -> None:
     push_letters(client, config.failures_queue, *[30 * DAY_S + n for n in range(250)], 1.0)
-    assert Retention(config, now_ms).trim() == 250
+    assert Retention(config, config.shard, now_ms).trim() == 250
     assert ids(client, config.failures_queue) == ["1"]
 
 
@@ -61,7 +61,7 @@ def test_a_letter_without_a_time_is_kept_and_keeps_no_other(config: QueueConfig,
     push_letters(client, config.failures_queue, 30 * DAY_S)
     client.lpush(config.failures_queue, *foreign)
     push_letters(client, config.failures_queue, 20 * DAY_S, 0)
-    assert Retention(config, now_ms).trim() == 2
+    assert Retention(config, config.shard, now_ms).trim() == 2
     left: Any = client.lrange(config.failures_queue, 0, -1)
     assert left[1:] == foreign[::-1]
 
@@ -69,14 +69,14 @@ def test_a_letter_without_a_time_is_kept_and_keeps_no_other(config: QueueConfig,
 def test_many_letters_without_a_time_at_the_old_end_keep_no_other(config: QueueConfig, client: redis.Redis) -> None:
     client.rpush(config.failures_queue, *[b"garbage %d" % n for n in range(250)])
     push_letters(client, config.failures_queue, 30 * DAY_S, 20 * DAY_S, 0)
-    assert Retention(config, now_ms).trim() == 2
+    assert Retention(config, config.shard, now_ms).trim() == 2
     assert client.llen(config.failures_queue) == 251
 
 
 def test_workers_that_trim_at_the_same_time_drop_each_old_letter_once(config: QueueConfig, client: redis.Redis) -> None:
     push_letters(client, config.failures_queue, *[30 * DAY_S + n for n in range(2000)], 1.0)
     with ThreadPoolExecutor(4) as pool:
-        dropped = list(pool.map(lambda _: Retention(config, now_ms).trim(), range(4)))
+        dropped = list(pool.map(lambda _: Retention(config, config.shard, now_ms).trim(), range(4)))
     assert sum(dropped) == 2000
     assert ids(client, config.failures_queue) == ["1"]
     assert QueueManager(config).get_queue_status()["metrics"]["dead_letters_dropped"] == 2000
@@ -84,14 +84,14 @@ def test_workers_that_trim_at_the_same_time_drop_each_old_letter_once(config: Qu
 
 def test_a_round_of_retention_trims_and_the_first_one_waits(config: QueueConfig, client: redis.Redis) -> None:
     push_letters(client, config.failures_queue, 30 * DAY_S)
-    retention = Retention(config, now_ms)
+    retention = Retention(config, config.shard, now_ms)
     assert retention.first_wait_s == retention.perform() == 60.0
     assert ids(client, config.failures_queue) == []
 
 
 def test_stopped_retention_does_nothing_more(config: QueueConfig, client: redis.Redis) -> None:
     push_letters(client, config.failures_queue, 30 * DAY_S)
-    retention = Retention(config, now_ms)
+    retention = Retention(config, config.shard, now_ms)
     retention.stop()
     assert retention.trim() == 0
     assert QueueWorker(config).running is False

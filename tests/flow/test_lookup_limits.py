@@ -61,7 +61,7 @@ def test_the_record_of_poison_lives_as_long_as_its_operation_asked(
     run(commands.beat("register", "gone", 15_000))
     run(commands.claim("gone", "c1", 1, adopt=b"normal:jobs\n" + json.dumps(item).encode()))
     assert run(commands.declare_dead("gone", run(commands.incarnations())["gone"]))
-    Reclaimer(config, lambda: "own", lambda: 1_700_000_000_000).perform()
+    Reclaimer(config, config.shard, lambda: "own", lambda: 1_700_000_000_000).perform()
     record = QueueManager(config).get_operation("poison")
     assert record is not None
     assert (record.status, record.error is not None) == ("system_error", error)

@@ -102,7 +102,7 @@ async def test_a_reaper_tells_too_what_it_cannot_read(
     run(commands.beat("register", "gone", 15_000))
     run(commands.claim("gone", "c1", 1))
     assert run(commands.declare_dead("gone", run(commands.incarnations())["gone"]))
-    Reclaimer(config, lambda: "own", lambda: 1_700_000_000_000).perform()
+    Reclaimer(config, config.shard, lambda: "own", lambda: 1_700_000_000_000).perform()
     record = queue.get_operation("mine")
     assert record is not None
     assert (record.status, record.error_type) == ("system_error", "UndecodableItemError")

@@ -33,7 +33,7 @@ def item_of(operation_id: str, **members: Any) -> bytes:
 
 
 def reclaimer(config: QueueConfig, **options: Any) -> Reclaimer:
-    return Reclaimer(config, lambda: "own", lambda: NOW_MS, **options)
+    return Reclaimer(config, config.shard, lambda: "own", lambda: NOW_MS, **options)
 
 
 def hold(config: QueueConfig, incarnation: str, *items: bytes, dead: bool = True) -> None:
@@ -117,7 +117,7 @@ def test_who_has_lost_his_entry_is_reclaimed_at_the_next_look(config: QueueConfi
 def test_an_orphan_that_nobody_has_seen_alive_is_found_by_a_sweep(config: QueueConfig, client: redis.Redis) -> None:
     hold(config, "lost", item_of("a"), dead=False)
     client.delete(config.keys.workers)
-    Discovery(config).perform()
+    Discovery(config, config.shard).perform()
     reclaimer(config).perform()
     assert len(waiting(client, config)) == 1
     assert not client.exists(f"{config.queue_prefix}incarnations")

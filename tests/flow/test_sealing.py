@@ -267,7 +267,7 @@ def test_a_reclaim_signs_what_it_could_verify_and_changes_nothing_else(
     run(commands.beat("register", "gone", 15_000))
     run(commands.claim("gone", "c1", 4))
     assert run(commands.declare_dead("gone", run(commands.incarnations())["gone"]))
-    Reclaimer(signed, lambda: "own", lambda: 1_700_000_000_000).perform()
+    Reclaimer(signed, signed.shard, lambda: "own", lambda: 1_700_000_000_000).perform()
     items = waiting(client, signed)
     assert sorted(item for item in items if item in foreign) == sorted(foreign)
     back = [decode_item(ours.verify(b"normal:jobs", item)) for item in items if item not in foreign]

@@ -52,7 +52,7 @@ def test_a_server_that_is_away_is_looked_at_when_it_is_back(start_server: StartS
     log = LineLogger()
     server = start_server(maxmemory_policy="volatile-lru")
     config = QueueConfig(redis_url=server.url, logger=log, max_connection_retries=0, connection_timeout=1.0)
-    discovery = Discovery(config)
+    discovery = Discovery(config, config.shard)
     server.stop()
     with pytest.raises(ConnectionError):
         discovery.perform()

@@ -72,7 +72,7 @@ def test_the_reaper_does_not_decode_it_either(config: QueueConfig, client: redis
     run(commands.beat("register", "gone", 15_000))
     run(commands.claim("gone", "c1", 2))
     assert run(commands.declare_dead("gone", run(commands.incarnations())["gone"]))
-    Reclaimer(config, lambda: "own", lambda: 1_700_000_000_000).perform()
+    Reclaimer(config, config.shard, lambda: "own", lambda: 1_700_000_000_000).perform()
     waiting: Any = client.lrange(config.get_queue_key("foreign"), 0, -1)
     assert len(waiting) == 2
     assert LARGE in waiting
@@ -174,6 +174,6 @@ async def test_a_large_item_that_was_in_flight_is_told_of_once_when_its_worker_d
     claimed = run(commands.claim("dead", "c1", 5))
     assert claimed is not None
     assert run(commands.declare_dead("dead", run(commands.incarnations())["dead"]))
-    Reclaimer(config, lambda: "", lambda: claimed.now_ms)._take_over("dead", last=False)
+    Reclaimer(config, config.shard, lambda: "", lambda: claimed.now_ms)._take_over("dead", last=False)
     assert client.get(kept_in(client, config)) == HUGE
     assert client.hlen(config.keys.workers) == 0

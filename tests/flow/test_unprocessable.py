@@ -236,7 +236,7 @@ def test_an_odd_item_of_a_dead_worker_does_not_keep_its_neighbours_in_flight(
     run(commands.claim("gone", "c1", 2))
     assert queue.get_queue_status()[f"{config.queue_prefix}running"] == 2
     assert run(commands.declare_dead("gone", run(commands.incarnations())["gone"]))
-    Reclaimer(config, lambda: "own", lambda: 1_700_000_000_000).perform()
+    Reclaimer(config, config.shard, lambda: "own", lambda: 1_700_000_000_000).perform()
     status = queue.get_queue_status()
     assert status[f"{config.queue_prefix}running"] == 0
     assert status["total_items"] + status[config.system_errors_queue] == 2

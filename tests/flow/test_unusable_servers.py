@@ -247,7 +247,7 @@ async def test_a_beat_before_the_registration_loses_no_incarnation(config: Queue
     """The server answers it with "unregistered", which is true and no loss: what was claimed meanwhile stays held."""
     engine = QueueWorker(config)._open_engine(1)
     incarnation = engine.incarnation
-    heartbeat = Heartbeat(config, engine, asyncio.get_running_loop())
+    heartbeat = Heartbeat(config, config.shard, engine, asyncio.get_running_loop())
     await asyncio.to_thread(heartbeat.perform)
     await asyncio.sleep(0)  # what the beat told the loop arrives
     assert engine.incarnation == incarnation

@@ -112,7 +112,7 @@ class Arena:
         return self.wait(lambda: self.waiting() == 0, within_s)
 
     def _status(self) -> dict[str, Any]:
-        return run_flow(status_flow(self._config), self._config.transport.run)
+        return run_flow(status_flow(self._config.shard), self._config.transport.run)
 
     def finish(self, drained_within_s: float) -> list[Event]:
         """Heal, drain, stop the workers in order, note what the server holds, and return the whole history."""

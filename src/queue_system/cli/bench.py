@@ -84,7 +84,7 @@ def bench(
     if not yes and not _is_local(session.config):
         session.output.error(f"{address} is not this machine, and a measurement loads it; --yes measures all the same")
         raise typer.Exit(ExitCode.USAGE)
-    info, _ = read_server(session.config.transport.run)
+    info, _ = read_server(session.config.shard.transport.run)
     singles = max(100, operations // 20)
     with _private(session.config) as (config, keep), session.output.progress(
         "measuring", singles + 2 * operations + _LATENCIES
@@ -107,7 +107,7 @@ def bench(
 
 
 def _is_local(config: QueueConfig) -> bool:
-    pool = config.endpoint().pool
+    pool = config.shard.endpoint().pool
     if hasattr(pool, "service_name"):
         return False  # a sentinel may name any machine
     host = str(pool.connection_kwargs.get("host", "localhost"))
@@ -120,14 +120,15 @@ def _is_local(config: QueueConfig) -> bool:
 @contextmanager
 def _private(config: QueueConfig) -> Iterator[tuple[QueueConfig, list[str]]]:
     """Give a configuration with a prefix of its own, and a list for ids; delete all their keys at the end."""
-    config.endpoint()  # makes the client, whose settings are used
     prefix = f"{config.queue_prefix}bench-{secrets.token_hex(4)}:"
-    private = QueueConfig(config.redis_client, queue_prefix=prefix, result_ttl=_RECORDS_S, dedup_ttl=_RECORDS_S)
+    client = config.shard.server.client()
+    private = QueueConfig(client, queue_prefix=prefix, result_ttl=_RECORDS_S, dedup_ttl=_RECORDS_S)
     ids: list[str] = []
     try:
         yield private, ids
     finally:
-        keys = private.keys
+        shard = private.shard
+        keys = shard.keys
         names = [keys.operation(operation_id) for operation_id in ids]
         names += [keys.queue(priority, _NAME) for priority in PRIORITIES]
         names += [f"{prefix}ready:{priority}" for priority in PRIORITIES]
@@ -135,8 +136,8 @@ def _private(config: QueueConfig) -> Iterator[tuple[QueueConfig, list[str]]]:
         names += [keys.drained, keys.resting, keys.watched, keys.wake(), keys.wake(_NAME)]
         names += [f"{prefix}{name}" for name in ("token", "dedup", "swept", "waiters", "incarnations")]
         for start in range(0, len(names), _CHUNK):
-            private.transport.run(delete_keys(names[start : start + _CHUNK]))
-        private.transport.close()
+            shard.transport.run(delete_keys(names[start : start + _CHUNK]))
+        private.close()
 
 
 def _enqueue_one_by_one(config: QueueConfig, operations: int, ids: list[str], advance: Advance) -> Measure:

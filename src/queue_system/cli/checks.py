@@ -54,21 +54,22 @@ class Examination:
 
     def __init__(self, config: QueueConfig, role: str | None = None) -> None:
         self.config = config
+        self.shard = config.shard
         self.role = role
         self.allowed_modules = config.registry.application.allowed_modules
 
     def run(self, command: Command[T]) -> T:
         """Run a command. Raises ServerError."""
-        return self.config.transport.run(command)
+        return self.shard.transport.run(command)
 
     def read(self, flow: Flow[T]) -> T:
         """Run a flow of reads. Raises ServerError."""
-        return read(self.config, flow, retries=None)
+        return read(self.shard, flow, retries=None)
 
     @cached_property
     def told(self) -> tuple[dict[str, str], dict[str, str]]:
         """INFO's fields and CONFIG's settings, as far as the server tells them."""
-        return read_server(self.config.transport.run)
+        return read_server(self.shard.transport.run)
 
     @property
     def info(self) -> Mapping[str, str]:
@@ -96,7 +97,7 @@ class Examination:
 
     def look(self) -> Look:
         """Read the incarnations now."""
-        entries = self.read(entries_flow(self.config))
+        entries = self.read(entries_flow(self.shard))
         return Look(time.monotonic(), entries)
 
 

@@ -46,8 +46,8 @@ def workers(exam: Examination) -> Result:
     while (silent := _silent(living, last)) and last.at < until:
         time.sleep(_LOOK_EVERY_S)  # a counter in a hash offers no event to wait for
         last = exam.look()
-    told = exam.read(presences_flow(exam.config, sorted(living)[:MOST_WORKERS]))
-    holds = exam.read(holdings_flow(exam.config, sorted(living)))
+    told = exam.read(presences_flow(exam.shard, sorted(living)[:MOST_WORKERS]))
+    holds = exam.read(holdings_flow(exam.shard, sorted(living)))
     result = _judge(living, silent, told, holds)
     return result if silent else _unserved(exam, _left_alone(exam, len(living), _given_up(told, result)))
 
@@ -88,7 +88,7 @@ def stuck_leases(exam: Examination) -> Result:
     """Tell whether an incarnation was declared dead and nobody takes over what it held."""
     early = {name for name in exam.first_look.entries if is_dead(name)}
     late = {name for name in exam.look().entries if is_dead(name)}
-    stuck = exam.read(holdings_flow(exam.config, [id_of(name) for name in sorted(early & late)]))
+    stuck = exam.read(holdings_flow(exam.shard, [id_of(name) for name in sorted(early & late)]))
     if not stuck:
         return Result(Level.OK, "no reclaim hangs")
     return Result(

@@ -45,7 +45,7 @@ def orphans(exam: Examination) -> Result:
         details["wrong_type"] = wrong
         problems.append("of a foreign type: " + ", ".join(f"{key} ({kind})" for key, kind in wrong.items()))
         advice.append("RENAME those keys away")
-        if exam.config.keys.workers in wrong:  # without it nobody can tell whose operations are lost
+        if exam.shard.keys.workers in wrong:  # without it nobody can tell whose operations are lost
             return Result(Level.FAIL, problems[0], advice[0], details)
     lists = [key for key, kind, _ in found if kind == "list" and split_queue(key.removeprefix(prefix).encode())]
     if unseen := {key: exam.run(key_length("list", key)) for key in lists if key not in exam.status}:
@@ -85,7 +85,7 @@ def _typed_keys(exam: Examination) -> Iterator[tuple[str, str, str]]:
         known = [(key, kind) for key in page if (kind := _expected(key.removeprefix(prefix)))]
         for start in range(0, len(known), _CHUNK):
             chunk = known[start : start + _CHUNK]
-            kinds = exam.config.transport.run_many([key_type(key) for key, _ in chunk])
+            kinds = exam.shard.transport.run_many([key_type(key) for key, _ in chunk])
             yield from ((key, kind, due) for (key, due), kind in zip(chunk, kinds, strict=True) if kind != "none")
 
 
@@ -100,11 +100,11 @@ def _expected(name: str) -> str | None:
 
 def _held_by_nobody(exam: Examination, hashes: Sequence[str]) -> dict[str, int]:
     """Return the incarnations without an entry that hold tokens, and how many."""
-    start = exam.config.keys.inflight("")
+    start = exam.shard.keys.inflight("")
     entries = exam.look().entries
     names = [key.removeprefix(start) for key in hashes if key.startswith(start)]
     lost = [name for name in names if name not in entries and dead(name) not in entries]
-    held = exam.read(holdings_flow(exam.config, lost))
+    held = exam.read(holdings_flow(exam.shard, lost))
     return {name: tokens for name, tokens in held.items() if tokens}
 
 

@@ -171,7 +171,7 @@ def rights(exam: Examination) -> Result:
 def names(exam: Examination) -> Result:
     """Tell which functions an item may name, as far as this configuration says, and who may write items."""
     allowed = exam.allowed_modules
-    endpoint = exam.config.endpoint()
+    endpoint = exam.shard.endpoint()
     details = {"allowed_modules": allowed, "asks_for_credentials": endpoint.is_authenticated}
     if allowed is not None:
         import_from_here()

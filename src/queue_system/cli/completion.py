@@ -26,9 +26,9 @@ def queue_names(context: typer.Context, incomplete: str) -> list[str]:
     if not url or url.lower().startswith("embedded:"):
         return []
     with contextlib.suppress(QueueSystemError):
-        config = QueueConfig(
+        shard = QueueConfig(
             redis_url=url, queue_prefix=typed.get("prefix") or "queue:", connection_timeout=_PATIENCE_S
-        )
-        queues = read(config, some_queues_flow(config), retries=0)
+        ).shard
+        queues = read(shard, some_queues_flow(shard), retries=0)
         return sorted(queue for queue in queues if queue.startswith(incomplete))
     return []

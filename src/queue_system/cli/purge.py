@@ -48,7 +48,7 @@ def purge(
     which = f"of priority {priority.value} " if priority else ""
     if not yes:
         queues = [f"{kind}:{name}" for name, kind in lists]
-        delayed = run_flow(count_delayed_flow(session.config, queues), session.config.run)
+        delayed = run_flow(count_delayed_flow(session.config.shard, queues), session.config.run)
         too = f", and {count(delayed, 'delayed one')}" if delayed else ""
         session.output.confirm(f"Remove {count(waiting(), 'waiting operation')} {which}from {named}{too}?", yes=False)
     removed = session.output.follow("purging", remove, waiting)

@@ -171,7 +171,7 @@ class Session:
             raise typer.Exit(exit_code(error)) from error
         finally:
             if "config" in vars(self):
-                self.config.transport.close()
+                self.config.close()
 
     def _named(self, error: QueueSystemError) -> str:
         """Return what is wrong, by the name under which the caller gave it."""

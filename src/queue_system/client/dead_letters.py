@@ -18,6 +18,7 @@ import msgspec
 
 from queue_system.broker.commands import MAX_REQUEST_BYTES, Place, server_time
 from queue_system.broker.protocol import Command, Group
+from queue_system.broker.shard import Shard
 from queue_system.client.flow import Flow
 from queue_system.config import QueueConfig
 from queue_system.errors import AccessDeniedError, InvalidInputError
@@ -131,7 +132,7 @@ def list_flow(
     Raises:
         InvalidInputError: the source, the limit or the cursor is not usable.
     """
-    walk = _Walk(config, source)
+    walk = _Walk(config.shard, source)
     limit = check_whole("limit", limit, 1, _MOST_LISTED)
     cursor = check_text("cursor", cursor, "the cursor of a page", _CURSOR, 'use "" to begin')
     yield from walk.begin()
@@ -149,7 +150,7 @@ def list_flow(
 
 def count_flow(config: QueueConfig, source: str, selection: Selection) -> Flow[int]:
     """Count the letters that are meant."""
-    walk = _Walk(config, source)
+    walk = _Walk(config.shard, source)
     yield from walk.begin()
     if selection == Selection():
         return walk.length
@@ -198,14 +199,14 @@ def drop_flow(config: QueueConfig, source: str, selection: Selection) -> Flow[in
 class _Walk:
     """A way through a list of dead letters, page by page, from the newest that there is to the oldest."""
 
-    def __init__(self, config: QueueConfig, source: object) -> None:
+    def __init__(self, shard: Shard, source: object) -> None:
         self.source = check_choice("source", source, _SOURCES)
         self.length = self.left = 0
         """How many letters there are, and how many are still to be looked at."""
         self.now = 0.0
         self.size = _FIRST_PAGE
         self.average = 1
-        self._commands = config.commands
+        self._commands = shard.commands
 
     def begin(self) -> Flow[None]:
         """Stand at the newest letter."""
@@ -249,7 +250,8 @@ class _Drop:
     def __init__(self, config: QueueConfig, source: str, selection: Selection) -> None:
         self._config = config
         self._selection = selection
-        self._walk = _Walk(config, source)
+        self._shard = config.shard
+        self._walk = _Walk(self._shard, source)
         self._missing = None if selection.letter_ids is None else set(selection.letter_ids)
         self._id = secrets.token_hex(8)
         self._numbers = itertools.count(1)
@@ -300,9 +302,9 @@ class _Drop:
     def _forget(self, dropped: Iterable[bytes]) -> Flow[None]:
         """Delete what was kept of items that were too large to be sent; who may not do so lets them expire."""
         keys = [read_note(letter).kept_key for letter in dropped if _KEPT in letter]
-        if keys := [key for key in keys if self._config.keys.is_oversized(key)]:
+        if keys := [key for key in keys if self._shard.keys.is_oversized(key)]:
             with contextlib.suppress(AccessDeniedError):
-                yield self._config.commands.forget_oversized(keys)
+                yield self._shard.commands.forget_oversized(keys)
 
     def _split(self, found: list[_Found]) -> Iterator[list[_Found]]:
         """Split letters so that no script takes long and no request is too large."""
@@ -323,7 +325,7 @@ class _Drop:
         return _Found(place, letter)
 
     def _request(self, place: Place, chunk: list[_Found]) -> Command[bytes]:
-        return self._config.commands.drop(place, [each.letter for each in chunk])
+        return self._shard.commands.drop(place, [each.letter for each in chunk])
 
 
 class _Retry(_Drop):
@@ -345,4 +347,4 @@ class _Retry(_Drop):
 
     def _request(self, place: Place, chunk: list[_Found]) -> Command[bytes]:
         requeues = [each.requeue_of for each in chunk if each.requeue_of is not None]
-        return self._config.commands.retry(place, self._nonce, self._dedup_ttl_ms, requeues)
+        return self._shard.commands.retry(place, self._nonce, self._dedup_ttl_ms, requeues)

@@ -8,9 +8,9 @@ from typing import Any, Final
 
 from queue_system.broker.commands import wait_for_disk, wait_for_replica
 from queue_system.broker.protocol import Command, Group
+from queue_system.broker.shard import Shard
 from queue_system.broker.wire import ErrorReply
 from queue_system.client.flow import Flow
-from queue_system.config import QueueConfig
 from queue_system.errors import (
     AccessDeniedError,
     CircuitOpenError,
@@ -30,7 +30,7 @@ _SHARE: Final = 0.8  # of the connection's limit, so that the server gives up be
 
 
 def confirmed(
-    config: QueueConfig, commands: Sequence[Command[Any]], durability: str, operation_ids: Sequence[str]
+    shard: Shard, commands: Sequence[Command[Any]], durability: str, operation_ids: Sequence[str]
 ) -> Flow[list[Any]]:
     """Run commands that enqueue and return their answers, once the server has what `durability` asks for.
 
@@ -38,11 +38,11 @@ def confirmed(
         InvalidInputError: the server cannot do that at all; nothing was written.
         UnconfirmedError: it did not do so in time, or can no longer.
     """
-    within_s = config.endpoint().read_limit_s * _SHARE
-    if durability not in config.shard.confirmable:
-        yield from _probe(config, durability)
+    within_s = shard.endpoint().read_limit_s * _SHARE
+    if durability not in shard.confirmable:
+        yield from _probe(shard, durability)
     # A resent enqueue may write nothing, and then there would be nothing to wait for; the counter always writes.
-    counted = config.commands.count_confirmed(len(operation_ids))
+    counted = shard.commands.count_confirmed(len(operation_ids))
     wait = _WAITS[durability](int(within_s * 1000))
     every = [*(command.in_full() for command in commands), counted, wait]
     answers: list[Any]
@@ -51,7 +51,7 @@ def confirmed(
     except ServerError as error:
         if not _is_answer_to(wait, error):
             raise
-        config.shard.confirmable.discard(durability)
+        shard.confirmable.discard(durability)
         raise UnconfirmedError(durability, operation_ids, within_s) from error
     if not reached:
         raise UnconfirmedError(durability, operation_ids, within_s)
@@ -64,13 +64,13 @@ def _is_answer_to(wait: Command[Any], error: ServerError) -> bool:
     return isinstance(reply, ErrorReply) and wait.name in re.findall(r"\w+", str(reply).upper())
 
 
-def _probe(config: QueueConfig, durability: str) -> Flow[None]:
+def _probe(shard: Shard, durability: str) -> Flow[None]:
     try:
-        reached = yield _WAITS[durability](int(config.endpoint().read_limit_s * _SHARE * 1000))
+        reached = yield _WAITS[durability](int(shard.endpoint().read_limit_s * _SHARE * 1000))
     except (ServerUnreachableError, AccessDeniedError, CircuitOpenError):
         raise
     except QueueSystemError as error:
         raise InvalidInputError("durability", f"{durability!r} cannot be had: {error}; {_NEEDS[durability]}") from error
     if not reached:
         raise InvalidInputError("durability", f"{durability!r} cannot be had now; {_NEEDS[durability]}")
-    config.shard.confirmable.add(durability)
+    shard.confirmable.add(durability)

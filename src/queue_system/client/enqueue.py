@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from queue_system.broker.commands import NewOperation, split_batch
 from queue_system.broker.protocol import Command, Group
+from queue_system.broker.shard import Shard
 from queue_system.client.durability import confirmed
 from queue_system.client.flow import Flow
 from queue_system.client.options import AT_ONCE, EnqueueOptions
@@ -86,7 +87,7 @@ def enqueue_flow(config: QueueConfig, operation: Operation, options: EnqueueOpti
         raise _too_large(config, item, "entity")
     new = NewOperation(operation_id, item, operation.deduplication_key)
     live_ms, kept_ms = config.lifetimes_ms if operation.result_ttl is None else _lifetimes_ms(config, operation)
-    command = config.commands.enqueue(
+    command = config.shard.commands.enqueue(
         queue, nonce, (new,), delay_ms=delay_ms, dedup_ttl_ms=live_ms, record_ttl_ms=kept_ms
     )
     if config.registry.local.counts:
@@ -95,7 +96,7 @@ def enqueue_flow(config: QueueConfig, operation: Operation, options: EnqueueOpti
         if durability == "fast":
             (answer,) = yield command
         else:
-            ((answer,),) = yield from confirmed(config, (command,), durability, (operation_id,))
+            ((answer,),) = yield from confirmed(config.shard, (command,), durability, (operation_id,))
     except (ServerError, CircuitOpenError) as error:
         if not _may_be_queued(error):
             config.registry.local.release(operation)
@@ -134,14 +135,14 @@ def _batch_flow(
         template.due = unix_seconds() + delay_ms / 1000
     operations = _prepare(config, queue, entities, template, options)
     live_ms, kept_ms = _lifetimes_ms(config, template)
-    enqueue = config.commands.enqueue
+    enqueue = config.shard.commands.enqueue
     commands = [
         enqueue(queue, template.nonce, chunk, delay_ms=delay_ms, dedup_ttl_ms=live_ms, record_ttl_ms=kept_ms)
         for chunk in split_batch(operations)
     ]
     config.registry.local.hold(template, len(operations))
     try:
-        replies = yield from _sent(config, commands, durability, [new.operation_id for new in operations])
+        replies = yield from _sent(config.shard, commands, durability, [new.operation_id for new in operations])
     except (ServerError, CircuitOpenError) as error:
         queued = _tell_queued(config, error, operations) if isinstance(error, ServerError) else 0
         if not _may_be_queued(error):
@@ -166,14 +167,14 @@ def _batch_flow(
 
 
 def _sent(
-    config: QueueConfig, commands: Sequence[Command[Any]], durability: str, operation_ids: Sequence[str]
+    shard: Shard, commands: Sequence[Command[Any]], durability: str, operation_ids: Sequence[str]
 ) -> Flow[list[Any]]:
     if not commands:
         return []
     if durability == "fast":
         replies: list[Any] = yield Group(commands)
         return replies
-    return (yield from confirmed(config, commands, durability, operation_ids))
+    return (yield from confirmed(shard, commands, durability, operation_ids))
 
 
 def _tell_queued(config: QueueConfig, error: ServerError, operations: Sequence[NewOperation]) -> int:

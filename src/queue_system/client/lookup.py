@@ -79,7 +79,7 @@ class OperationRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 def operation_flow(config: QueueConfig, operation_id: str) -> Flow[OperationRecord | None]:
     """Return what is known of an operation, or None."""
-    reply = yield config.commands.get_record(check_identifier(operation_id, "operation_id"))
+    reply = yield config.shard.commands.get_record(check_identifier(operation_id, "operation_id"))
     return _record_of(config, operation_id, reply)
 
 
@@ -112,15 +112,16 @@ def change_flow(
     Woken by the settlement; it looks by itself every few s, should a wake-up be lost.
     """
     check_identifier(operation_id, "operation_id")
+    shard = config.shard
     ends = time.monotonic() + timeout
     while True:
-        reply = yield config.commands.get_record(operation_id, int(_WATCH_S * 1000))
+        reply = yield shard.commands.get_record(operation_id, int(_WATCH_S * 1000))
         found = _record_of(config, operation_id, reply)
         left = ends - time.monotonic()
         if found is None or found != known or left <= 0:
             return found
-        wait_s = min(left, config.endpoint().read_limit_s * _SHARE, _WATCH_S * _SHARE)
-        yield config.commands.wait_for_change(operation_id, reply.last_change, math.ceil(wait_s * 1000))
+        wait_s = min(left, shard.endpoint().read_limit_s * _SHARE, _WATCH_S * _SHARE)
+        yield shard.commands.wait_for_change(operation_id, reply.last_change, math.ceil(wait_s * 1000))
 
 
 def _record_of(config: QueueConfig, operation_id: str, reply: RecordReply) -> OperationRecord | None:

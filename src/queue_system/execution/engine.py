@@ -70,17 +70,17 @@ class Engine:
         self.clock = ServerClock()
         self.access = AccessBackoff()
         self.log = config.log
+        self.shard = shard = config.shard
+        """The shard that it serves."""
         self._config = config
-        self._commands = config.commands
+        self._commands = shard.commands
         self._reporter = reporter
         self._rests = rests
         self._names = list(names)
         self._lease_ms = int(config.lease_seconds * 1000)
         self._prefetch = Prefetch(slots)
-        self._transport = AioTransport(config.endpoint)
-        self._reconnect = Reconnect(
-            config.log, config.shard.outage, reporter.flush_counts, self.access, config.lease_seconds
-        )
+        self._transport = AioTransport(shard.endpoint)
+        self._reconnect = Reconnect(config.log, shard.outage, reporter.flush_counts, self.access, config.lease_seconds)
         self._registered = False
         """Whether the server has booked this incarnation, so that beats count and claims may be sent."""
         self._notes: list[RestNote] = []
@@ -88,7 +88,7 @@ class Engine:
         self._cancelled_at = NEVER
         """When, on the monotonic clock, what still ran was cancelled because the worker stops."""
         self.claimer = Claimer(
-            commands=config.commands,
+            commands=shard.commands,
             log=config.log,
             names=self._names,
             executor=self.executor,
@@ -97,12 +97,12 @@ class Engine:
             prefetch=self._prefetch,
             rests=rests,
             clock=self.clock,
-            long_poll=LongPoll(config, reporter.flush_counts, self.dispatcher.changed.set),
+            long_poll=LongPoll(shard, config.log, reporter.flush_counts, self.dispatcher.changed.set),
             lose=self.lose,
             take_in=self._take_in,
         )
         self.completer = Completer(
-            commands=config.commands,
+            commands=shard.commands,
             inflight=self.inflight,
             prefetch=self._prefetch,
             reporter=reporter,
@@ -204,7 +204,7 @@ class Engine:
             return
         replies = iter(await self._transport.receive(request))
         took_s = SYSTEM_CLOCK.monotonic() - sent
-        if took_s > self._config.connection_timeout and self._config.shard.outage.ready():
+        if took_s > self._config.connection_timeout and self.shard.outage.ready():
             told = "a turn took long: bytes pass slowly, or the event loop is blocked"
             self.log.warning(told, seconds=took_s)
         if registering:
@@ -403,8 +403,8 @@ class Engine:
 
     def _leave(self) -> bool:
         """Settle what can be, release the rest and sign off. Tell whether all of that is done. Raises ServerError."""
-        run = partial(self._config.transport.run, retries=0)
-        self.completer.settle_blocking(self._config.transport)
+        run = partial(self.shard.transport.run, retries=0)
+        self.completer.settle_blocking(self.shard.transport)
         pulse = run(self._commands.beat("leave", self.incarnation, self._lease_ms))
         if not pulse.alive or pulse.tokens == 0:
             return True
@@ -414,7 +414,7 @@ class Engine:
 
     def _settle_last(self) -> None:
         with contextlib.suppress(QueueSystemError):
-            self.completer.settle_blocking(self._config.transport)
+            self.completer.settle_blocking(self.shard.transport)
 
     async def _until(self, holds: Callable[[], bool], longest_s: float) -> None:
         deadline = SYSTEM_CLOCK.monotonic() + longest_s

@@ -10,18 +10,21 @@ from queue_system.broker.aio import AioTransport
 from queue_system.broker.loop_end import cancel_before_close
 from queue_system.broker.protocol import Command
 from queue_system.broker.replies import Claimed
-from queue_system.config import QueueConfig
+from queue_system.broker.shard import Shard
 from queue_system.execution.reconnect import Reconnect
 from queue_system.execution.slots import WorkerTask
+from queue_system.metrics import StructuredLogger
 
 
 class LongPoll:
     """Blocks on the marker and claims behind it, in one round trip, on a connection of its own."""
 
-    def __init__(self, config: QueueConfig, flush_counts: Callable[[], None], ended: Callable[[], None]) -> None:
-        self._commands = config.commands
-        self._transport = AioTransport(config.endpoint)
-        self._reconnect = Reconnect(config.log, config.shard.outage, flush_counts, AccessBackoff())
+    def __init__(
+        self, shard: Shard, log: StructuredLogger, flush_counts: Callable[[], None], ended: Callable[[], None]
+    ) -> None:
+        self._commands = shard.commands
+        self._transport = AioTransport(shard.endpoint)
+        self._reconnect = Reconnect(log, shard.outage, flush_counts, AccessBackoff())
         self._ended = ended
         self._task: asyncio.Task[None] | None = None
         self.asked: str | None = None

@@ -70,7 +70,7 @@ class Refusals:
             operation_id=delivery.operation_id, verdict=refused.verb, size=len(refused.packed),
         )  # fmt: skip
         kept_ms = int(self._config.backup_ttl * 1000)
-        return (self._settler.shelve(refused, self._config.keys.prefix, now_ms, kept_ms),)
+        return (self._settler.shelve(refused, self._config.queue_prefix, now_ms, kept_ms),)
 
     def _is_to_blame(self, token: int) -> bool:
         """Tell whether a settlement has failed often enough since the server has shown that it takes others.

@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from queue_system.broker.replies import Resting
+from queue_system.broker.shard import Shard
 from queue_system.client.flow import Flow
 from queue_system.config import QueueConfig
 from queue_system.errors import AccessDeniedError
@@ -61,10 +62,10 @@ class _Times(msgspec.Struct):
 _decode = msgspec.json.Decoder(_Times).decode
 
 
-def fleet_flow(config: QueueConfig) -> Flow[FleetStats]:
+def fleet_flow(shard: Shard) -> Flow[FleetStats]:
     """Return the stats, with up to `MOST_QUEUES` lists. Raises ServerError."""
-    commands = config.commands
-    prefix = config.keys.prefix
+    commands = shard.commands
+    prefix = shard.keys.prefix
     first = page = yield commands.status("0")
     depths = dict(page.lists)
     while page.cursor != "0" and len(depths) < MOST_QUEUES:
@@ -92,7 +93,8 @@ def fleet_flow(config: QueueConfig) -> Flow[FleetStats]:
 
 def read_fleet(config: QueueConfig) -> FleetStats:
     """Read the stats, with up to `MOST_QUEUES` lists. Raises ServerError."""
-    return read(config, fleet_flow(config))
+    shard = config.shard
+    return read(shard, fleet_flow(shard))
 
 
 class FleetReader:
@@ -106,7 +108,8 @@ class FleetReader:
         """Read the stats, `alive` among them. Raises ServerError."""
         stats = read_fleet(self._config)
         try:
-            entries = read(self._config, entries_flow(self._config))
+            shard = self._config.shard
+            entries = read(shard, entries_flow(shard))
         except AccessDeniedError:
             return stats
         return replace(stats, alive=self._beats.alive(entries))

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
+from queue_system.broker.shard import Shard
 from queue_system.client.flow import Flow
-from queue_system.config import QueueConfig
 from queue_system.model.keys import split_queue
 
 
-def some_queues_flow(config: QueueConfig) -> Flow[set[str]]:
+def some_queues_flow(shard: Shard) -> Flow[set[str]]:
     """Return the names of queues that one request tells: all of them, unless there are many. Raises ServerError."""
-    page = yield config.commands.status("0")
-    queues = [split_queue(key.removeprefix(config.keys.prefix).encode()) for key in page.lists]
+    page = yield shard.commands.status("0")
+    queues = [split_queue(key.removeprefix(shard.keys.prefix).encode()) for key in page.lists]
     return {queue[1] for queue in queues if queue is not None}
 
 
-def status_flow(config: QueueConfig) -> Flow[dict[str, Any]]:
+def status_flow(shard: Shard) -> Flow[dict[str, Any]]:
     """Return lengths and counters, as `QueueManager.get_queue_status` describes them. Raises ServerError."""
-    keys = config.keys
-    commands = config.commands
+    keys = shard.keys
+    commands = shard.commands
     first = page = yield commands.status("0")
     lists = dict(page.lists)
     while page.cursor != "0":

@@ -9,6 +9,7 @@ import msgspec
 
 from queue_system.broker.presence import Presence, presences
 from queue_system.broker.protocol import Group
+from queue_system.broker.shard import Shard
 from queue_system.client.flow import Flow
 from queue_system.config import QueueConfig
 from queue_system.errors import AccessDeniedError, WrongKeyTypeError
@@ -56,7 +57,7 @@ class WorkerRecord(msgspec.Struct, frozen=True, kw_only=True):
         return "" if self.queues is None else Presence(self.queues, self.more_queues or 0).serves
 
 
-def workers_flow(config: QueueConfig, *, inflight: bool = True, details: bool = True) -> Flow[list[WorkerRecord]]:
+def workers_flow(shard: Shard, *, inflight: bool = True, details: bool = True) -> Flow[list[WorkerRecord]]:
     """Return the registered workers by place, those last that are declared dead.
 
     Without `details` nothing is read but who is registered, without `inflight` not what each holds.
@@ -65,49 +66,49 @@ def workers_flow(config: QueueConfig, *, inflight: bool = True, details: bool = 
         AccessDeniedError: the user of the server may not look at the workers.
         ServerError: typed.
     """
-    entries = yield from entries_flow(config)
+    entries = yield from entries_flow(shard)
     names = sorted(entries, key=lambda name: (is_dead(name), place_of(name), name))
     looked = [id_of(name) for name in names[:MOST_WORKERS]] if details else []
-    told = yield from presences_flow(config, looked)
+    told = yield from presences_flow(shard, looked)
     held: dict[str, int] = {}
     if inflight and looked:
         try:
-            held = yield from holdings_flow(config, looked)
+            held = yield from holdings_flow(shard, looked)
         except (AccessDeniedError, WrongKeyTypeError):
             held = {}
     return [_record(name, entries[name], told.get(id_of(name)), held) for name in names]
 
 
-def entries_flow(config: QueueConfig) -> Flow[dict[str, bytes]]:
+def entries_flow(shard: Shard) -> Flow[dict[str, bytes]]:
     """Return the entries of all incarnations, as they are on the server. Raises ServerError."""
-    entries: dict[str, bytes] = yield config.commands.incarnations()
+    entries: dict[str, bytes] = yield shard.commands.incarnations()
     return entries
 
 
 def read_workers(config: QueueConfig, *, inflight: bool = False, details: bool = True) -> list[WorkerRecord] | None:
     """Read what `workers_flow` returns; None where the user of the server may not look. Raises ServerError."""
     try:
-        return read(config, workers_flow(config, inflight=inflight, details=details))
+        return read(config.shard, workers_flow(config.shard, inflight=inflight, details=details))
     except AccessDeniedError:
         return None
 
 
-def presences_flow(config: QueueConfig, worker_ids: Sequence[str]) -> Flow[dict[str, Presence]]:
+def presences_flow(shard: Shard, worker_ids: Sequence[str]) -> Flow[dict[str, Presence]]:
     """Return what workers tell of themselves; nothing where the user of the server may not look. Raises ServerError."""
     if not worker_ids:
         return {}
     try:
-        told: dict[str, Presence] = yield presences(config.keys, worker_ids)
+        told: dict[str, Presence] = yield presences(shard.keys, worker_ids)
     except (AccessDeniedError, WrongKeyTypeError):
         return {}
     return told
 
 
-def holdings_flow(config: QueueConfig, worker_ids: Sequence[str]) -> Flow[dict[str, int]]:
+def holdings_flow(shard: Shard, worker_ids: Sequence[str]) -> Flow[dict[str, int]]:
     """Return how many operations each of some workers holds. Raises ServerError."""
     if not worker_ids:
         return {}
-    tokens = yield Group([config.commands.tokens(worker_id) for worker_id in worker_ids])
+    tokens = yield Group([shard.commands.tokens(worker_id) for worker_id in worker_ids])
     return {worker_id: len(held) for worker_id, held in zip(worker_ids, tokens, strict=True)}
 
 

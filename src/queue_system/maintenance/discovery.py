@@ -7,6 +7,7 @@ from functools import partial
 
 from queue_system.broker.access import AccessBackoff
 from queue_system.broker.server_check import findings, read_server
+from queue_system.broker.shard import Shard
 from queue_system.clock import SYSTEM_CLOCK
 from queue_system.config import QueueConfig
 from queue_system.errors import AccessDeniedError
@@ -27,10 +28,11 @@ class Discovery(PeriodicService):
     def __init__(
         self,
         config: QueueConfig,
+        shard: Shard,
         names: Sequence[str] = (),
         access: AccessBackoff | None = None,
     ) -> None:
-        super().__init__(config.log, _INTERVAL_S, config.shard.maintenance_outage, access)
+        super().__init__(config.log, _INTERVAL_S, shard, access)
         self._config = config
         self._names = tuple(names)
         self._next_names = SYSTEM_CLOCK.monotonic()
@@ -45,12 +47,12 @@ class Discovery(PeriodicService):
             self._next_names = SYSTEM_CLOCK.monotonic() + NAMES_EVERY_S
         cursor = "0"
         while not self.stopped.is_set():
-            command = self._config.commands.sweep(cursor, int(_INTERVAL_S * 1000 * 0.9))
-            cursor, _ = self._config.transport.run(command, retries=0)
+            command = self.shard.commands.sweep(cursor, int(_INTERVAL_S * 1000 * 0.9))
+            cursor, _ = self.shard.transport.run(command, retries=0)
             if cursor in ("0", "-1"):
                 break
         if cursor == "0" and SYSTEM_CLOCK.monotonic() >= self._next_orphans:
-            self._orphans, _ = self._config.transport.run(self._config.commands.orphans(self._orphans), retries=0)
+            self._orphans, _ = self.shard.transport.run(self.shard.commands.orphans(self._orphans), retries=0)
             if self._orphans == "0":
                 self._next_orphans = SYSTEM_CLOCK.monotonic() + self._config.lease_seconds / _ORPHANS_PER_LEASE
         if not self._surveyed:
@@ -60,8 +62,8 @@ class Discovery(PeriodicService):
 
     def tend_names(self) -> None:
         """Register the queues that this worker names, so that they are kept; forget those that nobody uses."""
-        commands = self._config.commands
-        run = self._config.transport.run
+        commands = self.shard.commands
+        run = self.shard.transport.run
         for command in commands.register_queues(self._names):
             run(command, retries=0)
         cursor = "0"
@@ -76,7 +78,7 @@ class Discovery(PeriodicService):
 
     def survey(self) -> None:
         """Warn of every setting and known flaw of the server that endangers operations."""
-        for finding in findings(*read_server(partial(self._config.transport.run, retries=0))):
+        for finding in findings(*read_server(partial(self.shard.transport.run, retries=0))):
             self.log.warning(
                 "the server is not safe", kind=finding.kind, problem=finding.problem, remedy=finding.remedy
             )

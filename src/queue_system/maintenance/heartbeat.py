@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
 from queue_system.broker.access import AccessBackoff
+from queue_system.broker.shard import Shard
 from queue_system.clock import SYSTEM_CLOCK
 from queue_system.config import QueueConfig
 from queue_system.errors import AccessDeniedError, QueueSystemError
@@ -51,9 +52,14 @@ class Heartbeat(PeriodicService):
     name = "heartbeat"
 
     def __init__(
-        self, config: QueueConfig, holder: Holder, loop: asyncio.AbstractEventLoop, tell: Callable[[], bytes] = bytes
+        self,
+        config: QueueConfig,
+        shard: Shard,
+        holder: Holder,
+        loop: asyncio.AbstractEventLoop,
+        tell: Callable[[], bytes] = bytes,
     ) -> None:
-        super().__init__(config.log, config.lease_seconds / 4, config.shard.maintenance_outage, holder.access)
+        super().__init__(config.log, config.lease_seconds / 4, shard, holder.access)
         self._config = config
         self._holder = holder
         self._loop = loop
@@ -69,8 +75,8 @@ class Heartbeat(PeriodicService):
         sent = SYSTEM_CLOCK.monotonic()
         if incarnation is None:
             return self.interval_s
-        command = self._config.commands.beat("beat", incarnation, int(self._config.lease_seconds * 1000), self._told())
-        pulse = self._config.shard.beat_transport.run(command, retries=2, wait=self.stopped.wait)
+        command = self.shard.commands.beat("beat", incarnation, int(self._config.lease_seconds * 1000), self._told())
+        pulse = self.shard.beat_transport.run(command, retries=2, wait=self.stopped.wait)
         self.access.answer()
         if not pulse.alive:
             self._tell(self._holder.lose, incarnation)
@@ -96,7 +102,7 @@ class Heartbeat(PeriodicService):
         An answer under way explains those of one beat.
         """
         try:
-            booked = self._config.transport.run(self._config.commands.tokens(incarnation), retries=0)
+            booked = self.shard.transport.run(self.shard.commands.tokens(incarnation), retries=0)
         except QueueSystemError:
             return
         newest = self._holder.newest

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from queue_system.broker.access import AccessBackoff
 from queue_system.broker.commands import MAX_ITEMS, split_reclaims
+from queue_system.broker.shard import Shard
 from queue_system.clock import SYSTEM_CLOCK
 from queue_system.config import QueueConfig
 from queue_system.errors import AccessDeniedError, QueueSystemError, ServerUnreachableError, WrongKeyTypeError
@@ -51,12 +52,13 @@ class Reclaimer(PeriodicService):
     def __init__(
         self,
         config: QueueConfig,
+        shard: Shard,
         own: Callable[[], str],
         now_ms: Callable[[], int],
         access: AccessBackoff | None = None,
         rejected: Callable[[bytes, Operation], None] = _ignore,
     ) -> None:
-        super().__init__(config.log, config.lease_seconds / _LOOKS_PER_LEASE, config.shard.maintenance_outage, access)
+        super().__init__(config.log, config.lease_seconds / _LOOKS_PER_LEASE, shard, access)
         self._config = config
         self._own = own
         self._judge = Judge(config, now_ms)
@@ -103,7 +105,7 @@ class Reclaimer(PeriodicService):
     def _is_watched(self, asked: float) -> bool:
         """Tell whether somebody has shown of late that he watches."""
         try:
-            sign = self._config.transport.run(self._config.commands.watched(), retries=0)
+            sign = self.shard.transport.run(self.shard.commands.watched(), retries=0)
         except WrongKeyTypeError:
             return False
         if sign != self._sign.entry:
@@ -115,7 +117,7 @@ class Reclaimer(PeriodicService):
         if now - self._last_look > 4 * self.interval_s:
             self._seen.clear()  # contact was broken: everybody has a whole lease to beat again
         sign = secrets.token_hex(4) if self._fit else ""
-        entries = self._config.transport.run(self._config.commands.watch(sign), retries=0)
+        entries = self.shard.transport.run(self.shard.commands.watch(sign), retries=0)
         answered = SYSTEM_CLOCK.monotonic()
         if answered - now > self.interval_s:
             self._seen.clear()
@@ -148,7 +150,7 @@ class Reclaimer(PeriodicService):
         if not self._is_silent(incarnation, entry, asked, answered):
             return False
         del self._seen[incarnation]
-        if not self._config.transport.run(self._config.commands.declare_dead(incarnation, entry)):
+        if not self.shard.transport.run(self.shard.commands.declare_dead(incarnation, entry)):
             return False
         self.log.warning("a worker died: its operations run again", incarnation=incarnation)
         return True
@@ -172,7 +174,7 @@ class Reclaimer(PeriodicService):
         gone = sorted(self._known - living)
         self._known = living
         for start in range(0, len(gone), MAX_ITEMS):
-            self._config.transport.run(self._config.commands.orphans("", gone[start : start + MAX_ITEMS]))
+            self.shard.transport.run(self.shard.commands.orphans("", gone[start : start + MAX_ITEMS]))
 
     def _take_over_all(self, dead: list[str]) -> None:
         """Take over what dead incarnations held; what this worker cannot judge, others may first, for a look's time."""
@@ -188,7 +190,7 @@ class Reclaimer(PeriodicService):
         except (ServerUnreachableError, AccessDeniedError):
             raise
         except Exception as error:  # noqa: BLE001 - tried again at the next look
-            if self._config.shard.maintenance_outage.ready():
+            if self._throttle.ready():
                 self.log.error(
                     "the operations of a dead worker cannot be taken over yet: trying again",
                     incarnation=incarnation, error=str(error), error_type=type(error).__name__,
@@ -197,8 +199,8 @@ class Reclaimer(PeriodicService):
 
     def _take_over(self, incarnation: str, *, last: bool) -> bool:
         """Move what an incarnation held, in one pass; tell whether something was left for others to judge."""
-        commands = self._config.commands
-        run = self._config.transport.run
+        commands = self.shard.commands
+        run = self.shard.transport.run
         cursor = ""
         waits = False
         while cursor != "0":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from queue_system.broker.access import AccessBackoff
+from queue_system.broker.shard import Shard
 from queue_system.config import QueueConfig
 from queue_system.maintenance.service import PeriodicService
 from queue_system.model.dead_letter import read_time
@@ -18,8 +19,10 @@ class Retention(PeriodicService):
 
     name = "retention"
 
-    def __init__(self, config: QueueConfig, now_ms: Callable[[], int], access: AccessBackoff | None = None) -> None:
-        super().__init__(config.log, INTERVAL_S, config.shard.maintenance_outage, access)
+    def __init__(
+        self, config: QueueConfig, shard: Shard, now_ms: Callable[[], int], access: AccessBackoff | None = None
+    ) -> None:
+        super().__init__(config.log, INTERVAL_S, shard, access)
         self.first_wait_s = INTERVAL_S
         self._config = config
         self._now_ms = now_ms
@@ -34,8 +37,8 @@ class Retention(PeriodicService):
         return sum(self._trim(dead_letters) for dead_letters in ("failures", "system_errors"))
 
     def _trim(self, dead_letters: str) -> int:
-        commands = self._config.commands
-        run = self._config.transport.run
+        commands = self.shard.commands
+        run = self.shard.transport.run
         oldest_kept = self._now_ms() / 1000 - self._config.backup_ttl
         dropped = kept = 0
         while kept < _MOST_PASSED and not self.stopped.is_set():

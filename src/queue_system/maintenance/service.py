@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 
 from queue_system.broker.access import AccessBackoff
+from queue_system.broker.shard import Shard
 from queue_system.clock import SYSTEM_CLOCK
 from queue_system.errors import QueueSystemError
-from queue_system.metrics import LogThrottle, StructuredLogger
+from queue_system.metrics import StructuredLogger
 
 
 class PeriodicService:
-    """Base of the maintenance services: `perform` once per `interval_s`, in a daemon thread of its own.
+    """Base of the services that tend a shard: `perform` once per `interval_s`, in a daemon thread of its own.
 
     Nothing is done while access is denied; `access` is what the worker's parts know together of that.
     """
@@ -19,9 +20,10 @@ class PeriodicService:
     name = "service"
 
     def __init__(
-        self, log: StructuredLogger, interval_s: float, throttle: LogThrottle, access: AccessBackoff | None = None
+        self, log: StructuredLogger, interval_s: float, shard: Shard, access: AccessBackoff | None = None
     ) -> None:
         self.log = log
+        self.shard = shard
         self.interval_s = interval_s
         self.first_wait_s = 0.0
         """How long the first round is waited for."""
@@ -30,7 +32,7 @@ class PeriodicService:
         self.round_began = SYSTEM_CLOCK.monotonic()
         """When, on the monotonic clock, the present or last round began, or was waited for."""
         self._thread: threading.Thread | None = None
-        self._throttle = throttle
+        self._throttle = shard.maintenance_outage
 
     @property
     def alive(self) -> bool:

@@ -53,7 +53,7 @@ class _Probes:
         self._health: Health = health or list
         self._has_workers = health is not None
         self._limits = (blocked_after_s, longest_beat_s(config))
-        self._server = Latest(partial(config.transport.run, ping(), retries=1))
+        self._server = Latest(partial(config.shard.transport.run, ping(), retries=1))
         self._fleet = Latest(FleetReader(config))
         self._tells_fleet = fleet
         self._place = place_of(config)

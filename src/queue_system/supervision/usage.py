@@ -37,7 +37,8 @@ def _open_operations(worker: QueueWorker, worker_id: str) -> int:
     status = QueueManager(config).get_queue_status()
     lists = [config.get_queue_key(name, priority) for name in worker.queues for priority in PRIORITIES]
     ready = sum(int(status.get(key, 0)) for key in lists) if lists else int(status["total_items"])
-    return ready or len(config.transport.run(config.commands.tokens(worker_id)))
+    shard = config.shard
+    return ready or len(shard.transport.run(shard.commands.tokens(worker_id)))
 
 
 def running_operations(worker: QueueWorker) -> list[str]:

@@ -42,15 +42,15 @@ def captured_operations(config: QueueConfig) -> list[CapturedOperation]:
         UndecodableItemError: something else wrote what is no item, or what the configuration's keys did not sign.
         ServerError: typed.
     """
-    keys = config.keys
+    shard = config.shard
     found: list[tuple[float, CapturedOperation]] = []
     for key in QueueManager(config).get_queue_status():
-        queue = key.removeprefix(keys.prefix).encode()
+        queue = key.removeprefix(shard.keys.prefix).encode()
         if split_queue(queue) is None:
             continue
-        items = config.run(plain(list[bytes], "LRANGE", key, 0, -1))
+        items = shard.run(plain(list[bytes], "LRANGE", key, 0, -1))
         found += [_read(config, queue, item) for item in reversed(items)]
-    delayed = config.run(plain(list[bytes], "ZRANGE", keys.delayed, 0, -1, "WITHSCORES"))
+    delayed = shard.run(plain(list[bytes], "ZRANGE", shard.keys.delayed, 0, -1, "WITHSCORES"))
     for member, due_ms in zip(delayed[::2], delayed[1::2], strict=True):
         queue, item = split_member(member)
         found.append(_read(config, queue, item, float(due_ms) / 1000))

@@ -111,7 +111,7 @@ class _Watch:
     """Looks at what a worker serves."""
 
     def __init__(self, worker: QueueWorker, delayed: Delayed) -> None:
-        self._config = worker.config
+        self._shard = worker.config.shard
         self._names = worker.queues
         self._delayed = delayed
         self._manager = QueueManager(worker.config)
@@ -119,7 +119,7 @@ class _Watch:
 
     async def is_idle(self) -> bool:
         """Look once, and make due what is to be skipped. `left` then says what there was."""
-        keys = self._config.keys
+        keys = self._shard.keys
         before = await self._manager.aget_queue_status()
         waiting = await self._read_delayed()
         later = [member for member, due_ms in waiting.items() if due_ms > before["status_time"] * 1000]
@@ -135,14 +135,14 @@ class _Watch:
         return not busy and _signs(before) == _signs(await self._manager.aget_queue_status())
 
     def _serves(self, key: str) -> bool:
-        queue = split_queue(key.removeprefix(self._config.keys.prefix).encode())
+        queue = split_queue(key.removeprefix(self._shard.keys.prefix).encode())
         return queue is not None and (not self._names or queue[1] in self._names)
 
     async def _read_delayed(self) -> dict[bytes, float]:
         """Return the delayed operations that are served, with the ms at which they are due."""
-        flat = await self._config.arun(plain(list[bytes], "ZRANGE", self._config.keys.delayed, 0, -1, "WITHSCORES"))
+        flat = await self._shard.arun(plain(list[bytes], "ZRANGE", self._shard.keys.delayed, 0, -1, "WITHSCORES"))
         pairs = zip(flat[::2], flat[1::2], strict=True)
-        prefix = self._config.keys.prefix
+        prefix = self._shard.keys.prefix
         return {
             member: float(due_ms)
             for member, due_ms in pairs
@@ -151,8 +151,8 @@ class _Watch:
 
     async def _make_due(self, members: list[bytes]) -> None:
         """Let members of the delayed set be due, the first one first, and wake the worker."""
-        keys = self._config.keys
-        run = self._config.arun
+        keys = self._shard.keys
+        run = self._shard.arun
         scored = [argument for rank, member in enumerate(members) for argument in (rank, member)]
         await run(plain(int, "ZADD", keys.delayed, "XX", *scored))
         for name in self._names or (None,):

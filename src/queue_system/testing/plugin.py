@@ -43,7 +43,7 @@ def queue_prefix(queue_server_url: str) -> Iterator[str]:
 def queue_config(queue_server_url: str, queue_prefix: str) -> Iterator[QueueConfig]:
     """A configuration on the test's prefix. Override it to give it your settings, such as `signing_keys`."""
     config = QueueConfig(redis_url=queue_server_url, queue_prefix=queue_prefix)
-    with contextlib.closing(config.transport):
+    with contextlib.closing(config):
         yield config
 
 

@@ -18,8 +18,8 @@ async def kill_worker(worker: QueueWorker) -> None:
 
 async def _expire_lease(worker: QueueWorker, incarnation: str) -> None:
     """Mark an incarnation dead, as another worker does at the end of its lease; whoever runs next goes on."""
-    commands = worker.config.commands
-    run = worker.config.arun
+    commands = worker.config.shard.commands
+    run = worker.config.shard.arun
     while (entry := (await run(commands.incarnations())).get(incarnation)) is not None:
         if await run(commands.declare_dead(incarnation, entry)):  # else a beat came between the two
             return

@@ -16,7 +16,7 @@ WATCHED_S = 100.0
 def draws(incarnations: int) -> list[bool]:
     """Which of many reclaimers rest, once they have watched a fleet of that size for a while."""
     config = QueueConfig(lease_seconds=7.0)
-    reclaimers = [Reclaimer(config, lambda: "own", lambda: 0) for _ in range(RECLAIMERS)]
+    reclaimers = [Reclaimer(config, config.shard, lambda: "own", lambda: 0) for _ in range(RECLAIMERS)]
     return [reclaimer.decide(time.monotonic() + WATCHED_S, incarnations) for reclaimer in reclaimers]
 
 
@@ -30,14 +30,16 @@ def test_in_a_large_fleet_some_watch_and_the_others_rest() -> None:
 
 
 def test_nobody_rests_before_having_watched_for_longer_than_a_lease() -> None:
-    reclaimer = Reclaimer(QueueConfig(lease_seconds=7.0), lambda: "own", lambda: 0)
+    config = QueueConfig(lease_seconds=7.0)
+    reclaimer = Reclaimer(config, config.shard, lambda: "own", lambda: 0)
     started = time.monotonic()
     assert not any(reclaimer.decide(started + second, 10**9) for second in range(10))
     assert reclaimer.decide(started + WATCHED_S, 10**9)
 
 
 def test_who_watches_does_so_for_ten_leases_before_the_next_draw() -> None:
-    reclaimer = Reclaimer(QueueConfig(lease_seconds=7.0), lambda: "own", lambda: 0)
+    config = QueueConfig(lease_seconds=7.0)
+    reclaimer = Reclaimer(config, config.shard, lambda: "own", lambda: 0)
     now = time.monotonic() + WATCHED_S
     assert not reclaimer.decide(now, 1)
     assert not any(reclaimer.decide(now + second, 10**9) for second in range(70))

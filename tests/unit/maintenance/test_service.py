@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from queue_system import QueueConfig
 from queue_system.broker.access import AccessBackoff
-from queue_system.clock import SYSTEM_CLOCK
 from queue_system.maintenance.service import PeriodicService
-from queue_system.metrics import LogThrottle, StructuredLogger
+from queue_system.metrics import StructuredLogger
 from tests.kit.logs import LineLogger
 
 WITHIN_S = 5.0
@@ -20,7 +20,7 @@ class Rounds(PeriodicService):
     """Does its rounds without a pause, each of which may raise."""
 
     def __init__(self, logger: LineLogger, *errors: BaseException, access: AccessBackoff | None = None) -> None:
-        super().__init__(StructuredLogger.wrap(logger), 0.001, LogThrottle(1.0, SYSTEM_CLOCK), access)
+        super().__init__(StructuredLogger.wrap(logger), 0.001, QueueConfig().shard, access)
         self._errors: Iterator[BaseException] = iter(errors)
         self.went_on = threading.Event()
 
