@@ -63,6 +63,33 @@ FUNCTION_IMPORTS_ALLOWED: dict[str, str] = {
     "queue_system.cli.exporter -> queue_system.monitoring.exporter.export": "an optional extra",
 }
 
+# What a configuration has of the server: for applications that have used it, not for modules of ours.
+OF_THE_SERVER = {
+    *("keys", "commands", "transport", "endpoint", "breaker", "redis_client"),
+    *("breaker_name", "beat_transport", "aio_pool", "outage", "maintenance_outage", "confirmable"),
+}
+
+# Who asks a configuration for its shard, and which one that would be, were there several. All others are handed it.
+CHOICES_OF_A_SHARD = {
+    "client.enqueue": "the one that a new operation's keys or id lead to",
+    "client.lookup": "the one that an operation's id leads to",
+    "client.dead_letters": "each, the newest letters of all first",
+    "inspection.fleet": "each, added up",
+    "inspection.workers": "each, one list",
+    "manager": "each, added up",
+    "execution.engine": "the one that an engine serves",
+    "monitoring.probes": "each must answer",
+    "supervision.usage": "each must be empty",
+    "cli.bench": "any",
+    "cli.checks": "each is examined",
+    "cli.completion": "any",
+    "cli.purge": "each, added up",
+    "testing.capture": "each, in the order of enqueueing",
+    "testing.idle": "each must be idle",
+    "testing.workers": "the one that an engine serves",
+    "tracing": "any",
+}
+
 SCRIPT_LINES = 80
 FORBIDDEN_MODULES = {"pickle", "cPickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle"}
 FORBIDDEN_CALLS = {"eval", "exec"}
@@ -109,9 +136,36 @@ def test_what_is_shown_of_the_server_is_read_by_inspection_and_client_only() -> 
         for node in ast.walk(module.tree)
         if isinstance(node, ast.Attribute)
         and node.attr == "commands"
-        and ast.unparse(node.value).endswith(("config", "self"))
+        and ast.unparse(node.value).endswith(("config", "self", "shard"))
     ]
     assert not wrong
+
+
+def test_nobody_reaches_the_server_through_a_configuration() -> None:
+    """Who needs the server is handed a shard: a configuration keeps these names for applications, not for us."""
+    wrong = [
+        f"{place_of(module, node.lineno)}: {ast.unparse(node)}"
+        for module in MODULES.values()
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.Attribute) and node.attr in OF_THE_SERVER and _is_a_configuration(node.value)
+    ]
+    assert not wrong
+
+
+def test_a_shard_is_chosen_in_few_places() -> None:
+    """Only modules of which it is known which shard they would choose, were there several, ask for one."""
+    found = {
+        module.name.removeprefix("queue_system.")
+        for module in MODULES.values()
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.Attribute) and node.attr in {"shard", "shards"} and _is_a_configuration(node.value)
+    }
+    assert found == CHOICES_OF_A_SHARD.keys()
+
+
+def _is_a_configuration(node: ast.expr) -> bool:
+    name = ast.unparse(node)
+    return name.endswith("config") or name.startswith("QueueConfig(")
 
 
 def test_stored_formats_are_taken_apart_in_the_model_only() -> None:

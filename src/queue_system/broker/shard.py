@@ -74,10 +74,9 @@ class Shard:
             CircuitOpenError: too many calls have failed of late; `retry_after` says when to try again.
             ServerError: typed; on ServerUnreachableError the outcome is unknown, and sending the command again is safe.
         """
-        run: Callable[..., list[Any]] = self.transport.run_many
         if isinstance(request, Group):
-            return self.breaker.run(run, (request.commands,), {"together": request.together})
-        return self.breaker.run(run, ((request,),), _NO_KEYWORDS)[0]
+            return self.breaker.run(self.transport.run_many, (request.commands,), {"together": request.together})
+        return self.breaker.run(self.transport.run_many, ((request,),), _NO_KEYWORDS)[0]
 
     @overload
     async def arun(self, request: Command[T]) -> T: ...
