@@ -412,8 +412,8 @@ async def test_abandoned_threads_below_the_bound_and_the_queues_served_are_told_
 async def test_a_worker_that_runs_no_more_sync_work_is_told_with_how_many_threads_it_has_abandoned(
     patient: Patient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("queue_system.execution.threads._LEAST_BOUND", 1)
-    monkeypatch.setattr("queue_system.execution.threads._BOUND_FACTOR", 0)
+    monkeypatch.setattr("queue_system.execution.runners.threads._LEAST_BOUND", 1)
+    monkeypatch.setattr("queue_system.execution.runners.threads._BOUND_FACTOR", 0)
     leave = threading.Event()
 
     def block(_: Any) -> None:

@@ -552,8 +552,8 @@ def test_the_end_of_a_worker_keeps_its_bound_whatever_runs_and_names_what_it_aba
 async def test_a_worker_that_has_abandoned_many_threads_hands_sync_work_back_and_runs_the_rest(
     config: QueueConfig, queue: QueueManager, inbox: Inbox, log: LineLogger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("queue_system.execution.threads._LEAST_BOUND", 2)
-    monkeypatch.setattr("queue_system.execution.threads._BOUND_FACTOR", 0)
+    monkeypatch.setattr("queue_system.execution.runners.threads._LEAST_BOUND", 2)
+    monkeypatch.setattr("queue_system.execution.runners.threads._BOUND_FACTOR", 0)
     queue.enqueue_batch([{}] * 8, block_a_thread, timeout=0.05, retry_config=ONCE)
 
     async def work(entity: Any) -> None:

@@ -14,7 +14,7 @@ import pytest
 import redis
 
 from queue_system import InvalidInputError, QueueConfig, QueueManager, QueueRetryConfig, QueueWorker, run_in_process
-from queue_system.execution import processes
+from queue_system.execution.runners import processes
 from tests.contract.support import python
 from tests.flow import marked
 from tests.kit.contents import Record, next_letter, read_record

@@ -21,15 +21,15 @@ from queue_system.execution.completer import Completer
 from queue_system.execution.delivery import Delivery
 from queue_system.execution.dispatcher import Dispatcher
 from queue_system.execution.executor import Executor
-from queue_system.execution.forks import guard, release
 from queue_system.execution.inflight import InFlight
 from queue_system.execution.long_poll import LongPoll
-from queue_system.execution.loop_guard import guard_loop, release_loop
 from queue_system.execution.prefetch import Prefetch
 from queue_system.execution.reconnect import Reconnect
 from queue_system.execution.refusals import Refusals
 from queue_system.execution.reporting import Reporter
 from queue_system.execution.rests import RestNote, Rests
+from queue_system.execution.runners.forks import guard, release
+from queue_system.execution.runners.loop_guard import guard_loop, release_loop
 from queue_system.execution.server_clock import ServerClock
 from queue_system.execution.settlement import Settler
 from queue_system.execution.slot_tasks import SlotTasks, Work, shown_ids

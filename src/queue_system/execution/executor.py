@@ -12,10 +12,10 @@ from functools import lru_cache, partial
 from typing import Any, Final, Literal
 
 from queue_system.clock import SYSTEM_CLOCK
-from queue_system.execution.forks import leave_if_forked, silence
-from queue_system.execution.processes import ProcessPool
+from queue_system.execution.runners.forks import leave_if_forked, silence
+from queue_system.execution.runners.processes import ProcessPool
+from queue_system.execution.runners.threads import ThreadPool
 from queue_system.execution.slots import Slot, forget_cancellations, forget_task
-from queue_system.execution.threads import ThreadPool
 from queue_system.interrupts import sent_by_a_signal
 from queue_system.model.isolation import process_reference
 from queue_system.model.lazy import PLAIN, finished

@@ -12,8 +12,8 @@ from msgspec.structs import replace
 from queue_system.errors import ImportFailedError, QueueSystemError, UnresolvableNameError
 from queue_system.execution.delivery import Delivery
 from queue_system.execution.engine import Engine
-from queue_system.execution.forks import leave_if_forked
 from queue_system.execution.rests import Rests, full_name, may_be_known
+from queue_system.execution.runners.forks import leave_if_forked
 from queue_system.execution.slots import Slot
 from queue_system.model.keys import queue_name
 from queue_system.model.operation import Operation

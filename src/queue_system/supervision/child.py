@@ -13,7 +13,7 @@ import msgspec
 
 from queue_system import logs
 from queue_system.errors import InvalidInputError, QueueSystemError
-from queue_system.execution.children import Child
+from queue_system.execution.runners.children import Child
 from queue_system.monitoring.health import WorkerHealth
 from queue_system.supervision.serving import DONE, FAILED, REFUSED, Serving, run_to_end
 from queue_system.supervision.settings import WorkerSettings

@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from queue_system.execution.children import Child
+from queue_system.execution.runners.children import Child
 from queue_system.monitoring.health import WorkerHealth
 from queue_system.supervision.child import Report
 from queue_system.supervision.serving import PULSE_S

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import TypeAlias
 
-from queue_system.execution.forks import disown_signals
-from queue_system.execution.own_interrupts import blame_sender
+from queue_system.execution.runners.forks import disown_signals
+from queue_system.execution.runners.own_interrupts import blame_sender
 
 Handler: TypeAlias = Callable[[int, FrameType | None], None]
 

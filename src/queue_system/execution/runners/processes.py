@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from queue_system.errors import ProcessDiedError
-from queue_system.execution.children import Child
+from queue_system.execution.runners.children import Child
 from queue_system.model.entity import decode_entity
 from queue_system.model.registry import Reference
 from queue_system.model.verdict import Outcome, Raised, Succeeded
@@ -113,7 +113,7 @@ class ProcessPool:
                 return child
             child.channel.close()
             self._children.discard(child)
-        child = Child.start("queue_system.execution.process_child")
+        child = Child.start("queue_system.execution.runners.process_child")
         child.channel.settimeout(0)
         self._children.add(child)
         return child

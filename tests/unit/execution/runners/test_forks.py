@@ -11,7 +11,7 @@ from tests.kit.hostile_texts import CORPUS, FORGED
 
 CHILD = """
 import sys
-from queue_system.execution.forks import leave_if_forked
+from queue_system.execution.runners.forks import leave_if_forked
 
 def work():
     raise ValueError(sys.argv[1])

@@ -17,8 +17,8 @@ from typing import Any
 import msgspec
 
 from queue_system.errors import UnresolvableNameError, UnserializableError, cut_text
-from queue_system.execution.children import Child
-from queue_system.execution.processes import BEGINS, LAST_WORDS_S, Answer, Request
+from queue_system.execution.runners.children import Child
+from queue_system.execution.runners.processes import BEGINS, LAST_WORDS_S, Answer, Request
 from queue_system.model.entity import encode_entity
 from queue_system.model.isolation import process_reference
 from queue_system.model.lazy import finished

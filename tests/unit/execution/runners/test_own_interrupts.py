@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from queue_system.execution.own_interrupts import unwatch_interrupts, watch_interrupts
+from queue_system.execution.runners.own_interrupts import unwatch_interrupts, watch_interrupts
 from queue_system.interrupts import sent_by_a_signal
 
 

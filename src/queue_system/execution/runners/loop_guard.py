@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from queue_system.clock import SYSTEM_CLOCK
-from queue_system.execution.own_interrupts import unwatch_interrupts, watch_interrupts
+from queue_system.execution.runners.own_interrupts import unwatch_interrupts, watch_interrupts
 from queue_system.execution.slots import CURRENT, blame
 
 _guarded: Final[weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, int]] = weakref.WeakKeyDictionary()

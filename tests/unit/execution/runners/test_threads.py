@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from queue_system.execution.threads import ThreadPool
+from queue_system.execution.runners.threads import ThreadPool
 
 NAME = "queue-system-processor"
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any, Final
 
-from queue_system.execution.forks import leave_if_forked
+from queue_system.execution.runners.forks import leave_if_forked
 from queue_system.tracebacks import where
 
 _LEAST_BOUND: Final = 20

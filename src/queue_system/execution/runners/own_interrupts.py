@@ -11,8 +11,8 @@ from functools import partial
 from types import FrameType
 from typing import Any, Final
 
+from queue_system.execution.runners.threads import ThreadPool
 from queue_system.execution.slots import CURRENT, blame
-from queue_system.execution.threads import ThreadPool
 
 _SENDERS: Final = frozenset({"kill", "killpg", "raise_signal", "pthread_kill", "interrupt_main"})
 
