@@ -1,4 +1,4 @@
-"""Starts the command line, as `queue-system` and as `python -m queue_system`. Never needs the extra to say it lacks."""
+"""Starts the command line, as `queue-system` and as `python -m queue_system`."""
 
 from __future__ import annotations
 

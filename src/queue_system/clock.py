@@ -1,4 +1,4 @@
-"""The time source that other modules have injected. Never decides what a moment means, and never sleeps."""
+"""The time source that other modules have injected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""QueueConfig: the validated settings, and what manager and worker share. Never moves an operation itself."""
+"""QueueConfig: the validated settings, and what manager and worker share."""
 
 from __future__ import annotations
 
@@ -68,28 +68,28 @@ class QueueConfig:
         connection_timeout: limit, in s, of one attempt of a call, from the look-up of the host to the answer; a second
             more for each KiB that passes. A worker's own connection: of connecting, and of silence.
         max_connection_retries: how often a command is sent again after a lost connection.
-        lease_seconds: how long a silent worker keeps its operations. Its beats bear no silence longer than a third of
-            it, whatever `connection_timeout` says.
+        lease_seconds: how long a silent worker keeps its operations. Its heartbeat waits for an answer no longer than a
+            third of it, whatever `connection_timeout` says.
         result_ttl: how long, in s, the record of a finished operation is kept. An enqueue whose answer is lost is not
             sent again later than half of it, since the record is what tells a resend from a new operation.
-        dedup_ttl: how long, in s, a deduplication key of an operation that shows no life stays taken. A running one
-            shows it every third of that.
+        dedup_ttl: how long, in s, the deduplication key of an operation without a sign of life stays taken. A running
+            one shows a sign of life every third of that.
         max_item_bytes: the largest item that is accepted.
         allowed_modules: modules from which processors may be imported by name, their submodules included. None: every
             module in the current folder, or in that of the running script or the worker's target, that is not
             installed as a package.
         durability: what an enqueue waits for by default: the server's memory (`"fast"`), its disk (`"fsync"`) or a
             replica (`"replicated"`).
-        max_dead_letters: how many each of `failures` and `system_errors` keeps; beyond that the oldest goes and is
+        max_dead_letters: how many each of `failures` and `system_errors` keeps; beyond that the oldest is dropped and
             counted as `dead_letters_dropped`.
         signing_keys: key ids and their secrets of at least 16 bytes. The first signs every item; a worker refuses items
             that none of them has signed. None: nothing is signed.
         encryption: an object with the methods `encrypt` and `decrypt` of bytes, for entities and results. None: plain.
-        tracebacks: whether dead letters, records and log lines tell where an error came from: the last lines of code,
+        tracebacks: whether dead letters, records and log lines say where an error came from: the last lines of code,
             without local variables or passwords in URLs, up to 8 KiB.
 
     Raises:
-        InvalidInputError: a value makes no sense; its field is named.
+        InvalidInputError: a value is wrong; `field` names it.
     """
 
     def __init__(
@@ -133,12 +133,12 @@ class QueueConfig:
         self.registry = Registry(Application(check_modules(allowed_modules)))
 
     def _define_reports(self, logger: Any, *, tracebacks: bool) -> None:
-        """Set up what tells of the operations: log, metrics, tracebacks, traces."""
+        """Set up what reports on the operations: log, metrics, tracebacks, traces."""
         self.log = StructuredLogger.wrap(logger)
         self.logger: Any = self.log.raw
         self.metrics = MetricsRecorder(self.log)
         self.observers: list[SettlementObserver] = []
-        """Who is told what workers of this configuration settle; asked for once a turn."""
+        """The observers of what workers of this configuration settle; read once a turn."""
         self.tracebacks = check_flag("tracebacks", tracebacks)
         self.tracing: Tracing | None = None
         """What traces enqueueing and execution; `queue_system.tracing.enable` sets it."""
@@ -234,7 +234,7 @@ class QueueConfig:
 
         Raises:
             ServerUnreachableError: no answer after `retry_count` retries (default `max_connection_retries`).
-            CircuitOpenError: too many calls have failed of late.
+            CircuitOpenError: too many calls have failed recently.
         """
         return self._server.answering_client(self.max_connection_retries if retry_count is None else retry_count)
 
@@ -257,7 +257,7 @@ class QueueConfig:
         """Tell, once for each method, of a call that blocks the running event loop."""
         if operation not in self._noticed:
             self._noticed.add(operation)
-            self.log.info("a blocking call holds up the event loop: await its twin", call=operation, twin=twin)
+            self.log.info("a blocking call holds up the event loop: await its async twin", call=operation, twin=twin)
 
     def _log_error(self, operation: str, error: BaseException) -> None:
         if isinstance(error, UnknownOperationError | WaitTimeoutError):

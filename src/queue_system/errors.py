@@ -1,4 +1,4 @@
-"""Every error that the package raises, in one tree. Never raises one itself.
+"""Every error that the package raises, in one tree.
 
 ::
 
@@ -67,7 +67,7 @@ class ItemTooLargeError(InvalidInputError):
 class ServerError(QueueSystemError):
     """The server could not do what was asked.
 
-    `queued_ids` are those operations of a batch that are queued all the same; of the others, `outcome_unknown` tells
+    `queued_ids` are those operations of a batch that are queued all the same; of the others, `outcome_unknown` says
     whether an earlier try, whose answer was lost, may have queued them.
     """
 
@@ -91,7 +91,7 @@ class ServerUnreachableError(ServerError, ConnectionError):
 
 
 class ServerFullError(ServerError):
-    """The server refuses writes: it is out of memory or disk, or lacks the replicas it was told to have."""
+    """The server refuses writes: it is out of memory or disk, or lacks the replicas that it is configured to have."""
 
 
 class UnconfirmedError(ServerError):

@@ -1,4 +1,4 @@
-"""What a forked child must begin anew, such as locks that another thread of its parent holds. Never forks."""
+"""What a forked child must begin anew, such as locks that another thread of its parent holds."""
 
 from __future__ import annotations
 

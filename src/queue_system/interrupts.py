@@ -1,4 +1,4 @@
-"""Tells what a signal's handler has raised from what other code raises. Never handles a signal itself."""
+"""Tells what a signal's handler has raised from what other code raises."""
 
 from __future__ import annotations
 

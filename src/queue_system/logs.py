@@ -1,4 +1,4 @@
-"""Log lines as JSON in the Elastic Common Schema, and stderr logging for programs. Never adds a handler by itself."""
+"""Log lines as JSON in the Elastic Common Schema, and stderr logging for programs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = [
 EVENT: Final = "queue_system_event"
 """The attribute of our records that holds their constant message; the others among their extras are its fields."""
 RECORD_NAMES: Final = frozenset({*logging.makeLogRecord({}).__dict__, "message", "asctime", "taskName", EVENT})
-"""The attributes of a record that are no fields."""
+"""The attributes of a record that are not fields of ours."""
 
 _ECS_VERSION: Final = "8.11.0"
 _SPECIFIED: Final = ("metric_name", "metric_value")  # where the specification's queries look for them
@@ -70,7 +70,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """Writes each record as text for people; what follows its first line is indented, as it is no line of its own."""
+    """Writes each record as text for people; what follows its first line is indented."""
 
     def __init__(self) -> None:
         super().__init__(_TEXT)
@@ -90,7 +90,7 @@ def configure(log_format: str = "text", level: str | int = "INFO") -> None:
     A second call replaces the first. Raises ValueError for an unknown format or level.
     """
     if log_format not in {"text", "json"}:
-        raise ValueError(f"log_format: {log_format!r} is unknown; use 'text' or 'json'")
+        raise ValueError(f"log_format: expected 'text' or 'json', got {log_format!r:.80}")
     handler = _Stderr(sys.stderr)
     handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
     root = logging.getLogger()
@@ -151,7 +151,7 @@ def _json_value(value: Any) -> Any:
 
 
 def _error(formatter: logging.Formatter, record: logging.LogRecord, fields: dict[str, Any]) -> dict[str, str]:
-    """Return the members that tell of an error; those among the fields are taken out."""
+    """Return the members that describe an error; those among the fields are taken out."""
     told = {"error.message": fields.pop("error", None), "error.type": fields.pop("error_type", None)}
     if record.exc_info and record.exc_info[1] is not None:
         error = record.exc_info[1]

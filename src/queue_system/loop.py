@@ -1,4 +1,4 @@
-"""Runs a program in the fastest event loop at hand. Never changes a running loop."""
+"""Runs a program in the fastest event loop at hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""QueueManager: operations come in. Never runs one."""
+"""QueueManager: operations come in."""
 
 from __future__ import annotations
 
@@ -133,9 +133,9 @@ class QueueManager:
             queue: those from this queue, `"emails"` or `"high:emails"`.
             processor: those for this processor, `"mails.send"` or `"send"`.
             error: those whose error, `"TYPE: text"`, holds this text, in any case.
-            min_age: those that failed at least so many s ago; like `max_age`, it passes over letters without a time.
-            max_age: those that failed at most so many s ago.
-            limit: at most so many, up to 1,000.
+            min_age: those that failed at least this many seconds ago. Letters without a time are passed over.
+            max_age: those that failed at most this many seconds ago. Letters without a time are passed over.
+            limit: the largest number of letters, up to 1,000.
             cursor: that of the page before.
         """
         selection = Selection(letter_ids, queue, processor, error, min_age, max_age)
@@ -168,7 +168,7 @@ class QueueManager:
         min_age: float | None = None,
         max_age: float | None = None,
     ) -> Flow[int]:
-        """Put the chosen dead letters back into their queues, attempts reset; return how many. None chosen by: all.
+        """Put the chosen dead letters back into their queues, attempts reset; return how many. Without a choice: all.
 
         Each moves in one step: it is never lost nor doubled. Those that come while this runs are left alone. A letter
         stays where no worker would take its item, or where its operation lives or has succeeded; one warning in the log
@@ -189,7 +189,7 @@ class QueueManager:
         min_age: float | None = None,
         max_age: float | None = None,
     ) -> Flow[int]:
-        """Drop the chosen dead letters for good; return how many. None chosen by: all that are there by now."""
+        """Drop the chosen dead letters for good; return how many. Without a choice: all that are there now."""
         selection = Selection(letter_ids, queue, processor, error, min_age, max_age)
         return drop_flow(self.config, source, selection)
 

@@ -49,7 +49,7 @@ _CONTEXT: Final = "\nDuring handling of the above exception, another exception o
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trace:
-    """An error and where it came from, as text without passwords; "" where the text of the error tells all."""
+    """An error and where it came from, as text without passwords; "" where the text of the error says everything."""
 
     text: str
     error: BaseException | None

@@ -1,4 +1,4 @@
-"""OpenTelemetry spans of what is enqueued and executed. Never loaded, and without cost, until an application asks.
+"""OpenTelemetry spans of what is enqueued and executed.
 
 The names are those of OpenTelemetry's conventions for messaging; docs/tracing.md lists what each span says.
 """
@@ -27,6 +27,7 @@ from queue_system.logs import without_passwords
 from queue_system.model.operation import Operation
 from queue_system.model.verdict import Fail, Outcome, Raised, Reject, Retry, Unprocessable, Verdict
 from queue_system.tracebacks import describe_error
+from queue_system.validation import check_instance
 
 R = TypeVar("R")
 
@@ -51,6 +52,7 @@ def enable(
             to whatever the processor calls; whoever can write items can write it.
         tracer_provider: default: the application's global one.
     """
+    check_instance("config", config, QueueConfig)
     tracer = trace.get_tracer("queue_system", tracer_provider=tracer_provider)
     config.tracing = _Spans(config, tracer, parent=parent, baggage=baggage)
 

@@ -54,7 +54,7 @@ class QueueWorker:
         queues: names of the queues served. None: all.
 
     Raises:
-        InvalidInputError: a value makes no sense; its field is named.
+        InvalidInputError: a value is wrong; `field` names it.
     """
 
     def __init__(
@@ -196,7 +196,7 @@ class QueueWorker:
         cancel_before_close(loop, self._turns)
 
     async def stop(self, *, grace: float | None = None) -> None:
-        """Claim no more, wait `grace` s for running operations, hand back the rest, and sign off.
+        """Stop claiming, wait `grace` seconds for running operations, hand back the rest, and sign off.
 
         None waits up to min(work_timeout, 25 s). What is handed back spends no attempt. A second call waits for the
         first.
@@ -244,7 +244,7 @@ class QueueWorker:
 
     @property
     def _is_stranded(self) -> bool:
-        """Whether its event loop was closed, which nobody had stopped it before."""
+        """Whether its event loop was closed before the worker was stopped."""
         return self._engine is not None and self._engine.executor.is_stranded
 
     async def _leave_closed_loop(self) -> None:

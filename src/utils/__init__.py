@@ -1,4 +1,4 @@
-"""The resilience decorators under their short import path. Never defines anything itself.
+"""The resilience decorators under their short import path.
 
 A project's own folder `utils` without an `__init__.py` goes on to work beside it: the path of this package includes it.
 """

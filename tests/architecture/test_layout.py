@@ -90,6 +90,20 @@ CHOICES_OF_A_SHARD = {
     "tracing": "any",
 }
 
+# What opens connections, or sends commands on them.
+SPEAKING = {
+    *(
+        f"queue_system.broker.{name}"
+        for name in ("aio", "aio_pool", "connecting", "connection", "embedded", "shard", "sync", "wire")
+    ),
+    *(f"queue_system.{name}" for name in ("config", "manager", "worker")),
+}
+# Other promises of a module's docstring, and the tests that hold them.
+PROMISES = {
+    "tests/unit/test_tracebacks.py": "Never raises, whatever an error's own methods do.",
+    "test_data_never_becomes_code": "Never uses pickle.",
+}
+
 SCRIPT_LINES = 80
 FORBIDDEN_MODULES = {"pickle", "cPickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle"}
 FORBIDDEN_CALLS = {"eval", "exec"}
@@ -185,6 +199,28 @@ def test_stored_formats_are_taken_apart_in_the_model_only() -> None:
         "queue_system.supervision.places",  # lines of child processes
         "queue_system.testing.resp",  # a proxy's bytes
     }
+
+
+def test_a_module_that_never_talks_to_redis_imports_nothing_that_does() -> None:
+    """What a module's docstring says it never does, a test holds: other promises of that form are not made there."""
+    told = {name: ast.get_docstring(module.tree) or "" for name, module in MODULES.items()}
+    silent = {name for name, text in told.items() if "Never talks to Redis." in text}
+    wrong = [
+        f"{place_of(MODULES[name], imported.line)} imports {imported.name}"
+        for name in silent
+        for imported in MODULES[name].imports
+        if (imported.place is not Place.TYPES and imported.name.partition(".")[0] == "redis")
+        or imported_module(imported.name, MODULES) in SPEAKING
+    ]
+    assert silent
+    assert not wrong
+    promises = {
+        name: promise
+        for name, text in told.items()
+        for promise in re.findall(r"Never [^.]*\.", text)
+        if promise not in {"Never talks to Redis.", *PROMISES.values()}
+    }
+    assert not promises
 
 
 def test_utils_only_reexports_resilience() -> None:

@@ -70,7 +70,7 @@ def test_a_config_of_the_application_names_the_server(cli: RunCli, prefix: str) 
 def test_a_config_and_a_url_are_one_too_many(cli: RunCli) -> None:
     answer = cli("--config", "shop:config", "status", "--url", "redis://127.0.0.1:1/0")
     assert answer.code == 2
-    assert answer.err == "Error: config: it names server and prefix already; leave out --url\n"
+    assert answer.err == "Error: config: it already names the server and the prefix; leave out --url\n"
 
 
 def test_a_typed_url_beats_a_config_of_the_environment(cli: RunCli, place: dict[str, str]) -> None:

@@ -75,7 +75,7 @@ def test_a_wrong_command_line_ends_with_one_line_and_2(arguments: list[str], tol
 def test_an_unreachable_server_ends_with_one_line_and_3() -> None:
     answer = run_program("status", "--url", "redis://:secret@127.0.0.1:1/0")
     assert (answer.code, answer.out) == (3, "")
-    assert answer.err.startswith("Error: redis://127.0.0.1:1/0 gives no answer")
+    assert answer.err.startswith("Error: redis://127.0.0.1:1/0 does not answer")
     assert "--url" in answer.err
     assert "secret" not in answer.err
     assert len(answer.err.splitlines()) == 1
@@ -176,7 +176,7 @@ def test_watch_outlives_an_outage(start_server: StartServer) -> None:
         assert "waiting" in json.loads(next(lines))
         server.stop()
         trouble = next(document for document in map(json.loads, lines) if "error" in document)
-        assert "gives no answer" in trouble["error"]
+        assert "does not answer" in trouble["error"]
         server.start()
         assert next(document for document in map(json.loads, lines) if "waiting" in document)
         watching.terminate()

@@ -74,7 +74,7 @@ def test_two_ways_to_say_the_same_are_one_too_many(cli: RunCli, url_file: str) -
     by_environment = cli("status", env={"QUEUE_SYSTEM_REDIS_URL_FILE": url_file})
     assert (by_environment.code, "url_file: " in by_environment.err) == (2, True)
     config = cli("--config", "shop:config", "status", "--url-file", url_file)
-    assert config.err == "Error: config: it names server and prefix already; leave out --url-file\n"
+    assert config.err == "Error: config: it already names the server and the prefix; leave out --url-file\n"
     token = cli("dashboard", "--token", TOKEN, "--token-file", url_file)
     assert (token.code, "token_file: " in token.err) == (2, True)
 

@@ -34,6 +34,23 @@ async def session(client: httpx.AsyncClient, token: str = TOKEN) -> httpx.Respon
     return await client.post("/login", data={"token": token}, headers=OURS)
 
 
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("config", "redis://localhost"), ("token", "short"), ("token", 5), ("auth", "yes"), ("writable", "no"),
+        ("allowed_hosts", "example.org"), ("allowed_hosts", [5]), ("root_path", 5), ("root_path", "a b"),
+        ("trusted_proxies", "10.0.0.1"), ("trusted_proxies", [5]), ("trusted_proxies", ["x"]), ("secret", "text"),
+    ],
+)  # fmt: skip
+def test_a_wrong_argument_is_named(config: QueueConfig, field: str, value: Any) -> None:
+    """Such as `writable="no"`, which would let visitors write, and 5, which would be the network 0.0.0.5/32."""
+    arguments: dict[str, Any] = {"config": config, "token": TOKEN, field: value}
+    with pytest.raises(InvalidInputError) as caught:
+        create_app(**arguments)
+    assert caught.value.field == field
+    assert "short" not in str(caught.value)
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7", "example.org", ""])  # noqa: S104 - refused
 def test_a_host_that_others_reach_needs_a_token_or_a_hook(config: QueueConfig, host: str) -> None:
     with pytest.raises(InvalidInputError, match="host"):

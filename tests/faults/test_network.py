@@ -109,7 +109,7 @@ def test_lost_replies_to_claims_leave_no_ghosts_and_repeat_nothing(bench: Bench,
         ghosts_gone_s = wait_until(lambda: not bench.all_in_flight(), "nothing is in flight after 2 beats", LEASE_S / 2)
         injected, claims = proxy.injected["reply claim"], proxy.seen["claim"]
 
-    starts, ghosts = bench.journal.count("start"), sum(w.log.count("tokens without a holder") for w in workers)
+    starts, ghosts = bench.journal.count("start"), sum(w.log.count("operations without a holder") for w in workers)
     figures(
         injected=injected, lost=len(set(ids) - starts.keys()), repeated=bench.journal.repeats(), claims=claims,
         injected_while_idle=injected - under_load, ghosts_released=ghosts, ghosts_gone_s=round(ghosts_gone_s, 2),

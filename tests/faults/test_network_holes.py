@@ -26,7 +26,7 @@ NARROW_LEASE_S = 8.0
 SLOW_LEASE_S = 1.5
 RESUMED_WITHIN_S = 5.0
 LONGEST_BLOCK_S = 5.0
-GHOSTS = "tokens without a holder"
+GHOSTS = "operations without a holder"
 W = "w1"
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import enum
 import functools
 import math
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import redis
@@ -32,6 +33,9 @@ CYCLE["self"] = [CYCLE]
 
 async def process(entity: Any) -> Any:
     return entity
+
+
+Named = enum.Enum("Named", {"HIGH": "high", "MAILS": "mails", "ID": "id-1"}, type=str)
 
 
 class Opaque:
@@ -78,6 +82,11 @@ BAD_ARGUMENTS = [
     ("delay", {"delay": True}),
     ("retry_config", {"retry_config": {"max_attempts": 3}}),
     ("retry_config", {"retry_config": 3}),
+    ("custom_serializer", {"custom_serializer": 5}),
+    ("result_ttl", {"result_ttl": -1}),
+    ("result_ttl", {"result_ttl": True}),
+    ("durability", {"durability": "sure"}),
+    ("durability", {"durability": ["fast"]}),
 ]  # fmt: skip
 BAD_IDENTIFIERS: list[Any] = ["", 'a"b', "a\\b", "a\nb", "\ud800", "x" * 257, 7]
 BAD_ENTITIES = [
@@ -338,6 +347,39 @@ def test_a_bad_queue_is_not_purged_and_has_no_key(queue: QueueManager) -> None:
             call("a b")
         with named("priority"):
             call("process", "urgent")
+
+
+def test_members_of_an_enum_are_taken_by_their_values(queue: QueueManager, client: redis.Redis) -> None:
+    """Also where a member is formatted as `Name.URGENT`."""
+    high, mails, operation_id = [cast("str", member) for member in Named]
+    queue.enqueue({}, process, priority=high, queue_name=mails, operation_id=operation_id)
+    queue.enqueue_batch([{}], process, priority=high, queue_name=mails, operation_id=["id-2"])
+    assert client.llen(queue.config.get_queue_key("mails", "high")) == 2
+    assert queue.get_operation("id-1") is not None
+    assert queue.purge_queue(mails, high) == 2
+
+
+@pytest.mark.parametrize(
+    "field, arguments",
+    [
+        ("limit", {"limit": 0}),
+        ("limit", {"limit": True}),
+        ("limit", {"limit": 1.0}),
+        ("cursor", {"cursor": "x"}),
+        ("cursor", {"cursor": 5}),
+        ("source", {"source": "other"}),
+        ("letter_ids", {"letter_ids": "abc"}),
+        ("letter_ids", {"letter_ids": 5}),
+        ("letter_ids", {"letter_ids": [["abc"]]}),
+        ("queue", {"queue": 5}),
+        ("min_age", {"min_age": math.nan}),
+        ("max_age", {"max_age": True}),
+    ],
+    ids=lambda value: repr(value)[:30],
+)
+def test_a_bad_choice_of_dead_letters_is_named(queue: QueueManager, field: str, arguments: dict[str, Any]) -> None:
+    with named(field):
+        queue.list_dead_letters(**arguments)
 
 
 @pytest.mark.parametrize("callback", [None, 5, "name"])

@@ -238,7 +238,7 @@ def test_a_worker_process_tells_its_password_to_no_log_through_outage_restart_an
         server.kill()
         wait_until(lambda: "server trouble" in worker.log, "the outage is noticed")
         server.start()
-        wait_until(lambda: "server answers again" in worker.log, "the server is back")
+        wait_until(lambda: "the server answers again" in worker.log, "the server is back")
         with server.client() as admin:
             admin.config_set("requirepass", "another")
             admin.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")

@@ -112,7 +112,7 @@ def test_an_append_only_file_that_is_switched_off_later_is_noticed(
         with pytest.raises(UnconfirmedError) as caught:
             queue.enqueue({}, work, operation_id="mine", durability="fsync")
         assert caught.value.operation_ids == ("mine",)
-        with pytest.raises(InvalidInputError, match="'fsync' cannot be had"):
+        with pytest.raises(InvalidInputError, match="cannot confirm 'fsync'"):
             queue.enqueue({}, work, durability="fsync")
         assert queue.get_queue_status()["total_items"] == 2
         client.config_set("appendonly", "yes")
@@ -127,7 +127,7 @@ async def test_the_async_twin_notices_it_too(start_server: StartServer, open_que
         client.config_set("appendonly", "no")
     with pytest.raises(UnconfirmedError):
         await queue.aenqueue_batch([{}, {}], work, durability="fsync")
-    with pytest.raises(InvalidInputError, match="'fsync' cannot be had"):
+    with pytest.raises(InvalidInputError, match="cannot confirm 'fsync'"):
         await queue.aenqueue({}, work, durability="fsync")
     assert queue.get_queue_status()["total_items"] == 3
     await queue.config.aclose()
@@ -147,7 +147,7 @@ def test_fsync_without_an_append_only_file_is_refused_before_anything_is_written
     start_server: StartServer, open_queue: OpenQueue
 ) -> None:
     queue = open_queue(start_server(appendonly="no"))
-    with pytest.raises(InvalidInputError, match=r"durability: 'fsync' cannot be had: .*appendonly"):
+    with pytest.raises(InvalidInputError, match=r"durability: this server cannot confirm 'fsync': .*appendonly"):
         queue.enqueue({}, work, durability="fsync")
     assert queue.get_queue_status()["total_items"] == 0
 
@@ -167,7 +167,9 @@ def test_replicated_without_a_replica_is_refused_before_anything_is_written(
     start_server: StartServer, open_queue: OpenQueue
 ) -> None:
     queue = open_queue(start_server())
-    with pytest.raises(InvalidInputError, match=r"durability: 'replicated' cannot be had now; it takes a replica"):
+    with pytest.raises(
+        InvalidInputError, match=r"durability: this server cannot confirm 'replicated' now; it needs a replica"
+    ):
         queue.enqueue({}, work, durability="replicated")
     assert queue.get_queue_status()["total_items"] == 0
 
@@ -218,7 +220,7 @@ def test_a_connection_lost_while_waiting_confirms_nothing_by_mistake(
 
 @pytest.mark.parametrize("value", ["sure", "", 1, True])
 def test_an_unknown_durability_names_the_known_ones(queue: QueueManager, value: object) -> None:
-    with pytest.raises(InvalidInputError, match=r"durability: .* use one of fast, fsync, replicated"):
+    with pytest.raises(InvalidInputError, match=r"durability: expected one of 'fast', 'fsync', 'replicated', got "):
         queue.enqueue({}, work, durability=value)  # type: ignore[arg-type]
     with pytest.raises(InvalidInputError, match="durability"):
         queue.enqueue_batch([{}], work, durability=value)

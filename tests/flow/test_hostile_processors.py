@@ -505,7 +505,8 @@ _blocked: list[None] = []
 NEVER_ENDING = [ignore_cancellations, tidy_up_for_long, wait_in_a_thread, block_a_thread]
 STOPS_WITHIN_S = 20.0
 TOO_MANY_ABANDONED = (
-    "the queue is left alone: this worker has abandoned too many threads to run its sync work; those that can go on"
+    "the queue is left alone: this worker has abandoned too many threads to run its sync work;"
+    " other workers go on with it"
 )
 
 

@@ -200,7 +200,7 @@ async def test_an_unsigned_item_that_the_caller_took_is_refused_too(signed: Queu
     item = item_of(None, "", "odd")
     await QueueWorker(signed)._handle_queue_item(0, signed.get_queue_key("jobs").encode(), item)
     (letter,) = documents(client, signed.system_errors_queue)
-    assert letter["failure_reason"] == "signature: the item is not signed, and signing_keys demand it"
+    assert letter["failure_reason"] == "signature: the item is not signed, although signing_keys are set"
 
 
 async def test_keys_rotate_without_a_stop(
@@ -390,7 +390,7 @@ async def test_without_keys_signed_letters_are_not_put_back_and_stay_as_they_are
     assert key_space(client, prefix) == before
     unsigned = json.dumps({"operation_id": "plain", "processor": "take", "queue": "normal:jobs", "failure_reason": "x"})
     client.lpush(f"{prefix}{source}", unsigned)
-    with pytest.raises(InvalidInputError, match="Put back were 1 others"):
+    with pytest.raises(InvalidInputError, match="1 others were put back"):
         queue.retry_dead_letters(source)
     assert [json.loads(item)["operation_id"] for item in waiting(client, keyless)] == ["plain"]
     assert client.llen(f"{prefix}{source}") == 1
@@ -411,7 +411,7 @@ async def test_a_signed_item_holds_under_its_own_prefix_only(
     push(client, other, *waiting(client, one))
     async with running(QueueWorker(other)):
         letter = await next_letter(client, other.system_errors_queue)
-    assert letter["failure_reason"] == "signature: it does not fit this item in this queue"
+    assert letter["failure_reason"] == "signature: it does not belong to this item in this queue"
 
 
 async def test_what_former_releases_signed_and_encrypted_still_runs(

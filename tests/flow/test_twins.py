@@ -64,7 +64,7 @@ def test_what_enqueue_takes_is_told_in_its_signature_its_help_and_its_refusals(q
         call({}, work, retries=3)
     with pytest.raises(TypeError, match=r"enqueue: .*'processor'"):
         call({})
-    with pytest.raises(InvalidInputError, match="entity: enqueue_batch has no such argument; it has queue_name, "):
+    with pytest.raises(InvalidInputError, match="entity: enqueue_batch has no such argument; use one of queue_name, "):
         queue.enqueue_batch([{}], work, entity={})
 
 

@@ -24,7 +24,7 @@ FULL = (
     "system_errors is full: what cannot be resolved stays in its queue; retry or drop dead letters,"
     " or raise max_dead_letters"
 )
-RESTS = "the queue is left alone: this worker cannot resolve what it holds; those that can go on"
+RESTS = "the queue is left alone: this worker cannot resolve what it holds; other workers go on with it"
 
 
 def counted(queue: QueueManager, name: str) -> int:

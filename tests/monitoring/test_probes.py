@@ -186,7 +186,7 @@ async def test_a_worker_without_its_heartbeat_or_its_turns_is_dead(make_config: 
             await asyncio.to_thread(heartbeat.join, 10)
             status, body = await answers(probe, "/livez")
             assert (status, body["reasons"]) == (503, [f"worker {os.getpid()}: its heartbeat has ended"])
-    assert WorkerHealth(1, running=True, heartbeat_age_s=0.1).why_dead(30, 30) == ["it fetches no more"]
+    assert WorkerHealth(1, running=True, heartbeat_age_s=0.1).why_dead(30, 30) == ["it has stopped fetching operations"]
 
 
 async def test_a_worker_without_a_slot_or_that_starts_nothing_is_neither_alive_nor_ready(
@@ -218,7 +218,7 @@ async def test_a_worker_without_a_slot_or_that_starts_nothing_is_neither_alive_n
             assert "it has had work for" in (await answers(probe, "/livez"))[1]["reasons"][1]
     assert not inbox.is_set()
     stalled = WorkerHealth(1, running=True, fetching=True, heartbeat_age_s=0.1, contact_age_s=0.1, stalled_s=31.0)
-    assert stalled.why_dead(30, 30) == stalled.why_idle() == ["it has had work for 31.0 s and starts none"]
+    assert stalled.why_dead(30, 30) == stalled.why_idle() == ["it has had work for 31.0 s and has started none"]
 
 
 async def test_a_process_without_workers_tells_of_the_fleet_and_a_supervisor_without_children_is_not_ready(

@@ -37,7 +37,7 @@ class AccessBackoff:
         self._next_try = None
 
     def wait_s(self) -> float:
-        """Return how many s to wait before asking again; 0.0 is the permission to try, given to one part at a time."""
+        """Return for how many seconds to wait; 0.0 is the permission to try, which one part has at a time."""
         with self._lock:
             if self._next_try is None:
                 return 0.0

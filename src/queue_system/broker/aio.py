@@ -1,4 +1,4 @@
-"""Runs commands on one asyncio connection, many in one round trip. Never decides what a reply means."""
+"""Runs commands on one asyncio connection, many in one round trip."""
 
 from __future__ import annotations
 

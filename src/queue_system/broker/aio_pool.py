@@ -1,4 +1,4 @@
-"""Runs commands in coroutines; each event loop has connections of its own. Never decides what a reply means."""
+"""Runs commands in coroutines; each event loop has connections of its own."""
 
 from __future__ import annotations
 

@@ -231,7 +231,7 @@ class Commands:
         return self._script("rest", int, worker, *flat)
 
     def beat(self, mode: str, incarnation: str, lease_ms: int, told: bytes = b"") -> Command[Pulse]:
-        """Register (`"register"`), beat (`"beat"`) or sign off (`"leave"`), and tell of the worker (`Presence`)."""
+        """Register (`"register"`), beat (`"beat"`) or sign off (`"leave"`), and report on the worker (`Presence`)."""
         return self._script("beat", parse_pulse, mode, incarnation, lease_ms, told)
 
     def declare_dead(self, incarnation: str, observed: bytes) -> Command[bool]:
@@ -267,7 +267,7 @@ class Commands:
         return self._script("get_record", parse_record_reply, operation_id, "" if waits_ms is None else waits_ms)
 
     def wait_for_change(self, operation_id: str, after: str, within_ms: int) -> Command[bool]:
-        """Block until a change later than `after` is told, for at most `within_ms`. Reply: whether one was."""
+        """Block until a change later than `after` is announced, for at most `within_ms`. Reply: whether one was."""
         stream = self.keys.change(operation_id)
         return plain(bool, "XREAD", "COUNT", 1, "BLOCK", within_ms, "STREAMS", stream, after, blocks=True)
 

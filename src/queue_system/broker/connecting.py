@@ -1,4 +1,4 @@
-"""Opens a blocking connection within one limit: TCP, TLS and log-in together. Never sends a command of ours.
+"""Opens a blocking connection within one limit: TCP, TLS and log-in together.
 
 redis-py gives each of these steps, and each read within them, a limit of its own, and the look-up of a name none.
 """

@@ -151,7 +151,7 @@ def check_client(client: object) -> redis.Redis:
     """Return a client whose server and settings our own connections can have, too: blocking and on an event loop.
 
     Raises:
-        InvalidInputError: it is none, or it connects in a way of its own: some calls would reach another server.
+        InvalidInputError: it is not a client, or connects in a special way that our connections would not follow.
     """
     pool = getattr(client, "connection_pool", None)
     kind = type(client)

@@ -1,4 +1,4 @@
-"""Commands that look at the server, its users and its keys, for a diagnosis. Never touches what belongs to a queue."""
+"""Commands that look at the server, its users and its keys, for a diagnosis."""
 
 from __future__ import annotations
 

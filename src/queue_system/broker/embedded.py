@@ -1,4 +1,4 @@
-"""Find or start the private server of a data directory and stay its client. Never speaks more of Redis than PING.
+"""Finds or starts the private server of a data directory, and stays its client.
 
 One server serves all processes of one user that name the same directory. It listens on a Unix socket only, keeps its
 data in an append-only file there, and stops when the last of them has left; `embedded_supervisor` sees to that.
@@ -176,7 +176,7 @@ def _prepare(directory: Path) -> None:
 
 
 def _keep_out_of_git(directory: Path) -> None:
-    """Let version control ignore the data; where that cannot be written, it is no reason to fail."""
+    """Let version control ignore the data; where that cannot be written, nothing fails."""
     with contextlib.suppress(OSError):
         descriptor = os.open(directory / ".gitignore", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file:

@@ -1,4 +1,4 @@
-"""Keep one server alive in a data directory until its last client has left. Never imports the package: runs by path.
+"""Keeps one server alive in a data directory until its last client has left. Runs by path, without the package.
 
 Three lock files order everything. The kernel drops a lock when its last holder dies, so nothing survives a crash::
 

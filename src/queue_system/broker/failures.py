@@ -1,4 +1,4 @@
-"""Sorts what a server or a connection may answer into the error tree. Never sends anything.
+"""Turns the errors of a server or a connection into those of our tree.
 
 redis-py raises many of these as a plain ResponseError or as a subclass of ConnectionError, so the text decides.
 """
@@ -85,7 +85,7 @@ def typed(error: BaseException, address: str) -> QueueSystemError:
     _scrub(error)
     text = redact(str(error)).removesuffix(".")
     if is_transient(error):
-        return ServerUnreachableError(f"{address} gives no answer: {text or type(error).__name__}")
+        return ServerUnreachableError(f"{address} does not answer: {text or type(error).__name__}")
     if _DATABASE.search(text):
         return ServerError(f"{address} has no such database: {text}; use a lower number in the URL, such as 0")
     if isinstance(error, client.AuthenticationError | client.NoPermissionError) or _DENIED.search(text):
@@ -95,7 +95,9 @@ def typed(error: BaseException, address: str) -> QueueSystemError:
     if _FULL.search(text):
         return ServerFullError(f"{address} refuses writes: {text}")
     if "WRONGTYPE" in text:
-        return WrongKeyTypeError(f"a key under the queue prefix has a foreign type: {text}")
+        return WrongKeyTypeError(f"a key under the queue prefix holds a value of another type: {text}")
     if _OLD.search(text):
-        return UnsupportedServerError(f"{address} lacks a command of Redis 6.2, the oldest that is supported: {text}")
+        return UnsupportedServerError(
+            f"{address} lacks a command of Redis 6.2, the oldest version that is supported: {text}"
+        )
     return ServerError(f"{address} answered: {text}")

@@ -1,6 +1,6 @@
-"""Ends what is tied to an event loop before the loop is closed. Never waits for anything but a few turns of that loop.
+"""Ends what is tied to an event loop before the loop is closed.
 
-`asyncio.run` cancels tasks and ends generators first; who closes a loop by hand leaves everything as it is.
+`asyncio.run` cancels tasks and ends generators first; a program that closes a loop by hand leaves them as they are.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a worker tells of itself with each beat: the queues it serves, and what it has given up. Never judges it."""
+"""What a worker reports about itself with each beat: the queues it serves, and how much it has abandoned."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ _decode = msgspec.json.Decoder(Presence).decode
 
 
 def encode_presence(names: Sequence[str], slots: int, abandoned: int) -> bytes:
-    """Return what a worker tells that serves those queues, or all if there are none."""
+    """Return what a worker that serves these queues reports; without names, it serves all."""
     return _encode(Presence(list(names[:_MOST_NAMES]), len(names[_MOST_NAMES:]), slots, abandoned))
 
 
 def presences(keys: Keys, incarnations: Sequence[str]) -> Command[dict[str, Presence]]:
-    """Read what some incarnations tell of themselves; those of older releases tell nothing."""
+    """Read what some incarnations report about themselves; those of older releases report nothing."""
 
     def parse(reply: Any) -> dict[str, Presence]:
         told = parse_incarnations(reply)

@@ -1,4 +1,4 @@
-"""Commands as values: the bytes to send and how to read the reply. Never sends anything."""
+"""Commands as values: the bytes to send and how to read the reply."""
 
 from __future__ import annotations
 

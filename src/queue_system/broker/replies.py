@@ -1,4 +1,4 @@
-"""What the server's replies mean, as typed values. Pure; never sends anything."""
+"""What the server's replies mean, as typed values. Pure."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class StatusPage:
 
 @dataclass(frozen=True, slots=True)
 class RecordReply:
-    """The record of an operation, or b"", the server's time, and the last change that was told."""
+    """The record of an operation, or b"", the server's time, and the last change that was announced."""
 
     record: bytes
     now_ms: int

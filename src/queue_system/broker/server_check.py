@@ -1,4 +1,4 @@
-"""What in a server's version and settings endangers operations, and how to read the two. Never changes anything.
+"""Which versions and settings of a server endanger operations, and how to read the two.
 
 Which release fixed which flaw, by branch:
 
@@ -64,14 +64,14 @@ _FLAWS: Final = (
 def findings(info: Mapping[str, str], settings: Mapping[str, str]) -> list[Finding]:
     """Return the dangers, at most one of each kind, from INFO's fields and CONFIG's settings.
 
-    What neither of them tells counts as harmless.
+    What neither of them shows counts as harmless.
     """
     found = (_eviction(info, settings), _persistence(info, settings), _fsync(settings), _version(info))
     return [finding for finding in found if finding is not None]
 
 
 def read_server(run: Run) -> tuple[dict[str, str], dict[str, str]]:
-    """Return INFO's fields and CONFIG's settings, as far as the server tells them.
+    """Return INFO's fields and CONFIG's settings, as far as the server shows them.
 
     Raises:
         ServerUnreachableError: no answer. What an ACL or a managed service denies is left out.

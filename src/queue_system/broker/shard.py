@@ -1,4 +1,4 @@
-"""One server under one prefix: all that leads to it, and what this process knows of it. Never decides what to send."""
+"""One server under one prefix: all that leads to it, and what this process knows of it."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Shard:
         """Run a command, or a group of them, from any thread, through the circuit breaker.
 
         Raises:
-            CircuitOpenError: too many calls have failed of late; `retry_after` says when to try again.
+            CircuitOpenError: too many calls have failed recently; `retry_after` says when to try again.
             ServerError: typed; on ServerUnreachableError the outcome is unknown, and sending the command again is safe.
         """
         if isinstance(request, Group):

@@ -1,4 +1,4 @@
-"""Runs commands on blocking connections, from any thread. Never decides what a reply means."""
+"""Runs commands on blocking connections, from any thread."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""RESP on a connection that redis-py opened: bytes out, replies in. Never opens, retries or interprets anything.
+"""RESP on a connection that redis-py opened: bytes out, replies in.
 
 redis-py connects, authenticates and selects; what costs on every call, packing and reading, is done here.
 """
@@ -113,7 +113,7 @@ class SyncWire:
             try:
                 sent = self._socket.send(rest)
             except TimeoutError as error:
-                raise TimeoutError("the server takes no more in time") from error
+                raise TimeoutError("the server did not take the request in time") from error
             rest = rest[sent:]
             if rest:
                 self._socket.settimeout(patience.left_s(sent))

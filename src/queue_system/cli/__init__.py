@@ -1,1 +1,1 @@
-"""The command line `queue-system`, a module for each group of commands. Never does what the library cannot."""
+"""The command line `queue-system`, a module for each group of commands."""

@@ -1,4 +1,4 @@
-"""The program: its commands, the options before them, how a wrong command line ends. Never connects to Redis."""
+"""The program: its commands, the options before them, and the message for a wrong command line."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from queue_system.cli.session import Debug, Prefix, Target, Url, UrlFile, read_p
 PROGRAM: Final = "queue-system"
 _USAGE_ERROR: Final[type[Exception]] = typer.BadParameter.__mro__[1]  # typer gives it no public name
 _CHOICE: Final = re.compile(r"(?:Value error, )?('.*') is not one of (.*?)\.?\Z", re.DOTALL)
-"""What the library says of a value that is none of an option's choices."""
+"""How the library words a value that is not one of an option's choices."""
 _EXIT_CODES: Final = (
-    "Exit codes: 0 done or yes; 1 no or failed; 2 wrong command line; 3 the server gives no answer; "
-    "4 the server refuses; 5 not in time; 130 interrupted."
+    "Exit codes: 0 done or yes; 1 no or failed; 2 wrong command line; 3 the server does not answer; "
+    "4 the server refuses; 5 timed out; 130 interrupted."
 )
 
 app = typer.Typer(

@@ -1,4 +1,4 @@
-"""`bench`: a short measurement of the given server, under a prefix of its own. Never leaves a key behind."""
+"""`bench`: a short measurement of the given server, under a prefix of its own."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def add_to(app: typer.Typer) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """What was measured: so many operations in so many seconds, and what one of them took."""
+    """What was measured: a number of operations, the seconds for all of them, and the time of each."""
 
     name: str
     operations: int
@@ -191,7 +191,7 @@ async def _work(
 
 
 class _Counter:
-    """The processor: it counts, and tells when enough have come."""
+    """The processor: it counts, and notices when enough have come."""
 
     def __init__(self, expected: int) -> None:
         self.expected = expected

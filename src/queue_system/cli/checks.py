@@ -1,4 +1,4 @@
-"""What a check of `doctor` is, what it looks at, and how one that is denied its look ends. Never judges."""
+"""The form of a check of `doctor`: what it looks at, what it found, and what happens when access is denied."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Examination:
 
     @cached_property
     def told(self) -> tuple[dict[str, str], dict[str, str]]:
-        """INFO's fields and CONFIG's settings, as far as the server tells them."""
+        """INFO's fields and CONFIG's settings, as far as the server shows them."""
         return read_server(self.shard.transport.run)
 
     @property
@@ -112,7 +112,9 @@ def examine(examination: Examination, checks: Sequence[tuple[str, Check]]) -> It
         except ServerUnreachableError:
             raise
         except AccessDeniedError as error:
-            result = Result(Level.SKIP, f"this user may not look: {error.__cause__ or error}", "ask as another user")
+            result = Result(
+                Level.SKIP, f"this user may not read it: {error.__cause__ or error}", "run doctor as another user"
+            )
         except ServerError as error:
-            result = Result(Level.FAIL, str(error), "mend what the server names")
+            result = Result(Level.FAIL, str(error), "repair what the server names")
         yield name, result

@@ -1,4 +1,4 @@
-"""The checks of `doctor` that concern workers: do they beat, is what dead ones held taken over. Never reclaims."""
+"""The checks of `doctor` that concern workers: do they beat, and are the operations of dead ones taken over."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _judge(
     held = sum(worker["holds"] for worker in details["workers"])
     if not silent:
         return Result(
-            Level.OK, f"{count(len(living), 'worker')}, all beating; {held} operations in hand", details=details
+            Level.OK, f"{count(len(living), 'worker')}, all beating; {held} operations in flight", details=details
         )
     longest = span(max(_lease_s(living[name]) for name in silent))
     advice = f"a dead one is reclaimed by another worker within 1.5 leases ({longest}); without another, start one"
@@ -90,11 +90,11 @@ def stuck_leases(exam: Examination) -> Result:
     late = {name for name in exam.look().entries if is_dead(name)}
     stuck = exam.read(holdings_flow(exam.shard, [id_of(name) for name in sorted(early & late)]))
     if not stuck:
-        return Result(Level.OK, "no reclaim hangs")
+        return Result(Level.OK, "no operations of dead workers are left")
     return Result(
         Level.FAIL,
         f"not taken over: {count(sum(stuck.values()), 'operation')} of {count(len(stuck), 'dead worker')}",
-        "any worker goes on with them: start one, or look into the log of those that run",
+        "any worker takes them over: start one, or look into the log of those that run",
         {"stuck": stuck},
     )
 

@@ -1,4 +1,4 @@
-"""The checks of `doctor` that concern keys: what nobody holds, what nobody looks at, what has failed. Never repairs."""
+"""The checks of `doctor` that concern keys: lost operations, unregistered lists, dead letters."""
 
 from __future__ import annotations
 
@@ -61,10 +61,12 @@ def orphans(exam: Examination) -> Result:
         return Result(Level.FAIL, "; ".join(problems), "; ".join(advice), details)
     if outer := _outer_prefixes(exam):
         problem = (
-            f"the prefix lies within {', '.join(outer)}, which is in use: who may reach that reaches this one, too"
+            f"the prefix lies within {', '.join(outer)}, which is in use: its users reach the keys of this one, too"
         )
         return Result(Level.WARN, problem, "use prefixes of which none begins with another", {"outer_prefixes": outer})
-    return Result(Level.OK, "every key has its type, every list is registered, every operation in hand has its worker")
+    return Result(
+        Level.OK, "every key has its type, every list is registered, every operation in flight has its worker"
+    )
 
 
 def _outer_prefixes(exam: Examination) -> list[str]:
@@ -118,7 +120,7 @@ def dead_letters(exam: Examination) -> Result:
     sentence = f"{count(counts['failures'], 'failure')}, {count(counts['system_errors'], 'system error')}"
     if max(counts.values()) > _NEARLY_FULL * most:
         advice = (
-            "retry or drop them; beyond max_dead_letters the oldest goes,"
+            "retry or drop them; beyond max_dead_letters the oldest are dropped,"
             " and what no worker can resolve stays in its queue"
         )
         return Result(Level.FAIL, f"{sentence}, of {most:,} that are kept; {dropped:,} were dropped", advice, details)

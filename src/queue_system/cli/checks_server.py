@@ -32,7 +32,7 @@ def server(exam: Examination) -> Result:
     name = "Valkey" if "valkey_version" in info else "Redis"
     version = info.get("valkey_version") or info.get("redis_version")
     if version is None:
-        return Result(Level.SKIP, "the server does not tell its version", "let this user run INFO")
+        return Result(Level.SKIP, "the server does not show its version", "let this user run INFO")
     details = {
         "name": name,
         "version": version,
@@ -49,7 +49,7 @@ def persistence(exam: Examination) -> Result:
     info = exam.info
     settings = exam.settings
     if not info and not settings:
-        return Result(Level.SKIP, "the server does not tell what it writes", "let this user run INFO")
+        return Result(Level.SKIP, "the server does not show what it writes", "let this user run INFO")
     names = (
         "aof_enabled", "aof_last_write_status", "aof_last_bgrewrite_status", "rdb_last_bgsave_status",
         "rdb_last_save_time", "rdb_changes_since_last_save",
@@ -79,12 +79,14 @@ def eviction(exam: Examination) -> Result:
     """Tell whether the server throws operations away when memory runs short."""
     policy = exam.settings.get("maxmemory-policy") or exam.info.get("maxmemory_policy")
     if policy is None:
-        return Result(Level.SKIP, "the server does not tell its policy", "let this user run INFO")
+        return Result(Level.SKIP, "the server does not show its policy", "let this user run INFO")
     details = {"maxmemory_policy": policy}
     danger = exam.finding("eviction")
     if danger is None:
         return Result(
-            Level.OK, f"maxmemory-policy is {policy}: a full server refuses, and keeps what it has", details=details
+            Level.OK,
+            f"maxmemory-policy is {policy}: a full server refuses new data and keeps what it has",
+            details=details,
         )
     loses = policy.startswith("allkeys-") and exam.info.get("maxmemory") != "0"
     return Result(Level.FAIL if loses else Level.WARN, danger.problem, danger.remedy, details)
@@ -95,7 +97,7 @@ def memory(exam: Examination) -> Result:
     used = int(exam.info.get("used_memory", 0))
     limit = int(exam.info.get("maxmemory", 0))
     if not used:
-        return Result(Level.SKIP, "the server does not tell its memory", "let this user run INFO")
+        return Result(Level.SKIP, "the server does not show its memory", "let this user run INFO")
     details = {"used_bytes": used, "maxmemory_bytes": limit}
     if not limit:
         if not (total := int(exam.info.get("total_system_memory", 0))):
@@ -144,7 +146,7 @@ def clock(exam: Examination) -> Result:
 
 
 def rights(exam: Examination) -> Result:
-    """Tell what the current user lacks to be what a role of docs/acl is."""
+    """Tell which rights the current user lacks for a role of docs/acl."""
     lacks: dict[str, list[str]] = {}
     try:
         for role, names in ROLES.items():
@@ -152,7 +154,7 @@ def rights(exam: Examination) -> Result:
     except (AccessDeniedError, ServerUnreachableError):
         raise
     except ServerError as error:
-        return Result(Level.SKIP, f"rights cannot be tried here: {error}", "it takes Redis 7 or Valkey")
+        return Result(Level.SKIP, f"rights cannot be tried here: {error}", "this check needs Redis 7 or Valkey")
     details = {"lacks": lacks}
     able = [role for role, denied in lacks.items() if not denied]
     missing = "; ".join(f"as {role} it lacks {_some(denied)}" for role, denied in lacks.items() if denied)
@@ -188,9 +190,9 @@ def names(exam: Examination) -> Result:
         )
     anywhere = "allowed_modules is unset: names from Redis lead to any function of the application"
     if endpoint.is_authenticated:
-        return Result(Level.OK, f"{anywhere}; only who logs in writes them", details=details)
+        return Result(Level.OK, f"{anywhere}; only users who log in can write them", details=details)
     if endpoint.is_local:
-        return Result(Level.OK, f"{anywhere}; only who opens the socket writes them", details=details)
+        return Result(Level.OK, f"{anywhere}; only users who can open the socket can write them", details=details)
     advice = (
         "name your modules: QueueConfig(allowed_modules=[...]) or --allowed-modules; and set a password: docs/acl.md"
     )

@@ -1,4 +1,4 @@
-"""Names that only the server knows, for the shell's completion. Never starts a server, and never complains."""
+"""Names that only the server knows, for the shell's completion."""
 
 from __future__ import annotations
 

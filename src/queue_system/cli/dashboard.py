@@ -1,4 +1,4 @@
-"""`dashboard`: serves the web dashboard until Ctrl-C. Never opens it to other machines by itself."""
+"""`dashboard`: serves the web dashboard until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -22,22 +22,26 @@ def dashboard(
     session: Session,
     *,
     host: Annotated[
-        str, typer.Option(metavar="HOST", help="Where it listens; beyond this machine it takes --token.")
+        str, typer.Option(metavar="HOST", help="Where it listens; an address that other machines reach needs --token.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(parser=whole(0, 65535), metavar="PORT", help="At which port.")] = 9180,
-    token: Annotated[str | None, typer.Option(metavar="TOKEN", help="What a visitor must show.")] = None,
+    port: Annotated[
+        int, typer.Option(parser=whole(0, 65535), metavar="PORT", help="The port at which it listens.")
+    ] = 9180,
+    token: Annotated[str | None, typer.Option(metavar="TOKEN", help="What visitors must enter to sign in.")] = None,
     token_file: Annotated[
         str | None, typer.Option(metavar="FILE", help="A file with the token, such as a mounted secret.")
     ] = None,
     allowed_hosts: Annotated[
-        str | None, typer.Option(metavar="NAMES", help="The names under which it is visited, between commas.")
+        str | None, typer.Option(metavar="NAMES", help="The host names under which it is visited, separated by commas.")
     ] = None,
     root_path: Annotated[
-        str, typer.Option(metavar="PATH", help="Behind a proxy: the path below which it serves this, as /ops/queues.")
+        str, typer.Option(metavar="PATH", help="The path below which a proxy serves it, such as /ops/queues.")
     ] = "",
     trusted_proxies: Annotated[
         str | None,
-        typer.Option(metavar="ADDRESSES", help="The proxies whose X-Forwarded-... are believed, between commas."),
+        typer.Option(
+            metavar="ADDRESSES", help="The proxies whose X-Forwarded-... headers are believed, separated by commas."
+        ),
     ] = None,
     writable: Annotated[bool, typer.Option("--writable", help="Let visitors retry and drop dead letters.")] = False,
 ) -> None:
@@ -62,12 +66,12 @@ def dashboard(
     except KeyboardInterrupt:
         return  # the way to end it
     except (OSError, SystemExit) as error:  # uvicorn tells what it is, and exits
-        raise InvalidInputError("port", f"nothing can be served at {host}:{port}; --port names another") from error
+        raise InvalidInputError("port", f"cannot listen at {host}:{port}; choose another port with --port") from error
 
 
 def _token(token: str | None, token_file: str | None) -> str | None:
     if token_file is None:
         return token
     if token is not None:
-        raise InvalidInputError("token_file", "the token is given as well; leave one of them out")
+        raise InvalidInputError("token_file", "the token is given as well; leave out one of the two")
     return read_secret("token_file", token_file)

@@ -1,4 +1,4 @@
-"""`dead-letters`: what failed for good: list, show, retry, drop. Never runs an operation itself."""
+"""`dead-letters`: list, show, retry or drop what failed for good."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from queue_system.cli.session import Session, command
 from queue_system.cli.text import beginning, count, marked, moment, plain, pretty_json
 from queue_system.client.dead_letters import DeadLetter, DeadLetterPage, Selection, list_flow
 from queue_system.client.flow import run_flow
-from queue_system.errors import InvalidInputError
+from queue_system.validation import refused
 
 _REASON: Final = 500
 _MOST_LISTED: Final = 1000
@@ -56,8 +56,8 @@ class Which:
         str | None, _option("Of this processor, such as shop.send_mail or send_mail.", metavar="NAME")
     ] = None
     error: Annotated[str | None, _option("With this in the error's type or text.", metavar="TEXT")] = None
-    min_age: Annotated[Age, _option("Failed at least so long ago.", parser=duration, metavar="TIME")] = None
-    max_age: Annotated[Age, _option("Failed at most so long ago.", parser=duration, metavar="TIME")] = None
+    min_age: Annotated[Age, _option("Failed at least this long ago.", parser=duration, metavar="TIME")] = None
+    max_age: Annotated[Age, _option("Failed at most this long ago.", parser=duration, metavar="TIME")] = None
 
 
 def add_to(app: typer.Typer) -> None:
@@ -75,8 +75,8 @@ def list_dead_letter_page(
     which: Which,
     *,
     source: From = Source.FAILURES,
-    limit: Annotated[int, typer.Option(parser=whole(1, 1000), metavar="N", help="How many at most.")] = 20,
-    cursor: Annotated[str, typer.Option(metavar="CURSOR", help="Go on where a list ended.")] = "",
+    limit: Annotated[int, typer.Option(parser=whole(1, 1000), metavar="N", help="The largest number of letters.")] = 20,
+    cursor: Annotated[str, typer.Option(metavar="CURSOR", help="Continue where a previous list ended.")] = "",
 ) -> None:
     """List dead letters, the newest first."""
     page = session.manager.list_dead_letters(source.value, **asdict(which), limit=limit, cursor=cursor)
@@ -151,7 +151,7 @@ def drop(
 def _check_named(letter_ids: list[str] | None, which: Which, *, all_letters: bool) -> None:
     """Let nobody retry or drop everything by leaving something out."""
     if not (letter_ids or all_letters or any(value is not None for value in asdict(which).values())):
-        raise InvalidInputError("letters", "none are named; give ids, a filter such as --queue, or --all")
+        raise refused("letters", "ids, a filter such as --queue, or --all", "none of them")
 
 
 def _no_letter(source: Source, letter_id: str) -> str:
@@ -179,7 +179,7 @@ def _end(session: Session, source: Source, letter_ids: list[str] | None, missing
         session.output.error(_no_letter(source, letter_id))
     left = len(set(letter_ids or ())) - len(missing) - done
     if left > 0:
-        session.output.error(f"{count(left, 'letter')} that an id names stayed; `dead-letters show ID` tells more")
+        session.output.error(f"{count(left, 'letter')} named by an id stayed; `dead-letters show ID` tells more")
     if missing or left > 0:
         raise typer.Exit(ExitCode.NEGATIVE)
 

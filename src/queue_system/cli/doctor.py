@@ -1,4 +1,4 @@
-"""`doctor`: examines server, workers and keys, with advice for each. Never changes anything."""
+"""`doctor`: examines server, workers and keys, with advice for each."""
 
 from __future__ import annotations
 

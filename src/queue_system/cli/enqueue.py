@@ -1,4 +1,4 @@
-"""`enqueue`: one operation from the command line. Never imports the processor."""
+"""`enqueue`: one operation from the command line."""
 
 from __future__ import annotations
 
@@ -25,25 +25,28 @@ class Options:
     queue: Annotated[
         str | None, typer.Option(metavar="NAME", help="Default: named after the processor.", autocompletion=queue_names)
     ] = None
-    priority: Annotated[
-        Priority, typer.Option(metavar="NAME", help="Which list of the queue: high, normal or low.")
-    ] = Priority.NORMAL
+    priority: Annotated[Priority, typer.Option(metavar="NAME", help="The priority: high, normal or low.")] = (
+        Priority.NORMAL
+    )
     operation_id: Annotated[
-        str | None, typer.Option(metavar="ID", help="Default: a fresh one. A known one adds nothing.")
+        str | None,
+        typer.Option(metavar="ID", help="Default: a new one. With the id of a known operation, nothing is added."),
     ] = None
-    delay: Annotated[float, typer.Option(parser=duration, metavar="TIME", help="How long until it is due.")] = 0.0
-    timeout: Annotated[float | None, typer.Option(parser=duration, metavar="TIME", help="Limit of one attempt.")] = None
+    delay: Annotated[float, typer.Option(parser=duration, metavar="TIME", help="The time until it is due.")] = 0.0
+    timeout: Annotated[
+        float | None, typer.Option(parser=duration, metavar="TIME", help="The time limit of one attempt.")
+    ] = None
     max_attempts: Annotated[
-        int | None, typer.Option(parser=whole(1), metavar="N", help="How often it runs at most. Default: 5.")
+        int | None, typer.Option(parser=whole(1), metavar="N", help="The largest number of attempts. Default: 5.")
     ] = None
     retry_delays: Annotated[
         Any, typer.Option(parser=durations, metavar="TIMES", help="The waits between attempts, such as 1s,10s,5m.")
     ] = None
     retry_timeout: Annotated[
-        float | None, typer.Option(parser=duration, metavar="TIME", help="Limit of all attempts together.")
+        float | None, typer.Option(parser=duration, metavar="TIME", help="The time limit of all attempts together.")
     ] = None
     deduplication_key: Annotated[
-        str | None, typer.Option(metavar="KEY", help="While one with this key lives, nothing is added.")
+        str | None, typer.Option(metavar="KEY", help="While an operation with this key is live, nothing is added.")
     ] = None
     on_success: Annotated[str | None, typer.Option(metavar="NAME", help="The function called with the result.")] = None
     on_failure: Annotated[
@@ -105,6 +108,6 @@ def _doubt(session: Session, processor: str) -> None:
     """Ask, or warn where nobody can answer, before a name goes out that workers cannot import."""
     problem = f"{processor!r} names no module, so only a worker whose own code has registered that name can run it"
     if sys.stdin.isatty():
-        session.output.confirm(f"{problem}. Enqueue it all the same?", yes=False)
+        session.output.confirm(f"{problem}. Enqueue it anyway?", yes=False)
     else:
         session.output.note(f"Warning: {problem}; package.module.function is what every worker can import")

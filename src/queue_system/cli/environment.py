@@ -1,4 +1,4 @@
-"""Which options came from the environment, and from which variables. Never reads their values."""
+"""Which options came from the environment, and from which variables."""
 
 from __future__ import annotations
 

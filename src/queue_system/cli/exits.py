@@ -1,4 +1,4 @@
-"""The exit codes, and what a typed error says to an operator. Never prints."""
+"""The exit codes, and how a typed error is shown to an operator."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from queue_system.errors import (
 
 
 class ExitCode(IntEnum):
-    """What the program's exit tells."""
+    """The meaning of the program's exit code."""
 
     DONE = 0
     """It was done; the answer is yes."""
@@ -26,11 +26,11 @@ class ExitCode(IntEnum):
     USAGE = 2
     """The command line is wrong; nothing was changed."""
     UNREACHABLE = 3
-    """The server gives no answer."""
+    """The server does not answer."""
     REFUSED = 4
     """The server answers, but refuses: access, memory, a foreign key, its age."""
     LATE = 5
-    """What was waited for did not happen in time."""
+    """The wait has timed out."""
     INTERRUPTED = 130
     """Ctrl-C, except where it is the way to end."""
 

@@ -1,4 +1,4 @@
-"""`exporter`: serves the fleet's metrics until a signal ends it. Never runs or moves an operation."""
+"""`exporter`: serves the fleet's metrics until a signal ends it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ def exporter(
     *,
     http: Annotated[str, typer.Option(metavar="HOST:PORT", help="Where it listens.")] = "127.0.0.1:9201",
     allowed_hosts: Annotated[
-        str | None, typer.Option(metavar="NAMES", help="The public names under which it is asked, between commas.")
+        str | None,
+        typer.Option(metavar="NAMES", help="The public host names under which it answers, separated by commas."),
     ] = None,
     log_format: LogFormatOption = LogFormat.TEXT,
     log_level: LogLevelOption = LogLevel.INFO,
@@ -37,5 +38,7 @@ def exporter(
     except ImportError as missing:
         session.output.error(str(missing))
         raise typer.Exit(ExitCode.NEGATIVE) from missing
-    except (OSError, ValueError) as error:
+    except InvalidInputError as error:
+        raise InvalidInputError("http", str(error).removeprefix("address: ")) from error
+    except OSError as error:
         raise InvalidInputError("http", str(error)) from error

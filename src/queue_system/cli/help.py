@@ -1,4 +1,4 @@
-"""Commands whose help says no type where it tells nothing: of flags and of arguments. Never decides a default."""
+"""Commands whose help leaves out types that tell nothing: those of flags and of arguments."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _usage(argument: Any) -> str:
 
 
 def _no_type(ctx: Any) -> None:
-    """Stand in for the type beside an argument, whose name and sentence tell."""
+    """Stand in for the type beside an argument, whose name and sentence say enough."""
 
 
 class PlainCommand(TyperCommand):

@@ -1,4 +1,4 @@
-"""`operation show` and `operation wait`: what became of one operation. Never changes it."""
+"""`operation show` and `operation wait`: what became of one operation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options that several commands share, and how their values are read. Never holds a default that a command decides."""
+"""Options that several commands share, and how their values are read."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def json_value(text: str | bytes) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise typer.BadParameter(
-            f"entity: expected a JSON document: {error}; quote it for the shell: '{{\"id\": 1}}'"
+            f"entity: expected a JSON document, got other text ({error}); quote it for the shell: '{{\"id\": 1}}'"
         ) from error
 
 
@@ -95,7 +95,7 @@ def names(text: str) -> tuple[str, ...]:
 Yes: TypeAlias = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 LogFormatOption: TypeAlias = Annotated[
     LogFormat,
-    typer.Option(envvar="QUEUE_SYSTEM_LOG_FORMAT", metavar="FORMAT", help="How log lines look: text or json."),
+    typer.Option(envvar="QUEUE_SYSTEM_LOG_FORMAT", metavar="FORMAT", help="The format of log lines: text or json."),
 ]
 LogLevelOption: TypeAlias = Annotated[
     LogLevel,
@@ -103,7 +103,7 @@ LogLevelOption: TypeAlias = Annotated[
         envvar="QUEUE_SYSTEM_LOG_LEVEL",
         case_sensitive=False,
         metavar="LEVEL",
-        help="The least level logged: debug, info, warning or error.",
+        help="The lowest level that is logged: debug, info, warning or error.",
     ),
 ]
 AllowedModules: TypeAlias = Annotated[
@@ -111,6 +111,6 @@ AllowedModules: TypeAlias = Annotated[
     typer.Option(
         metavar="NAMES",
         envvar="QUEUE_SYSTEM_ALLOWED_MODULES",
-        help="The modules whose functions names from Redis may lead to, between commas. Default: the configuration's.",
+        help="The modules whose functions may be run by name, separated by commas. Default: the configuration's.",
     ),
 ]

@@ -1,4 +1,4 @@
-"""Where output goes: one document to stdout; progress, questions and errors to stderr. Never reads from Redis."""
+"""Where output goes: one document to stdout; progress, questions and errors to stderr."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from queue_system.model.preview import document as pieces
 
 T = TypeVar("T")
 Advance = Callable[[int], None]
-"""Moves a progress bar on by so many steps."""
+"""Moves a progress bar on by a number of steps."""
 
 _WIDTH_OF_FILES: Final = 120
 _LOOK_EVERY_S: Final = 0.1

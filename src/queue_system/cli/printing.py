@@ -1,4 +1,4 @@
-"""What stands between the program and its two streams: characters they lack, a full disk, a reader who has left."""
+"""Printing that copes with characters a stream lacks, a full disk, and a reader that has left."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`purge`: removes what waits in queues, after asking. Never touches what runs or has failed."""
+"""`purge`: removes what waits in queues, after asking."""
 
 from __future__ import annotations
 

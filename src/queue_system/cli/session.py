@@ -1,4 +1,4 @@
-"""What every command shares: the options that name the server, the output, the way errors end. Never runs a command."""
+"""What every command shares: the options that name the server, the output, the handling of errors."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ Debug: TypeAlias = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """The options that every command has, and the program before it: which server is meant, and how much is told."""
+    """The options that every command has, and the program before it: which server is meant, and how much is printed."""
 
     url: Url = field(default=None, repr=False)  # it may hold a password
     url_file: UrlFile = None
@@ -119,12 +119,12 @@ class Place(Shared):
         if elsewhere := typed & {"url", "url_file", "prefix"}:
             if "config" in typed:
                 extra = min(elsewhere).replace("_", "-")
-                raise InvalidInputError("config", f"it names server and prefix already; leave out --{extra}")
+                raise InvalidInputError("config", f"it already names the server and the prefix; leave out --{extra}")
             values["config"] = None
         if values.get("url") is not None and values.get("url_file") is not None:
             beaten = {"url", "url_file"} - typed
             if len(beaten) != 1:
-                raise InvalidInputError("url_file", "the URL is given as well; leave one of them out")
+                raise InvalidInputError("url_file", "the URL is given as well; leave out one of the two")
             values[beaten.pop()] = None
         return cls(**values, typed=typed)
 
@@ -150,7 +150,7 @@ class Session:
         missing = config.missing_data_dir()
         if missing is not None and not self._starts_server:
             raise InvalidInputError(
-                "url", f"no server is named, and there is none of its own in {missing}; {_NAME_ONE}"
+                "url", f"no server is named, and there is no embedded server in {missing}; {_NAME_ONE}"
             )
         return config
 
@@ -258,7 +258,7 @@ def _is_typed(context: typer.Context, name: str) -> bool:
 
 
 def _route_log(*, debug: bool) -> None:
-    """Let errors be told once: by the command. With --debug, the log goes to stderr."""
+    """Let errors be reported once: by the command. With --debug, the log goes to stderr."""
     log = logging.getLogger("queue_system")
     if debug:
         logs.configure(level="DEBUG")

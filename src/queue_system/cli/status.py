@@ -1,4 +1,4 @@
-"""`status`: how much waits, runs and has failed, once or as a live table. Never changes anything."""
+"""`status`: how much waits, runs and has failed, once or as a live table."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Board:
     """How many dead letters each list keeps; 0: not known."""
     workers_shown: bool = False
     told: Sequence[WorkerRecord] = ()
-    """The living workers that tell of themselves."""
+    """The living workers that report about themselves."""
 
     def update(self, now: FleetStats, workers: Sequence[WorkerRecord] | None = None) -> None:
         """Take a new reading."""
@@ -151,7 +151,7 @@ class Board:
         for each in self.told:
             table.add_row(plain(each.worker), plain(each.serves), f"{each.slots:,}", f"{each.abandoned:,}")
         untold = now.workers - len(self.told)
-        note = Text(f"{count(untold, 'worker')} more of which nothing is told", "dim")
+        note = Text(f"{count(untold, 'worker')} more, of which nothing is known", "dim")
         return Group(*([table] if self.told else []), *([note] if untold > 0 else []))
 
     def _totals(self, now: FleetStats) -> RenderableType:
@@ -195,9 +195,9 @@ def _stats(stats: FleetStats) -> dict[str, int]:
 def status(
     session: Session,
     *,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on until Ctrl-C.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Repeat until Ctrl-C.")] = False,
     interval: Annotated[
-        float, typer.Option(parser=duration, metavar="TIME", help="With --watch: how often it looks.")
+        float, typer.Option(parser=duration, metavar="TIME", help="With --watch: the time between two looks.")
     ] = 1.0,
     show_all: Annotated[
         bool, typer.Option("--all", "-a", envvar="QUEUE_SYSTEM_STATUS_ALL", help="Show queues that hold nothing, too.")

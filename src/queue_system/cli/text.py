@@ -1,4 +1,4 @@
-"""Text from Redis on its way to a terminal: what could act there is made visible. Never prints."""
+"""Text from Redis for a terminal: control characters are made visible, so that they do nothing there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`worker`: processes operations until a signal ends it. Never returns a library call's result: its exit code tells."""
+"""`worker`: processes operations until a signal ends it."""
 
 from __future__ import annotations
 
@@ -31,46 +31,51 @@ class Options:
     """How to run the worker."""
 
     queues: Annotated[
-        str | None, typer.Option(metavar="NAMES", help="The queues served, between commas. Default: all.")
+        str | None, typer.Option(metavar="NAMES", help="The queues to serve, separated by commas. Default: all.")
     ] = None
     allowed_modules: AllowedModules = None
     concurrency: Annotated[
         int | None,
         typer.Option(
-            parser=whole(1), metavar="N", help="How many run at once in a process. Default: 5, or the target's."
+            parser=whole(1),
+            metavar="N",
+            help="How many operations run at once in a process. Default: 5, or the target's.",
         ),
     ] = None
     processes: Annotated[
-        int, typer.Option(parser=whole(1), metavar="N", help="How many processes; they are supervised.")
+        int, typer.Option(parser=whole(1), metavar="N", help="The number of processes; from 2 on they are supervised.")
     ] = 1
     timeout: Annotated[
         float | None,
-        typer.Option(parser=duration, metavar="TIME", help="Limit of one attempt. Default: 30 s, or the target's."),
+        typer.Option(
+            parser=duration, metavar="TIME", help="The time limit of one attempt. Default: 30 s, or the target's."
+        ),
     ] = None
-    burst: Annotated[bool, typer.Option("--burst", help="Leave when nothing is left to do.")] = False
-    reload: Annotated[bool, typer.Option("--reload", help="Start anew when a .py file changes.")] = False
+    burst: Annotated[bool, typer.Option("--burst", help="Exit when nothing is left to do.")] = False
+    reload: Annotated[bool, typer.Option("--reload", help="Restart when a .py file changes.")] = False
     grace: Annotated[
-        float, typer.Option(parser=duration, metavar="TIME", help="How long running ones may go on at a stop.")
+        float, typer.Option(parser=duration, metavar="TIME", help="How long running operations may go on at a stop.")
     ] = 25.0
     max_operations: Annotated[
-        int | None, typer.Option(parser=whole(1), metavar="N", help="Replace a process after so many. Default: never.")
+        int | None,
+        typer.Option(parser=whole(1), metavar="N", help="Replace a process after this many attempts. Default: never."),
     ] = None
     max_memory: Annotated[
         int | None,
-        typer.Option(parser=whole(1), metavar="MIB", help="Replace a process that uses more. Default: never."),
+        typer.Option(parser=whole(1), metavar="MIB", help="Replace a process that uses more memory. Default: never."),
     ] = None
     http: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="Serve probes and metrics, such as at 127.0.0.1:9200.")
     ] = None
     allowed_hosts: Annotated[
-        str | None, typer.Option(metavar="NAMES", help="With --http: the public names under which it is asked.")
+        str | None, typer.Option(metavar="NAMES", help="With --http: the public host names under which it answers.")
     ] = None
     tracebacks: Annotated[
         bool | None,
         typer.Option(
             "--tracebacks/--no-tracebacks",
             envvar="QUEUE_SYSTEM_TRACEBACKS",
-            help="Let dead letters, records and the log tell where an error came from (--no-tracebacks: not).",
+            help="Keep tracebacks in dead letters, records and the log (--no-tracebacks: do not).",
         ),
     ] = None
     log_format: LogFormatOption = LogFormat.TEXT
@@ -97,7 +102,7 @@ def worker(
     place = session.place
     if target is not None and (extra := place.typed & {"url", "url_file", "prefix", "config"}):
         raise InvalidInputError(
-            "target", f"it names server and prefix already; leave out --{min(extra).replace('_', '-')}"
+            "target", f"it already names the server and the prefix; leave out --{min(extra).replace('_', '-')}"
         )
     chosen = asdict(options)
     served = chosen.pop("queues")

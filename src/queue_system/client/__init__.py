@@ -1,1 +1,1 @@
-"""What a caller asks, written once as flows and run in two ways. Never runs an operation."""
+"""What a caller asks, written once as flows and run in two ways."""

@@ -1,7 +1,7 @@
-"""Dead letters for an operator: list, retry, drop. Never touches one that a call did not read and choose.
+"""Dead letters for an operator: list, retry, drop.
 
-A walk leads from the newest letter to the oldest and counts places from the old end: new letters, which come in at the
-other, change no place, and those that others take let no letter be missed.
+A walk goes from the newest letter to the oldest and counts places from the old end. So new letters, which are added at
+the other end, change no place, and no letter is missed when others take some.
 """
 
 from __future__ import annotations
@@ -61,18 +61,18 @@ class DeadLetterPage(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which letters are meant: those for which all of this holds. None: whatever it is.
+    """Which letters are chosen: those for which all of this holds. None means any.
 
     Args:
         letter_ids: they have one of these ids.
         queue: they came from this queue; `"high:emails"` or, for all priorities, `"emails"`.
         processor: they were for this processor, `"mails.send"` or `"send"`.
         error: type and text of their error hold this, in any case.
-        min_age: they failed this many s ago or earlier, by the server's clock.
-        max_age: they failed this many s ago or later. A letter that tells no time has no age.
+        min_age: they failed at least this many seconds ago, by the server's clock.
+        max_age: they failed at most this many seconds ago. A letter without a time has no age.
 
     Raises:
-        InvalidInputError: a value is not usable.
+        InvalidInputError: a value is wrong.
     """
 
     letter_ids: Collection[str] | None = None
@@ -130,7 +130,7 @@ def list_flow(
     """Return up to `limit` letters, the newest first, that are older than those of the page that gave the cursor.
 
     Raises:
-        InvalidInputError: the source, the limit or the cursor is not usable.
+        InvalidInputError: the source, the limit or the cursor is wrong.
     """
     walk = _Walk(config.shard, source)
     limit = check_whole("limit", limit, 1, _MOST_LISTED)
@@ -180,9 +180,9 @@ def retry_flow(config: QueueConfig, source: str, selection: Selection) -> Flow[i
     if call.signed:
         raise InvalidInputError(
             "signing_keys",
-            f"{call.signed} of these dead letters are signed and stay, as this configuration has no keys to sign what"
-            " it puts back; give it signing_keys (on the command line, --config MODULE:OBJECT)."
-            f" Put back were {call.done} others",
+            f"{call.signed} of these dead letters are signed and stay, since this configuration has no keys to sign"
+            " them again; give it signing_keys (on the command line, --config MODULE:OBJECT)."
+            f" {call.done} others were put back",
         )
     return call.done
 

@@ -1,4 +1,4 @@
-"""How sure an enqueued operation is when the call returns: in memory, on disk, or on a replica. Never encodes one."""
+"""How safe an enqueued operation is when the call returns: in memory, on disk, or on a replica."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from queue_system.errors import (
 
 _WAITS: Final = {"fsync": wait_for_disk, "replicated": wait_for_replica}
 _NEEDS: Final = {
-    "fsync": "it takes Redis or Valkey 7.2 with appendonly yes",
-    "replicated": "it takes a replica that is connected",
+    "fsync": "it needs Redis or Valkey 7.2 with appendonly yes",
+    "replicated": "it needs a replica that is connected",
 }
 _SHARE: Final = 0.8  # of the connection's limit, so that the server gives up before the connection does
 
@@ -70,7 +70,9 @@ def _probe(shard: Shard, durability: str) -> Flow[None]:
     except (ServerUnreachableError, AccessDeniedError, CircuitOpenError):
         raise
     except QueueSystemError as error:
-        raise InvalidInputError("durability", f"{durability!r} cannot be had: {error}; {_NEEDS[durability]}") from error
+        problem = f"this server cannot confirm {durability!r}: {error}; {_NEEDS[durability]}"
+        raise InvalidInputError("durability", problem) from error
     if not reached:
-        raise InvalidInputError("durability", f"{durability!r} cannot be had now; {_NEEDS[durability]}")
+        problem = f"this server cannot confirm {durability!r} now; {_NEEDS[durability]}"
+        raise InvalidInputError("durability", problem)
     shard.confirmable.add(durability)

@@ -1,4 +1,4 @@
-"""What `enqueue` does: check, encode, send, describe the answer. Never runs an operation."""
+"""What `enqueue` does: check, encode, send, describe the answer."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ def _sent(
 
 
 def _tell_queued(config: QueueConfig, error: ServerError, operations: Sequence[NewOperation]) -> int:
-    """Let the error of a batch that was refused midway tell what is queued all the same; count and return how many."""
+    """Note on the error of a batch that was refused midway what is queued nevertheless; return how many."""
     queued: list[str] = []
     for chunk, answers in zip(split_batch(operations), error.answers, strict=False):
         queued += [new.operation_id for new, answer in zip(chunk, answers or (), strict=False) if answer == 1]

@@ -1,4 +1,4 @@
-"""A flow: work on the server, written once as a generator of commands, run in two ways. Never decides what to send."""
+"""A flow: work on the server, written once as a generator of commands, run in two ways."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def taking(make: Callable[P, Taken]) -> Callable[[Callable[[M, Taken], Flow[R]]]
 
 
 def _adopt(called: Callable[..., Any], flow: Callable[..., Any], make: Any) -> None:
-    """Let a function tell the arguments of a record's class, and the rest of what a flow tells of itself."""
+    """Give a function the signature of a record's class, and the rest of a flow's name and docstring."""
     types: dict[str, Any] = {}
     for each in reversed(make.__mro__):
         types |= inspect.get_annotations(each)
@@ -130,7 +130,7 @@ def awaiting(method: Callable[P, R]) -> Callable[P, Coroutine[Any, Any, R]]:
 
 
 def _annotate(method: Callable[..., Any], flow: Callable[..., Any]) -> None:
-    """Let the signature tell the result, not the flow to it."""
+    """Let the signature name the result, not the flow that leads to it."""
     result = str(flow.__annotations__["return"]).removeprefix("Flow[").removesuffix("]")
     method.__annotations__ = {**flow.__annotations__, "return": result}
     vars(method)["__signature__"] = inspect.signature(flow).replace(return_annotation=result)

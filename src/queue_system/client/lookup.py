@@ -1,4 +1,4 @@
-"""What became of an operation: read its record, or wait until it changes. Never changes an operation."""
+"""What became of an operation: read its record, or wait until it changes."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class OperationRecord(msgspec.Struct, frozen=True, kw_only=True):
     error: str | None = None
     error_type: str | None = None
     traceback: str | None = None
-    """Where the error came from, without passwords; None if that is not told."""
+    """Where the error came from, without passwords; None if that is not known."""
     worker: str | None = None
     """`host:pid` of the worker that wrote this."""
 
@@ -109,7 +109,7 @@ def change_flow(
 ) -> Flow[OperationRecord | None]:
     """Return what is known of an operation as soon as it differs from `known`, at the latest after `timeout` s.
 
-    Woken by the settlement; it looks by itself every few s, should a wake-up be lost.
+    The settlement wakes it; it also looks every few seconds, in case a wake-up is lost.
     """
     check_identifier(operation_id, "operation_id")
     shard = config.shard

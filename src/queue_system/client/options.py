@@ -1,4 +1,4 @@
-"""What `enqueue` takes, spelled here and nowhere else. Never checks a value."""
+"""What `enqueue` takes, spelled here and nowhere else."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ class EnqueueOptions(_Specified, frozen=True, kw_only=True):
         processor: a callable or the name `"package.module.function"`; it is called with the entity.
         queue_name: default: the processor's own name.
         priority: `"high"`, `"normal"` or `"low"`.
-        operation_id: default: a fresh one. With an id that is known already, nothing is added.
+        operation_id: default: a new one. With the id of a known operation, nothing is added.
         retry_config: default: `QueueRetryConfig()`.
         on_success: called with `{"entity", "result", "operation_id"}`.
         on_failure: called with `{"entity", "error", "operation_id"}` after the last attempt.
         timeout: limit of one attempt, in s.
         deduplication_key: while an operation with this key is live, nothing is added.
         custom_serializer: turns what JSON cannot carry into something that it can.
-        delay: how many s from now the operation is due.
+        delay: how many seconds from now the operation is due.
         durability: wait for the server's memory (`"fast"`), disk (`"fsync"`) or a replica (`"replicated"`);
             default: the configuration's.
         result_ttl: how long, in s, its record is kept once it is finished; default: the configuration's.

@@ -1,4 +1,4 @@
-"""What waits in a queue: count what is due later, and remove all of it. Never touches what runs or has failed."""
+"""What waits in a queue: count what is due later, and remove all of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The web dashboard: an ASGI application to run or to mount. Never imported by the core; needs an extra."""
+"""The web dashboard: an ASGI application to run or to mount."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ class Access:
         return int(body.partition(".")[0]) > time.time() and cookie not in self._ended
 
     def end_session(self, cookie: str) -> None:
-        """Let a session be worth nothing from now on, whoever has a copy of its cookie."""
+        """End a session, also for those who have a copy of its cookie."""
         if not self.is_session(cookie):
             return
         now = time.time()
@@ -170,7 +170,7 @@ def is_same_origin(connection: HTTPConnection) -> bool:
 
 
 def _host_name(host: str) -> str:
-    """Return the name in a `Host` header, without its port; empty for what is none."""
+    """Return the name in a `Host` header, without its port; empty for an invalid one."""
     try:
         return (urlsplit(f"//{host}").hostname or "").lower()
     except ValueError:

@@ -1,4 +1,4 @@
-"""Puts the dashboard together as an ASGI application. Never opens a port; `server` does."""
+"""Puts the dashboard together as an ASGI application."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def create_app(  # noqa: PLR0913 - one for each rule of who may come, and from w
 
 
 def _admitted(pages: Pages, login: Login) -> list[Route]:
-    """Return what only those may see whom the access rules admit."""
+    """Return the routes that need the access rules to admit the visitor."""
     letters = Letters(pages)
     return [
         Route("/", pages.overview),

@@ -1,4 +1,4 @@
-"""What is made of a wrong token: a line in the log, and a wait for who offers many. Never logs what was offered."""
+"""What follows a wrong token: a line in the log, and a pause for clients that try many."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pages of dead letters: filter, look, retry, drop. Never changes one unless the dashboard is writable."""
+"""The pages of dead letters: filter, look, retry, drop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The parts of pages that change each second, rendered once for all who watch. Never asks the server itself."""
+"""The parts of pages that change every second, rendered once for all viewers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The login form: takes the token, hands out a session. Never writes the token anywhere."""
+"""The login form: takes the token, hands out a session."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Login:
         self._log = log
 
     async def form(self, request: Request) -> Response:
-        """Show the form; whoever is let in already is sent on."""
+        """Show the form; a visitor who is signed in already is sent on."""
         if not self._pages.access.has_login or await self._pages.access.admits(request):
             return RedirectResponse(f"{root_of(request.scope)}/", 303)
         return self._pages.login(request)
@@ -44,7 +44,7 @@ class Login:
         return response
 
     async def leave(self, request: Request) -> Response:
-        """End the session, in this browser and for whoever has a copy of its cookie."""
+        """End the session, in this browser and for those who have a copy of its cookie."""
         await self._pages.read_form(request)
         self._pages.access.end_session(request.cookies.get(COOKIE, ""))
         root = root_of(request.scope)

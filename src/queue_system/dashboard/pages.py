@@ -1,4 +1,4 @@
-"""The pages that only read: overview, queues, workers, one operation, and the stream of live stats. Never writes."""
+"""The pages that only read: overview, queues, workers, one operation, and the stream of live stats."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a proxy in front changes: where the dashboard lives, and who asks. Believes none that is not named."""
+"""What a proxy in front changes: the address of the dashboard, and of its visitors. Only named proxies are believed."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def check_root_path(path: object) -> str:
     """Return a path under which the dashboard lives, without a slash at its end; "" is the top.
 
     Raises:
-        InvalidInputError: it is no such path.
+        InvalidInputError: it is not such a path.
     """
     example = "for example /ops/queues"
     found = check_text("root_path", path, "a path", way_out=example).rstrip("/")
@@ -75,7 +75,7 @@ def root_of(scope: Scope) -> str:
 
 
 class Behind:
-    """Puts every request under the root path, and takes from a trusted proxy whom and under which name it serves."""
+    """Puts every request under the root path, and takes visitor and host name from a trusted proxy."""
 
     def __init__(self, app: ASGIApp, root_path: str, proxies: Sequence[Any]) -> None:
         self._app = app
@@ -100,7 +100,7 @@ class Behind:
         return any(found in network for network in self._proxies)
 
     def _believed(self, scope: Scope) -> Scope:
-        """Return what a trusted proxy says of a request; what makes no sense is as if it were not said."""
+        """Return what a trusted proxy says of a request; invalid values count as absent."""
         headers = Headers(scope=scope)
         kept = [(name, value) for name, value in scope["headers"] if not _is_forwarding(name)]
         believed = {**scope, "headers": kept}
@@ -132,7 +132,7 @@ class Behind:
 
 
 def _last(headers: Headers, name: str) -> str:
-    """Return what the proxy next to us says, behind what it was told itself."""
+    """Return what the proxy next to us says: the last value, behind those that it was sent."""
     values = headers.getlist(name)
     return values[-1].rpartition(",")[2].strip() if values else ""
 

@@ -1,4 +1,4 @@
-"""Looks at the fleet once a second for all viewers together, and remembers the last minutes. Never changes anything."""
+"""Looks at the fleet once a second for all viewers together, and remembers the last minutes."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Sampler:
             yield self.latest
 
     async def close(self) -> None:
-        """End the task and whoever follows."""
+        """End the task and the streams that follow it."""
         self._ended = True
         self._next.set()
         if self._task is not None:

@@ -1,4 +1,4 @@
-"""Serves the dashboard on a port of its own. Never opens one to other machines without a rule who may come."""
+"""Serves the dashboard on a port of its own."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def serve(  # noqa: PLR0913 - those of `create_app`, and where to listen
 
 
 def check_bind(host: str, token: str | None, auth: AuthHook | None) -> None:
-    """Raise InvalidInputError for a host that others reach, when there is no rule who may come."""
+    """Raise InvalidInputError for a host that other machines reach, when there is no rule for who may visit."""
     if token is None and auth is None and not is_loopback(host):
         expected = "an address of this machine only, since there is no token"
         raise refused("host", expected, shown(host), "give a token, or use 127.0.0.1")

@@ -1,4 +1,4 @@
-"""What stands around every page: the headers of each answer and the checks of each request. Never renders a page."""
+"""The protection around every page: the headers of each answer and the checks of each request."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ _HEADERS: Final = {
 }
 _READS: Final = ("GET", "HEAD")
 _NO_PROXY: Final = (
-    "This dashboard answers to its own machine only, and this request came through a proxy, behind which everybody"
-    " looks like that. To run it behind one, start it with --token-file and --trusted-proxies, and with --root-path"
-    " where it lives below a path."
+    "This dashboard answers requests of its own machine only, and this one came through a proxy, behind which every"
+    " visitor looks like that. To run it behind one, start it with --token-file and --trusted-proxies, and with"
+    " --root-path where it lives below a path."
 )
 
 
@@ -68,7 +68,9 @@ class Shield:
             await (refusal or self._app)(scope, receive, send_shielded)
         except Exception:
             if not started:
-                await PlainTextResponse("This did not work; the log tells why.", 500)(scope, receive, send_shielded)
+                await PlainTextResponse("This did not work; see the log for the reason.", 500)(
+                    scope, receive, send_shielded
+                )
             raise
 
     def _refusal(self, connection: HTTPConnection) -> Response | None:
@@ -77,7 +79,7 @@ class Shield:
         if self._access.local_only and is_forwarded(connection.scope):
             return PlainTextResponse(_NO_PROXY, 403)
         if not self._access.answers_host(connection):
-            return PlainTextResponse("This name of the host is not known here: see allowed_hosts.", 421)
+            return PlainTextResponse("This host name is not allowed here; see allowed_hosts.", 421)
         if connection.scope["method"] in _READS:
             return None
         if not is_same_origin(connection):

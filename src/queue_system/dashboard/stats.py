@@ -1,4 +1,4 @@
-"""What the dashboard shows of the fleet at one moment. Never changes anything, and never uses the circuit breaker."""
+"""What the dashboard shows of the fleet at one moment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How often somebody may offer a wrong token. Never learns what was offered."""
+"""How often a client may try a wrong token."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The way of one operation through a worker: resolve, execute, judge, settle. Never talks to Redis."""
+"""The way of one operation through a worker: resolve, execute, judge, settle."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Claims: what, how much, when and under which id; and what a claim has brought. Never settles."""
+"""Claims: what, how much, when and under which id; and what a claim has brought."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settles: from a settlement to the server's answer, and what that asks for. Never decides a verdict."""
+"""Settles: from a settlement to the server's answer, and what that asks for."""
 
 from __future__ import annotations
 

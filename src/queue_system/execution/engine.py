@@ -362,10 +362,10 @@ class Engine:
         fields = {} if slot is None or slot.delivery is None else {
             "operation_id": slot.delivery.operation_id, "processor": slot.delivery.operation.processor
         }  # fmt: skip
-        self.log.warning("a thread is abandoned, and runs on", **fields, abandoned=self.executor.abandoned)
+        self.log.warning("a thread is abandoned and runs on", **fields, abandoned=self.executor.abandoned)
 
     def _die(self) -> None:
-        """Hand back what waits, and leave what runs to those who take over from dead workers: it may do it again.
+        """Hand back what waits, and leave what runs to those who take over from dead workers: it may harm them, too.
 
         So its deaths are counted, and the one to blame is found.
         """

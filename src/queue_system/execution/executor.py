@@ -24,7 +24,7 @@ from queue_system.model.verdict import Interrupted, Outcome, Raised, Succeeded
 from queue_system.tracebacks import trace
 
 CANCEL_AGAIN_S: Final = 5.0
-"""How long a processor may tidy up at its limit before it is cancelled once more."""
+"""How long a processor may clean up at its limit before it is cancelled once more."""
 GIVE_UP_AFTER_S: Final = 15.0
 """How long after its limit a processor that ignores its cancellations is abandoned."""
 

@@ -1,4 +1,4 @@
-"""Imports processors in threads, while the event loop goes on. Never imports one name twice at a time."""
+"""Imports processors in threads, while the event loop goes on."""
 
 from __future__ import annotations
 

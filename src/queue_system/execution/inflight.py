@@ -115,7 +115,7 @@ class InFlight:
         try:
             if queue not in self._queues:
                 if split_queue(queue) is None:
-                    raise UndecodableItemError("it came from no queue of ours")
+                    raise UndecodableItemError("it did not come from a queue of ours")
                 self._queues.add(queue)
             if self._sealing is not None:
                 check_size(item, self._max_item_bytes)
@@ -185,7 +185,7 @@ class InFlight:
         return True
 
     def set_suspects_aside(self, wait_s: float, *, keep: int = 0) -> None:
-        """Let all suspects but the first few wait for so long where they stand in nobody's way.
+        """Let all suspects but the first few wait for a while as delayed items, so that they block nothing.
 
         They come back one after the other: who has waited longest first, and each perhaps to another process.
         """

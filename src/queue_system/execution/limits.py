@@ -1,4 +1,4 @@
-"""How long one attempt may take, and whose limit that is. Never measures or ends anything."""
+"""How long one attempt may take, and whose limit that is."""
 
 from __future__ import annotations
 

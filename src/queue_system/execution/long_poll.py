@@ -1,4 +1,4 @@
-"""The claim of a worker without work: it waits for the wake-up marker. Never books what it brings."""
+"""The claim of a worker without work: it waits for the wake-up marker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Collects settlements for one round trip. Never says what a settlement holds."""
+"""Collects settlements for one round trip."""
 
 from __future__ import annotations
 

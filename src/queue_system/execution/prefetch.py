@@ -1,4 +1,4 @@
-"""How much to claim beyond the free slots: what will run in about 20 ms; and how long to block. Never claims."""
+"""How much to claim beyond the free slots: what will run in about 20 ms; and how long to block."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a worker bears a server that does not answer: few log lines, short waits. Never gives up."""
+"""How a worker deals with a server that does not answer: few log lines, short waits, no end."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Reconnect:
         self._failures = self._lines = 0
         self._overwritten_since = math.inf
         if told:  # else a connection that breaks again and again would flood the log with good news
-            self._log.info("server answers again", failures=failures)
+            self._log.info("the server answers again", failures=failures)
         return told
 
     async def is_overwritten(self, error: Exception, transport: AioTransport, tokens: Command[list[int]]) -> bool:

@@ -1,4 +1,4 @@
-"""Counts what a worker settled, once a turn, and writes the log lines of single operations. Never settles anything."""
+"""Counts what a worker settled, once a turn, and writes the log lines of single operations."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class Reporter:
         self._tell(lambda observer: observer.lease_lost(operations))
 
     def letters_went(self, letters: int) -> None:
-        """Count dead letters that pushed out older ones; a line a minute tells of it."""
+        """Count dead letters that pushed out older ones; one line a minute reports them."""
         self._metrics.add_many("dead_letters_dropped", letters)
         if self._told_of_letters.ready():
             self._log.warning(
@@ -113,7 +113,7 @@ class Reporter:
         self._tell(lambda observer: observer.settled([Settlement(delivery, Verb.REJECT, b"")]))
 
     def outage(self) -> None:
-        """Count a turn that the server did not answer; an outage has one line a second, and that tells of the error."""
+        """Count a turn that the server did not answer; an outage has one line a second, which has the error."""
         self._metrics.hold("errors")
 
     def _tell(self, what: Callable[[SettlementObserver], None]) -> None:
@@ -125,5 +125,5 @@ class Reporter:
                 self._log.error("an observer of settlements failed", observer=type(observer).__name__, exc_info=error)
 
     def flush_counts(self) -> None:
-        """Write what was counted and not told yet."""
+        """Write what was counted and not reported yet."""
         self._metrics.flush()

@@ -48,7 +48,7 @@ class _Misses:
     told: float = float("-inf")
     problem: str = _UNRESOLVABLE
     kept: int = 0
-    """How many have stayed in their queue since the log has told of that, the system errors being full."""
+    """How many have stayed in their queue since the last log line about it, the system errors being full."""
     told_full: float = float("-inf")
     full: bool = False
     noted: str = ""
@@ -62,12 +62,12 @@ class Rests:
         self, log: StructuredLogger, metrics: MetricsRecorder, now: Callable[[], float] = time.monotonic
     ) -> None:
         self.queues: dict[str, _Misses] = {}
-        """Empty as long as everything could be resolved of late."""
+        """Empty as long as everything could be resolved recently."""
         self._log = log
         self._metrics = metrics
         self._now = now
         self.notes: dict[tuple[str, str], RestNote] = {}
-        """What others have yet to be told, by queue and reason."""
+        """What has yet to be reported to others, by queue and reason."""
 
     def missed(self, queue: str, reason: str) -> tuple[float, bool]:
         """Learn that an operation cannot be resolved. Return how long it should wait, and whether it has to.
@@ -157,7 +157,7 @@ class Rests:
         return min((misses.until - now for misses in self.queues.values() if misses.until > now), default=None)
 
     def take_notes(self) -> list[RestNote]:
-        """Return what others should be told, and count it as told."""
+        """Return what is to be reported to others, and count it as reported."""
         notes = list(self.notes.values())
         self.notes = {}
         return notes
@@ -179,7 +179,7 @@ class Rests:
         if now - misses.told >= _TELL_AGAIN_S and misses.rest_s == SHORTEST_S:
             misses.told = now
             self._log.warning(
-                f"the queue is left alone: {misses.problem}; those that can go on",
+                f"the queue is left alone: {misses.problem}; other workers go on with it",
                 queue=queue, reason=misses.reason, rest_s=misses.rest_s, longest_rest_s=LONGEST_S,
             )  # fmt: skip
 

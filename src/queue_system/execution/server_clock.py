@@ -1,4 +1,4 @@
-"""The server's time, as far as a worker knows it. Never asks for it: each claim's answer tells."""
+"""The server's time, as far as a worker knows it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Turns verdicts into settlements. Never decides a verdict."""
+"""Turns verdicts into settlements."""
 
 from __future__ import annotations
 

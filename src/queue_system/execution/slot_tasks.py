@@ -1,4 +1,4 @@
-"""The tasks of a worker's slots: each is replaced when it ends by itself or is given up. Never settles anything."""
+"""The tasks of a worker's slots: each is replaced when it ends by itself or is given up."""
 
 from __future__ import annotations
 

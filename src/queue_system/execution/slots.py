@@ -1,4 +1,4 @@
-"""The places at which operations run, and whose code runs now. Never executes an operation."""
+"""The places at which operations run, and whose code runs now."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def stand_in(ended: asyncio.Event, name: str) -> WorkerTask[None]:
 
 
 def forget_cancellations(task: asyncio.Task[None] | None) -> None:
-    """Take back all cancellations of a slot's task: whatever they were meant for is over."""
+    """Take back all cancellations of a slot's task: their reason is over."""
     while task is not None and task.cancelling():
         task.uncancel()
 

@@ -1,4 +1,4 @@
-"""Tells an application's files from those of libraries, by where they lie. Never imports anything."""
+"""Tells an application's files from those of libraries, by where they lie."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The running script under the name by which others import it. Never imports anything."""
+"""The running script under the name by which others import it."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def name_of_main(fn: Callable[..., Any], name: str, field: str) -> str | None:
     if not (same_file(code, file) if code.is_absolute() else code.name == Path(file).name):
         raise _refusal(field, name, f"was not defined in the running script {file}, but in {code}")
     if module_name is None:
-        raise _refusal(field, name, f"was defined in {file}, whose name is none that can be imported")
+        raise _refusal(field, name, f"was defined in {file}, whose name cannot be imported")
     main = find_main(module_name)
     if main is None:
         raise _refusal(field, name, f"was defined in {file}, but {module_name!r} means another file")

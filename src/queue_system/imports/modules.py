@@ -1,4 +1,4 @@
-"""Finds the file of a module without importing it or a package above it. Never runs code of what it finds."""
+"""Finds the file of a module without importing it or a package above it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def find_module(name: str) -> Found:
     """Return where a module lies.
 
     Raises:
-        UnresolvableNameError: there is no such module, or it is no Python source.
+        UnresolvableNameError: there is no such module, or it is not Python source.
     """
     specs = _specs(name)
     origin = specs[-1].origin

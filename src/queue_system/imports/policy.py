@@ -153,7 +153,7 @@ def _holds_system(root: Path, library: Path) -> bool:
 def _checked(reference: str, name: str, module_name: str | None) -> str:
     """Return the module's name of a reference that may mean a function of a module."""
     if not _NAME.match(name):
-        kind = "a lambda" if "<lambda>" in name else "a closure" if "<locals>" in name else "no function of a module"
+        kind = "a lambda" if "<lambda>" in name else "a closure" if "<locals>" in name else "not a function of a module"
         raise UnresolvableNameError(
             f"{reference} is {kind}: only the process that enqueued it knows it; use a module-level function"
         )
@@ -194,9 +194,7 @@ def _load(found: Found) -> ModuleType:
         raise UnresolvableNameError(f"module {found.name!r}: expected a module in sys.modules, got {type_name(module)}")
     own = vars(module)
     if own.get("__name__") != found.name or not same_file(str(own.get("__file__")), found.file):
-        raise UnresolvableNameError(
-            f"module {found.name!r} is another one under this name: {own.get('__name__')!r:.80}"
-        )
+        raise UnresolvableNameError(f"module {found.name!r}: another module has this name: {own.get('__name__')!r:.80}")
     return module  # type: ignore[return-value]  # checked by its type, since `__class__` may say anything
 
 

@@ -1,4 +1,4 @@
-"""Reads from a module's source which functions it defines. Never runs it."""
+"""Reads from a module's source which functions it defines."""
 
 from __future__ import annotations
 

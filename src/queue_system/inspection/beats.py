@@ -1,4 +1,4 @@
-"""Whose heartbeat goes on, seen by looking at the fleet again and again: a killed worker stays registered. Pure."""
+"""Which workers are alive, seen from entries that keep changing: a killed worker stays registered. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the whole fleet looks like in Redis: depths, ages, counters. Never changes anything there."""
+"""What the whole fleet looks like in Redis: depths, ages, counters."""
 
 from __future__ import annotations
 

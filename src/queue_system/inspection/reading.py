@@ -1,4 +1,4 @@
-"""Runs reads for those who show what is on the server. Never changes anything, and never uses the circuit breaker."""
+"""Runs reads for those who show what is on the server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Read-only views of what is in Redis. Never changes anything."""
+"""Read-only views of what is in Redis."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from queue_system.model.keys import split_queue
 
 
 def some_queues_flow(shard: Shard) -> Flow[set[str]]:
-    """Return the names of queues that one request tells: all of them, unless there are many. Raises ServerError."""
+    """Return the names of queues that fit into one request: all of them, unless there are many. Raises ServerError."""
     page = yield shard.commands.status("0")
     queues = [split_queue(key.removeprefix(shard.keys.prefix).encode()) for key in page.lists]
     return {queue[1] for queue in queues if queue is not None}

@@ -1,4 +1,4 @@
-"""The workers of a fleet: which are registered, what they tell of themselves and hold. Never judges who lives."""
+"""The workers of a fleet: which are registered, what they report about themselves, and what they hold."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ class WorkerRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of one worker, as it was on the server at one moment.
 
     A killed worker is there, too, until another one has taken over its work, within 1.5 leases: a worker lives if its
-    `heartbeat` grows. Of what the worker tells of itself, each is None where it tells nothing (an older release runs,
+    `heartbeat` grows. What the worker reports about itself is None where it reports nothing (an older release runs,
     or its first beat is due), where the user of the server may not look, and of workers beyond the first 200.
     """
 
     worker_id: str
-    """The name of one life of a worker; a restarted one has another."""
+    """The worker id: the name of one life of a worker; a restarted one has another."""
     worker: str
     """`host:pid`, as in the records of operations; the whole id where an older release runs."""
     heartbeat: int
     """How often it has beaten: it grows every quarter of its lease."""
     lease_seconds: float | None
-    """How long it may be silent before others declare it dead; None where that is not told."""
+    """How long it may be silent before others declare it dead; None where that is not known."""
     dead: bool = False
     """Whether others are about to take over what it held."""
     queues: list[str] | None = None
@@ -53,7 +53,7 @@ class WorkerRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def serves(self) -> str:
-        """The queues, as text; empty where nothing is told."""
+        """The queues, as text; empty where nothing is known."""
         return "" if self.queues is None else Presence(self.queues, self.more_queues or 0).serves
 
 
@@ -94,7 +94,7 @@ def read_workers(config: QueueConfig, *, inflight: bool = False, details: bool =
 
 
 def presences_flow(shard: Shard, worker_ids: Sequence[str]) -> Flow[dict[str, Presence]]:
-    """Return what workers tell of themselves; nothing where the user of the server may not look. Raises ServerError."""
+    """Return what workers report about themselves; nothing where this user may not look. Raises ServerError."""
     if not worker_ids:
         return {}
     try:

@@ -1,1 +1,1 @@
-"""What happens to operations that nobody holds, and the proof that this worker lives. Never runs an operation."""
+"""What happens to operations that nobody holds, and the proof that this worker lives."""

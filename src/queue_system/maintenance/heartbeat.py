@@ -1,4 +1,4 @@
-"""Shows that this worker lives, from a thread of its own, so that a blocked event loop loses no lease. Never claims."""
+"""Shows that this worker lives, from a thread of its own, so that a blocked event loop loses no lease."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class Heartbeat(PeriodicService):
         unknown = {token for token in booked if token <= newest}.difference(self._holder.held)
         if doomed := sorted(unknown & self._unknown):
             self._config.log.warning(
-                "tokens without a holder are released", incarnation=incarnation, tokens=len(doomed)
+                "operations without a holder are handed back", incarnation=incarnation, tokens=len(doomed)
             )
             self._tell(self._holder.release_unknown, incarnation, doomed)
         self._unknown = unknown

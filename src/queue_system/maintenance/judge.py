@@ -1,4 +1,4 @@
-"""Decides what becomes of an item whose worker died: it runs again or is dead-lettered. Never talks to Redis."""
+"""Decides what becomes of an item whose worker died: it runs again or is dead-lettered."""
 
 from __future__ import annotations
 
@@ -52,7 +52,9 @@ class Judge:
             return Fate(Reclaim(token, b"", "back", b""), operation_id, judged=False)
         queue, _, item = split_value(value)
         if split_queue(queue) is None:
-            return self._reject_raw(token, value, operation_id, UndecodableItemError("it came from no queue of ours"))
+            return self._reject_raw(
+                token, value, operation_id, UndecodableItemError("it did not come from a queue of ours")
+            )
         oversized = read_oversized(item, int(token)) if token.isdigit() else None
         if oversized is not None:
             error = UndecodableItemError(oversized.reason(self._config.max_item_bytes))

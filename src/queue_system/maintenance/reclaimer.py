@@ -1,4 +1,4 @@
-"""Takes over what silent incarnations held. Never trusts a clock but its own monotonic one."""
+"""Takes over what silent workers held. It trusts no clock but its own monotonic one."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ class Reclaimer(PeriodicService):
         return super().failed(error)
 
     def _is_watched(self, asked: float) -> bool:
-        """Tell whether somebody has shown of late that he watches."""
+        """Tell whether some worker has shown recently that it watches."""
         try:
             sign = self.shard.transport.run(self.shard.commands.watched(), retries=0)
         except WrongKeyTypeError:
@@ -170,7 +170,7 @@ class Reclaimer(PeriodicService):
         return asked - self._own_seen.since < _OWN_SILENCE * self._config.lease_seconds
 
     def _claim_orphans(self, living: set[str]) -> None:
-        """Declare dead whoever has lost his entry and not what he held, as after the loss of the workers' table."""
+        """Declare workers dead that have lost their entry but still hold items, as after the loss of the table."""
         gone = sorted(self._known - living)
         self._known = living
         for start in range(0, len(gone), MAX_ITEMS):

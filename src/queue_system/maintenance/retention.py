@@ -1,4 +1,4 @@
-"""Drops dead letters that are older than `backup_ttl`. Never touches a live operation."""
+"""Drops dead letters that are older than `backup_ttl`."""
 
 from __future__ import annotations
 

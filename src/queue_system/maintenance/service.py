@@ -1,4 +1,4 @@
-"""A thread that does one job again and again until stopped. Never lets an error end it."""
+"""A thread that does one job again and again until stopped."""
 
 from __future__ import annotations
 
@@ -81,6 +81,6 @@ class PeriodicService:
                 wait_s = self.hold_s() or self.perform()
             except QueueSystemError as error:
                 wait_s = self.failed(error)
-            except BaseException as error:  # an exit, too: whoever raised it did not mean this thread
+            except BaseException as error:  # an exit, too: it was not meant for this thread
                 wait_s = self.interval_s
                 self.log.error("maintenance task failed unexpectedly", task=self.name, exc_info=error)

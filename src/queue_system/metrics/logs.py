@@ -1,4 +1,4 @@
-"""One way to write structured log lines to whatever logger the user has. Never raises and never configures logging."""
+"""One way to write structured log lines to whatever logger the user has."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class StructuredLogger:
         return cls(logging.getLogger("queue_system") if logger is None else logger)
 
     def debug(self, message: str, /, **fields: Any) -> None:
-        """Write a line for whoever looks into details."""
+        """Write a line for those who look into details."""
         self._log(logging.DEBUG, message, fields)
 
     def info(self, message: str, /, **fields: Any) -> None:

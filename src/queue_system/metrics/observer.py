@@ -1,4 +1,4 @@
-"""Who wants to know what workers settle, such as an exporter of metrics. Never counts anything itself."""
+"""Who wants to know what workers settle, such as an exporter of metrics."""
 
 from __future__ import annotations
 

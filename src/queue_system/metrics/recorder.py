@@ -277,7 +277,7 @@ def _check_count(field: str, value: Any) -> int:
 
 
 def _checked_value(field: str, value: Any) -> Any:
-    """Turn every kind of real number into an int or float; leave what is no number as it is."""
+    """Turn every kind of real number into an int or float; leave anything else as it is."""
     if _is_number(value) and -_LARGEST <= value <= _LARGEST:  # nearly always; the checks below are slow
         return value
     if isinstance(value, bool) or not isinstance(value, (Real, Decimal)):

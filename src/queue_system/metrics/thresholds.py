@@ -1,4 +1,4 @@
-"""Which change of a metric is worth a log line. Pure: never logs and keeps no state."""
+"""Which change of a metric is worth a log line. Pure."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What an operation is: its data, its encoding, its names and the verdict over it. Pure; never does I/O."""
+"""What an operation is: its data, its encoding, its names and the verdict over it. Pure."""

@@ -1,4 +1,4 @@
-"""Dead letters: how one is written, what it tells, and the item that it becomes again. Never talks to Redis."""
+"""Dead letters: how one is written and read, and the item that it becomes again. Never talks to Redis."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
-    """One dead letter. What it does not tell is "", 0 or None; all of it may have been written by anybody."""
+    """One dead letter. What is not known is "", 0 or None; any program may have written all of it."""
 
     letter_id: str
     """A digest of its bytes, so equal letters share it."""
@@ -38,12 +38,12 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     error_type: str
     traceback: str
-    """Where the error came from; "" if that is not told."""
+    """Where the error came from; "" if that is not known."""
     failed_at: float | None
     """Unix seconds of the server's clock."""
     attempts: int
     item: dict[str, Any] | None
-    """The members of the item, an encrypted entity as it stands; None when it is no JSON object."""
+    """The members of the item, an encrypted entity as it stands; None when it is not a JSON object."""
     raw: bytes
     """The letter as it lies in Redis."""
     retryable: bool
@@ -76,7 +76,7 @@ class Note(msgspec.Struct):
 
     @property
     def full_processor(self) -> str:
-        """The processor, with its module if that is told."""
+        """The processor, with its module if that is known."""
         name = _text(self.processor)
         module = _text(self.processor_module)
         return f"{module}.{name}" if module else name
@@ -88,7 +88,7 @@ class Note(msgspec.Struct):
 
     @property
     def when(self) -> float | None:
-        """When it failed, in Unix seconds, if it tells."""
+        """When it failed, in Unix seconds; None if that is not known."""
         at = self.failed_at
         if not isinstance(at, int | float) or isinstance(at, bool):
             return None
@@ -154,7 +154,7 @@ def letter_id(letter: bytes) -> str:
 
 
 def read_note(letter: bytes) -> Note:
-    """Read what a letter tells; of bytes that are no JSON object, nothing."""
+    """Read the members of a letter; bytes that are not a JSON object have none."""
     try:
         return _decode_note(letter)
     except (ValueError, RecursionError, msgspec.MsgspecError):
@@ -250,7 +250,7 @@ def _find_item(letter: bytes, note: Note, queue: bytes, sealing: Sealing | None)
         UndecodableItemError: there is no item, it came from no queue, or nobody of ours has signed it.
     """
     if split_queue(queue) is None:
-        raise UndecodableItemError("queue: it came from no queue of ours")
+        raise UndecodableItemError("queue: it did not come from a queue of ours")
     if sealing is not None and sealing.signs:
         with contextlib.suppress(UndecodableItemError):
             return True, change_item(sealing.verify_dead_letter(queue, letter), {}, drop=_WHY)

@@ -1,4 +1,4 @@
-"""What is still known of an item that cannot be read or trusted: its id, and whom to tell. Never talks to Redis."""
+"""What is still known of an item that cannot be read or trusted: its id, and its callback. Never talks to Redis."""
 
 from __future__ import annotations
 

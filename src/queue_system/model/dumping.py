@@ -1,4 +1,4 @@
-"""Pydantic models as JSON values: refuses what their own conversion would hide or leave out. Never imports pydantic."""
+"""Pydantic models as JSON values: refuses what their own conversion would hide or leave out."""
 
 from __future__ import annotations
 

@@ -151,7 +151,7 @@ _UNKNOWN = object()
 def _convert(value: Any, path: str) -> Any:
     match value:
         case dt.datetime(tzinfo=None, fold=1):
-            raise UnserializableError(path, "it has no zone but fold=1, which ISO 8601 cannot tell; give it a zone")
+            raise UnserializableError(path, "it has fold=1 but no zone, which ISO 8601 cannot express; give it a zone")
         case dt.time(tzinfo=dt.tzinfo()) if value.utcoffset() is None:
             raise UnserializableError(path, f"its zone {value.tzinfo} has no offset without a date; send a datetime")
         case dt.datetime() | dt.date() | dt.time():

@@ -1,4 +1,4 @@
-"""Which processors run in a child process: the mark that a developer puts on them. Never starts a process."""
+"""Which processors run in a child process: the mark that a developer puts on them."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def run_in_process(processor: F) -> F:
     """Mark a sync function of a module, as a decorator: workers run it in a child process, one operation at a time.
 
     The child is really killed at the operation's time limit or when the worker must go, and replaced; so is one that
-    crashes. Entity and result travel as JSON. The function itself is unchanged for whoever calls it.
+    crashes. Entity and result travel as JSON. Direct calls of the function are unchanged.
 
     Raises:
-        InvalidInputError: it is async, or no function of an importable module, so that a child could not find it.
+        InvalidInputError: it is async, or not a function of an importable module, so that a child could not find it.
     """
     if inspect.iscoroutinefunction(processor):
         expected = "a sync function, since no other runs in a child process"

@@ -1,4 +1,4 @@
-"""Functions that do nothing when they are called, and what they return: work that has not been done. Never runs it."""
+"""Functions that do nothing when they are called, such as generators, and the undone work that they return."""
 
 from __future__ import annotations
 
@@ -40,4 +40,6 @@ def finished(result: Any) -> Any:
         return result
     if isinstance(result, Coroutine | Generator):
         result.close()  # else Python would warn of it, too
-    raise TypeError(f"the function returned a {kind.__name__}, whose code has not run; await or consume it in there")
+    raise TypeError(
+        f"expected a result, got {kind.__name__}, whose code has not run; await or consume it in the processor"
+    )

@@ -1,4 +1,4 @@
-"""Closures, lambdas and methods by name, which only this process can know; never more than a bounded number."""
+"""Closures, lambdas and methods by name, which only this process can know; their number is bounded."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from queue_system.model.operation import Operation
 MOST_QUEUED: Final = 100_000
 """How many callables operations may name that are not known to be settled; each is kept."""
 MOST_SETTLED: Final = 1000
-"""How many are kept whose operations are settled, for whoever retries a dead letter."""
+"""How many are kept whose operations are settled, for a retry of a dead letter."""
 
 Key: TypeAlias = tuple[str | None, str]
 """A module and a name."""
@@ -90,12 +90,14 @@ class LocalCallables:
         with self._lock:
             names = [key for key in _named_by(operation) if self.was_known(key)]
             if any(key not in self.known for key in names):
-                raise InvalidInputError("processor", "it was forgotten while it was enqueued; enqueue it again")
+                raise InvalidInputError(
+                    "processor", "this callable was forgotten while it was being enqueued; enqueue it again"
+                )
             fresh = [key for key in names if key in self._settled]
             if fresh and len(self.known) - len(self._settled) + len(fresh) > MOST_QUEUED:
                 raise InvalidInputError(
                     "processor",
-                    f"{MOST_QUEUED} closures and methods that this process has enqueued are not known to be settled;"
+                    f"{MOST_QUEUED:,} closures and methods that this process has enqueued are not known to be settled;"
                     " use a function at the top level of a module, which every worker finds by its name",
                 )
             for key in fresh:

@@ -1,4 +1,4 @@
-"""How deep JSON is nested, told before a decoder recurses into it. Never decodes."""
+"""How deep JSON is nested, found out before a decoder recurses into it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes on in the place of an item that is too large to be sent. Never holds the item itself."""
+"""The stand-in for an item that is too large to be sent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pauses the collection of garbage while much is built at once. Never leaves it switched off."""
+"""Pauses garbage collection while many objects are built at once."""
 
 from __future__ import annotations
 

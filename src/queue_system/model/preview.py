@@ -1,4 +1,4 @@
-"""Writes JSON values for people, piece by piece, so that showing one costs what is shown. Never recurses."""
+"""Writes JSON values for people, piece by piece, so that the cost is that of what is shown."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def encode_record(  # noqa: PLR0913, PLR0917 - a record has that many fields
 
 
 class Record(msgspec.Struct, frozen=True):
-    """A record as it was read. Times are in ms of the server's time; 0 where the record does not tell."""
+    """A record as it was read. Times are in ms of the server's time; 0 where the record does not say."""
 
     status: OperationState
     queue: str
@@ -78,7 +78,7 @@ def _whole(text: str) -> int:
 
 
 def encode_error(error: str, error_type: str, traceback: str = "") -> bytes:
-    """Encode the body of a record that tells of an error."""
+    """Encode the body of a record that holds an error."""
     where = {"traceback": traceback} if traceback else {}
     return _encoder.encode({"error": error, "error_type": error_type, **where})
 

@@ -1,4 +1,4 @@
-"""When a failed operation runs again: the retry schedule of one operation. Never waits and never reads a clock."""
+"""When a failed operation runs again: the retry schedule of one operation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Signatures of items, encryption of entities and results: both optional. Never talks to Redis, nor shows a secret.
+"""Signatures of items, encryption of entities and results: both optional.
 
 A signed item's last member is `"signature":"KEYID:HEX"`: HMAC-SHA256 over the prefix, a line feed, the queue
 (`high:NAME`), a line feed, and the item without that member. It is checked and taken off where an item arrives, and
@@ -95,7 +95,7 @@ class Sealing:
         start = item.rfind(_MARK, -_LONGEST_SIGNATURE)
         found = _SIGNATURE.fullmatch(item, start) if start >= 0 else None
         if found is None:
-            raise UndecodableItemError("signature: the item is not signed, and signing_keys demand it")
+            raise UndecodableItemError("signature: the item is not signed, although signing_keys are set")
         key_id, given = found.groups()
         secret = self._secrets.get(key_id)
         if secret is None:
@@ -104,7 +104,7 @@ class Sealing:
         if not hmac.compare_digest(self._digest(secret, queue, bare), given) and not hmac.compare_digest(
             _hex(secret, b"%b\n%b" % (queue, bare)), given
         ):
-            raise UndecodableItemError("signature: it does not fit this item in this queue")
+            raise UndecodableItemError("signature: it does not belong to this item in this queue")
         return bare
 
     def _digest(self, secret: bytes, queue: bytes, item: bytes) -> bytes:

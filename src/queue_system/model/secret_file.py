@@ -1,4 +1,4 @@
-"""Reads a secret that lies in a file of its own, as containers and service managers hand it over. Never logs it."""
+"""Reads a secret that lies in a file of its own, as containers and service managers hand it over."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def read_secret(field: str, path: str) -> str:
     """Return the one line of a file, without white space around it.
 
     Raises:
-        InvalidInputError: there is no such file, or something else than one line of text is in it; `field` is named,
+        InvalidInputError: there is no such file, or its content is not one line of text; `field` is named,
             and nothing of what is in the file is shown.
     """
     try:

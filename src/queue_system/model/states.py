@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 
 class OperationState(StrEnum):
-    """What a record says of its operation. `public` is what users are told."""
+    """What a record says of its operation. `public` is the word for users."""
 
     QUEUED = "queued"
     DELAYED = "delayed"
@@ -26,7 +26,7 @@ class OperationState(StrEnum):
 
     @property
     def is_waiting(self) -> bool:
-        """Whether no worker has it in hand."""
+        """Whether no worker holds it."""
         return self in (OperationState.QUEUED, OperationState.DELAYED)
 
     @property

@@ -1,4 +1,4 @@
-"""What traces ask of a queue: the members that carry a context, and the hooks. Never imports a library for traces."""
+"""What traces ask of a queue: the members that carry a context, and the hooks."""
 
 from __future__ import annotations
 

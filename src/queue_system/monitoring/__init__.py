@@ -1,1 +1,1 @@
-"""What an operator watches: health, probes over HTTP, Prometheus metrics. Never runs or moves an operation."""
+"""What an operator watches: health, probes over HTTP, Prometheus metrics."""

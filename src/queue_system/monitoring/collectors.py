@@ -1,4 +1,4 @@
-"""Stats that are read when a scrape comes: the fleet's from Redis, the workers' from their health. Never counts."""
+"""Stats that are read when a scrape comes: the fleet's from Redis, the workers' from their health."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class FleetCollector(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """Ask, and yield the stats."""
-        up = _gauge("fleet_up", "Whether the server told the fleet's stats.")
+        up = _gauge("fleet_up", "Whether the server answered for the fleet's stats.")
         try:
             stats = self._ask()
         except Exception:  # noqa: BLE001 - a scrape shows what it can; the probe of readiness tells why

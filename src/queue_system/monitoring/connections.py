@@ -1,4 +1,4 @@
-"""HTTP connections that nobody can hold: the silent and the slow are closed, the newest is served. Never logs bytes."""
+"""HTTP connections that nobody can hold: the silent and the slow are closed, the newest is served."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The exporter: a process of its own that tells of the fleet, so that an outage of all workers is seen. Never works."""
+"""The exporter: a process of its own that reports on the fleet, so that an outage of all workers is seen."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import queue_system.monitoring.prometheus  # noqa: F401 - without prometheus-cli
 from queue_system.config import QueueConfig
 from queue_system.monitoring.labels import place_of
 from queue_system.monitoring.probes import create_app, serve
+from queue_system.validation import check_instance, check_list
 
 ADDRESS: Final = "127.0.0.1:9201"
 """Where it is served by default."""
@@ -19,18 +20,19 @@ ADDRESS: Final = "127.0.0.1:9201"
 def export(config: QueueConfig, address: str = ADDRESS, *, allowed_hosts: Sequence[str] = ()) -> None:
     """Serve `/metrics`, `/status.json` and probes of a fleet until SIGINT or SIGTERM. Needs the main thread.
 
-    It never ends because the server is away: then it tells that. The rights of a viewer are enough.
+    An outage of the server does not end it: it reports the outage. The rights of a viewer are enough.
 
     Args:
-        config: whose fleet is told of.
+        config: the fleet that is reported on.
         address: `"HOST:PORT"` where it listens.
         allowed_hosts: the names under which it is asked, besides addresses and names of a private network.
 
     Raises:
-        OSError: the address cannot be had.
-        ValueError: it is no address.
+        OSError: the address is not free, or is not one of this machine.
+        InvalidInputError: an argument is wrong.
     """
-    asyncio.run(_export(config, address, allowed_hosts))
+    check_instance("config", config, QueueConfig)
+    asyncio.run(_export(config, address, check_list("allowed_hosts", allowed_hosts, "a list of host names")))
 
 
 async def _export(config: QueueConfig, address: str, allowed_hosts: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""What stands in front of the probes: refuses foreign names of the host, and what is no plain request."""
+"""The guard in front of the probes: it refuses foreign host names, and everything but plain requests."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PRIVATE: Final = (".local", ".localhost", ".internal", ".svc", ".cluster.local"
 
 
 def host_name(host: str) -> str:
-    """Return the name in a `Host` header, without its port; empty for what is none."""
+    """Return the name in a `Host` header, without its port; empty for an invalid one."""
     try:
         name = (urlsplit(f"//{host}").hostname or "").lower().rstrip(".")
     except ValueError:
@@ -49,7 +49,7 @@ def refusal(scope: Scope) -> Response | None:
         return PlainTextResponse("The target of the request must be a path.\n", 400)
     headers = scope["headers"]
     if len(headers) > MOST_HEADERS or sum(len(name) + len(value) for name, value in headers) > MOST_HEADER_BYTES:
-        return PlainTextResponse("The headers of the request are too many or too long.\n", 431)
+        return PlainTextResponse("The request has too many headers, or too long ones.\n", 431)
     if "websocket" in Headers(scope=scope).get("upgrade", "").lower():
         return PlainTextResponse("There are no WebSockets here.\n", 400)
     return None
@@ -77,4 +77,4 @@ class Guard:
         found = host_name(name)
         if found and (is_private(found) or is_named(found, self._allowed)):
             return None
-        return PlainTextResponse("This name of the host is not known here: --allowed-hosts names it.\n", 421)
+        return PlainTextResponse("This host name is not allowed here; allow it with --allowed-hosts.\n", 421)

@@ -1,4 +1,4 @@
-"""The vital signs of a worker, as facts that travel between processes. Never talks to Redis.
+"""The vital signs of a worker, as facts that travel between processes.
 
 `asdict(health)` is JSON-able, and `WorkerHealth(**members)` brings it back.
 """
@@ -26,7 +26,7 @@ _TIMEOUTS_OF_A_BEAT = 10  # a beat is sent up to three times, each with a connec
 
 @dataclass(frozen=True, slots=True)
 class WorkerHealth:
-    """What was found at one moment. All durations are in s; None where there is nothing to tell."""
+    """What was found at one moment. All durations are in s; None where nothing is known."""
 
     pid: int
     incarnation: str = ""
@@ -83,21 +83,21 @@ class WorkerHealth:
         elif self.heartbeat_age_s > beat_within_s:
             reasons.append(f"its heartbeat has been stuck for {self.heartbeat_age_s:.1f} s")
         if not self.fetching:
-            reasons.append("it fetches no more")
+            reasons.append("it has stopped fetching operations")
         if self.dead_slots:
             reasons.append(f"{self.dead_slots} of its {self.slots} slots have ended")
         if self.stalled_s > blocked_after_s:
-            reasons.append(f"it has had work for {self.stalled_s:.1f} s and starts none")
+            reasons.append(f"it has had work for {self.stalled_s:.1f} s and has started none")
         return reasons
 
     def why_idle(self) -> list[str]:
-        """Return why it takes no operations."""
+        """Return why it starts no operations."""
         if not self.running:
-            return ["it does not run"]
+            return ["it is not running"]
         if self.dead_slots:
             return [f"{self.dead_slots} of its {self.slots} slots have ended"]
         if self.stalled_s > STALLED_AFTER_S:
-            return [f"it has had work for {self.stalled_s:.1f} s and starts none"]
+            return [f"it has had work for {self.stalled_s:.1f} s and has started none"]
         if not self.consuming and self.contact_age_s is not None:
             return [f"it starts nothing; its last beat was answered {self.contact_age_s:.1f} s ago"]
         return [] if self.consuming else ["it starts nothing; no beat was ever answered"]

@@ -19,7 +19,7 @@ EVENTS: Final = (
     "enqueued", "processed", "failed", "retried", "rejected", "system_errors", "reclaimed", "purged",
     "dead_letters_dropped", "dead_letters_retried", "queue_rests",
 )  # fmt: skip
-"""What the scripts count. Each is told from the beginning, at 0: an alert sees a rise, but no first appearance."""
+"""What the scripts count. Each is shown from the beginning, as 0: an alert notices a rise, no first appearance."""
 
 _MOST_OTHERS: Final = 20
 _EVENT: Final = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")

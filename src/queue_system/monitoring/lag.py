@@ -1,4 +1,4 @@
-"""How late an event loop is, by one timer a second. Never blocks, and never keeps a loop alive."""
+"""How late an event loop is, by one timer a second."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One slow question for all who want its answer. Never asks twice at once, and never keeps anybody waiting long."""
+"""One slow question for all who want its answer."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ class Latest(Generic[T_co]):
                 threading.Thread(target=self._work, args=(asking,), name="queue-system-monitor", daemon=True).start()
                 self._asking = asking  # not before: a thread that cannot start would be waited for ever after
         if asking is not None and not asking.wait(PATIENCE_S):
-            raise ServerUnreachableError(f"the server gives no answer within {PATIENCE_S:g} s")
+            raise ServerUnreachableError(f"the server does not answer within {PATIENCE_S:g} s")
         with self._lock:
             answer = self._answer
             error = self._error
         if error is not None:
-            raise error.with_traceback(None)  # else it would grow with everybody who is told
+            raise error.with_traceback(None)  # else it would grow with every caller
         return cast("T_co", answer)
 
     def _work(self, asking: threading.Event) -> None:

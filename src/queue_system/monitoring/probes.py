@@ -1,4 +1,4 @@
-"""Answers probes over HTTP: is the process alive, is it ready, what does it count. Never changes anything."""
+"""Answers probes over HTTP: is the process alive, is it ready, what does it count."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from queue_system.monitoring.health import BLOCKED_AFTER_S, WorkerHealth, longes
 from queue_system.monitoring.labels import events_of, place_of
 from queue_system.monitoring.latest import Latest
 from queue_system.resilience import in_daemon_thread
-from queue_system.validation import refused, shown
+from queue_system.validation import check_flag, check_instance, check_seconds, check_text, refused, shown
 
 try:
     import uvicorn
@@ -68,7 +68,9 @@ class _Probes:
         workers = self._health()
         reasons = (await _answer(self._server))[1]
         if self._has_workers and not any(worker.consuming for worker in workers):
-            reasons += [f"worker {w.pid}: {why}" for w in workers for why in w.why_idle()] or ["no worker runs here"]
+            reasons += [f"worker {w.pid}: {why}" for w in workers for why in w.why_idle()] or [
+                "no worker is running here"
+            ]
         return _verdict(reasons, workers)
 
     async def metrics(self, _: Request) -> Response:
@@ -134,13 +136,15 @@ def create_app(
     """Return the app that serves `/livez`, `/readyz`, `/metrics` and `/status.json`.
 
     Args:
-        config: the server whose fleet is told of.
+        config: the server whose fleet is reported on.
         health: returns the vital signs of the workers here, quickly, from any thread. None: no worker belongs here,
-            as in a process that only tells of the fleet.
+            as in a process that only reports on the fleet.
         blocked_after: for how long, in s, an event loop may be blocked before `/livez` fails.
-        fleet: whether `/metrics` tells of the fleet, too.
+        fleet: whether `/metrics` reports on the fleet, too.
     """
-    probes = _Probes(config, health, blocked_after, fleet=fleet)
+    check_instance("config", config, QueueConfig)
+    check_seconds("blocked_after", blocked_after, above=True)
+    probes = _Probes(config, health, blocked_after, fleet=check_flag("fleet", fleet))
     return Starlette(
         routes=[
             Route("/livez", probes.live),
@@ -170,7 +174,7 @@ def _server(app: Starlette, allowed_hosts: Sequence[str]) -> _Server:
 
 
 def _listen(address: str) -> socket.socket:
-    host, colon, port = address.rpartition(":")
+    host, colon, port = check_text("address", address, "HOST:PORT").rpartition(":")
     if not colon or not host or not port.isdecimal() or int(port) > _HIGHEST_PORT:
         raise refused("address", "HOST:PORT", shown(address), "for example 127.0.0.1:9200")
     host = host.removeprefix("[").removesuffix("]")
@@ -185,7 +189,7 @@ async def serve(app: Starlette, address: str, allowed_hosts: Sequence[str] = ())
     another site may have led here, are refused. `*.example.org` stands for all names below that.
 
     Raises:
-        OSError: the address cannot be had.
+        OSError: the address is not free, or is not one of this machine.
     """
     server = _server(app, allowed_hosts)
     serving = asyncio.create_task(server.serve(sockets=[_listen(address)]))
@@ -202,7 +206,7 @@ class ProbeServer:
     def __init__(self, app: Starlette, address: str, allowed_hosts: Sequence[str] = ()) -> None:
         """Listen at `"HOST:PORT"`; port 0 is a free one. What `allowed_hosts` are, `serve` says.
 
-        Raises OSError when the address cannot be had.
+        Raises OSError when the address is not free, or is not one of this machine.
         """
         self._socket = _listen(address)
         self._server = _server(app, allowed_hosts)

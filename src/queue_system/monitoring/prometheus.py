@@ -1,4 +1,4 @@
-"""Counts what workers settle in prometheus-client's instruments, for one process or many. Never talks to Redis."""
+"""Counts what workers settle in prometheus-client's instruments, for one process or many."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class _Instruments:
 
 
 class Counting:
-    """Counts what workers of one configuration settle; it is told once a turn."""
+    """Counts what workers of one configuration settle, once a turn."""
 
     counts_for_prometheus: Final = True
 

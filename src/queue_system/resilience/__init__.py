@@ -1,4 +1,4 @@
-"""Timeouts, circuit breakers, retries and error reports as decorators. Never needs Redis."""
+"""Timeouts, circuit breakers, retries and error reports as decorators."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The decorator that repeats a failed call after growing waits. Never swallows or replaces the last error."""
+"""The decorator that repeats a failed call after growing waits."""
 
 from __future__ import annotations
 

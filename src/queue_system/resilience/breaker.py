@@ -1,4 +1,4 @@
-"""The circuit breaker: a thread-safe state machine fed with the outcomes of calls. Never retries, waits or logs."""
+"""The circuit breaker: a thread-safe state machine fed with the outcomes of calls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The process's named circuit breakers and the decorator that finds them. Never counts a failure itself."""
+"""The process's named circuit breakers and the decorator that finds them."""
 
 from __future__ import annotations
 

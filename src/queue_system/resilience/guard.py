@@ -1,4 +1,4 @@
-"""The decorator that reports an error where it leaves a method. Never turns an error into a value or another error."""
+"""The decorator that reports an error where it leaves a method."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which errors a decorator reacts to. Never handles one."""
+"""Which errors a decorator reacts to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calls in a thread of their own, with a limit. Never waits for a thread at interpreter exit, and never stops one."""
+"""Calls in a thread of their own, with a limit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The decorator that limits how long a call may take. Never retries, and never hides an error of the function."""
+"""The decorator that limits how long a call may take."""
 
 from __future__ import annotations
 

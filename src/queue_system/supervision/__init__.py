@@ -1,4 +1,4 @@
-"""Runs workers as processes: one here, or several under a supervisor. Never processes an operation itself."""
+"""Runs workers as processes: one here, or several under a supervisor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The child's side of the supervisor: one worker, which leaves when its supervisor is gone. Never starts another."""
+"""The child's side of the supervisor: one worker, which leaves when its supervisor is gone."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from queue_system.supervision.targets import explain
 
 
 class Report(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a child tells its supervisor: how it is, or why it cannot run."""
+    """What a child reports to its supervisor: its health, or why it cannot run."""
 
     health: dict[str, Any] | None = None
     problem: str = ""
@@ -33,7 +33,7 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 def main(descriptor: int) -> None:
-    """Read the settings from a socket, run a worker, and tell of it over the socket until that closes."""
+    """Read the settings from a socket, run a worker, and report on it over the socket until that closes."""
     channel = Child.adopt(descriptor)
     departure = Departure(patient=True)
     departure.take_signals()

@@ -1,4 +1,4 @@
-"""What a container's first process owes: signals passed on, and orphans waited for. Never runs a worker itself."""
+"""The duties of a container's first process: it passes signals on and waits for orphans."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ends this process in time, whatever still runs in it. Never waits for an event loop or a thread of an application."""
+"""Ends this process in time, whatever still runs in it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _exit: Final = os._exit
 
 
 class _Helper:
-    """A thread for one call that may hang, begun in good time: later, this process may be able to begin none."""
+    """A thread for one call that may hang, begun early: later, the process may be unable to begin one."""
 
     def __init__(self, name: str, work: Callable[[], None]) -> None:
         self._work = work
@@ -36,7 +36,7 @@ class _Helper:
         threading.Thread(target=self._run, name=name, daemon=True).start()
 
     def help(self, longest_s: float) -> None:
-        """Do the work, and wait for it for so long."""
+        """Do the work, and wait for it for a limited time."""
         self._asked.release()
         self._done.acquire(timeout=longest_s)
 

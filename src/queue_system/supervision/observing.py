@@ -1,4 +1,4 @@
-"""Probes and metrics of a worker's processes, if `http` asks for them. Never loads an extra otherwise."""
+"""Probes and metrics of a worker's processes, if `http` asks for them."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def answering(
     """Answer probes at `"HOST:PORT"` inside a `with`, under names of a private network and `allowed_hosts`.
 
     Raises:
-        InvalidInputError: the address cannot be had, or the libraries are not installed.
+        InvalidInputError: the address is not free, or the libraries are not installed.
     """
     try:
         from queue_system.monitoring.probes import ProbeServer, create_app  # noqa: PLC0415 - an optional extra
 
         server = ProbeServer(create_app(config, health), address, allowed_hosts)
     except (ImportError, OSError, ValueError) as error:
-        raise InvalidInputError("http", str(error)) from None
+        raise InvalidInputError("http", str(error).removeprefix("address: ")) from None
     server.start()
     try:
         yield

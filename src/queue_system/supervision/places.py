@@ -1,4 +1,4 @@
-"""One of a supervisor's places: the child that fills it, what it tells, and when it is filled again. Never waits."""
+"""One of a supervisor's places: its child process, what that reports, and when it is started again."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class Place:
         return True
 
     def listen(self) -> bool:
-        """Take in what the child has told; False when it will tell nothing more."""
+        """Read what the child has reported; False when it will report nothing more."""
         if self.child is None:
             return False
         try:
@@ -143,5 +143,5 @@ class Place:
         return self._delay_s
 
     def health(self) -> WorkerHealth:
-        """Return what the child last told of itself, as old as it is by now. From any thread."""
+        """Return what the child last reported, aged by the time since then. From any thread."""
         return self._health.aged(time.monotonic() - self._heard_at, PULSE_S)

@@ -1,4 +1,4 @@
-"""Watches the .py files below the current folder, with the `cli` extra's watchfiles. Never reads what is in them."""
+"""Watches the .py files below the current folder, with the `cli` extra's watchfiles."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class SourceWatch:
         try:
             import watchfiles  # noqa: PLC0415 - an optional extra
         except ImportError:
-            raise InvalidInputError("reload", "watchfiles is needed: pip install 'redis-queue-system[cli]'") from None
+            raise InvalidInputError("reload", "it needs watchfiles: pip install 'redis-queue-system[cli]'") from None
         self._stopped = threading.Event()
         self._watching = threading.Event()
 

@@ -1,4 +1,4 @@
-"""One worker in this process, from its start to its orderly end. Never starts another process of its kind."""
+"""One worker in this process, from its start to its end."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ RECYCLED: Final = 75
 """The exit code of a child that wants to be replaced; `EX_TEMPFAIL` of sysexits.h."""
 
 PULSE_S: Final = 1.0
-"""How often, at least, it tells of its health."""
+"""How often, at least, it reports its health."""
 _LOOK_AGAIN_S: Final = 0.05
 _ERRORS_EVERY_S: Final = 60.0
 _MOST_ERRORS: Final = 10
@@ -196,7 +196,7 @@ class Serving:
             if health.consuming:
                 self._notifier.ready()
             if not (health.fetching or self._stopping):
-                worker.config.log.error("worker has ended by itself", incarnation=health.incarnation)
+                worker.config.log.error("the worker has ended by itself", incarnation=health.incarnation)
                 return FAILED
             self._notifier.alive()
             self._keep_signals(worker)
@@ -235,7 +235,7 @@ class Serving:
 
 
 class _FewErrors:
-    """Lets the event loop tell of few of the errors of callbacks that operations have left behind, and counts the rest.
+    """Lets the event loop report a few errors of callbacks that operations have left behind, and counts the rest.
 
     A timer that fails again and again would fill the log for as long as the process lives.
     """

@@ -1,4 +1,4 @@
-"""What a worker is started with, checked before anything starts. Never reads the environment."""
+"""What a worker is started with, checked before anything starts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class WorkerSettings:
     """How to run a worker, in one process or several. None leaves a choice to the target or to its default.
 
     Raises:
-        InvalidInputError: a value makes no sense; its field is named.
+        InvalidInputError: a value is wrong; `field` names it.
     """
 
     target: str | None = None
@@ -39,9 +39,9 @@ class WorkerSettings:
     timeout: float | None = None
     """The limit of one attempt, in s."""
     burst: bool = False
-    """Leave as soon as no item is ready and nothing runs here; delayed items that are not due are not waited for."""
+    """Exit as soon as no item is ready and nothing runs here, without waiting for delayed items."""
     reload: bool = False
-    """Start anew when a .py file below the current folder changes."""
+    """Restart when a .py file below the current folder changes."""
     grace: float = 25.0
     """How long, in s, running operations may go on when the worker leaves."""
     max_operations: int | None = None
@@ -53,13 +53,13 @@ class WorkerSettings:
     allowed_hosts: tuple[str, ...] = ()
     """The names under which they are asked, besides addresses and names of a private network."""
     tracebacks: bool | None = None
-    """Whether dead letters, records and log lines tell where an error came from."""
+    """Whether dead letters, records and log lines say where an error came from."""
     log_format: str = "text"
     """`"text"` or `"json"`."""
     log_level: str = "INFO"
-    """The least level that is logged."""
+    """The lowest level that is logged."""
     debug: bool = False
-    """Whether what a target's own code raises is told with its traceback."""
+    """Whether errors of a target's own code are shown with their tracebacks."""
 
     def __post_init__(self) -> None:
         check_whole("processes", self.processes, 1)
@@ -76,7 +76,7 @@ class WorkerSettings:
 
     @property
     def supervised(self) -> bool:
-        """Whether child processes run the worker, since something must start them anew."""
+        """Whether child processes run the worker, since something must restart them."""
         return self.processes > 1 or self.reload or self.recycled
 
     @property

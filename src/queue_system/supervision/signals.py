@@ -1,4 +1,4 @@
-"""How signals reach a worker's process: the first asks it to leave, a second ends it at once. Never logs or locks."""
+"""How signals reach a worker's process: the first asks it to leave, a second ends it at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keeps a number of worker processes alive, and lets them leave in order. Never talks to Redis; needs no event loop."""
+"""Keeps a number of worker processes alive, and lets them leave in order."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Supervisor:
         """Keep the children alive until a signal, or the end of their work, and return the exit code.
 
         Raises:
-            InvalidInputError: `http` or `reload` cannot be had, or the target makes no sense to `http`.
+            InvalidInputError: `http` or `reload` is not possible, or the target cannot be loaded for `http`.
         """
         with self._selector, self._wake, self._woken, self._signals(), self._source_watch(), self._observed():
             try:
@@ -113,7 +113,7 @@ class Supervisor:
             self._log.info("processes are replaced one after the other")
             self._to_renew = deque(self._places)
         elif number == _CHANGED:
-            self._log.info("source changed: workers start anew")
+            self._log.info("source changed: workers restart")
             self._told = ""
             for place in self._places:
                 place.start_at = 0.0

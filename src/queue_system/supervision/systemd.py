@@ -1,4 +1,4 @@
-"""Tells systemd how the service is. Does nothing where systemd did not ask, and never raises."""
+"""Tells systemd how the service is. Does nothing where systemd did not ask."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Final
 from queue_system.clock import SYSTEM_CLOCK
 
 VARIABLES = frozenset({"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"})
-"""What a service's main process is told, and its children are not."""
+"""The variables of a service's main process, which its children must not have."""
 
 _PATIENCE_S: Final = 0.1
 

@@ -1,4 +1,4 @@
-"""Turns `module:object` into the worker to run. Never starts it."""
+"""Turns `module:object` into the worker to run."""
 
 from __future__ import annotations
 
@@ -146,5 +146,5 @@ def explain(error: QueueSystemError, *, debug: bool = False) -> str:
 
 
 def complain(text: str) -> None:
-    """Tell whoever started the worker why it cannot run."""
+    """Say on stderr why the worker cannot run."""
     sys.stderr.write(f"{text}\n")

@@ -1,4 +1,4 @@
-"""What a worker has done, holds and takes up: when to leave or to be replaced. Never changes a worker."""
+"""What a worker has done, what it holds and how much memory it uses: when to leave or to be replaced."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def settled_attempts(worker: QueueWorker) -> int:
 
 
 def resident_mb() -> float:
-    """Return this process's resident memory in MiB; where the system does not tell it, the most that it ever was."""
+    """Return this process's resident memory in MiB; where the system does not report it, its maximum so far."""
     try:
         pages = int(_STATM.read_text().split()[1])
     except OSError:

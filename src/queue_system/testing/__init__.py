@@ -1,4 +1,4 @@
-"""Helpers for the tests of applications, on a real server. Never stands in for one.
+"""Helpers for the tests of applications, on a real server.
 
 `pytest_plugins = ["queue_system.testing.plugin"]` in a `conftest.py` brings the fixtures.
 """

@@ -1,4 +1,4 @@
-"""What the code under test has enqueued, read from the real queue. Never runs or removes an operation."""
+"""What the code under test has enqueued, read from the real queue."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from queue_system.manager import QueueManager
 from queue_system.model.formats import split_member
 from queue_system.model.keys import split_queue
 from queue_system.model.operation import decode_item
+from queue_system.validation import check_instance
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,7 @@ def captured_operations(config: QueueConfig) -> list[CapturedOperation]:
         UndecodableItemError: something else wrote what is no item, or what the configuration's keys did not sign.
         ServerError: typed.
     """
+    check_instance("config", config, QueueConfig)
     shard = config.shard
     found: list[tuple[float, CapturedOperation]] = []
     for key in QueueManager(config).get_queue_status():

@@ -1,4 +1,4 @@
-"""Runs a worker until nothing is left to do. Never ends before, unless its time is up."""
+"""Runs a worker until nothing is left to do."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from queue_system.model.keys import split_queue
 from queue_system.model.states import Verb
 from queue_system.model.verdict import Fail, Reject, Retry
 from queue_system.tracebacks import Trace
+from queue_system.validation import check_choice, check_seconds, refused, type_name
 from queue_system.worker import QueueWorker
 
 Delayed = Literal["leave", "wait", "skip"]
@@ -45,7 +46,11 @@ async def run_until_idle(
         TimeoutError: there is still work; the message says how much of what.
         ServerError: the server is in trouble.
     """
+    check_choice("delayed", delayed, ("leave", "wait", "skip"))
+    check_seconds("timeout", timeout, above=True)
     worker = QueueWorker(target) if isinstance(target, QueueConfig) else target
+    if not isinstance(worker, QueueWorker):
+        raise refused("target", "a QueueConfig or a QueueWorker", type_name(worker))
     with _Errors(worker) as errors:
         await _run(worker, delayed, timeout)
     if raise_errors:

@@ -1,4 +1,4 @@
-"""The pytest plugin: fixtures with a private server and a fresh prefix for each test. Never loads itself.
+"""The pytest plugin: fixtures with a private server and a fresh prefix for each test.
 
 `pytest_plugins = ["queue_system.testing.plugin"]` in the `conftest.py` at the root of the tests loads it. It is no
 entry point: those load in every pytest run of an environment, also in those that have nothing to do with the queue.

@@ -1,4 +1,4 @@
-"""A TCP proxy in front of one server that does what networks do: delay, hold, cut and lose. Never invents a byte."""
+"""A TCP proxy in front of one server that does what networks do: delay, hold, cut and lose."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import redis
 
 from queue_system.broker.connection import check_url
 from queue_system.testing.resp import Values, command_name
+from queue_system.validation import check_text
 
 T = TypeVar("T")
 What = Literal["request", "reply"]
@@ -62,6 +63,7 @@ class Proxy:
     """
 
     def __init__(self, server_url: str, seed: int = 1) -> None:
+        server_url = check_text("server_url", server_url, "a URL")
         self.chance = random.Random(seed)
         self.injected: Counter[str] = Counter()
         self.seen: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""Reads the borders of requests and replies in a stream of RESP2. Never interprets a value."""
+"""Reads the borders of requests and replies in a stream of RESP2."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A server for one test run, gone with its data at the end. Never listens on TCP."""
+"""A server for one test run, gone with its data at the end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a FastAPI or Starlette application needs to enqueue and to show operations. Never loaded by the core."""
+"""What a FastAPI or Starlette application needs to enqueue and to show operations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the queue's errors are as HTTP answers. Never tells a client about the server behind the queue."""
+"""What the queue's errors are as HTTP answers."""
 
 from __future__ import annotations
 

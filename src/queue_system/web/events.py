@@ -1,4 +1,4 @@
-"""The state of one operation as it changes, for an event stream. Never polls."""
+"""The state of one operation as it changes, for an event stream."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from queue_system.client.flow import run_flow_async
 from queue_system.client.lookup import OperationRecord, change_flow
 from queue_system.errors import CircuitOpenError, ServerError, UnknownOperationError
 from queue_system.manager import QueueManager
+from queue_system.validation import check_instance, check_seconds
 
 _HEARTBEAT_S: Final = 15.0
 _HEADERS: Final = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
@@ -70,7 +71,8 @@ def _event(record: OperationRecord | None) -> bytes:
 
 async def _beats(queue: QueueManager, operation_id: str, heartbeat: float) -> AsyncIterator[OperationRecord | None]:
     """Yield the record at once and whenever it is another one, else None every `heartbeat` s."""
-    config = queue.config
+    config = check_instance("queue", queue, QueueManager).config
+    heartbeat = check_seconds("heartbeat", heartbeat, above=True)
     shown = await queue.aget_operation(operation_id)
     if shown is None:
         raise UnknownOperationError(operation_id)

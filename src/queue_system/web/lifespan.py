@@ -1,4 +1,4 @@
-"""The queue of an application: there from its startup to its shutdown. Never runs an operation unless asked to."""
+"""The queue of an application: there from its startup to its shutdown."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from starlette.requests import HTTPConnection
 
 from queue_system.config import QueueConfig
 from queue_system.manager import QueueManager
+from queue_system.validation import check_instance
 from queue_system.worker import QueueWorker
 
 
@@ -21,6 +22,9 @@ def lifespan(
     Handlers find a QueueManager as `request.state.queue`; connections are closed at shutdown. A worker that is given
     starts and stops with the application, in its event loop: good for small services; others run workers of their own.
     """
+    check_instance("config", config, QueueConfig)
+    if worker is not None:
+        check_instance("worker", worker, QueueWorker)
 
     @asynccontextmanager
     async def run(_app: Any) -> AsyncIterator[dict[str, Any]]:

@@ -19,7 +19,10 @@ async def test_a_connection_that_breaks_again_and_again_does_not_flood_the_log()
         await trouble.wait(ServerUnreachableError("gone"))  # the first failure in a row waits for nothing
         trouble.over()
         clock.advance(0.01)
-    assert [line.message for line in log.lines] == ["server trouble: trying again", "server answers again"] * seconds
+    assert [line.message for line in log.lines] == [
+        "server trouble: trying again",
+        "the server answers again",
+    ] * seconds
 
 
 async def test_the_end_of_a_trouble_is_told_once_if_its_begin_was() -> None:

@@ -145,7 +145,7 @@ def test_the_log_has_one_line_for_many_rests_in_a_row(setting: Setting) -> None:
     assert len(setting.log.of(RESTS)) == 1
 
 
-RESTS = "the queue is left alone: this worker cannot resolve what it holds; those that can go on"
+RESTS = "the queue is left alone: this worker cannot resolve what it holds; other workers go on with it"
 
 
 @pytest.mark.parametrize(

@@ -342,7 +342,7 @@ def test_a_module_that_stands_in_another_s_place_leads_nowhere(
 ) -> None:
     layout.write(layout.app / "shop.py", "def call(entity): ...\ndef other(entity): ...")
     monkeypatch.setitem(sys.modules, "shop", sys.modules["os"])
-    with pytest.raises(UnresolvableNameError, match="another one"):
+    with pytest.raises(UnresolvableNameError, match="another module has this name"):
         Application(allowed).import_function("call", "shop")
     monkeypatch.setitem(sys.modules, "shop", types.SimpleNamespace(call=print, __name__="shop"))
     with pytest.raises(UnresolvableNameError, match="SimpleNamespace"):

@@ -32,7 +32,7 @@ def test_a_known_priority_is_returned(priority: str) -> None:
 
 @pytest.mark.parametrize("priority", ["", "HIGH", "urgent", "high ", "high\n", None, 1, b"high", ["high"], {}])
 def test_an_unknown_priority_is_refused_and_named(priority: Any) -> None:
-    with pytest.raises(InvalidInputError, match="use one of high, normal, low") as caught:
+    with pytest.raises(InvalidInputError, match="expected one of 'high', 'normal', 'low', got ") as caught:
         check_priority(priority)
     assert caught.value.field == "priority"
 

@@ -193,14 +193,14 @@ def test_functions_of_one_name_in_two_classes_are_told_apart_or_refused() -> Non
 
 @pytest.mark.parametrize("value", [None, 5, ["f"], {"f": 1}, b"module.function", 1.5])
 def test_what_is_neither_callable_nor_name_is_refused(value: Any) -> None:
-    with pytest.raises(InvalidInputError, match="neither a callable nor a name") as caught:
+    with pytest.raises(InvalidInputError, match="on_failure: expected a callable or the name of one, got ") as caught:
         Registry().reference(value, "on_failure")
     assert caught.value.field == "on_failure"
 
 
 def test_registering_what_is_not_callable_is_refused() -> None:
     not_callable: Any = "text"
-    with pytest.raises(InvalidInputError, match="callback: expected a callable, got int") as caught:
+    with pytest.raises(InvalidInputError, match="callback: expected a callable, got 'text'") as caught:
         Registry().register(not_callable)
     assert caught.value.field == "callback"
 
@@ -240,12 +240,12 @@ def test_a_function_of_an_application_module_is_imported_once(write_module: Writ
         ("wraps", "has no function"),
         ("method", "has no function"),
         ("wrapper", "has no function"),
-        ("replaced", "is a builtin_function_or_method"),
+        ("replaced", "expected a plain function, got builtin_function_or_method"),
         ("borrowed", "is defined elsewhere"),
         ("shadowed", "expected a plain function, got type"),
         ("__secret__", "does not name a function"),
         ("__import__", "does not name a function"),
-        ("Kind.method", "is no function of a module"),
+        ("Kind.method", "is not a function of a module"),
     ],
 )
 def test_what_is_no_function_of_that_module_is_refused(write_module: Write, name: str, problem: str) -> None:

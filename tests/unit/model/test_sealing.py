@@ -92,7 +92,7 @@ def test_the_first_key_signs_and_all_verify() -> None:
     ],
 )  # fmt: skip
 def test_what_does_not_end_with_a_signature_is_not_signed(item: bytes) -> None:
-    assert refusal(SIGNING, item) == "signature: the item is not signed, and signing_keys demand it"
+    assert refusal(SIGNING, item) == "signature: the item is not signed, although signing_keys are set"
 
 
 @given(st.data())
@@ -105,12 +105,14 @@ def test_no_byte_of_a_signed_item_can_be_changed(data: st.DataObject) -> None:
 
 @pytest.mark.parametrize("queue", [b"low:mail", b"high:mails", b"high:mail\n", b"", b"letter:high:mail"])
 def test_a_signature_holds_in_its_own_queue_only(queue: bytes) -> None:
-    assert refusal(SIGNING, SIGNING.sign(QUEUE, ITEM), queue) == "signature: it does not fit this item in this queue"
+    assert (
+        refusal(SIGNING, SIGNING.sign(QUEUE, ITEM), queue) == "signature: it does not belong to this item in this queue"
+    )
 
 
 def test_the_signature_of_a_letter_makes_no_item_of_it() -> None:
     letter = SIGNING.sign_dead_letter(QUEUE, ITEM)
-    assert refusal(SIGNING, letter) == "signature: it does not fit this item in this queue"
+    assert refusal(SIGNING, letter) == "signature: it does not belong to this item in this queue"
     assert SIGNING.verify(b"letter:" + QUEUE, letter) == ITEM
 
 
@@ -271,9 +273,9 @@ def test_a_signature_covers_the_prefix_too() -> None:
     digest = json.loads(signed)["signature"].removeprefix("k1:")
     assert digest == hmac.new(OLD.encode(), b"ours:\nhigh:mail\n" + ITEM, hashlib.sha256).hexdigest()
     assert ours.verify(QUEUE, signed) == ITEM
-    assert refusal(theirs, signed) == "signature: it does not fit this item in this queue"
+    assert refusal(theirs, signed) == "signature: it does not belong to this item in this queue"
     assert refusal(theirs, ours.sign_dead_letter(QUEUE, ITEM), b"letter:" + QUEUE).startswith(
-        "signature: it does not fit"
+        "signature: it does not belong"
     )
 
 

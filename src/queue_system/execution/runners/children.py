@@ -1,4 +1,4 @@
-"""Fresh interpreters as child processes, each joined to its parent by a socket. Never forks Python code."""
+"""Fresh interpreters as child processes, each joined to its parent by a socket."""
 
 from __future__ import annotations
 

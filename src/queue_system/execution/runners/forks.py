@@ -1,4 +1,4 @@
-"""Ends a forked child of a worker's process where it would do its parent's part. Never touches what the parent uses.
+"""Ends a forked child of a worker's process where it would do its parent's part.
 
 A processor may fork. Child and parent share the event loop's selector and wake-up socket, and the worker's connections:
 a child that came back to the event loop would take replies and signals from its parent.
@@ -110,7 +110,7 @@ def _reset_signals() -> None:
 
 
 def _works() -> bool:
-    """Whether this process is a worker's, whose handlers are no child's."""
+    """Whether this process is a worker's, and not a forked child, which must not have the worker's handlers."""
     return bool(_guarded) or len(_owners) > len(_LOOPS)
 
 

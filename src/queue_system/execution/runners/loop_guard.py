@@ -1,4 +1,4 @@
-"""Keeps operations from ending the event loop that runs their worker, and lends them its threads. Never runs any."""
+"""Keeps operations from ending the event loop that runs their worker, and lends them its threads."""
 
 from __future__ import annotations
 

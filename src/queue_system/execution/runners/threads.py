@@ -1,4 +1,4 @@
-"""Threads for sync processors; one that is abandoned at a time limit is replaced. Never delays the process's exit."""
+"""Threads for sync processors; one that is abandoned at a time limit is replaced."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class ThreadPool:
         self.abandoned = 0
         """How many threads were given up at a time limit and still run."""
         self.most_abandoned = most_abandoned(size)
-        """At so many, no further function is begun."""
+        """With this many, no further function is begun."""
 
     async def run(self, fn: Callable[[Any], Any], argument: Any) -> Any:
         """Run `fn(argument)` in a thread with a copied context and return its result or raise its error.
