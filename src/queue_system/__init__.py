@@ -32,6 +32,7 @@ from queue_system.inspection.workers import WorkerRecord
 from queue_system.loop import run
 from queue_system.manager import QueueManager
 from queue_system.model.isolation import run_in_process
+from queue_system.model.middleware import CallNext, Middleware, RunningOperation
 from queue_system.model.retry import QueueRetryConfig
 from queue_system.model.sealing import Encryption
 from queue_system.worker import QueueWorker
@@ -40,6 +41,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AccessDeniedError",
+    "CallNext",
     "CircuitOpenError",
     "DeadLetter",
     "DeadLetterPage",
@@ -47,6 +49,7 @@ __all__ = [
     "ImportFailedError",
     "InvalidInputError",
     "ItemTooLargeError",
+    "Middleware",
     "OperationFailedError",
     "OperationRecord",
     "ProcessDiedError",
@@ -56,6 +59,7 @@ __all__ = [
     "QueueSystemError",
     "QueueWorker",
     "ResultUnavailableError",
+    "RunningOperation",
     "ServerError",
     "ServerFullError",
     "ServerUnreachableError",

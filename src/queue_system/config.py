@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +24,7 @@ from queue_system.imports.policy import Application, missing_modules, never_impo
 from queue_system.metrics import MetricsRecorder, SettlementObserver, StructuredLogger
 from queue_system.model.arguments import DURABILITIES
 from queue_system.model.keys import PRIORITIES, Keys, check_prefix, check_priority, check_queue_name
+from queue_system.model.middleware import CallNext, Middleware, RunningOperation, check_middleware, make_wrapping
 from queue_system.model.operation import largest_item
 from queue_system.model.record import keeping
 from queue_system.model.registry import Registry
@@ -87,6 +88,8 @@ class QueueConfig:
         encryption: an object with the methods `encrypt` and `decrypt` of bytes, for entities and results. None: plain.
         tracebacks: whether dead letters, records and log lines say where an error came from: the last lines of code,
             without local variables or passwords in URLs, up to 8 KiB.
+        middleware: what surrounds each attempt of its workers, or is told of it, the outermost first: objects with
+            methods of `queue_system.Middleware`, or async functions of `(operation, call_next)`.
 
     Raises:
         InvalidInputError: a value is wrong; `field` names it.
@@ -112,6 +115,7 @@ class QueueConfig:
         signing_keys: Mapping[str, bytes | str] | None = None,
         encryption: Encryption | None = None,
         tracebacks: bool = True,
+        middleware: Sequence[Middleware | Callable[[RunningOperation, CallNext], Awaitable[Any]]] = (),
     ) -> None:
         self.redis_url = check_url(redis_url) if redis_url is not None else None
         self.queue_prefix = check_prefix(queue_prefix)
@@ -129,6 +133,7 @@ class QueueConfig:
         self.sealing = make_sealing(signing_keys, encryption, self.queue_prefix)
         self._define_connections(redis_client)
         self._define_queue_keys()
+        self.middleware = check_middleware(middleware)
         self._define_reports(logger, tracebacks=tracebacks)
         self.registry = Registry(Application(check_modules(allowed_modules)))
 
@@ -140,8 +145,19 @@ class QueueConfig:
         self.observers: list[SettlementObserver] = []
         """The observers of what workers of this configuration settle; read once a turn."""
         self.tracebacks = check_flag("tracebacks", tracebacks)
-        self.tracing: Tracing | None = None
-        """What traces enqueueing and execution; `queue_system.tracing.enable` sets it."""
+        self._tracing: Tracing | None = None
+        self.wrapping = make_wrapping(None, self.middleware)
+        """What wraps each attempt of its workers: traces, then the middleware; None: nothing."""
+
+    @property
+    def tracing(self) -> Tracing | None:
+        """What traces enqueueing and execution; `queue_system.tracing.enable` sets it, None ends it."""
+        return self._tracing
+
+    @tracing.setter
+    def tracing(self, tracing: Tracing | None) -> None:
+        self._tracing = tracing
+        self.wrapping = make_wrapping(tracing, self.middleware)
 
     def __repr__(self) -> str:
         server = redact(self.redis_url) if self.redis_url else "a client's" if self.redis_client else "by default"

@@ -24,7 +24,7 @@ from typing import Any, Final
 from queue_system.errors import QueueSystemError, cut_text
 from queue_system.logs import printable, without_passwords
 
-__all__ = ["MOST_BYTES", "Trace", "describe_error", "line_of", "remote", "tail", "trace", "where"]
+__all__ = ["MOST_BYTES", "Trace", "describe_error", "line_of", "raisable", "remote", "tail", "trace", "where"]
 
 MOST_BYTES: Final = 8192
 """How long a traceback is at most; of a longer one the end is kept."""
@@ -67,8 +67,23 @@ class Trace:
         return _stand_in(self.kind if self.kind.isidentifier() else "Exception")(self.message)
 
 
+class _RemoteError(Exception):
+    """Stands for what was raised in another process; its subclasses have the name of that."""
+
+    origin: Trace
+
+
+def raisable(found: Trace) -> Exception:
+    """Return an error of the name and text of one that was raised in another process; `trace` of it is `found`."""
+    error = _stand_in(found.kind if found.kind.isidentifier() else "Exception", _RemoteError)(found.message)
+    error.origin = found  # type: ignore[attr-defined]  # it is a _RemoteError
+    return error
+
+
 def trace(error: BaseException) -> Trace:
     """Describe an error and where it came from, and take the frames of this package off its beginning."""
+    if issubclass(type(error), _RemoteError):
+        return error.origin  # type: ignore[attr-defined,no-any-return]  # it is one; an instance may say anything
     with contextlib.suppress(BaseException):
         error.__traceback__ = _skip_own(error.__traceback__)
     writer = _Writer()
@@ -317,5 +332,5 @@ def _told(text: str, most: int) -> str:
 
 
 @lru_cache(maxsize=256)
-def _stand_in(kind: str) -> type[Exception]:
-    return type(kind, (Exception,), {"__module__": "builtins"})
+def _stand_in(kind: str, base: type[Exception] = Exception) -> type[Exception]:
+    return type(kind, (base,), {"__module__": "builtins"})

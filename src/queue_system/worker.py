@@ -32,6 +32,7 @@ from queue_system.maintenance.retention import Retention
 from queue_system.maintenance.service import PeriodicService
 from queue_system.model.formats import join_value
 from queue_system.model.keys import check_queue_name
+from queue_system.model.middleware import name_of
 from queue_system.resilience import circuit_breaker, in_daemon_thread, retry_with_backoff
 from queue_system.validation import check_instance, check_list, check_seconds, check_whole, refused
 
@@ -167,9 +168,12 @@ class QueueWorker:
             self._log_start(engine)
 
     def _log_start(self, engine: Engine) -> None:
+        names = ",".join([name_of(entry) for entry in self.config.middleware])
+        middleware = {"middleware": names} if names else {}
         self.config.log.info(
             "worker started", incarnation=engine.incarnation, server=self.config.address,
             prefix=self.config.queue_prefix, queues=",".join(self.queues) or "all", concurrency=self.max_workers,
+            **middleware,
         )  # fmt: skip
 
     def _start_tasks(self, engine: Engine) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, final
+from weakref import WeakValueDictionary
 
 import msgspec
 from msgspec.structs import replace
@@ -16,10 +17,12 @@ from queue_system.execution.delivery import Delivery
 from queue_system.execution.engine import Engine
 from queue_system.execution.importing import Importer
 from queue_system.execution.limits import WORKER_LIMIT, AttemptLimits
+from queue_system.execution.middleware import Chain, WrappedAttempt
 from queue_system.execution.reporting import Reporter
 from queue_system.execution.settlement import Settler, Timing
 from queue_system.execution.slots import Slot
 from queue_system.model.keys import queue_name
+from queue_system.model.middleware import Wrapping
 from queue_system.model.operation import Operation
 from queue_system.model.registry import Processor
 from queue_system.model.states import Verb
@@ -42,6 +45,7 @@ _NOT_THE_END = frozenset({Verb.RETRY, Verb.RELEASE})
 OnError = Callable[[str, Retry | Fail | Reject], None]
 
 
+@final
 class Call(msgspec.Struct, frozen=True, gc=False):
     """What an attempt calls, None if that must be imported, with what, for how long at most, and by whose limit."""
 
@@ -73,23 +77,19 @@ class AttemptRunner:
         self._reporter = reporter
         self._rests = importer.rests
         self._local = config.registry.local
+        self._chain: Chain | None = None
+        self._wrapped: WeakValueDictionary[int, WrappedAttempt] = WeakValueDictionary()
+        """The wrapped attempts that are under way, by their tokens."""
 
     async def run(self, engine: Engine, slot: Slot, delivery: Delivery) -> None:
         """Resolve, execute, judge, settle. A callback comes as a delivery of its own."""
         operation = delivery.operation
         slot.started = started = SYSTEM_CLOCK.monotonic()
         started_ms = engine.clock.at(started)
-        tracing = self._config.tracing
-        attempt = None
-        if tracing is not None:
-            attempt = tracing.processing(delivery.queue, delivery.operation_id, operation)
-        outcome: Outcome
-        try:
-            call = self._resolve(operation, started_ms)
-        except UndecodableItemError as error:
-            outcome = Unprocessable(str(error), type(error).__name__, trace=trace(error))
-        else:
-            outcome = await self._execute(engine, slot, delivery, call) if call.limit_s > 0 else _too_late(call)
+        wrapping = self._config.wrapping
+        wrapped = None if wrapping is None else self._wrap(wrapping, engine, slot, delivery)
+        found = self._resolve(operation, started_ms)
+        outcome = await self._execute(engine, slot, delivery, found, wrapped) if type(found) is Call else found
         if slot.abandoned:
             verdict: Verdict = Release()  # it is settled already, or handed back
         else:
@@ -97,15 +97,17 @@ class AttemptRunner:
             timing = Timing(started_ms, engine.clock.at(ended), ended - started)
             verdict = judge(operation, outcome, started_ms / 1000, timing.ended_ms / 1000)
             verdict = self._settle(engine, delivery, outcome, verdict, timing)
-        if attempt is not None:
-            attempt.end(outcome, verdict)
+        if wrapped is not None:
+            await wrapped.end(outcome, verdict)
 
     def give_up(self, engine: Engine, delivery: Delivery, outcome: Raised, started: float, started_ms: int) -> None:
-        """Judge and settle a delivery whose slot is abandoned."""
+        """Judge and settle a delivery whose slot is abandoned, and tell of it."""
         ended = SYSTEM_CLOCK.monotonic()
         timing = Timing(started_ms, engine.clock.at(ended), ended - started)
         verdict = judge(delivery.operation, outcome, started_ms / 1000, timing.ended_ms / 1000)
         self._settle(engine, delivery, outcome, verdict, timing)
+        if (wrapped := self._wrapped.get(delivery.token)) is not None:
+            wrapped.tell_apart(outcome, verdict)
 
     def reject(self, engine: Engine, delivery: Delivery, error: BaseException) -> None:
         """Settle a delivery whose way was interrupted by an error that is not its processor's."""
@@ -114,10 +116,22 @@ class AttemptRunner:
         reject = Reject(f"handling failed: {type(error).__name__}", type(error).__name__, trace=found)
         engine.completer.put(self._settler.settle(delivery, reject))
 
-    def _resolve(self, operation: Operation, started_ms: int) -> Call:
-        """Find what to call, with what, and for how long. Raises UndecodableItemError."""
+    def _wrap(self, wrapping: Wrapping, engine: Engine, slot: Slot, delivery: Delivery) -> WrappedAttempt:
+        """Begin what wraps an attempt."""
+        chain = self._chain
+        if chain is None or chain.wrapping is not wrapping:  # the first attempt, or traces have begun or ended
+            chain = self._chain = Chain(wrapping, self._reporter)
+        wrapped = self._wrapped[delivery.token] = WrappedAttempt(chain, engine.executor, slot, delivery)
+        return wrapped
+
+    def _resolve(self, operation: Operation, started_ms: int) -> Call | Unprocessable:
+        """Find what to call, with what, and for how long."""
         if self._config.sealing is not None:
-            operation = self._config.sealing.open(operation)
+            try:
+                operation = self._config.sealing.open(operation)
+            except UndecodableItemError as error:
+                kind = type(error).__name__
+                return Unprocessable(str(error), kind, trace=trace(error), exception=error.with_traceback(None))
         if operation.phase:
             return Call(self._run_callback, Callback.of(operation), self._limits.work_timeout, WORKER_LIMIT)
         processor = self._config.registry.known(operation.processor, operation.processor_module)
@@ -125,17 +139,24 @@ class AttemptRunner:
             return Call(processor, operation.entity, self._limits.work_timeout, WORKER_LIMIT)
         return Call(processor, operation.entity, *self._limits.of(operation, started_ms))
 
-    def _execute(self, engine: Engine, slot: Slot, delivery: Delivery, call: Call) -> Awaitable[Outcome]:
-        """Call what was found, or import it first, within the attempt's limit."""
+    def _execute(
+        self, engine: Engine, slot: Slot, delivery: Delivery, call: Call, wrapped: WrappedAttempt | None
+    ) -> Awaitable[Outcome]:
+        """Call what was found, or import it first, within the attempt's limit; `wrapped` is what surrounds it."""
+        if wrapped is not None:
+            wrapped.resolved(call.argument, call.limit_s)
+        if call.limit_s <= 0:
+            return _too_late(call)
         processor = call.processor
+        around = None if wrapped is None or not wrapped.surrounds else wrapped.around
         if processor is None:
             limit = (call.limit_s, call.limit_name)
-            return self._importer.run(engine, slot, delivery, call.argument, limit)
+            return self._importer.run(engine, slot, delivery, call.argument, limit, around)
         if engine.executor.threads.abandoned and engine.executor.refuses(processor):
             engine.hold_back(delivery)
         elif self._rests.queues:
             self._rests.resolved(queue_name(delivery.queue))
-        return engine.executor.run(slot, processor, call.argument, call.limit_s, call.limit_name)
+        return engine.executor.run(slot, processor, call.argument, call.limit_s, call.limit_name, around)
 
     def _report(self, delivery: Delivery, outcome: Outcome, verdict: Retry | Fail | Reject) -> Retry | Fail | Reject:
         """Tell of an execution that went wrong; return the verdict with the traceback that may be kept."""
@@ -162,6 +183,6 @@ class AttemptRunner:
         return verdict
 
 
-def _too_late(call: Call) -> Raised:
+async def _too_late(call: Call) -> Outcome:
     """Return the outcome of an operation whose total time had passed before it could start."""
     return Raised.before_start(call.limit_name)

@@ -7,7 +7,7 @@ import inspect
 import os
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import lru_cache, partial
 from typing import Any, Final, Literal
 
@@ -35,6 +35,9 @@ _START_WITHIN_S = 60.0
 
 Place = Literal["loop", "thread"] | Reference
 """Where a processor runs; the reference is how a child process finds it."""
+
+Around = Callable[[Callable[[Any], Awaitable[Outcome]], Any], Awaitable[Outcome]]
+"""Surrounds the call of a processor: it gets what calls it, and the argument."""
 
 
 class Executor:
@@ -92,9 +95,15 @@ class Executor:
         return self.threads.abandoned >= self.threads.most_abandoned and self._place_of(processor) == "thread"
 
     async def run(
-        self, slot: Slot, processor: Processor, argument: Any, limit_s: float, limit_name: str = "work_timeout"
+        self,
+        slot: Slot,
+        processor: Processor,
+        argument: Any,
+        limit_s: float,
+        limit_name: str = "work_timeout",
+        around: Around | None = None,
     ) -> Outcome:
-        """Run a processor until `limit_s` after the slot's start, and tell how that ended.
+        """Run a processor, and what surrounds it, until `limit_s` after the slot's start; tell how that ended.
 
         `limit_name` says whose limit that is.
         """
@@ -108,17 +117,17 @@ class Executor:
         cancelled: BaseException | None = None
         try:
             place = self._place_of(processor)
-            if place == "loop":
+            if around is not None:
+                outcome = await self._surround(slot, place, processor, argument, around)
+            elif place == "loop":
                 result = await processor(argument)
                 outcome = Succeeded(result if type(result) in PLAIN else finished(result))
-            elif place == "thread":
-                outcome = await self._run_in_thread(processor, argument)
             else:
-                slot.deadline += _START_WITHIN_S
-                outcome = await self.processes.run(place, argument, partial(self._begin, slot, limit_s))
+                outcome = await self._call(slot, place, processor, argument)
         except asyncio.CancelledError as error:
             cancelled = error
-            outcome = Raised("the processor was cancelled from within", "CancelledError", trace=trace(error))
+            text = "the processor was cancelled from within"
+            outcome = Raised(text, "CancelledError", trace=trace(error), exception=error)
             if slot.stopped:
                 outcome = Interrupted()
         except BaseException as error:
@@ -138,11 +147,23 @@ class Executor:
             return self._after_cancel(slot, outcome, late)
         return outcome
 
-    async def _run_in_thread(self, processor: Processor, argument: Any) -> Outcome:
-        if self.refuses(processor):
+    async def _surround(self, slot: Slot, place: Place, processor: Processor, argument: Any, around: Around) -> Outcome:
+        if place == "thread" and self.refuses(processor):
             return Interrupted()
-        result = await self.threads.run(processor, argument)
-        return Succeeded(finished(await result if inspect.isawaitable(result) else result))
+        return await around(partial(self._call, slot, place, processor), argument)
+
+    async def _call(self, slot: Slot, place: Place, processor: Processor, argument: Any) -> Outcome:
+        """Call a processor where it runs."""
+        if place == "loop":
+            return Succeeded(finished(await processor(argument)))
+        if place == "thread":
+            if self.refuses(processor):
+                return Interrupted()
+            result = await self.threads.run(processor, argument)
+            return Succeeded(finished(await result if inspect.isawaitable(result) else result))
+        left_s = slot.deadline - SYSTEM_CLOCK.monotonic()
+        slot.deadline += _START_WITHIN_S
+        return await self.processes.run(place, argument, partial(self._begin, slot, slot.started, left_s))
 
     def stop_slot(self, slot: Slot) -> None:
         """Cancel what runs in a slot because the worker stops."""
@@ -180,9 +201,11 @@ class Executor:
         except TypeError:  # it has no hash
             return _find_place(processor)
 
-    def _begin(self, slot: Slot, limit_s: float) -> None:
-        """Let a limit count from now on: neither a child's start nor its imports are the operation's."""
-        slot.deadline = SYSTEM_CLOCK.monotonic() + limit_s
+    def _begin(self, slot: Slot, started: float, left_s: float) -> None:
+        """Let what is left of a limit count from now on: a child's start and its imports are not the operation's."""
+        if slot.started != started or slot.expired:
+            return  # another operation is here, or time is up
+        slot.deadline = SYSTEM_CLOCK.monotonic() + left_s
         if slot.deadline < self._timer_at:
             self._arm(slot.deadline)
 
@@ -198,7 +221,8 @@ class Executor:
                 late.__cause__ = outcome.trace.error
             return raised(late, timed_out=True)
         if slot.deed and isinstance(outcome, Interrupted):  # it would do the same to every worker
-            return Raised(f"the processor was cancelled after {slot.deed}", "CancelledError")
+            text = f"the processor was cancelled after {slot.deed}"
+            return Raised(text, "CancelledError", exception=asyncio.CancelledError(text))
         return outcome
 
     def _arm(self, deadline: float) -> None:
@@ -260,4 +284,4 @@ def _find_place(processor: Processor) -> Place:
 def raised(error: BaseException, *, timed_out: bool = False) -> Raised:
     """Return the outcome of an execution that raised an error: its text without passwords, and where it came from."""
     found = trace(error)
-    return Raised(found.message, found.kind, timed_out, found)
+    return Raised(found.message, found.kind, timed_out, found, exception=error)

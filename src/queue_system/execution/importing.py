@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from queue_system.errors import ImportFailedError, QueueSystemError, UnresolvableNameError
 from queue_system.execution.delivery import Delivery
 from queue_system.execution.engine import Engine
+from queue_system.execution.executor import Around
 from queue_system.execution.rests import Rests, full_name, may_be_known
 from queue_system.execution.runners.forks import leave_if_forked
 from queue_system.execution.slots import Slot
@@ -36,9 +37,15 @@ class Importer:
         self._running: dict[tuple[str, str | None], asyncio.Task[Processor]] = {}
 
     async def run(
-        self, engine: Engine, slot: Slot, delivery: Delivery, argument: Any, limit: tuple[float, str]
+        self,
+        engine: Engine,
+        slot: Slot,
+        delivery: Delivery,
+        argument: Any,
+        limit: tuple[float, str],
+        around: Around | None = None,
     ) -> Outcome:
-        """Import a processor that is not known yet, and run it, both within the attempt's limit."""
+        """Import a processor that is not known yet, and run it within `around`, all within the attempt's limit."""
         operation = delivery.operation
         found = await engine.executor.run(slot, self._find, operation, *limit)
         match found:
@@ -46,7 +53,7 @@ class Importer:
                 return self._unresolved(engine, delivery, unknown)
             case Succeeded(processor):
                 self.rests.resolved(queue_name(delivery.queue))
-                return await engine.executor.run(slot, processor, argument, *limit)
+                return await engine.executor.run(slot, processor, argument, *limit, around)
             case Raised(error, timed_out=timed_out):
                 if timed_out:
                     error = f"{error}, while module {operation.processor_module!r} was imported"
@@ -58,11 +65,11 @@ class Importer:
         """Judge an operation that names what this worker does not know; hand back others of a queue that now rests."""
         operation = delivery.operation
         if not may_be_known(operation.processor, operation.processor_module):
-            return Unprocessable(str(error), type(error).__name__)
+            return Unprocessable(str(error), type(error).__name__, exception=error)
         wait_s, must_wait = self.rests.missed(queue_name(delivery.queue), f"{full_name(operation)}: {error}")
         if engine.inflight.buffer and (resting := self.rests.resting()):
             engine.inflight.release_queues(resting)
-        return Unprocessable(str(error), type(error).__name__, wait_s, must_wait, trace(error))
+        return Unprocessable(str(error), type(error).__name__, wait_s, must_wait, trace(error), error)
 
     async def _find(self, operation: Operation) -> Processor | UnresolvableNameError:
         """Return an operation's processor, or why its name leads to none. Raises ImportFailedError."""

@@ -14,6 +14,7 @@ from queue_system.metrics import LogThrottle, MetricsRecorder, SettlementObserve
 from queue_system.model.operation import Operation
 from queue_system.model.states import Verb
 from queue_system.model.verdict import Fail, Reject, Retry
+from queue_system.tracebacks import trace
 
 
 class Reporter:
@@ -70,7 +71,7 @@ class Reporter:
         """
         if isinstance(verdict, Reject) and verdict.wait:
             return
-        trace = {} if verdict.trace is None else {"exc_info": verdict.trace}
+        told = {} if verdict.trace is None else {"exc_info": verdict.trace}
         error = cut_text(verdict.error)
         error_type = cut_text(verdict.error_type)
         fields: dict[str, Any] = {"operation_id": operation_id, "processor": processor, "error": error}
@@ -80,18 +81,27 @@ class Reporter:
         match verdict:
             case Retry(delay):
                 self._log.warning("operation runs again", **fields, error_type=error_type, delay_s=round(delay, 3))
-                if trace:
-                    self._log.debug("where the attempt failed", **fields, error_type=error_type, **trace)
+                if told:
+                    self._log.debug("where the attempt failed", **fields, error_type=error_type, **told)
             case Fail():
-                self._log.error("operation failed", **fields, error_type=error_type, **trace)
+                self._log.error("operation failed", **fields, error_type=error_type, **told)
             case Reject():
-                self._log.error("operation rejected", **fields, error_type=error_type, **trace)
+                self._log.error("operation rejected", **fields, error_type=error_type, **told)
 
     def lost_result(self, operation_id: str, processor: str, problem: str) -> None:
         """Log that an operation succeeded and its result cannot be kept."""
         self._log.warning(
             "a result cannot be kept: the operation succeeded without it",
             operation_id=operation_id, processor=processor, result_error=problem,
+        )  # fmt: skip
+
+    def hook_failed(self, delivery: Delivery, hook: str, error: BaseException) -> None:
+        """Log and count that middleware went wrong where that changes nothing for its operation."""
+        self._metrics.update("middleware_errors")
+        self._log.error(
+            "a middleware hook failed",
+            hook=hook, operation_id=delivery.operation_id, processor=delivery.operation.processor,
+            exc_info=trace(error),
         )  # fmt: skip
 
     def lease_lost(self, operations: int) -> None:

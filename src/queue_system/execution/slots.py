@@ -22,14 +22,16 @@ class Slot:
     """One of the places at which operations run; it owns the task that awaits them."""
 
     __slots__ = (
-        "abandoned", "closing", "deadline", "deed", "delivery", "exit", "expired", "expired_at", "limit_name",
-        "limit_s", "noted", "started", "stopped", "submit", "task",
+        "abandoned", "closing", "context", "deadline", "deed", "delivery", "exit", "expired", "expired_at",
+        "limit_name", "limit_s", "noted", "started", "stopped", "submit", "task",
     )  # fmt: skip
 
     def __init__(self, submit: Callable[..., Any] | None = None) -> None:
         self.task: asyncio.Task[None] | None = None
         self.submit = submit
         """Runs a function in a thread of the worker."""
+        self.context: contextvars.Context | None = None
+        """The context of that task."""
         self.delivery: Any = None
         self.started = 0.0
         self.deadline = math.inf
@@ -84,7 +86,8 @@ def start_apart(slot: Slot, work: Coroutine[Any, Any, None], name: str) -> async
     So neither an operation nor the end of the event loop cancels it or waits for it: its worker does, and knows why.
     `stand_in` is what `asyncio.all_tasks` shows instead.
     """
-    task = asyncio.Task(work, loop=asyncio.get_running_loop(), name=name, context=context_of(slot))
+    slot.context = context_of(slot)
+    task = asyncio.Task(work, loop=asyncio.get_running_loop(), name=name, context=slot.context)
     _unregister_task(task)
     slot.task = task
     return task
@@ -114,7 +117,7 @@ def is_the_end(error: BaseException, task: asyncio.Task[None] | None) -> bool:
     return not issubclass(type(error), Exception) and sent_by_a_signal(error)
 
 
-def forget_task(task: asyncio.Task[None]) -> None:
+def forget_task(task: asyncio.Task[Any]) -> None:
     """Let nobody wait for a task that cannot be ended, and keep it for good.
 
     Python closes the coroutine of a task that it drops, by an exception; one that ignores it, too, would never return.

@@ -8,7 +8,7 @@ import msgspec
 
 from queue_system.errors import InvalidInputError
 from queue_system.model.operation import Operation
-from queue_system.tracebacks import Trace
+from queue_system.tracebacks import Trace, raisable, remote
 
 _ROUNDING_S = 0.002  # both times are in whole ms, and a timer may be early by one
 
@@ -21,7 +21,10 @@ class Succeeded(msgspec.Struct, frozen=True, gc=False):
 
 
 class Raised(msgspec.Struct, frozen=True):
-    """The processor raised, or was stopped at its limit (`timed_out`); `trace` tells where."""
+    """The processor raised, or was stopped at its limit (`timed_out`); `trace` tells where.
+
+    `exception` is what it raised; None where there is no such object, as of what a child process raised.
+    """
 
     error: str
     error_type: str
@@ -29,12 +32,13 @@ class Raised(msgspec.Struct, frozen=True):
     trace: Trace | None = None
     began: bool = True
     """False: the total time had passed before, so nothing was executed."""
+    exception: BaseException | None = None
 
     @staticmethod
     def before_start(limit_name: str) -> Raised:
         """Return the outcome of an operation whose time was over before it could start."""
         error = f"timed out before it could start: {limit_name.replace('what was', 'nothing is')}"
-        return Raised(error, "TimeoutError", timed_out=True, began=False)
+        return Raised(error, "TimeoutError", timed_out=True, began=False, exception=TimeoutError(error))
 
 
 class Interrupted(msgspec.Struct, frozen=True, gc=False):
@@ -53,9 +57,15 @@ class Unprocessable(msgspec.Struct, frozen=True):
     wait: float = 0.0
     must_wait: bool = False
     trace: Trace | None = None
+    exception: BaseException | None = None
 
 
 Outcome = Succeeded | Raised | Interrupted | Unprocessable
+
+
+def error_of(outcome: Raised | Unprocessable) -> BaseException:
+    """Return what went wrong; of what was raised in another process, an error of its name and text."""
+    return outcome.exception or raisable(outcome.trace or remote(outcome.error_type, outcome.error, ""))
 
 
 class Complete(msgspec.Struct, frozen=True, gc=False):
@@ -108,7 +118,7 @@ def judge(operation: Operation, outcome: Outcome, started: float, now: float) ->
     match outcome:
         case Interrupted():
             return Release()
-        case Unprocessable(error, error_type, wait, must_wait, trace):
+        case Unprocessable(error, error_type, wait, must_wait, trace=trace):
             return Release(wait) if must_wait else Reject(error, error_type, wait, trace)
         case Raised():
             return _after_error(operation, outcome, started, now)

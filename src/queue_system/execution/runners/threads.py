@@ -114,6 +114,7 @@ class ThreadPool:
         while (call := self._calls.get()) is not None:
             with self._lock:
                 if call.abandoned:
+                    del call
                     continue
                 call.running = True
                 call.thread = threading.get_ident()
@@ -131,6 +132,7 @@ class ThreadPool:
                     self._loop.call_soon_threadsafe(self._deliver)
                 except RuntimeError:  # the loop is closed: nobody waits any more
                     return
+            del call  # an idle thread keeps nothing alive
 
     def _was_abandoned(self, call: _Call) -> bool:
         with self._lock:
