@@ -1,4 +1,4 @@
-"""What wraps the attempts of a worker: traces, and the application's middleware. Never judges or settles one."""
+"""What wraps the attempts of a worker: traces, and the application's middleware."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an application writes to wrap the attempts of its workers, and the operation as that sees it. Never runs it."""
+"""What an application writes to wrap the attempts of its workers, and the operation as that sees it."""
 
 from __future__ import annotations
 
