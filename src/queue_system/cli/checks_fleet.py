@@ -105,7 +105,7 @@ def _given_up(told: Mapping[str, Presence], result: Result) -> Result:
     if not found:
         return result
     worst = sorted(found, key=lambda worker: (-found[worker], worker))
-    shown = ", ".join(f"{place_of(worker)} ({found[worker]:,})" for worker in worst[:3])
+    shown = ", ".join(f"{place_of(worker) or worker} ({found[worker]:,})" for worker in worst[:3])
     more = ", …" if len(worst) > 3 else ""  # noqa: PLR2004
     sentence = f"threads and tasks passed their time limit and still run in {shown}{more}"
     return Result(Level.WARN, f"{result.sentence}; {sentence}", _FREE, {**result.details, "abandoned": found})

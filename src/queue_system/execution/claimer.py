@@ -192,7 +192,9 @@ class Claimer:
 
     def _wanted(self, *, registered: bool) -> int:
         unsure = not (registered and self.dispatcher.is_open)  # who claims must beat while the answer is under way
-        behind = len(self.inflight.outbox) >= LARGEST_TURN  # what is claimed now could not be settled in time
+        outbox = self.inflight.outbox
+        behind = len(outbox) >= LARGEST_TURN  # what is claimed now could not be settled in time
+        behind = behind or outbox.hands_back  # what is claimed now would overtake it
         served = self.rests.served(self.names)
         if not self._claims_in_turns or unsure or behind or self.seat.yields or served is None:
             return 0

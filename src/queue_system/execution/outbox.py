@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from queue_system.broker.commands import MAX_REQUEST_BYTES
 from queue_system.broker.protocol import pack
 from queue_system.execution.settlement import Settlement
 from queue_system.model.states import VERBS, Verb
+
+_RANKS: Final[dict[str, int]] = {Verb.RUNNING: 0, Verb.RELEASE: 1}
+"""A note that an operation runs must not follow the verdict that ends it. What is handed back goes before verdicts, so
+that a claim behind a full batch does not overtake it."""
+_LAST: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +42,11 @@ class Outbox:
     def __len__(self) -> int:
         return self._size
 
+    @property
+    def hands_back(self) -> bool:
+        """Whether something is among them that goes back to its list, to be next there."""
+        return any(verb == Verb.RELEASE for verb, _ in self._groups)
+
     def put(self, settlement: Settlement) -> None:
         """Add a settlement."""
         self._size += 1
@@ -53,8 +64,7 @@ class Outbox:
         parts: list[bytes] = []
         taken: list[Settlement] = []
         count = size = 0
-        # A note that an operation runs must not follow the verdict that ends it.
-        for (verb, ttl_ms), group in sorted(self._groups.items(), key=lambda entry: entry[0][0] != Verb.RUNNING):
+        for (verb, ttl_ms), group in sorted(self._groups.items(), key=_rank):
             packed = [settlement.packed for settlement in group[: most - len(taken)]]
             size += sum(map(len, packed))
             while size > MAX_REQUEST_BYTES and len(taken) + len(packed) > 1:
@@ -85,3 +95,8 @@ class Outbox:
         """Forget everything, because the incarnation was reclaimed."""
         self._groups.clear()
         self._size = 0
+
+
+def _rank(entry: tuple[tuple[str, int], list[Settlement]]) -> int:
+    (verb, _), _ = entry
+    return _RANKS.get(verb, _LAST)

@@ -117,7 +117,7 @@ def _record(name: str, entry: bytes, told: Presence | None, held: dict[str, int]
     lease_seconds = lease_s_of(entry, _NO_LEASE)
     record = WorkerRecord(
         worker_id=worker_id,
-        worker=place_of(worker_id),
+        worker=place_of(worker_id) or worker_id,
         heartbeat=beats_of(entry),
         lease_seconds=None if lease_seconds == _NO_LEASE else lease_seconds,
         dead=is_dead(name),

@@ -51,8 +51,8 @@ def new_worker_id(place: str) -> str:
 
 
 def place_of(worker_id: str) -> str:
-    """Return `HOST:PID` of a worker, which stands behind its random name; its whole id where an older release runs."""
-    return worker_id.partition("@")[2] or worker_id
+    """Return `HOST:PID` of a worker, which stands behind its random name; "" where an older release runs."""
+    return worker_id.partition("@")[2]
 
 
 def beats_of(entry: bytes) -> int:

@@ -55,6 +55,17 @@ async def test_nothing_is_claimed_before_the_server_knows_the_worker(stage: Stag
     assert stage.claimer.choose(registered=False) is None
 
 
+async def test_nothing_is_claimed_while_something_has_yet_to_be_handed_back(stage: Stage) -> None:
+    """A claim would take what comes after it in its list, and run that first."""
+    stage.choose()
+    stage.answer(VALUE, VALUE, VALUE, more=True)
+    stage.engine._take_in()
+    stage.claimer.release_waiting()
+    assert stage.choose() is None
+    assert stage.engine.completer.choose() is not None  # from here on it travels before the claim
+    assert stage.choose() is not None
+
+
 async def test_nothing_is_claimed_while_the_lease_is_in_doubt(stage: Stage) -> None:
     stage.engine.dispatcher.valid_until = 0.0
     assert stage.choose() is None

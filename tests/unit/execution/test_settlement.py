@@ -281,6 +281,18 @@ def test_every_settlement_is_taken_once_and_never_too_many(verdicts: list[Verdic
     assert serials == sorted(set(serials))
 
 
+def test_what_is_handed_back_travels_before_verdicts_and_a_note_before_both() -> None:
+    """So a claim that follows the batch finds it in its list, however many verdicts were waiting."""
+    outbox = Outbox()
+    put_all(outbox, Complete(1), Complete(2), Complete(3), Release())
+    outbox.put(make_settler().running(make_delivery(9), 1_000, 2_000))
+    assert outbox.hands_back
+    batch = outbox.take(3)
+    assert batch is not None
+    assert [settlement.verb for settlement in batch.settlements] == ["running", "release", "complete"]
+    assert not outbox.hands_back
+
+
 def test_a_cleared_outbox_is_empty() -> None:
     outbox = Outbox()
     put_all(outbox, Release())

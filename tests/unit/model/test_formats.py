@@ -30,8 +30,8 @@ def test_a_worker_is_known_by_its_id_dead_or_alive() -> None:
     assert formats.id_of(formats.dead(worker_id)) == formats.id_of(worker_id) == worker_id
 
 
-def test_an_id_of_an_older_release_is_its_own_place() -> None:
-    assert formats.place_of("0123abcd") == "0123abcd"
+def test_an_id_of_an_older_release_tells_no_place() -> None:
+    assert formats.place_of("0123abcd") == ""
 
 
 def test_an_entry_tells_beats_and_lease() -> None:
