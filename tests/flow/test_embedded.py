@@ -18,7 +18,7 @@ from typing import Any, Self
 import pytest
 import redis
 
-import queue_system.config
+import queue_system.broker.server
 from queue_system import QueueConfig, QueueManager, QueueWorker
 from queue_system.broker.embedded import (
     EmbeddedServer,
@@ -436,7 +436,7 @@ async def test_no_event_loop_waits_until_the_server_has_started(
         started_by.add(threading.current_thread())
         return ensure_server(data_dir)
 
-    monkeypatch.setattr(queue_system.config, "ensure_server", ensure)
+    monkeypatch.setattr(queue_system.broker.server, "ensure_server", ensure)
     config = QueueConfig(redis_url=f"embedded://{tmp_path}/data")
     if first == "aenqueue":
         queue = QueueManager(config)
