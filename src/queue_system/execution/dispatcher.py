@@ -33,6 +33,7 @@ class Dispatcher:
         """Until when, on the monotonic clock, slots may go on before they let the event loop serve others."""
         self._buffer = buffer
         self._breathing = False
+        """Whether the next time slice has been asked for, by any slot."""
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     @property

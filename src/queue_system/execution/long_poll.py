@@ -27,6 +27,7 @@ class LongPoll:
         self._reconnect = Reconnect(log, shard.outage, flush_counts, AccessBackoff())
         self._ended = ended
         self._task: asyncio.Task[None] | None = None
+        """The poll that is under way; it also waits here before a next try when the server has failed."""
         self.asked: str | None = None
         """The id of the claim that waits for its answer."""
 

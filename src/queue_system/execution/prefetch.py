@@ -23,7 +23,9 @@ class Prefetch:
     def __init__(self, slots: int) -> None:
         self._slots = slots
         self._allowance = 0.0
+        """How many deliveries have turned out to be worth claiming ahead, however long they run."""
         self._mean_s: float | None = None
+        """How long an operation has run of late, on average; None: none has ended yet."""
 
     @property
     def allowance(self) -> int:

@@ -40,8 +40,15 @@ class Quarantine:
         self._lock = threading.Lock()
         self._seats: weakref.WeakSet[Seat] = weakref.WeakSet()
         self._owner: Seat | None = None
-        self._since = self._begun = self._rest_until = 0.0
+        """Whose suspect has the process for itself, or waits for that."""
+        self._since = 0.0
+        """Since when it has an owner. All times are monotonic."""
+        self._begun = 0.0
+        """When the owner's first suspect started; 0: none has."""
+        self._rest_until = 0.0
+        """Until when the process belongs to the others again."""
         self._patience_s = PATIENCE_S
+        """For how long the owner may keep it from the others and start none."""
 
     def seat(self, loop: asyncio.AbstractEventLoop, holds: Callable[[], bool], wake: Callable[[], None]) -> Seat:
         """Return the place of a worker; `wake` is called on its loop when it has to look at it."""

@@ -34,8 +34,11 @@ class Reconnect:
         self._lease_s = lease_s
         self._access = access
         self._failures = 0
+        """How many tries have failed in a row."""
         self._lines = 0
+        """How many times the log was written to since the server answered last; 0: nobody was told of a failure."""
         self._overwritten_since = math.inf
+        """Since when, on the monotonic clock, a foreign type stands in the place of what is held; inf: none does."""
         self._throttle = throttle
         self._flush_counts = flush_counts
 
@@ -45,7 +48,8 @@ class Reconnect:
         failures = self._failures
         if failures:
             self._access.answer()
-        self._failures = self._lines = 0
+        self._failures = 0
+        self._lines = 0
         self._overwritten_since = math.inf
         if told:  # else a connection that breaks again and again would flood the log with good news
             self._log.info("the server answers again", failures=failures)

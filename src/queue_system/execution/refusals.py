@@ -24,6 +24,7 @@ class Refusals:
         self._config = config
         self._settler = settler
         self._failures = 0
+        """How many times in a row the present batch has failed since its answer was asked for."""
         self._blamed: dict[int, int] = {}
         """How often a settlement failed alone, by its token."""
         self.share = LARGEST_TURN

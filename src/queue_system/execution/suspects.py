@@ -20,7 +20,9 @@ class Probe(enum.Enum):
 
     NONE = enum.auto()
     WANTED = enum.auto()
+    """The next turn is to claim one."""
     ASKED = enum.auto()
+    """It was claimed, and what it brings decides."""
 
 
 class Suspects:
@@ -38,6 +40,7 @@ class Suspects:
         self._under_way = under_way
         self._end_long_poll = end_long_poll
         self._probe = Probe.NONE
+        """Only of use while this worker has the process for itself."""
 
     @property
     def concern(self) -> bool:
