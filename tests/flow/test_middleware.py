@@ -508,6 +508,32 @@ async def test_a_stop_cancels_around_with_the_processor_and_tells_no_hook(
     assert client.llen(config.get_queue_key("work")) == 1
 
 
+@pytest.mark.parametrize("harm", HANGING, ids=named)
+async def test_a_hook_that_hangs_holds_up_no_stop_and_no_settlement(
+    make_config: MakeConfig, client: redis.Redis, inbox: Inbox, harm: Any
+) -> None:
+    async def tell_and_hang(*_: Any) -> None:
+        inbox.put("told")
+        await harm()
+
+    def tell_and_block(*_: Any) -> None:
+        inbox.put("told")
+        harm()
+
+    hook = tell_and_block if harm is block else tell_and_hang
+    lines: list[Any] = []
+    config = make_config(middleware=[TellsInTheLoop(lines), hook_of("on_success", hook)])
+    queue = queue_of(config)
+    queue.enqueue(7, echo, operation_id="op")
+    worker = QueueWorker(config, max_workers=1)
+    await worker.start()
+    assert await inbox.next() == "told"
+    await eventually(lambda: read_record(client, config, "op").status == "succeeded", "settled while the hook runs")
+    await asyncio.wait_for(worker.stop(grace=0.0), 20)
+    assert client.hlen(config.keys.workers) == 0
+    assert lines == [("start", 1)], "once the worker stops, no further hook is begun"
+
+
 async def test_a_name_that_leads_nowhere_is_a_failure_that_never_started(
     make_config: MakeConfig, client: redis.Redis
 ) -> None:

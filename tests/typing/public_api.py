@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import Any, assert_type
 
-from queue_system import QueueConfig, QueueManager, QueueRetryConfig, QueueWorker, WorkerRecord
+from queue_system import (
+    CallNext,
+    Middleware,
+    QueueConfig,
+    QueueManager,
+    QueueRetryConfig,
+    QueueWorker,
+    RunningOperation,
+    WorkerRecord,
+)
 from queue_system.dead_letters import DeadLetter
 from utils import circuit_breaker, retry_with_backoff, with_timeout
 
@@ -30,6 +39,29 @@ def configuration() -> None:
     config.register_callback(notify, name="notify", module="app")
     config.update_metric("success_rate", 99.5, force_log=True)
     config.get_queue_key(1)  # type: ignore[arg-type]
+
+
+class Report(Middleware):
+    """Has async and sync hooks, whose parameters have names of their own."""
+
+    async def around(self, operation: RunningOperation, call_next: CallNext) -> Any:
+        assert_type(operation.attempt, int)
+        assert_type(operation.with_entity({}), RunningOperation)
+        return await call_next(operation)
+
+    def on_start(self, begun: RunningOperation) -> None: ...
+
+    async def on_failure(self, operation: RunningOperation, error: BaseException) -> None: ...
+
+
+async def surround(operation: RunningOperation, call_next: CallNext) -> Any:
+    return await call_next(operation)
+
+
+def wrapping() -> None:
+    QueueConfig(middleware=[Report(), surround])
+    QueueConfig(middleware=Report())  # type: ignore[arg-type]
+    QueueConfig(middleware=[notify])  # type: ignore[list-item]
 
 
 def retries() -> None:

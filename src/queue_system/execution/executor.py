@@ -135,7 +135,7 @@ class Executor:
             kind = type(error)  # its `__class__` may say or do anything
             if issubclass(kind, GeneratorExit) and asyncio.current_task(self._loop) is not slot.task:
                 raise  # the task itself is closed
-            if issubclass(kind, KeyboardInterrupt) and _sent_by_a_signal(error):
+            if issubclass(kind, KeyboardInterrupt) and is_meant_for_the_process(error):
                 slot.exit = error  # meant for this process: it is raised again when the attempt is settled
             outcome = raised(error)
         finally:
@@ -266,7 +266,7 @@ def _late(slot: Slot) -> TimeoutError:
     return TimeoutError(f"the attempt timed out after {slot.limit_s:g} s: {slot.limit_name}")
 
 
-def _sent_by_a_signal(error: BaseException) -> bool:
+def is_meant_for_the_process(error: BaseException) -> bool:
     """Tell whether a signal's handler raised it in this thread, as far as can be told, and not the processor."""
     codes = {frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)}
     if ThreadPool._serve.__code__ in codes:  # noqa: SLF001 - it comes from a thread, and signals do not

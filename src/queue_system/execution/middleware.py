@@ -17,13 +17,12 @@ from msgspec.structs import replace
 from queue_system.clock import SYSTEM_CLOCK
 from queue_system.execution.callbacks import Callback
 from queue_system.execution.delivery import Delivery
-from queue_system.execution.executor import Executor
+from queue_system.execution.executor import Executor, is_meant_for_the_process
 from queue_system.execution.reporting import Reporter
 from queue_system.execution.rests import full_name
 from queue_system.execution.runners.forks import leave_if_forked
 from queue_system.execution.runners.threads import ThreadPool
 from queue_system.execution.slots import Slot, forget_cancellations, forget_task, is_the_end
-from queue_system.interrupts import sent_by_a_signal
 from queue_system.model.lazy import PLAIN, finished
 from queue_system.model.middleware import AROUND, RunningOperation, Wrapping, is_async, methods_of
 from queue_system.model.verdict import (
@@ -243,9 +242,11 @@ class WrappedAttempt:
             try:
                 await self._run_hook(hook, arguments, SYSTEM_CLOCK.monotonic() + HOOK_WITHIN_S)
             except asyncio.CancelledError:
-                forget_cancellations(slot.task)
-                slot.stopped = False
-                return  # the worker stops
+                break
+            if slot.stopped:
+                break
+        forget_cancellations(slot.task)
+        slot.stopped = False
 
     def _hooks_at(self, outcome: Outcome, verdict: Verdict) -> tuple[tuple[Hook, ...], tuple[Any, ...]]:
         """Return which hooks are told of a verdict, and with what."""
@@ -326,8 +327,8 @@ class WrappedAttempt:
             task.add_done_callback(self._chain.abandoned.discard)
 
     def _fail(self, hook: Hook, error: BaseException) -> None:
-        if not issubclass(type(error), Exception) and sent_by_a_signal(error):
-            self._slot.exit = error  # meant for this process: it is raised again when the attempt is over
+        if not issubclass(type(error), Exception) and is_meant_for_the_process(error):
+            self._slot.exit = error  # it is raised again when the attempt is over
         self._chain.reporter.hook_failed(self._delivery, hook.name, error)
 
     def _told_operation(self) -> RunningOperation:
