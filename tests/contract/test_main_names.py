@@ -143,8 +143,8 @@ charge = make()
 """
 REFUSED = {
     "in -c": (["-c"], "interactive session or a script without a file"),
-    "a name that none can import": (["my-script.py"], "whose name is none that can be imported"),
-    "a folder's main": (["."], "whose name is none that can be imported"),
+    "a name that none can import": (["my-script.py"], "whose name cannot be imported"),
+    "a folder's main": (["."], "whose name cannot be imported"),
     "another module of that name": (["folder/deep.py"], "'deep' means another file"),
     "not at the top level": (["nested.py"], "is not a function that"),
 }

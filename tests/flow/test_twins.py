@@ -128,13 +128,13 @@ async def test_a_blocking_call_in_an_event_loop_is_told_its_twin_once(
         queue.get_queue_status()
         with contextlib.suppress(WaitTimeoutError):
             queue.wait_for(queue.enqueue({}, work)["operation_id"], timeout=0.01)
-    lines = log.of("a blocking call holds up the event loop: await its twin")
+    lines = log.of("a blocking call holds up the event loop: await its async twin")
     assert [line["twin"] for line in lines] == ["aenqueue", "aget_queue_status", "await_for"]
 
 
 async def test_a_blocking_call_outside_the_event_loop_is_told_nothing(queue: QueueManager) -> None:
     await asyncio.to_thread(queue.enqueue, {}, work)
-    assert queue.config.logger.of("a blocking call holds up the event loop: await its twin") == []
+    assert queue.config.logger.of("a blocking call holds up the event loop: await its async twin") == []
 
 
 async def test_an_outage_opens_the_circuit_and_a_restart_heals(

@@ -148,7 +148,7 @@ def test_a_changed_source_file_starts_the_worker_anew(bench: Bench, tmp_path: Pa
     source.write_text("from tests.supervision.app import config\ndef make():\n    return config\n")
     program.wait_for("worker started")
     source.write_text("from tests.supervision.app import config\ndef make():\n    return config.keys\n")
-    program.wait_for("target: 'answer:make' is or returns a Keys")
+    program.wait_for("target: expected a QueueConfig or a QueueWorker from 'answer:make', got Keys")
     assert program.process.poll() is None
     program.send(signal.SIGTERM)
     assert program.ends() == 0
