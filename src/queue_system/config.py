@@ -198,6 +198,10 @@ class QueueConfig:
         """The client that was given, or was made when there was need of one; None before that."""
         return self._server.known_client
 
+    @redis_client.setter
+    def redis_client(self, client: redis.Redis | None) -> None:
+        self._server.known_client = None if client is None else check_client(client)
+
     @property
     def keys(self) -> Keys:
         """Names every key under the prefix."""

@@ -110,8 +110,8 @@ def test_the_text_tells_what_the_document_tells(patient: Patient) -> None:
             "ok",
             "functions of tests.flow, tests.cli, and",
         ),
-        ({"tcp": True, "requirepass": "secret"}, (), "ok", "only who logs in writes them"),
-        ({}, (), "ok", "only who opens the socket writes them"),
+        ({"tcp": True, "requirepass": "secret"}, (), "ok", "only users who log in can write them"),
+        ({}, (), "ok", "only users who can open the socket can write them"),
     ],
 )
 def test_unset_allowed_modules_are_told_where_the_server_asks_for_no_password(

@@ -160,7 +160,7 @@ async def test_a_letter_that_must_stay_exits_with_1(cli: RunCli, config: QueueCo
     (letter,) = listed(cli)
     answer = cli("dead-letters", "retry", letter["letter_id"])
     assert answer.code == 1
-    assert "1 letter that an id names stayed" in answer.err
+    assert "1 letter named by an id stayed" in answer.err
 
 
 async def test_a_question_gives_the_number_that_match(cli: RunCli, config: QueueConfig) -> None:
@@ -181,7 +181,7 @@ def test_a_name_without_a_module_is_warned_of(cli: RunCli, queue: QueueManager) 
 
 async def test_a_name_without_a_module_is_asked_about_on_a_terminal(place: dict[str, str], queue: QueueManager) -> None:
     with Terminal([*PROGRAM, "enqueue", "send_mail", "1"], clean_environment(**place)) as terminal:
-        terminal.read_until(b"Enqueue it all the same?")
+        terminal.read_until(b"Enqueue it anyway?")
         terminal.send(b"n\n")
         assert terminal.wait() == 1
     assert queue.get_queue_status()["total_items"] == 0

@@ -90,6 +90,15 @@ def test_ensure_redis_sync_returns_a_client_that_answers_and_keeps_it(config: Qu
     assert config._ensure_redis_sync(retry_count=0) is client
 
 
+def test_a_client_that_is_closed_and_set_to_none_is_replaced_by_the_next_call(config: QueueConfig) -> None:
+    client = config._ensure_redis_sync()
+    client.close()
+    config.redis_client = None
+    another = config._ensure_redis_sync()
+    assert another is not client
+    assert another.ping()
+
+
 def test_ensure_redis_sync_retries_until_the_server_is_there(start_server: StartServer) -> None:
     server = start_server()
     config = QueueConfig(redis_url=server.url)

@@ -71,7 +71,7 @@ async def test_before_its_start_and_after_its_stop_a_worker_is_alive_and_not_rea
         for _ in range(2):
             assert (await answers(probe, "/livez"))[0] == 200
             status, body = await answers(probe, "/readyz")
-            assert (status, body["reasons"]) == (503, [f"worker {os.getpid()}: it does not run"])
+            assert (status, body["reasons"]) == (503, [f"worker {os.getpid()}: it is not running"])
             async with running(worker):
                 await eventually(lambda: health_of(worker).consuming, "it consumes")
 
@@ -231,7 +231,7 @@ async def test_a_process_without_workers_tells_of_the_fleet_and_a_supervisor_wit
         assert of(await asyncio.to_thread(exporter.scrape), "queue_system_fleet_up") == 1
         assert (await answers(bereft, "/livez"))[0] == 200
         status, body = await answers(bereft, "/readyz")
-        assert (status, body["reasons"]) == (503, ["no worker runs here"])
+        assert (status, body["reasons"]) == (503, ["no worker is running here"])
         names = {name for name, _ in await asyncio.to_thread(bereft.scrape)}
         assert "queue_system_worker_slots" in names
         assert "queue_system_fleet_up" not in names

@@ -38,6 +38,10 @@ class Server:
         """The client that was given, or made since; None before there was need of one."""
         return self._client
 
+    @known_client.setter
+    def known_client(self, client: redis.Redis | None) -> None:
+        self._client = client
+
     def client(self) -> redis.Redis:
         """Return a redis-py client, which connects on first use; starts an embedded server where that is the choice."""
         if self._client is None:

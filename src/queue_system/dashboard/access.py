@@ -180,7 +180,7 @@ def _host_name(host: str) -> str:
 def _check_token(token: object) -> str:
     if token is None:
         return ""
-    expected = f"at least {_SHORTEST_TOKEN} characters, since a shorter token can be guessed"
+    expected = f"at least {_SHORTEST_TOKEN} characters, so that nobody can guess it"
     if len(check_text("token", token, expected)) < _SHORTEST_TOKEN:
         raise refused("token", expected, f"{len(str(token))}")
     return str(token)
