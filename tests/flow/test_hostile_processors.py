@@ -544,7 +544,7 @@ def test_the_end_of_a_worker_keeps_its_bound_whatever_runs_and_names_what_it_aba
     assert sum(queue.get_queue_status()[f"{config.queue_prefix}normal:{fn.__name__}"] for fn in NEVER_ENDING) == 4
     (told,) = log.of("operations ignore their cancellation: they are abandoned and run again elsewhere")
     assert "op-ignore_cancellations" in told["operation_ids"].split(", ")
-    threads = {line["operation_id"] for line in log.of("a thread is abandoned, and runs on")}
+    threads = {line["operation_id"] for line in log.of("a thread is abandoned and runs on")}
     assert threads == {"op-wait_in_a_thread", "op-block_a_thread"}
     assert not client.exists(config.keys.workers)
 

@@ -20,7 +20,7 @@ ENTITY = "never-in-a-log-line"
 MESSAGES = {
     "worker started", "worker stopped", "operation runs again", "operation failed", "operation rejected",
     "where the attempt failed",
-    "a blocking call holds up the event loop: await its twin",  # what this test waits by
+    "a blocking call holds up the event loop: await its async twin",  # what this test waits by
     "Queue metric update", "a list holds a foreign type and is skipped", "the server is not safe",
 }  # fmt: skip
 
