@@ -19,7 +19,7 @@ _LAST: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Settlements that travel together. `packed` holds `count` arguments; a reply has a letter for each settlement."""
+    """Settlements that travel together. `packed` holds `count` arguments; a reply has a code for each settlement."""
 
     serial: int
     packed: bytes
