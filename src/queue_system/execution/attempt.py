@@ -88,8 +88,13 @@ class AttemptRunner:
         started_ms = engine.clock.at(started)
         wrapping = self._config.wrapping
         wrapped = None if wrapping is None else self._wrap(wrapping, engine, slot, delivery)
-        found = self._resolve(operation, started_ms)
-        outcome = await self._execute(engine, slot, delivery, found, wrapped) if type(found) is Call else found
+        outcome: Outcome
+        try:
+            call = self._resolve(operation, started_ms)
+        except UndecodableItemError as error:
+            outcome = _undecodable(error)
+        else:
+            outcome = await self._execute(engine, slot, delivery, call, wrapped)
         if slot.abandoned:
             verdict: Verdict = Release()  # it is settled already, or handed back
         else:
@@ -124,14 +129,10 @@ class AttemptRunner:
         wrapped = self._wrapped[delivery.token] = WrappedAttempt(chain, engine.executor, slot, delivery)
         return wrapped
 
-    def _resolve(self, operation: Operation, started_ms: int) -> Call | Unprocessable:
-        """Find what to call, with what, and for how long."""
+    def _resolve(self, operation: Operation, started_ms: int) -> Call:
+        """Find what to call, with what, and for how long. Raises UndecodableItemError."""
         if self._config.sealing is not None:
-            try:
-                operation = self._config.sealing.open(operation)
-            except UndecodableItemError as error:
-                kind = type(error).__name__
-                return Unprocessable(str(error), kind, trace=trace(error), exception=error.with_traceback(None))
+            operation = self._config.sealing.open(operation)
         if operation.phase:
             return Call(self._run_callback, Callback.of(operation), self._limits.work_timeout, WORKER_LIMIT)
         processor = self._config.registry.known(operation.processor, operation.processor_module)
@@ -143,12 +144,13 @@ class AttemptRunner:
         self, engine: Engine, slot: Slot, delivery: Delivery, call: Call, wrapped: WrappedAttempt | None
     ) -> Awaitable[Outcome]:
         """Call what was found, or import it first, within the attempt's limit; `wrapped` is what surrounds it."""
+        around = None
         if wrapped is not None:
             wrapped.resolved(call.argument, call.limit_s)
+            around = wrapped.around if wrapped.surrounds else None
         if call.limit_s <= 0:
             return _too_late(call)
         processor = call.processor
-        around = None if wrapped is None or not wrapped.surrounds else wrapped.around
         if processor is None:
             limit = (call.limit_s, call.limit_name)
             return self._importer.run(engine, slot, delivery, call.argument, limit, around)
@@ -181,6 +183,12 @@ class AttemptRunner:
             self._local.release(delivery.operation)
         engine.completer.put(settlement)
         return verdict
+
+
+def _undecodable(error: UndecodableItemError) -> Unprocessable:
+    """Return the outcome of an operation whose entity cannot be read."""
+    kind = type(error).__name__
+    return Unprocessable(str(error), kind, trace=trace(error), exception=error.with_traceback(None))
 
 
 async def _too_late(call: Call) -> Outcome:
