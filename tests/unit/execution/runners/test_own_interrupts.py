@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from queue_system.execution.runners import own_interrupts
 from queue_system.execution.runners.own_interrupts import unwatch_interrupts, watch_interrupts
 from queue_system.interrupts import sent_by_a_signal
 
@@ -92,3 +93,22 @@ def test_what_a_handler_of_any_kind_raises_is_known_as_a_signal(handler: Any, nu
     finally:
         signal.signal(number, before)
     assert not sent_by_a_signal(SystemExit())
+
+
+@pytest.mark.parametrize("error", [RecursionError(), MemoryError()])
+def test_an_interrupt_of_which_no_note_can_be_made_reaches_its_program(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """As where an operation recurses without end, or has used up the memory."""
+
+    def blame_nobody(number: int, frame: object) -> None:
+        raise error
+
+    async def main() -> None:
+        watch_interrupts()
+        monkeypatch.setattr(own_interrupts, "blame_sender", blame_nobody)
+        signal.raise_signal(signal.SIGINT)
+        await asyncio.sleep(60)
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(main())
