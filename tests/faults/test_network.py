@@ -15,8 +15,8 @@ import redis
 
 from queue_system import QueueConfig, QueueManager, QueueRetryConfig
 from queue_system.broker.aio import AioTransport
-from queue_system.broker.commands import NewOperation
 from queue_system.broker.protocol import Command, pack
+from queue_system.broker.requests import NewOperation
 from queue_system.errors import ServerUnreachableError
 from queue_system.testing.proxy import ANY, Proxy, What
 from tests.faults.conftest import Figures, OpenBench

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from queue_system import QueueConfig, QueueWorker
-from queue_system.broker.commands import NewOperation
 from queue_system.broker.protocol import pack
+from queue_system.broker.requests import NewOperation
 from queue_system.errors import ServerUnreachableError
 from queue_system.testing.proxy import Proxy, Shape
 from tests.faults.conftest import Figures

@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from queue_system import OperationRecord, QueueConfig, QueueManager
-from queue_system.broker.commands import NewOperation
+from queue_system.broker.requests import NewOperation
 from queue_system.maintenance.discovery import Discovery
 from queue_system.maintenance.reclaimer import Reclaimer
 from queue_system.model.keys import Keys

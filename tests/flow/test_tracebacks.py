@@ -374,7 +374,7 @@ async def test_the_default_of_work_timeout_hides_no_timeout_of_an_operation(
         await run_until_idle(worker)
     assert [round(limit, -1) for limit in limits] == [120, 30, 30, 30]
     log: Any = config.logger
-    (line,) = log.of("an operation's timeout is above the work_timeout that this worker was given, which holds")
+    (line,) = log.of("an operation's timeout is longer than the work_timeout of this worker, which applies")
     assert (line["timeout_s"], line["work_timeout_s"]) == (120, 30)
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from queue_system import QueueConfig
-from queue_system.broker.commands import NewOperation
 from queue_system.broker.protocol import pack
+from queue_system.broker.requests import NewOperation
 from tests.faults.conftest import Figures
 from tests.kit.servers import OwnServer
 from tests.nemesis import mutants, runs

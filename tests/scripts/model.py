@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from queue_system.broker.commands import NewOperation, Reclaim
+from queue_system.broker.requests import NewOperation, Reclaim
 from queue_system.model.dead_letter import Requeue
 
 LIVE = (b"queued", b"delayed", b"running")

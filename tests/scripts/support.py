@@ -9,10 +9,11 @@ from typing import Any, Final, TypeVar
 
 import pytest
 
-from queue_system.broker.commands import Commands, NewOperation
+from queue_system.broker.commands import Commands
 from queue_system.broker.connection import Endpoint
 from queue_system.broker.protocol import Argument, Command, pack
 from queue_system.broker.replies import Claimed
+from queue_system.broker.requests import NewOperation
 from queue_system.broker.sync import SyncTransport
 from queue_system.errors import WrongKeyTypeError
 from queue_system.model.keys import Keys

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from queue_system.broker.commands import Place
+from queue_system.broker.requests import Place
 from tests.scripts.support import Broker, assert_refused
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from queue_system.broker.commands import NewOperation
+from queue_system.broker.requests import NewOperation
 from tests.scripts.support import (
     DEDUP_TTL_MS,
     RESULT_TTL_MS,

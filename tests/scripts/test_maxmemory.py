@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from queue_system.broker.commands import NewOperation, Place, Reclaim
+from queue_system.broker.requests import NewOperation, Place, Reclaim
 from queue_system.errors import ServerFullError
 from queue_system.model.dead_letter import Requeue
 from tests.kit.servers import StartServer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from queue_system.broker.commands import Reclaim
+from queue_system.broker.requests import Reclaim
 from tests.scripts.support import RESULT_TTL_MS, Broker, W, assert_refused, ids_in, item_of, value_of
 
 Q = "normal:a"

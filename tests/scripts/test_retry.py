@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from queue_system.broker.commands import Place
+from queue_system.broker.requests import Place
 from queue_system.model.dead_letter import Requeue
 from tests.scripts.support import DEDUP_TTL_MS, Broker, assert_refused, assert_whole, ids_in, item_of, record_of
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from queue_system import ServerFullError
-from queue_system.broker.commands import NewOperation, Place, Reclaim
+from queue_system.broker.requests import NewOperation, Place, Reclaim
 from queue_system.model.dead_letter import Requeue
 from tests.kit.servers import OwnServer
 from tests.scripts.model import Model, id_of, timeless

@@ -6,11 +6,8 @@ All but the plain reads carry an id of their own (nonce, claim id, settlement id
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
-
-import msgspec
 
 from queue_system.broker.protocol import Argument, Command, Script, load_script, pack, pack_names, plain
 from queue_system.broker.replies import (
@@ -35,6 +32,7 @@ from queue_system.broker.replies import (
     parse_time,
     parse_tokens,
 )
+from queue_system.broker.requests import MAX_ITEMS, MAX_REQUEST_BYTES, NewOperation, Place, Reclaim
 from queue_system.model.dead_letter import Requeue
 from queue_system.model.formats import dead
 from queue_system.model.keys import PRIORITIES, Keys
@@ -64,89 +62,7 @@ SCRIPTS: Final[dict[str, Script]] = {
         "orphans",
     )
 }
-MAX_ITEMS: Final = 1000
-"""How many items one script may touch."""
 _LONGEST_MS: Final = 10**12
-MAX_REQUEST_BYTES: Final = 8 * 1024 * 1024
-"""How many bytes of items one request may carry."""
-
-
-class NewOperation(msgspec.Struct, frozen=True, gc=False):
-    """One operation to enqueue: its id, its item, and its deduplication key, or ""."""
-
-    operation_id: str
-    item: bytes
-    deduplication_key: str = ""
-
-
-_MOVES: Final = 100
-_PAGE_BYTES: Final = 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Reclaim:
-    """What becomes of one item of a dead incarnation. `how` is "next", "later", "reject" or, unread, "back"."""
-
-    token: bytes
-    old: bytes
-    how: str
-    new: bytes
-    operation_id: str = ""
-    record: bytes = b""
-    record_ttl_ms: int = 1
-    deduplication_key: str = ""
-    follow_up: bytes = b""
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where some dead letters were read: a list, and the places to look at, counted from its old end.
-
-    `call_id` and `number` name the request: sent again, it is the same one.
-    """
-
-    source: str
-    call_id: str
-    number: int
-    lowest: int
-    highest: int
-
-
-def split_batch(operations: Sequence[NewOperation]) -> Iterator[list[NewOperation]]:
-    """Split a batch so that no request has too many items or bytes."""
-    chunk: list[NewOperation] = []
-    size = 0
-    for operation in operations:
-        if chunk and (len(chunk) == MAX_ITEMS or size + len(operation.item) > MAX_REQUEST_BYTES):
-            yield chunk
-            chunk = []
-            size = 0
-        chunk.append(operation)
-        size += len(operation.item)
-    if chunk:
-        yield chunk
-
-
-def split_reclaims(reclaims: Sequence[Reclaim]) -> Iterator[list[Reclaim]]:
-    """Split reclaims so that no request has too many items or bytes."""
-    chunk: list[Reclaim] = []
-    size = 0
-    for reclaim in reclaims:
-        its_size = len(reclaim.old) + len(reclaim.new) + len(reclaim.record) + len(reclaim.follow_up)
-        if chunk and (len(chunk) == _MOVES or size + its_size > MAX_REQUEST_BYTES):
-            yield chunk
-            chunk = []
-            size = 0
-        chunk.append(reclaim)
-        size += its_size
-    if chunk:
-        yield chunk
-
-
-def next_page(members: Sequence[bytes], count: int) -> int:
-    """Return how many members to read at once after a page of `count`: about a mebibyte, and not suddenly many."""
-    average = sum(map(len, members)) // len(members) if members else 1
-    return max(1, min(8 * count, 500, _PAGE_BYTES // max(1, average)))
 
 
 class Commands:

@@ -197,7 +197,7 @@ def status(
     *,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Repeat until Ctrl-C.")] = False,
     interval: Annotated[
-        float, typer.Option(parser=duration, metavar="TIME", help="With --watch: the time between two looks.")
+        float, typer.Option(parser=duration, metavar="TIME", help="With --watch: the time between two updates.")
     ] = 1.0,
     show_all: Annotated[
         bool, typer.Option("--all", "-a", envvar="QUEUE_SYSTEM_STATUS_ALL", help="Show queues that hold nothing, too.")

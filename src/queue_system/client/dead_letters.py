@@ -16,8 +16,9 @@ from typing import Any, Final
 
 import msgspec
 
-from queue_system.broker.commands import MAX_REQUEST_BYTES, Place, server_time
+from queue_system.broker.commands import server_time
 from queue_system.broker.protocol import Command, Group
+from queue_system.broker.requests import MAX_REQUEST_BYTES, Place
 from queue_system.broker.shard import Shard
 from queue_system.client.flow import Flow
 from queue_system.config import QueueConfig

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Final
 
-from queue_system.broker.commands import NewOperation, split_batch
 from queue_system.broker.protocol import Command, Group
+from queue_system.broker.requests import NewOperation, split_batch
 from queue_system.broker.shard import Shard
 from queue_system.client.durability import confirmed
 from queue_system.client.flow import Flow

@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Collection
 from functools import partial
 
-from queue_system.broker.commands import next_page
+from queue_system.broker.requests import next_page
 from queue_system.broker.shard import Shard
 from queue_system.client.flow import Flow
 from queue_system.model.formats import split_member

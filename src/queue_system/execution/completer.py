@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from queue_system.broker.aio import AioTransport
-from queue_system.broker.commands import MAX_ITEMS, Commands
+from queue_system.broker.commands import Commands
 from queue_system.broker.protocol import Command
+from queue_system.broker.requests import MAX_ITEMS
 from queue_system.broker.sync import SyncTransport
 from queue_system.execution.delivery import Delivery
 from queue_system.execution.inflight import InFlight

@@ -46,7 +46,7 @@ class AttemptLimits:
     def _log_conflict(self, operation: Operation) -> None:
         if self._conflicts.ready():
             self._log.warning(
-                "an operation's timeout is above the work_timeout that this worker was given, which holds",
+                "an operation's timeout is longer than the work_timeout of this worker, which applies",
                 operation_id=operation.operation_id, processor=operation.processor, timeout_s=operation.timeout,
                 work_timeout_s=self.work_timeout,
             )  # fmt: skip

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from queue_system.broker.commands import MAX_REQUEST_BYTES
 from queue_system.broker.protocol import pack
+from queue_system.broker.requests import MAX_REQUEST_BYTES
 from queue_system.execution.settlement import Settlement
 from queue_system.model.states import VERBS, Verb
 

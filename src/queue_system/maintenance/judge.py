@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from queue_system.broker.commands import Reclaim
+from queue_system.broker.requests import Reclaim
 from queue_system.config import QueueConfig
 from queue_system.errors import UndecodableItemError, cut_text
 from queue_system.model.dead_letter import encode_dead_letter

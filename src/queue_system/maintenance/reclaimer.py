@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from queue_system.broker.access import AccessBackoff
-from queue_system.broker.commands import MAX_ITEMS, split_reclaims
+from queue_system.broker.requests import MAX_ITEMS, split_reclaims
 from queue_system.broker.shard import Shard
 from queue_system.clock import SYSTEM_CLOCK
 from queue_system.config import QueueConfig
