@@ -16,6 +16,7 @@ from queue_system.config import QueueConfig, breaker_name
 from queue_system.errors import AccessDeniedError, InvalidInputError, QueueSystemError
 from queue_system.execution.attempt import AttemptRunner, OnError
 from queue_system.execution.callbacks import Callbacks
+from queue_system.execution.ending import Ending
 from queue_system.execution.engine import Engine
 from queue_system.execution.importing import Importer
 from queue_system.execution.limits import AttemptLimits, DefaultLimit
@@ -85,6 +86,8 @@ class QueueWorker:
             config, self._limits, self._importer, self._callbacks, self._settler, self._reporter
         )
         self._engine: Engine | None = None
+        self._ending: Ending | None = None
+        """How the engine ends."""
         self._turns: asyncio.Task[None] | None = None
         self._services: list[PeriodicService] = []
         self._running = False
@@ -151,20 +154,21 @@ class QueueWorker:
             if self._running:
                 return
             engine = self._engine = self._open_engine(self.max_workers)
+            ending = self._ending = Ending(engine)
             try:
                 await in_daemon_thread(self.config.prepare)  # which may have to start a server
                 await engine.turn()
             except QueueSystemError as error:
                 if isinstance(error, AccessDeniedError | InvalidInputError):
-                    await engine.discard()
+                    await ending.discard()
                     raise
                 problem = {"error": str(error), "error_type": type(error).__name__}
                 self.config.log.error("server trouble at start: trying again", **problem)
             except BaseException:  # cancelled: what the turn may have claimed goes back
-                await engine.leave()
+                await ending.leave()
                 raise
             self._running = True
-            self._start_tasks(engine)
+            self._start_tasks(engine, ending)
             self._log_start(engine)
 
     def _log_start(self, engine: Engine) -> None:
@@ -176,10 +180,10 @@ class QueueWorker:
             **middleware,
         )  # fmt: skip
 
-    def _start_tasks(self, engine: Engine) -> None:
+    def _start_tasks(self, engine: Engine, ending: Ending) -> None:
         loop = asyncio.get_running_loop()
         engine.start_slots(self._worker_loop, self._attempts.give_up)
-        turns = self._take_turns(engine)
+        turns = self._take_turns(engine, ending)
         self._turns = WorkerTask(turns, loop=loop, name="queue-system-engine", context=context_of(None))
         self._services = [
             Heartbeat(self.config, engine.shard, engine, loop, engine.presence),
@@ -214,8 +218,8 @@ class QueueWorker:
 
         What runs goes on, and runs again elsewhere: the process has to end now.
         """
-        if (engine := self._engine) is not None:
-            engine.leave_blocked()
+        if (ending := self._ending) is not None:
+            ending.leave_blocked()
 
     async def break_off(self) -> None:
         """End as if the event loop were ended: what runs is cancelled and handed back.
@@ -234,16 +238,17 @@ class QueueWorker:
         do not wait for that with `queue_system.testing.kill_worker`.
         """
         engine = self._engine
-        if engine is None or not self.running:
+        ending = self._ending
+        if engine is None or ending is None or not self.running:
             return None
         worker_id = engine.incarnation
         self._running = False  # so that the cancelled tasks do not hand back
         self._stop_services()
         engine.inflight.renew()  # from here on, verdicts belong to nobody and are dropped
-        ending = asyncio.ensure_future(engine.end_tasks(self._turns))
+        ended = asyncio.ensure_future(ending.end_tasks(self._turns))
         engine.drop_connections()
-        await ending
-        await engine.discard()
+        await ended
+        await ending.discard()
         return worker_id
 
     @property
@@ -253,29 +258,30 @@ class QueueWorker:
 
     async def _leave_closed_loop(self) -> None:
         """Hand back what a life in an event loop that was closed meanwhile still holds, and be ready for another."""
-        if not self._is_stranded or self._engine is None or not (self._running or self._lifecycle.locked()):
+        ending = self._ending
+        if not self._is_stranded or ending is None or not (self._running or self._lifecycle.locked()):
             return
-        engine = self._engine
-        self._engine = None
+        self._engine = self._ending = None
         self._running = False
         self._lifecycle = asyncio.Lock()
         self._stop_services()
-        await in_daemon_thread(engine.close_blocking)
+        await in_daemon_thread(ending.close_blocking)
 
     async def _stop(self, grace_s: float) -> None:
         await self._leave_closed_loop()
         async with self._lifecycle:
-            if not self._running or self._engine is None:
-                return
             engine = self._engine
+            ending = self._ending
+            if not self._running or engine is None or ending is None:
+                return
             try:
-                await engine.wind_down(grace_s)
+                await ending.wind_down(grace_s)
             finally:
                 self._running = False
                 self._stop_services()
-                await engine.end_tasks(self._turns)
+                await ending.end_tasks(self._turns)
                 self._importer.close()
-                await engine.close()
+                await ending.close()
                 self.config.metrics.flush()
                 self.config.log.info("worker stopped", incarnation=engine.incarnation)
 
@@ -283,14 +289,14 @@ class QueueWorker:
         for service in self._services:
             service.stop()
 
-    async def _take_turns(self, engine: Engine) -> None:
+    async def _take_turns(self, engine: Engine, ending: Ending) -> None:
         try:
             await engine.run()
         except asyncio.CancelledError:
             if self._running and not is_being_closed(engine.loop):  # cancelled from outside, as by asyncio.run
                 self._running = False
                 self._stop_services()
-                await engine.leave(dies=self.owns_process)
+                await ending.leave(dies=self.owns_process)
             raise
 
     def _open_engine(self, slots: int) -> Engine:
@@ -348,9 +354,10 @@ class QueueWorker:
 
     async def _handle_one(self, worker_id: int, adopt: bytes) -> bool:
         engine = self._open_engine(1)
+        ending = Ending(engine)
         heartbeat = Heartbeat(self.config, engine.shard, engine, engine.loop, engine.presence)
         try:
-            return await handle_one(engine, worker_id, adopt, heartbeat.start, self._attempts.run)
+            return await handle_one(engine, ending, worker_id, adopt, heartbeat.start, self._attempts.run)
         finally:
             heartbeat.stop()
-            await engine.close()
+            await ending.close()

@@ -8,6 +8,7 @@ import pytest
 import redis
 
 from queue_system import QueueConfig, QueueManager, QueueWorker
+from queue_system.execution.ending import Ending
 from queue_system.execution.engine import Engine
 from queue_system.model.verdict import Complete, Release, Verdict
 from tests.kit.configs import MakeConfig
@@ -54,7 +55,7 @@ async def test_that_the_lease_is_lost_is_understood_however_many_settlements_wer
     incarnation = engine.incarnation
     client.delete(config.keys.workers)
     await settle(engine, verdict)
-    await engine.close()
+    await Ending(engine).close()
     assert engine.incarnation != incarnation
     assert not engine.inflight.held
     assert [line["operations"] for line in log.of(LOST)] == [count]
@@ -73,7 +74,7 @@ async def test_an_answer_with_another_number_of_letters_than_settlements_proves_
     next_batch = f"{engine.completer._series}1"
     client.hset(config.keys.inflight(incarnation), "#settle", f"{next_batch} {'d' * letters}")
     await settle(engine, Complete(None))
-    await engine.close()
+    await Ending(engine).close()
     assert engine.incarnation != incarnation
     assert config.get_metrics()["processed"] == 0
 
@@ -89,6 +90,6 @@ async def test_an_outage_is_not_held_against_the_settlement_that_waited_for_its_
         await engine.completer.reconsider(engine._transport)
     for _ in range(2):
         await engine.turn()
-    await engine.close()
+    await Ending(engine).close()
     metrics = QueueManager(config).get_queue_status()["metrics"]
     assert (metrics.get("processed", 0), metrics.get("system_errors", 0)) == (1, 0)

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import threading
 from collections.abc import Callable, Collection, Sequence
-from functools import partial
 from typing import Any, TypeAlias
 
 from queue_system.broker.access import AccessBackoff
@@ -15,7 +12,7 @@ from queue_system.broker.presence import encode_presence
 from queue_system.broker.replies import Pulse
 from queue_system.clock import SYSTEM_CLOCK
 from queue_system.config import QueueConfig
-from queue_system.errors import AccessDeniedError, QueueSystemError
+from queue_system.errors import AccessDeniedError
 from queue_system.execution.claimer import LOOK_EVERY_S, Claimer
 from queue_system.execution.completer import Completer
 from queue_system.execution.delivery import Delivery
@@ -28,26 +25,16 @@ from queue_system.execution.reconnect import Reconnect
 from queue_system.execution.refusals import Refusals
 from queue_system.execution.reporting import Reporter
 from queue_system.execution.rests import RestNote, Rests
-from queue_system.execution.runners.forks import guard, release
-from queue_system.execution.runners.loop_guard import guard_loop, release_loop
 from queue_system.execution.server_clock import ServerClock
 from queue_system.execution.settlement import Settler
-from queue_system.execution.slot_tasks import SlotTasks, Work, shown_ids
-from queue_system.execution.slots import CURRENT, NEVER
+from queue_system.execution.slot_tasks import SlotTasks, Work
+from queue_system.execution.slots import CURRENT
 from queue_system.model.formats import place_of
 from queue_system.model.keys import queue_name
 from queue_system.model.verdict import Raised
-from queue_system.resilience import in_daemon_thread
 
 _FRESH = 0.7
 _GATHER_S = 0.002
-_STOP_WITHIN_S = 2.0
-_END_WITHIN_S = 0.25
-_TIDY_UP_S = 1.0
-_LEAVE_WITHIN_S = 3.75
-_SIGN_OFF_WITHIN_S = 3.0
-_STEP_S = 0.005
-_LEAVE_TRIES = 3
 
 Settle: TypeAlias = Callable[["Engine", Delivery, Raised, float, int], object]
 
@@ -77,7 +64,7 @@ class Engine:
         self._reporter = reporter
         self._rests = rests
         self._names = list(names)
-        self._lease_ms = int(config.lease_seconds * 1000)
+        self.lease_ms = int(config.lease_seconds * 1000)
         self._prefetch = Prefetch(slots)
         self._transport = AioTransport(shard.endpoint)
         self._reconnect = Reconnect(config.log, shard.outage, reporter.flush_counts, self.access, config.lease_seconds)
@@ -85,8 +72,6 @@ class Engine:
         """Whether the server has booked this incarnation, so that beats count and claims may be sent."""
         self._notes: list[RestNote] = []
         """Which queues are left alone: sent with each turn until one was answered."""
-        self._cancelled_at = NEVER
-        """When, on the monotonic clock, what still ran was cancelled because the worker stops."""
         self.claimer = Claimer(
             commands=shard.commands,
             log=config.log,
@@ -113,8 +98,6 @@ class Engine:
             dedup_ttl_s=config.dedup_ttl,
             lose=self.lose,
         )
-        guard(self)
-        guard_loop(self.loop)
 
     @property
     def incarnation(self) -> str:
@@ -189,7 +172,7 @@ class Engine:
         registering = not self._registered
         commands: list[Any] = []
         if registering:
-            commands.append(self._commands.beat("register", incarnation, self._lease_ms))
+            commands.append(self._commands.beat("register", incarnation, self.lease_ms))
         if batch is not None:
             commands.append(self.completer.command(batch))
         if claim is not None:
@@ -220,7 +203,7 @@ class Engine:
         """Register, and let turns claim nothing; from here on beats count. Raises ServerError."""
         self.claimer.claim_singly()
         sent = SYSTEM_CLOCK.monotonic()
-        command = self._commands.beat("register", self.incarnation, self._lease_ms)
+        command = self._commands.beat("register", self.incarnation, self.lease_ms)
         (pulse,) = await self._transport.run(command)
         self._register(pulse, self.incarnation, sent)
 
@@ -262,74 +245,6 @@ class Engine:
         self.inflight.release_unknown(incarnation, tokens)
         self.dispatcher.changed.set()
 
-    async def wind_down(self, grace_s: float) -> None:
-        """Claim no more; let running operations end for `grace_s`, then cancel them; settle all that can be settled."""
-        await self.claimer.stop()
-        await self._until(lambda: not self.executor.running, grace_s)
-        self._cancelled_at = SYSTEM_CLOCK.monotonic()
-        self.tasks.stop_running()
-        await self._until(lambda: not (self.executor.running or self.unsettled), _STOP_WITHIN_S)
-
-    async def end_tasks(self, turns: asyncio.Task[None] | None) -> None:
-        """End the tasks of the slots, and that of the turns; what does not end is abandoned."""
-        tasks = self.tasks.cancel()
-        if turns is not None:
-            turns.cancel()
-            tasks.append(turns)
-        if tasks:
-            await asyncio.wait(tasks, timeout=_END_WITHIN_S)
-        self.tasks.abandon()
-        self.tasks.ended.set()
-
-    async def close(self) -> None:
-        """Drop the connections and sign off."""
-        await self._close_connections()
-        with contextlib.suppress(TimeoutError):
-            left_s = self._cancelled_at + _LEAVE_WITHIN_S - SYSTEM_CLOCK.monotonic()
-            async with asyncio.timeout(left_s if left_s > 0 else _SIGN_OFF_WITHIN_S):
-                await in_daemon_thread(self._sign_off)
-
-    async def discard(self) -> None:
-        """Drop the connections and everything held, without a word to the server."""
-        await self._close_connections()
-        self.claimer.leave_process()
-
-    async def leave(self, *, dies: bool = False) -> None:
-        """Do what `end_tasks` and `close` do at the end of the event loop, which waits for this as for any task.
-
-        `dies`: what runs has ended the event loop of a process that is the worker's own, which counts as its death.
-        """
-        running = [slot.task for slot in self.tasks.running() if slot.task is not None]
-        if dies and running:
-            self._die()
-            return
-        self.tasks.cancel()
-        with contextlib.suppress(asyncio.CancelledError):  # there is no more time
-            if running:
-                await asyncio.wait(running, timeout=_TIDY_UP_S)
-        self.tasks.abandon()
-        self._release()
-        self.drop_connections()
-        _within(_SIGN_OFF_WITHIN_S, self._sign_off)
-
-    def close_blocking(self) -> None:
-        """Do what `close` does for an event loop that was closed."""
-        self._release()
-        self.drop_connections()
-        self._sign_off()
-
-    def leave_blocked(self) -> None:
-        """Hand everything back from another thread, because the event loop is blocked; this process ends then."""
-        self.tasks.log_abandoned()
-        self._sign_off()
-
-    def cut_off(self) -> None:
-        """In a forked child: hold and start nothing any more, and end it when the event loop comes round."""
-        self.drop_connections()
-        self.inflight.renew()  # whatever this process may still send counts for nothing
-        self.dispatcher.closed = True
-        self.executor.cut_off()
-
     def drop_connections(self) -> None:
         """Drop the connections."""
         self._transport.close()
@@ -363,69 +278,3 @@ class Engine:
             "operation_id": slot.delivery.operation_id, "processor": slot.delivery.operation.processor
         }  # fmt: skip
         self.log.warning("a thread is abandoned and runs on", **fields, abandoned=self.executor.abandoned)
-
-    def _die(self) -> None:
-        """Hand back what waits, and leave what runs to those who take over from dead workers: it may harm them, too.
-
-        So its deaths are counted, and the one to blame is found.
-        """
-        running = self.tasks.running()
-        self.log.error(
-            "something that runs here has ended this worker's event loop or cancelled its tasks: the process ends,"
-            " and what runs comes back as from a worker that died",
-            operations=len(running), operation_ids=shown_ids(running),
-        )  # fmt: skip
-        self.dispatcher.closed = True
-        self.inflight.release_waiting()
-        self._release()
-        self.drop_connections()
-        _within(_SIGN_OFF_WITHIN_S, self._settle_last)
-
-    async def _close_connections(self) -> None:
-        self._release()
-        await self.claimer.long_poll.end()
-        self.drop_connections()
-
-    def _release(self) -> None:
-        if not self.loop.is_closed():
-            self.tasks.ended.set()
-        release(self)
-        release_loop(self.loop)
-        self.executor.close()
-
-    def _sign_off(self) -> None:
-        """Settle and release whatever is still booked on this incarnation, and leave."""
-        for _ in range(_LEAVE_TRIES):
-            with contextlib.suppress(QueueSystemError):
-                if self._leave():
-                    break
-        self.claimer.leave_process()
-
-    def _leave(self) -> bool:
-        """Settle what can be, release the rest and sign off. Tell whether all of that is done. Raises ServerError."""
-        run = partial(self.shard.transport.run, retries=0)
-        self.completer.settle_blocking(self.shard.transport)
-        pulse = run(self._commands.beat("leave", self.incarnation, self._lease_ms))
-        if not pulse.alive or pulse.tokens == 0:
-            return True
-        self.inflight.held.clear()
-        self.inflight.release_unknown(self.incarnation, sorted(run(self._commands.tokens(self.incarnation))))
-        return False
-
-    def _settle_last(self) -> None:
-        with contextlib.suppress(QueueSystemError):
-            self.completer.settle_blocking(self.shard.transport)
-
-    async def _until(self, holds: Callable[[], bool], longest_s: float) -> None:
-        deadline = SYSTEM_CLOCK.monotonic() + longest_s
-        while not holds() and SYSTEM_CLOCK.monotonic() < deadline:
-            self.claimer.release_waiting()
-            self.dispatcher.changed.set()
-            await asyncio.sleep(_STEP_S)
-
-
-def _within(longest_s: float, work: Callable[[], None]) -> None:
-    """Do what blocks in a thread, and wait for it for so long."""
-    thread = threading.Thread(target=work, name="queue-system-sign-off", daemon=True)
-    thread.start()
-    thread.join(longest_s)

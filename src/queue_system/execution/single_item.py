@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeAlias
 
 from queue_system.execution.delivery import Delivery
+from queue_system.execution.ending import Ending
 from queue_system.execution.engine import Engine
 from queue_system.execution.slots import Slot, start_apart
 
@@ -15,7 +16,9 @@ _STEP_S = 0.005
 Handle: TypeAlias = Callable[[Engine, Slot, Delivery], Coroutine[Any, Any, None]]
 
 
-async def handle_one(engine: Engine, worker_id: int, adopt: bytes, begin: Callable[[], None], handle: Handle) -> bool:
+async def handle_one(
+    engine: Engine, ending: Ending, worker_id: int, adopt: bytes, begin: Callable[[], None], handle: Handle
+) -> bool:
     """Claim a single item, or adopt it, and handle it in the only slot; False when there is none.
 
     `begin` is called once the worker is registered. A callback of the item is handled, too. `worker_id` is for the log.
@@ -28,7 +31,7 @@ async def handle_one(engine: Engine, worker_id: int, adopt: bytes, begin: Callab
     while inflight.held or inflight.outbox:
         if delivery is not None:
             engine.log.debug("handling one item", worker_id=worker_id, operation_id=delivery.operation_id)
-            await _handle_apart(engine, delivery, handle)
+            await _handle_apart(engine, ending, delivery, handle)
         await engine.turn()
         delivery = inflight.buffer.take()
         if delivery is None and inflight.suspected:
@@ -36,7 +39,7 @@ async def handle_one(engine: Engine, worker_id: int, adopt: bytes, begin: Callab
     return found
 
 
-async def _handle_apart(engine: Engine, delivery: Delivery, handle: Handle) -> None:
+async def _handle_apart(engine: Engine, ending: Ending, delivery: Delivery, handle: Handle) -> None:
     """Handle a delivery in a task of its own, so that a cancellation of the caller is told from others."""
     (slot,) = engine.executor.slots
     slot.delivery = delivery
@@ -44,7 +47,7 @@ async def _handle_apart(engine: Engine, delivery: Delivery, handle: Handle) -> N
     try:
         await asyncio.wait({task})
     except asyncio.CancelledError:
-        await engine.end_tasks(None)
+        await ending.end_tasks(None)
         raise
     slot.delivery = None
     task.result()

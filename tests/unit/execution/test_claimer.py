@@ -10,6 +10,7 @@ from queue_system import QueueConfig, QueueWorker
 from queue_system.broker.replies import Claimed
 from queue_system.clock import SYSTEM_CLOCK
 from queue_system.execution.claimer import Claim
+from queue_system.execution.ending import Ending
 from queue_system.execution.engine import Engine
 
 VALUE = b'normal:p\n{"operation_id":"1","processor":"p"}'
@@ -36,7 +37,7 @@ async def stage() -> AsyncIterator[Stage]:
     """A worker of two slots, of which none has taken anything."""
     stage = Stage()
     yield stage
-    await stage.engine.discard()
+    await Ending(stage.engine).discard()
 
 
 async def test_a_claim_is_chosen_again_until_it_was_answered(stage: Stage) -> None:
