@@ -48,10 +48,10 @@ def _parser() -> argparse.ArgumentParser:
     ours = commands.add_parser("ours", help="this queue against the floor, and its growth")
     ours.add_argument("--huge", action="store_true", help="grow to 10,000,000 ready items instead of 1,000,000")
     peers = commands.add_parser("peers", help="all peers, this queue and the floor on one server")
-    compare = commands.add_parser("compare", help="the drain of this checkout and of another one in turn")
+    compare = commands.add_parser("compare", help="drain, enqueue, latency of this checkout and another one in turn")
     compare.add_argument("other", type=Path, metavar="PATH", help="the other checkout, such as a worktree")
     compare.add_argument("--server", help="valkey, redis, or a server binary; default: as for `ours`")
-    compare.add_argument("--rounds", type=int, default=7, help="how often both are drained; default: 7")
+    compare.add_argument("--rounds", type=int, default=7, help="how often both are measured; default: 7")
     compare.add_argument("--count", type=int, default=100_000, help="operations of each drain; default: 100,000")
     commands.add_parser("report", help="write docs/benchmarks.md and its plots from the results")
     for command, server, words in (
