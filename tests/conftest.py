@@ -21,6 +21,7 @@ from tests.kit.configs import MakeConfig, configs
 from tests.kit.inbox import Inbox
 from tests.kit.logs import LineLogger
 from tests.kit.servers import NO_REDIS, REDIS, OwnServer, StartServer
+from tests.kit.topologies import OwnCluster, OwnSentinel
 
 NO_SKIPS = bool(os.environ.get("QUEUE_SYSTEM_NO_SKIPS"))
 TIME_LIMIT = pytest.StashKey[Any]()
@@ -121,6 +122,46 @@ def start_server() -> Iterator[StartServer]:
             return started.enter_context(OwnServer(binary=binary, tcp=tcp, **options))
 
         yield start
+
+
+@pytest.fixture(scope="session")
+def shared_sentinel() -> Iterator[OwnSentinel]:
+    """A primary, two replicas and three sentinels, which all tests share through `sentinel`."""
+    with OwnSentinel() as shared:
+        yield shared
+
+
+@pytest.fixture
+def sentinel(shared_sentinel: OwnSentinel) -> Iterator[OwnSentinel]:
+    """A primary with replicas under sentinels. A test may kill, freeze and switch them, and writes under `own_prefix`.
+
+    It is whole before the test and after it.
+    """
+    yield shared_sentinel
+    shared_sentinel.heal()
+
+
+@pytest.fixture(scope="session")
+def shared_cluster() -> Iterator[OwnCluster]:
+    """Three primaries with a replica each, which all tests share through `cluster`."""
+    with OwnCluster() as shared:
+        yield shared
+
+
+@pytest.fixture
+def cluster(shared_cluster: OwnCluster) -> Iterator[OwnCluster]:
+    """Three primaries with a replica each. A test may kill, freeze and switch them, and writes under `own_prefix`.
+
+    It is whole before the test and after it.
+    """
+    yield shared_cluster
+    shared_cluster.heal()
+
+
+@pytest.fixture
+def own_prefix() -> str:
+    """A fresh key prefix for a topology, whose data end with it."""
+    return f"t{uuid.uuid4().hex[:12]}:"
 
 
 @pytest.fixture(params=["valkey", "redis"])
