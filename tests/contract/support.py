@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from queue_system import QueueConfig, QueueManager
+from tests.kit.source import SRC
 
-SRC = Path(__file__).parents[2] / "src"
 ENDS_WITHIN_S = 20.0
 SERVER_VARIABLES = ("QUEUE_SYSTEM_REDIS_URL", "REDIS_URL", "QUEUE_SYSTEM_DATA_DIR")
 
@@ -43,3 +43,11 @@ def python(*arguments: str, cwd: Path, **variables: str) -> Iterator[subprocess.
     finally:
         process.kill()
         process.communicate(timeout=ENDS_WITHIN_S)  # what it has started may hold the pipes
+
+
+def run(*arguments: str, cwd: Path, **variables: str) -> tuple[str, str]:
+    """Run such a process to its end, which must be a good one; return what it wrote to stdout and stderr."""
+    with python(*arguments, cwd=cwd, **variables) as process:
+        output, errors = process.communicate(timeout=50)
+    assert process.returncode == 0, errors
+    return output, errors

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 from queue_system.model.dead_letter import encode_dead_letter
+from tests.contract.support import run
 from tests.kit.servers import StartServer
+from tests.kit.source import ROOT
 
-PAGE = Path(__file__).parents[2] / "docs" / "dead-letters.md"
+PAGE = ROOT / "docs" / "dead-letters.md"
 
 
 def test_the_program_lists_retries_and_drops(start_server: StartServer, tmp_path: Path) -> None:
@@ -26,11 +25,8 @@ def test_the_program_lists_retries_and_drops(start_server: StartServer, tmp_path
             )
             client.lpush("queue:failures", letter)
         client.lpush("queue:system_errors", encode_dead_letter(b"\xff", b"high:emails", "bad", "E", now - 90_000))
-        done = subprocess.run(
-            [sys.executable, "-c", block], cwd=tmp_path, env={**os.environ, "QUEUE_SYSTEM_REDIS_URL": server.url},
-            capture_output=True, text=True, timeout=30, check=True,
-        )  # fmt: skip
-        assert [line.split()[1] for line in done.stdout.splitlines() if " op-" in line] == [
+        shown, _ = run("-c", block, cwd=tmp_path, QUEUE_SYSTEM_REDIS_URL=server.url)
+        assert [line.split()[1] for line in shown.splitlines() if " op-" in line] == [
             f"op-{n}" for n in range(24, 4, -1)
         ]
         assert client.llen("queue:high:other") == 3

@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from queue_system import QueueConfig, QueueManager, QueueRetryConfig, QueueWorker
-from tests.contract.support import counted, python
+from tests.contract.support import counted, python, run
 from tests.kit.contents import documents
 from tests.kit.inbox import Inbox
 from tests.kit.servers import OwnServer
@@ -77,13 +77,10 @@ print(queue.get_queue_status()["queue:normal:handle"])
 """
 
 
-def run(source: str, folder: Path, *, as_module: bool = False, **variables: str) -> str:
+def run_script(source: str, folder: Path, *, as_module: bool = False, **variables: str) -> str:
     """Run a script in its folder and return what it printed."""
     (folder / "script.py").write_text(source)
-    with python(*(["-m", "script"] if as_module else ["script.py"]), cwd=folder, **variables) as process:
-        output, errors = process.communicate(timeout=30)
-    assert process.returncode == 0, errors
-    return output
+    return run(*(["-m", "script"] if as_module else ["script.py"]), cwd=folder, **variables)[0]
 
 
 @pytest.mark.parametrize("as_module", [False, True])
@@ -95,7 +92,7 @@ async def test_a_function_of_a_script_is_stored_under_the_scripts_importable_nam
     monkeypatch: pytest.MonkeyPatch,
     as_module: bool,
 ) -> None:
-    run(PRODUCER, tmp_path, as_module=as_module, URL=server.url, PREFIX=config.queue_prefix)
+    run_script(PRODUCER, tmp_path, as_module=as_module, URL=server.url, PREFIX=config.queue_prefix)
     (item,) = documents(raw, config.get_queue_key("work"))
     assert (item["processor_module"], item["processor"]) == ("script", "work")
 
@@ -115,7 +112,7 @@ async def test_a_function_of_a_script_is_stored_under_the_scripts_importable_nam
 def test_configuration_and_manager_are_fork_safe(
     server: OwnServer, config: QueueConfig, raw: redis.Redis, tmp_path: Path
 ) -> None:
-    printed = run(FORKER, tmp_path, URL=server.url, PREFIX=config.queue_prefix)
+    printed = run_script(FORKER, tmp_path, URL=server.url, PREFIX=config.queue_prefix)
     assert json.loads(printed) == [0, 0, 0]
     items = documents(raw, config.get_queue_key("handle"))
     assert len({item["operation_id"] for item in items}) == 81
@@ -140,6 +137,6 @@ async def test_a_workers_death_loses_nothing_and_is_no_attempt(
 
 
 def test_without_any_url_a_server_of_the_folder_is_embedded_and_its_data_survives(tmp_path: Path) -> None:
-    assert run(EMBEDDED, tmp_path) == "1\n"
+    assert run_script(EMBEDDED, tmp_path) == "1\n"
     assert (tmp_path / ".queue-system").is_dir()
-    assert run(EMBEDDED, tmp_path) == "2\n"
+    assert run_script(EMBEDDED, tmp_path) == "2\n"

@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from queue_system import InvalidInputError, QueueConfig, QueueManager
-from tests.contract.support import python
+from tests.contract.support import python, run
 from tests.kit.contents import documents
 from tests.kit.servers import OwnServer
 
@@ -64,13 +64,6 @@ def write(folder: Path) -> None:
     (folder / "shop" / "__init__.py").write_text("def charge(entity):\n    return 'of the package'\n")
 
 
-def run(folder: Path, *arguments: str, **variables: str) -> str:
-    with python(*arguments, cwd=folder, **variables) as process:
-        output, errors = process.communicate(timeout=50)
-    assert process.returncode == 0, errors
-    return output.strip()
-
-
 @pytest.mark.parametrize(
     "way, worker",
     [
@@ -84,14 +77,14 @@ def test_a_function_of_the_program_is_found_by_workers_of_both_kinds(
     write(tmp_path)
     arguments, module = WAYS[way]
     variables = {"URL": server.url, "PREFIX": config.queue_prefix}
-    operation_id = run(tmp_path, *arguments, "enqueue", **variables)
+    operation_id = run(*arguments, "enqueue", cwd=tmp_path, **variables)[0].strip()
     (item,) = documents(raw, config.get_queue_key("charge"))
     assert (item["processor_module"], item["processor"]) == (module, "charge")
     if worker == "the same":
-        run(tmp_path, *arguments, "work", **variables)
+        run(*arguments, "work", cwd=tmp_path, **variables)
     else:
-        run(tmp_path, "-m", "queue_system", "worker", "--burst", "--url", server.url,
-            "--prefix", config.queue_prefix, **variables)  # fmt: skip
+        command = ("-m", "queue_system", "worker", "--burst", "--url", server.url, "--prefix", config.queue_prefix)
+        run(*command, cwd=tmp_path, **variables)
     assert result(config, operation_id) == "of the program"
 
 
@@ -101,31 +94,24 @@ def test_a_child_that_multiprocessing_spawned_enqueues_and_works_as_its_parent(
 ) -> None:
     write(tmp_path)
     variables = {"URL": server.url, "PREFIX": config.queue_prefix}
-    operation_id = run(tmp_path, *arguments, "spawn", **variables)
+    operation_id = run(*arguments, "spawn", cwd=tmp_path, **variables)[0].strip()
     (item,) = documents(raw, config.get_queue_key("charge"))
     assert item["processor_module"] in {"script", "shop.script"}
-    run(tmp_path, *arguments, "spawn-worker", **variables)
+    run(*arguments, "spawn-worker", cwd=tmp_path, **variables)
     assert result(config, operation_id) == "of the program"
 
 
-def test_a_worker_that_is_a_package_s_main_finds_what_the_package_itself_defines(
-    server: OwnServer, config: QueueConfig, tmp_path: Path
+@pytest.mark.parametrize("of_an_older_version", [False, True], ids=["by the package", "by an older version"])
+def test_a_worker_that_is_a_package_s_main_finds_what_is_named_by_the_package(
+    server: OwnServer, config: QueueConfig, tmp_path: Path, of_an_older_version: bool
 ) -> None:
+    """What the package itself defines; else its main's, as an older version stored functions of `shop/__main__.py`."""
     write(tmp_path)
-    operation_id = enqueue_by_name(config, "shop.charge")
-    run(tmp_path, "-m", "shop", "work", URL=server.url, PREFIX=config.queue_prefix)
-    assert result(config, operation_id) == "of the package"
-
-
-def test_what_an_older_version_stored_under_a_package_s_name_is_still_found_by_its_main(
-    server: OwnServer, config: QueueConfig, tmp_path: Path
-) -> None:
-    """It named functions of `shop/__main__.py` by the package."""
-    write(tmp_path)
-    (tmp_path / "shop" / "__init__.py").write_text("")
-    operation_id = enqueue_by_name(config, "shop.charge")
-    run(tmp_path, "-m", "shop", "work", URL=server.url, PREFIX=config.queue_prefix)
-    assert result(config, operation_id) == "of the program"
+    if of_an_older_version:
+        (tmp_path / "shop" / "__init__.py").write_text("")
+    operation_id: str = QueueManager(config).enqueue({}, "shop.charge")["operation_id"]
+    run("-m", "shop", "work", cwd=tmp_path, URL=server.url, PREFIX=config.queue_prefix)
+    assert result(config, operation_id) == ("of the program" if of_an_older_version else "of the package")
 
 
 REFUSED_PROGRAM = """\
@@ -178,11 +164,6 @@ def test_a_name_of_the_running_script_as_such_is_refused(config: QueueConfig) ->
     for name in ("__main__.charge", "__mp_main__:charge"):
         with pytest.raises(InvalidInputError, match=r"__main__ is another script in each process, got "):
             QueueManager(config).enqueue({}, name)
-
-
-def enqueue_by_name(config: QueueConfig, name: str) -> str:
-    answer: dict[str, Any] = QueueManager(config).enqueue({}, name)
-    return str(answer["operation_id"])
 
 
 def result(config: QueueConfig, operation_id: str) -> Any:

@@ -17,35 +17,6 @@ from tests.kit.waiting import eventually
 from tests.kit.workers import running
 
 
-@pytest.mark.parametrize("name", ["errors", "system_errors", "failed", "timeouts", "payment_failures"])
-def test_metrics_of_errors_are_logged_at_every_change(config: QueueConfig, log: LineLogger, name: str) -> None:
-    for _ in range(30):
-        config.update_metric(name)
-    assert log.values(name) == list(range(1, 31))
-
-
-def test_counters_are_logged_singly_to_5_then_at_powers_of_ten_then_by_percentage(
-    config: QueueConfig, log: LineLogger
-) -> None:
-    for _ in range(1300):
-        config.update_metric("processed")
-    assert log.values("processed") == [1, 2, 3, 4, 5, 10, 100, 1000, 1100, 1210]
-
-
-def test_averages_are_logged_when_they_change_by_more_than_a_tenth(config: QueueConfig, log: LineLogger) -> None:
-    for sample in (100, 100, 115, 200):  # means: 100, 100, 105, 128.75
-        config.update_metric("avg_size", sample)
-    assert log.values("avg_size") == [100, 128.75]
-
-
-def test_every_batch_is_logged_with_its_performance(config: QueueConfig, queue: QueueManager, log: LineLogger) -> None:
-    for size in (3, 7, 2):
-        queue.enqueue_batch([{"n": n} for n in range(size)], "app.handle")
-    lines = [line.fields for line in log.lines if line.fields.get("metric_name") == "batch_enqueue"]
-    assert [fields["metric_value"] for fields in lines] == [3, 7, 2]
-    assert all(fields["duration_ms"] > 0 and fields["per_second"] > 0 for fields in lines)
-
-
 def test_a_forced_update_is_always_logged(config: QueueConfig, log: LineLogger) -> None:
     config.update_metric("success_rate", 90.0)
     config.update_metric("success_rate", 90.1)
@@ -54,13 +25,6 @@ def test_a_forced_update_is_always_logged(config: QueueConfig, log: LineLogger) 
     config.update_metric("processed", 1, force_log=True)
     assert log.values("success_rate") == [90.0, 90.2]
     assert log.values("processed") == [60, 61]
-
-
-def test_the_metrics_exist_from_the_start_and_the_success_rate_of_nothing_is_0(config: QueueConfig) -> None:
-    assert config.get_metrics() == {
-        "enqueued": 0, "processed": 0, "failed": 0, "retried": 0, "timeouts": 0, "system_errors": 0, "errors": 0,
-        "avg_process_time": 0, "success_rate": 0,
-    }  # fmt: skip
 
 
 async def test_the_metrics_count_what_became_of_operations(config: QueueConfig, queue: QueueManager) -> None:
@@ -124,11 +88,3 @@ def test_the_logger_is_the_one_given_and_never_none(given: Any) -> None:
 def test_what_cannot_log_is_refused() -> None:
     with pytest.raises(InvalidInputError, match="logger"):
         QueueConfig(logger=print)
-
-
-def test_a_stdlib_logger_gets_the_fields_as_extra(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO, "contract"):
-        QueueConfig(logger=logging.getLogger("contract")).update_metric("processed", 2)
-    (record,) = (record for record in caplog.records if record.name == "contract")
-    assert vars(record)["metric_name"] == "processed"
-    assert vars(record)["metric_value"] == 2

@@ -12,12 +12,9 @@ from queue_system import (
     CircuitOpenError,
     QueueConfig,
     QueueManager,
-    QueueWorker,
     ServerUnreachableError,
 )
-from tests.kit.inbox import Inbox
 from tests.kit.servers import StartServer
-from tests.kit.workers import running
 
 
 @pytest.mark.parametrize("priority", ["high", "normal", "low"])
@@ -36,42 +33,6 @@ def test_get_registry_key_names_the_set_of_the_lists(
 def test_get_callback_key_names_a_callable(config: QueueConfig) -> None:
     assert config.get_callback_key("notify", "app.mail") == "app.mail.notify"
     assert config.get_callback_key("notify") == "notify"
-
-
-@pytest.mark.parametrize(
-    "name, module, reference",
-    [("mail", None, "mail"), ("mail", "shop.jobs", "shop.jobs.mail"), (None, "jobs", "jobs.put")],
-)
-async def test_register_callback_makes_a_callable_known_by_name(
-    config: QueueConfig, queue: QueueManager, name: str | None, module: str | None, reference: str, inbox: Inbox
-) -> None:
-    config.register_callback(inbox.put, name=name, module=module)
-    queue.enqueue({"n": 1}, reference)
-    async with running(QueueWorker(config)):
-        assert await inbox.next() == {"n": 1}
-
-
-def test_update_metric_counts_averages_and_sets(config: QueueConfig) -> None:
-    config.update_metric("parcels")
-    config.update_metric("parcels", 4)
-    config.update_metric("avg_weight", 2.0)
-    config.update_metric("avg_weight", 4.0)
-    config.update_metric("hit_rate", 50.0)
-    config.update_metric("hit_rate", 75.0)
-    metrics = config.get_metrics()
-    assert (metrics["parcels"], metrics["avg_weight"], metrics["hit_rate"]) == (5, 3.0, 75.0)
-
-
-def test_get_metrics_computes_the_success_rate(config: QueueConfig) -> None:
-    config.update_metric("processed", 3)
-    config.update_metric("failed", 1)
-    assert config.get_metrics()["success_rate"] == 75.0
-
-
-def test_the_constructor_does_no_io() -> None:
-    config = QueueConfig(redis_url="redis://127.0.0.1:1/0")
-    assert config.redis_client is None
-    assert QueueManager(config=config).config is config
 
 
 def test_define_queue_keys_names_the_lists_under_the_prefix(config: QueueConfig) -> None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable
-from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -19,7 +16,6 @@ from queue_system import (
     QueueSystemError,
     QueueWorker,
     ServerUnreachableError,
-    UnserializableError,
 )
 from tests.kit.contents import documents
 from tests.kit.inbox import Inbox
@@ -62,80 +58,11 @@ def test_enqueue_stores_its_arguments_in_one_document(
     assert item | members == item
 
 
-@pytest.mark.parametrize("priority", ["high", "normal", "low"])
-@pytest.mark.parametrize("queue_name, stored_name", [(None, "handle"), ("mail", "mail")])
-def test_enqueue_puts_into_the_queue_of_name_and_priority(
-    config: QueueConfig, queue: QueueManager, raw: redis.Redis, priority: str, queue_name: str | None, stored_name: str
-) -> None:
-    queue.enqueue({"n": 1}, handle, queue_name=queue_name, priority=priority)
-    assert raw.llen(f"{config.queue_prefix}{priority}:{stored_name}") == 1
-
-
 def test_enqueue_calls_the_custom_serializer_for_what_json_lacks(
     config: QueueConfig, queue: QueueManager, raw: redis.Redis
 ) -> None:
     queue.enqueue({"z": 1 + 2j}, handle, custom_serializer=str)
     assert stored(raw, config)["entity"] == {"z": "(1+2j)"}
-
-
-def test_enqueue_batch_returns_an_answer_for_each_entity_and_takes_the_arguments_of_enqueue(
-    config: QueueConfig, queue: QueueManager, raw: redis.Redis
-) -> None:
-    answers = queue.enqueue_batch(
-        [{"n": n} for n in range(3)], handle, queue_name="bulk", priority="low", timeout=3.0, on_success=handle
-    )
-    items = documents(raw, config.get_queue_key("bulk", "low"))[::-1]
-    assert [item["entity"]["n"] for item in items] == [0, 1, 2]
-    assert [item["operation_id"] for item in items] == [answer["operation_id"] for answer in answers]
-    assert all(item["timeout"] == 3.0 and item["on_success"] == "handle" for item in items)
-    assert config.get_metrics()["enqueued"] == 3
-
-
-def test_get_queue_status_counts_every_registered_list_and_all_else_there_is(
-    config: QueueConfig, queue: QueueManager
-) -> None:
-    queue.enqueue_batch([{}, {}], handle, priority="high")
-    queue.enqueue({}, handle, queue_name="mail")
-    queue.enqueue({}, handle, queue_name="later", delay=60)
-    status, prefix = queue.get_queue_status(), config.queue_prefix
-    assert status.pop("status_time") > 1e9
-    assert status == {
-        f"{prefix}high:handle": 2, f"{prefix}normal:mail": 1, f"{prefix}normal:later": 0, f"{prefix}failures": 0,
-        f"{prefix}system_errors": 0, f"{prefix}delayed": 1, f"{prefix}running": 0, "total_items": 3,
-        "metrics": {"enqueued": 4},
-    }  # fmt: skip
-
-
-def test_purge_queue_removes_all_items_of_one_queue_and_counts_them(config: QueueConfig, queue: QueueManager) -> None:
-    queue.enqueue_batch([{}] * 1200, handle)
-    queue.enqueue({}, handle, delay=60)
-    queue.enqueue({}, handle, priority="high")
-    queue.enqueue({}, handle, queue_name="mail")
-    assert queue.purge_queue("handle") == 1201
-    assert queue.purge_queue("handle") == 0
-    status = queue.get_queue_status()
-    assert (status["total_items"], status[f"{config.queue_prefix}delayed"]) == (2, 0)
-    assert queue.purge_queue("handle", priority="high") == 1
-
-
-def test_generate_operation_id_gives_unique_strings(queue: QueueManager) -> None:
-    ids = {queue._generate_operation_id() for _ in range(1000)}
-    assert len(ids) == 1000
-    assert all(re.fullmatch(r"[0-9a-f]{32}", operation_id) for operation_id in ids)
-
-
-def test_hash_entity_is_equal_for_equal_entities_only(queue: QueueManager) -> None:
-    digest = queue._hash_entity({"a": 1, "b": {"c": [1, 2], "d": None}})
-    assert queue._hash_entity({"b": {"d": None, "c": [1, 2]}, "a": 1}) == digest
-    assert queue._hash_entity({"a": 1, "b": {"c": [2, 1], "d": None}}) != digest
-    assert isinstance(digest, str)
-
-
-def test_serialize_entity_gives_json_and_asks_the_serializer_for_the_rest(queue: QueueManager) -> None:
-    assert json.loads(queue._serialize_entity({"price": Decimal("9.90")})) == {"price": "9.90"}
-    assert json.loads(queue._serialize_entity({"z": 2j}, default_serializer=str)) == {"z": "2j"}
-    with pytest.raises(UnserializableError, match=re.escape("entity.z")):
-        queue._serialize_entity({"z": 2j})
 
 
 async def test_queue_operation_queues_what_enqueue_would(

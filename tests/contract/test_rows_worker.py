@@ -23,95 +23,13 @@ from tests.contract.support import counted
 from tests.kit.contents import documents
 from tests.kit.inbox import Inbox
 from tests.kit.servers import StartServer
-from tests.kit.waiting import DEADLINE_S, eventually
-from tests.kit.workers import running
+from tests.kit.waiting import DEADLINE_S
 
 ONCE = QueueRetryConfig(max_attempts=1)
 
 
 async def never(entity: Any) -> None:
     await asyncio.Event().wait()
-
-
-async def test_start_returns_and_processes_until_stop(config: QueueConfig, queue: QueueManager, inbox: Inbox) -> None:
-    config.register_callback(inbox.put, name="note")
-    worker = QueueWorker(config)
-    states = [worker.running]
-    await worker.start()
-    states.append(worker.running)
-    queue.enqueue({"n": 1}, "note")
-    assert await inbox.next() == {"n": 1}
-    await worker.stop()
-    assert [*states, worker.running] == [False, True, False]
-    queue.enqueue({"n": 2}, "note")
-    assert queue.get_queue_status()[config.get_queue_key("note")] == 1
-
-
-@pytest.mark.parametrize("max_workers", [1, 3])
-async def test_max_workers_is_how_many_operations_run_at_once(
-    config: QueueConfig, queue: QueueManager, max_workers: int, inbox: Inbox
-) -> None:
-    gate = asyncio.Event()
-    now, most = 0, 0
-
-    async def count(entity: Any) -> None:
-        nonlocal now, most
-        now += 1
-        most = max(most, now)
-        inbox.put(entity)
-        await gate.wait()
-        now -= 1
-
-    queue.enqueue_batch([{}] * 7, count)
-    async with running(QueueWorker(config, max_workers)):
-        await inbox.take(max_workers)
-        gate.set()
-        await inbox.take(7 - max_workers)
-    assert most == max_workers
-
-
-async def test_work_timeout_limits_an_operation(config: QueueConfig, queue: QueueManager, raw: redis.Redis) -> None:
-    queue.enqueue({}, never, retry_config=ONCE)
-    async with running(QueueWorker(config, work_timeout=0.05)):
-        await eventually(lambda: counted(config, "failed"))
-    (letter,) = documents(raw, config.failures_queue)
-    assert letter["error_type"] == "TimeoutError"
-
-
-async def test_the_worker_loop_outlives_operations_that_hang_or_break(
-    config: QueueConfig, queue: QueueManager, inbox: Inbox
-) -> None:
-    """The timeout bounds one operation, never the loop's life."""
-
-    def breaks(entity: Any) -> None:
-        raise SystemExit(1)
-
-    for _ in range(3):
-        queue.enqueue({}, never, retry_config=ONCE, priority="high", timeout=0.02)
-        queue.enqueue({}, breaks, retry_config=ONCE, priority="high")
-    config.register_callback(inbox.put, name="note")
-    queue.enqueue({"n": 1}, "note")
-    async with running(QueueWorker(config, max_workers=1)) as worker:
-        assert await inbox.next() == {"n": 1}
-        assert worker.running
-    assert counted(config, "failed") == 6
-
-
-async def test_process_queue_item_handles_a_single_item_and_tells_whether_there_was_one(
-    config: QueueConfig, queue: QueueManager, inbox: Inbox
-) -> None:
-    worker = QueueWorker(config)
-    config.register_callback(inbox.put, name="note")
-    queue.enqueue({"n": 1}, "note", priority="low")
-    queue.enqueue({"n": 2}, "note", priority="high", on_success="note")
-    assert await worker._process_queue_item(0) is True
-    assert await inbox.next() == {"n": 2}
-    assert (await inbox.next())["entity"] == {"n": 2}
-    assert await worker._process_queue_item(0) is True
-    assert await inbox.next() == {"n": 1}
-    assert await worker._process_queue_item(0) is False
-    assert counted(config, "processed") == 2
-    assert not worker.running
 
 
 @pytest.mark.parametrize("taken", [False, True], ids=["_process_queue_item", "_handle_queue_item"])
