@@ -31,10 +31,10 @@ from queue_system.execution.snapshot import WorkerSnapshot
 from queue_system.inspection.workers import WorkerRecord
 from queue_system.loop import run
 from queue_system.manager import QueueManager
+from queue_system.model.encryption import Encryption
 from queue_system.model.isolation import run_in_process
 from queue_system.model.middleware import CallNext, Middleware, RunningOperation
 from queue_system.model.retry import QueueRetryConfig
-from queue_system.model.sealing import Encryption
 from queue_system.worker import QueueWorker
 
 __version__ = "0.1.0"

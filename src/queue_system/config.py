@@ -23,12 +23,13 @@ from queue_system.errors import (
 from queue_system.imports.policy import Application, missing_modules, never_imported
 from queue_system.metrics import MetricsRecorder, SettlementObserver, StructuredLogger
 from queue_system.model.arguments import DURABILITIES
+from queue_system.model.encryption import Encryption, make_cipher
 from queue_system.model.keys import PRIORITIES, Keys, check_prefix, check_priority, check_queue_name
 from queue_system.model.middleware import CallNext, Middleware, RunningOperation, check_middleware, make_wrapping
 from queue_system.model.operation import largest_item
 from queue_system.model.record import keeping
 from queue_system.model.registry import Registry
-from queue_system.model.sealing import Encryption, make_sealing
+from queue_system.model.signing import make_signer
 from queue_system.model.trace import Tracing
 from queue_system.resilience import CircuitBreaker, circuit_breaker
 from queue_system.validation import (
@@ -130,7 +131,8 @@ class QueueConfig:
         self.max_item_bytes = check_whole("max_item_bytes", max_item_bytes, 1, _LARGEST)
         self.durability = check_choice("durability", durability, DURABILITIES)
         self.max_dead_letters = check_whole("max_dead_letters", max_dead_letters, 1, _LARGEST)
-        self.sealing = make_sealing(signing_keys, encryption, self.queue_prefix)
+        self.signer = make_signer(signing_keys, self.queue_prefix)
+        self.cipher = make_cipher(encryption, self.queue_prefix)
         self._define_connections(redis_client)
         self._define_queue_keys()
         self.middleware = check_middleware(middleware)

@@ -74,7 +74,11 @@ class QueueWorker:
             raise refused("queues", "at least one queue name", "an empty list", "use None for all queues")
         self.queues = tuple(check_queue_name(name, "queues") for name in queues or ())
         self._settler = Settler(
-            f"{socket.gethostname()}:{os.getpid()}", config.result_ttl, config.max_item_bytes, config.sealing
+            f"{socket.gethostname()}:{os.getpid()}",
+            config.result_ttl,
+            config.max_item_bytes,
+            signer=config.signer,
+            cipher=config.cipher,
         )
         self._reporter = Reporter(config.metrics, config.log, config.observers)
         self._rests = self._reporter.new_rests()

@@ -105,7 +105,15 @@ def test_no_repr_shows_a_password() -> None:
     url = f"redis://ada:{SECRET}@localhost:6379/0"
     config = QueueConfig(redis_url=url, signing_keys={"k": SECRET})
     config.endpoint()
-    for shown in (config, WorkerSettings(url=url), Shared(url=url), Place(url=url), config.sealing, config.endpoint()):
+    for shown in (
+        config,
+        WorkerSettings(url=url),
+        Shared(url=url),
+        Place(url=url),
+        config.signer,
+        config.cipher,
+        config.endpoint(),
+    ):
         assert SECRET not in repr(shown)
         assert SECRET not in str(shown)
     assert "localhost" in repr(config)

@@ -236,8 +236,8 @@ async def test_an_encrypted_result_is_read_as_it_was(make_config: MakeConfig) ->
         def encrypt(self, plain: bytes) -> bytes:
             return plain[::-1]
 
-        def decrypt(self, sealed: bytes) -> bytes:
-            return sealed[::-1]
+        def decrypt(self, encrypted: bytes) -> bytes:
+            return encrypted[::-1]
 
     config = make_config(encryption=Mirror())
     queue = QueueManager(config)

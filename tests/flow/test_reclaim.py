@@ -15,7 +15,7 @@ from queue_system.broker.requests import NewOperation
 from queue_system.maintenance.discovery import Discovery
 from queue_system.maintenance.reclaimer import Reclaimer
 from queue_system.model.keys import Keys
-from queue_system.model.sealing import Sealing
+from queue_system.model.signing import Signer
 from tests.kit.configs import MakeConfig
 from tests.kit.contents import documents
 from tests.kit.logs import LineLogger
@@ -123,21 +123,21 @@ def test_an_orphan_that_nobody_has_seen_alive_is_found_by_a_sweep(config: QueueC
     assert not client.exists(f"{config.queue_prefix}incarnations")
 
 
-def sealed(keys: dict[str, str] | None, item: bytes) -> bytes:
+def signed(keys: dict[str, str] | None, item: bytes) -> bytes:
     if keys is None:
         return item
-    return Sealing({name.encode(): secret.encode() for name, secret in keys.items()}, None).sign(QUEUE.encode(), item)
+    return Signer({name.encode(): secret.encode() for name, secret in keys.items()}).sign(QUEUE.encode(), item)
 
 
 @pytest.mark.parametrize(
     "settings, item",
     [
         ({"max_item_bytes": 100}, item_of("a", padding="x" * 1000)),
-        ({"signing_keys": OTHER_KEYS}, sealed(KEYS, item_of("a"))),
-        ({"signing_keys": SAME_ID}, sealed(KEYS, item_of("a"))),
+        ({"signing_keys": OTHER_KEYS}, signed(KEYS, item_of("a"))),
+        ({"signing_keys": SAME_ID}, signed(KEYS, item_of("a"))),
         ({"signing_keys": KEYS}, item_of("a")),
-        ({}, sealed(KEYS, item_of("a"))),
-        ({"signing_keys": OTHER_KEYS, "max_item_bytes": 100}, sealed(KEYS, item_of("a", crashes=3, padding="x" * 999))),
+        ({}, signed(KEYS, item_of("a"))),
+        ({"signing_keys": OTHER_KEYS, "max_item_bytes": 100}, signed(KEYS, item_of("a", crashes=3, padding="x" * 999))),
     ],
     ids=["limit", "other keys", "other secret", "unsigned", "no keys", "keys and limit"],
 )
@@ -156,15 +156,15 @@ def test_what_a_reaper_cannot_judge_goes_back_unchanged(
 def test_those_who_can_judge_an_item_come_first(make_config: MakeConfig, client: redis.Redis) -> None:
     """Else the deaths of its workers would not be counted in a fleet of several settings."""
     able, unable = make_config(signing_keys=KEYS), make_config(lease_seconds=LEASE_S, signing_keys=OTHER_KEYS)
-    sealing = able.sealing
-    assert sealing is not None
-    hold(unable, "gone", sealing.sign(QUEUE.encode(), item_of("a", crashes=1)))
+    signer = able.signer
+    assert signer is not None
+    hold(unable, "gone", signer.sign(QUEUE.encode(), item_of("a", crashes=1)))
     other = threading.Thread(target=reclaimer(unable).perform)
     other.start()
     reclaimer(able).perform()
     other.join()
     (item,) = waiting(client, able)
-    assert item == sealing.sign(QUEUE.encode(), item_of("a", crashes=2))
+    assert item == signer.sign(QUEUE.encode(), item_of("a", crashes=2))
 
 
 @pytest.mark.parametrize("phase", ["", "on_success"])

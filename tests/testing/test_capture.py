@@ -34,8 +34,8 @@ class Mirror:
     def encrypt(self, plain: bytes) -> bytes:
         return base64.b85encode(plain)
 
-    def decrypt(self, sealed: bytes) -> bytes:
-        return base64.b85decode(sealed)
+    def decrypt(self, encrypted: bytes) -> bytes:
+        return base64.b85decode(encrypted)
 
 
 def test_all_that_was_asked_for_is_told(config: QueueConfig, queue: QueueManager) -> None:
@@ -78,9 +78,9 @@ def test_they_come_in_the_order_of_enqueueing(config: QueueConfig, queue: QueueM
 def test_signed_and_encrypted_entities_are_read(server: OwnServer, prefix: str) -> None:
     """With the keys of the configuration, an entity is what was enqueued; what it did not sign is refused."""
     settings: dict[str, Any] = {"redis_url": server.url, "queue_prefix": prefix}
-    sealed = QueueConfig(**settings, signing_keys={"k": "sixteen bytes ok"}, encryption=Mirror())
-    QueueManager(sealed).enqueue({"secret": 1}, work)
-    assert [operation.entity for operation in captured_operations(sealed)] == [{"secret": 1}]
+    encrypted = QueueConfig(**settings, signing_keys={"k": "sixteen bytes ok"}, encryption=Mirror())
+    QueueManager(encrypted).enqueue({"secret": 1}, work)
+    assert [operation.entity for operation in captured_operations(encrypted)] == [{"secret": 1}]
     QueueManager(QueueConfig(**settings)).enqueue({"forged": 1}, work)
     with pytest.raises(UndecodableItemError, match="not signed"):
-        captured_operations(sealed)
+        captured_operations(encrypted)

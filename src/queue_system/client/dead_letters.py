@@ -24,6 +24,7 @@ from queue_system.client.flow import Flow
 from queue_system.config import QueueConfig
 from queue_system.errors import AccessDeniedError, InvalidInputError
 from queue_system.model.dead_letter import (
+    Acceptance,
     DeadLetter,
     Requeue,
     letter_id,
@@ -138,11 +139,12 @@ def list_flow(
     cursor = check_text("cursor", cursor, "the cursor of a page", _CURSOR, 'use "" to begin')
     yield from walk.begin()
     walk.left = min(walk.left, int(cursor or walk.left))
+    acceptance = _acceptance(config)
     letters: list[DeadLetter] = []
     while walk.left:
         for place, letter in (yield from walk.read()):
             if selection.includes(letter, walk.now):
-                letters.append(read_dead_letter(letter, source, config.sealing, config.max_item_bytes))
+                letters.append(read_dead_letter(letter, source, acceptance))
                 if len(letters) == limit:
                     return DeadLetterPage(letters, str(place or ""))
         walk.advance()
@@ -197,6 +199,10 @@ def drop_flow(config: QueueConfig, source: str, selection: Selection) -> Flow[in
     return call.done
 
 
+def _acceptance(config: QueueConfig) -> Acceptance:
+    return Acceptance(config.max_item_bytes, config.signer, config.cipher)
+
+
 class _Walk:
     """A way through a list of dead letters, page by page, from the newest that there is to the oldest."""
 
@@ -249,7 +255,6 @@ class _Drop:
     """One call of an operator. Its requests are numbered, so that each may be sent twice."""
 
     def __init__(self, config: QueueConfig, source: str, selection: Selection) -> None:
-        self._config = config
         self._selection = selection
         self._shard = config.shard
         self._walk = _Walk(self._shard, source)
@@ -336,14 +341,15 @@ class _Retry(_Drop):
         super().__init__(config, source, selection)
         self._nonce = secrets.token_hex(8)
         self._dedup_ttl_ms = int(config.dedup_ttl * 1000)
+        self._acceptance = _acceptance(config)
         self.signed = 0
 
     def _find(self, place: int, letter: bytes) -> _Found | None:
-        requeue_of = requeue(letter, self._nonce, self._config.sealing, self._config.max_item_bytes, due=self._walk.now)
+        requeue_of = requeue(letter, self._nonce, self._acceptance, due=self._walk.now)
         if requeue_of is not None:
             return _Found(place, letter, requeue_of)
         self.unusable += 1
-        self.signed += needs_keys(read_note(letter), self._config.sealing)
+        self.signed += needs_keys(read_note(letter), self._acceptance.signer)
         return None
 
     def _request(self, place: Place, chunk: list[_Found]) -> Command[bytes]:

@@ -6,8 +6,8 @@ import itertools
 import os
 import secrets
 import time
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from typing import Any, Final
 
 from queue_system.broker.protocol import Command, Group
@@ -81,7 +81,7 @@ def enqueue_flow(config: QueueConfig, operation: Operation, options: EnqueueOpti
     operation.timestamp = unix_seconds()
     if delay_ms:
         operation.due = operation.timestamp + delay_ms / 1000
-    encode = encode_item if config.sealing is None else config.sealing.encoder(queue)
+    encode = _encoder(config, queue)
     item = encode(operation_id, encode_entity(options.entity, options.custom_serializer), encode_tail(operation))
     if len(item) > config.max_item_bytes:
         raise _too_large(config, item, "entity")
@@ -204,7 +204,7 @@ def _prepare(
     template.timestamp = unix_seconds()
     base = secrets.token_hex(12)
     tail = encode_tail(template)
-    encode = encode_item if config.sealing is None else config.sealing.encoder(queue)
+    encode = _encoder(config, queue)
     operations = []
     for i, entity in enumerate(encode_entities(entities, options.custom_serializer)):
         operation_id = f"{base}{i:08x}" if ids is None else ids[i]
@@ -217,6 +217,20 @@ def _prepare(
             raise _too_large(config, item, f"entities[{i}]")
         operations.append(NewOperation(operation_id, item, key))
     return operations
+
+
+def _encoder(config: QueueConfig, queue: str) -> Callable[[str, bytes, bytes], bytes]:
+    """Return what encodes the items of a queue: `encode_item`, or what encrypts and signs as configured, too."""
+    if config.signer is None and config.cipher is None:
+        return encode_item
+    return partial(_encode_protected, config, queue.encode())
+
+
+def _encode_protected(config: QueueConfig, queue: bytes, operation_id: str, entity: bytes, tail: bytes) -> bytes:
+    if config.cipher is not None:
+        entity = config.cipher.encrypt(entity, "entity", operation_id)
+    item = encode_item(operation_id, entity, tail)
+    return item if config.signer is None else config.signer.sign(queue, item)
 
 
 @lru_cache(maxsize=1024)

@@ -147,7 +147,7 @@ def _record_of(config: QueueConfig, operation_id: str, reply: RecordReply) -> Op
         started_at=_seconds(record.started_ms),
         finished_at=_seconds(record.touched_ms if state.is_final else 0),
         updated_at=_seconds(0 if state is OperationState.DELAYED else record.touched_ms),
-        result=result if config.sealing is None else config.sealing.decrypt(result, "result", operation_id),
+        result=result if config.cipher is None else config.cipher.decrypt(result, "result", operation_id),
         result_error=_text(record.body.get("result_error")),
         error=_text(record.body.get("error")),
         error_type=_text(record.body.get("error_type")),

@@ -131,8 +131,8 @@ class AttemptRunner:
 
     def _resolve(self, operation: Operation, started_ms: int) -> Call:
         """Find what to call, with what, and for how long. Raises UndecodableItemError."""
-        if self._config.sealing is not None:
-            operation = self._config.sealing.open(operation)
+        if self._config.cipher is not None:
+            operation = self._config.cipher.decrypt_operation(operation)
         if operation.phase:
             return Call(self._run_callback, Callback.of(operation), self._limits.work_timeout, WORKER_LIMIT)
         processor = self._config.registry.known(operation.processor, operation.processor_module)

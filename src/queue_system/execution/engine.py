@@ -52,7 +52,7 @@ class Engine:
         self.loop = asyncio.get_running_loop()
         self.executor = Executor(slots, self.loop, self._thread_abandoned)
         self.tasks = SlotTasks(self.executor, config.log, self.loop)
-        self.inflight = InFlight(settler, reporter, config.sealing)
+        self.inflight = InFlight(settler, reporter, config.signer)
         self.dispatcher = Dispatcher(self.inflight.buffer)
         self.clock = ServerClock()
         self.access = AccessBackoff()

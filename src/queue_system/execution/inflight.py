@@ -19,7 +19,7 @@ from queue_system.model.formats import new_worker_id, split_value
 from queue_system.model.keys import queue_name, split_queue
 from queue_system.model.operation import Operation, check_size, decode_item
 from queue_system.model.oversized import read_oversized
-from queue_system.model.sealing import Sealing
+from queue_system.model.signing import Signer
 from queue_system.model.verdict import Reject, Release
 
 _SUSPECT_FROM = 2
@@ -35,7 +35,7 @@ class InFlight:
     else is in flight in this process, so that poison is told from its neighbours.
     """
 
-    def __init__(self, settler: Settler, reporter: Reporter, sealing: Sealing | None = None) -> None:
+    def __init__(self, settler: Settler, reporter: Reporter, signer: Signer | None = None) -> None:
         self.settler = settler
         self.incarnation = self._new_incarnation()
         self.held: dict[int, Delivery] = {}
@@ -56,7 +56,7 @@ class InFlight:
         """The queues that deliveries came from: their names are checked once."""
         self._max_item_bytes = settler.max_item_bytes
         self._reporter = reporter
-        self._sealing = sealing
+        self._signer = signer
 
     def renew(self) -> None:
         """Drop everything and begin a new incarnation."""
@@ -117,9 +117,9 @@ class InFlight:
                 if split_queue(queue) is None:
                     raise UndecodableItemError("it did not come from a queue of ours")
                 self._queues.add(queue)
-            if self._sealing is not None:
+            if self._signer is not None:
                 check_size(item, self._max_item_bytes)
-                item = self._sealing.verify(queue, item)
+                item = self._signer.verify(queue, item)
             operation = decode_item(item, self._max_item_bytes)
         except UndecodableItemError as error:
             delivery = self.held[token] = Delivery(self.incarnation, token, queue, item, _NAMELESS, now)

@@ -12,11 +12,12 @@ from queue_system.errors import ServerError, UnserializableError, cut_text
 from queue_system.execution.delivery import Delivery
 from queue_system.model.dead_letter import encode_dead_letter
 from queue_system.model.discarded import failure_callback, readable_id
+from queue_system.model.encryption import Cipher
 from queue_system.model.entity import encode_entity
 from queue_system.model.operation import PHASE_FAILURE, PHASE_SUCCESS, Operation, change_item
 from queue_system.model.oversized import Oversized, oversized_dead_letter, raw_dead_letter
 from queue_system.model.record import encode_error, encode_record, keeping, tell_crashes
-from queue_system.model.sealing import Sealing, signed_value
+from queue_system.model.signing import Signer, signed_value
 from queue_system.model.states import OperationState, Verb
 from queue_system.model.verdict import Complete, Fail, Reject, Release, Retry, Verdict
 from queue_system.tracebacks import MOST_BYTES, Trace, tail
@@ -65,13 +66,20 @@ class Settler:
     """Writes what each verdict means as a settlement, for one worker."""
 
     def __init__(
-        self, worker_name: str, result_ttl: float, max_item_bytes: int, sealing: Sealing | None = None
+        self,
+        worker_name: str,
+        result_ttl: float,
+        max_item_bytes: int,
+        *,
+        signer: Signer | None = None,
+        cipher: Cipher | None = None,
     ) -> None:
         self.worker_name = worker_name
         self._worker = worker_name.encode()
         self._keeps_results, self._ttl_ms = keeping(result_ttl)
         self.max_item_bytes = max_item_bytes
-        self._sealing = sealing
+        self._signer = signer
+        self._cipher = cipher
 
     def settle(self, delivery: Delivery, verdict: Verdict, timing: Timing = _NO_TIMING) -> Settlement:
         """Return the settlement of a verdict."""
@@ -101,9 +109,9 @@ class Settler:
         body = encode_error(error, error_type) if self._keeps_results else b""
         follow_up = b""
         if item := failure_callback(
-            delivery.queue, delivery.item, error, error_type, self.max_item_bytes, self._sealing
+            delivery.queue, delivery.item, error, error_type, self.max_item_bytes, self._signer
         ):
-            follow_up = signed_value(self._sealing, delivery.queue, item)
+            follow_up = signed_value(self._signer, delivery.queue, item)
         packed = pack((delivery.token, "", body, self._worker, follow_up, letter))
         return Settlement(delivery, Verb.REJECT, packed, self._ttl_ms, follow_up, timing, form="discard")
 
@@ -140,8 +148,8 @@ class Settler:
             return Settlement(delivery, _COMPLETE, packed, self._ttl_ms)
         try:
             encoded = b"null" if result is None else encode_entity(result, field="result")
-            if self._sealing is not None and result is not None:
-                encoded = self._sealing.encrypt(encoded, "result", delivery.operation_id)
+            if self._cipher is not None and result is not None:
+                encoded = self._cipher.encrypt(encoded, "result", delivery.operation_id)
             if len(encoded) > self.max_item_bytes:
                 problem = f"result: it has {len(encoded)} bytes, more than {self.max_item_bytes}"
                 encoded = b"null"
@@ -178,7 +186,7 @@ class Settler:
         )
         due = Timing(timing.started_ms, timing.ended_ms + delay_ms)
         record = self._record(_DELAYED, delivery, due, error)
-        value = signed_value(self._sealing, delivery.queue, item)
+        value = signed_value(self._signer, delivery.queue, item)
         packed = pack((delivery.token, delivery.operation_id, record, value, delay_ms))
         return Settlement(delivery, Verb.RETRY, packed, timing=timing)
 
@@ -195,8 +203,8 @@ class Settler:
             delivery.item, delivery.queue, error, error_type, timing.ended_ms / 1000,
             max_item_bytes=self.max_item_bytes, **changes,
         )  # fmt: skip
-        if self._sealing is not None and operation.processor:
-            letter = self._sealing.sign_dead_letter(delivery.queue, letter)
+        if self._signer is not None and operation.processor:
+            letter = self._signer.sign_dead_letter(delivery.queue, letter)
         if operation.phase:
             packed = pack((delivery.token, "", "", "", "", letter))
             return Settlement(delivery, verb, packed, self._ttl_ms, timing=timing)
@@ -223,7 +231,7 @@ class Settler:
     def _follow_up(self, delivery: Delivery, changes: dict[str, object]) -> bytes:
         changes = {"operation_id": delivery.operation_id, **changes}
         item = change_item(delivery.item, changes, drop=("crashes",))
-        return signed_value(self._sealing, delivery.queue, item)
+        return signed_value(self._signer, delivery.queue, item)
 
     def _record(
         self, status: bytes, delivery: Delivery, timing: Timing, body: bytes = b"", executions: int = 1

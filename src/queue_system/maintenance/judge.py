@@ -15,7 +15,7 @@ from queue_system.model.keys import split_queue
 from queue_system.model.operation import PHASE_FAILURE, Operation, change_item, check_size, decode_item
 from queue_system.model.oversized import raw_dead_letter, read_oversized
 from queue_system.model.record import encode_error, encode_record, keeping, tell_crashes
-from queue_system.model.sealing import is_signed, signed_value
+from queue_system.model.signing import is_signed, signed_value
 from queue_system.model.states import OperationState
 
 MAX_CRASHES = 4
@@ -42,7 +42,7 @@ class Judge:
 
     def __init__(self, config: QueueConfig, now_ms: Callable[[], int]) -> None:
         self._config = config
-        self._sealing = config.sealing
+        self._signer = config.signer
         self._now_ms = now_ms
 
     def judge(self, token: bytes, value: bytes | None) -> Fate:
@@ -75,8 +75,8 @@ class Judge:
     def _verified(self, queue: bytes, item: bytes) -> bytes:
         """Return an item without its signature; raise UndecodableItemError if it is not this worker's to judge."""
         check_size(item, self._config.max_item_bytes)
-        if self._sealing is not None and self._sealing.signs:
-            return self._sealing.verify(queue, item)
+        if self._signer is not None:
+            return self._signer.verify(queue, item)
         if is_signed(item):
             raise UndecodableItemError("signature: this worker has no keys, and a change would break it")
         return item
@@ -99,7 +99,7 @@ class Judge:
         crashes = operation.crashes + 1
         changed = change_item(item, {"operation_id": operation_id, "crashes": crashes})
         how = "next" if crashes == 1 else "later"
-        new = signed_value(self._sealing, queue, changed)
+        new = signed_value(self._signer, queue, changed)
         if operation.phase:  # the record tells of the verdict, which stands
             return Fate(Reclaim(token, value, how, new), operation_id, operation)
         times_ms = (self._now_ms(), int(operation.timestamp * 1000), 0)
@@ -112,8 +112,8 @@ class Judge:
         now_ms = self._now_ms()
         reason = f"its worker died {crashes} times while it was in flight"
         letter = encode_dead_letter(item, queue, reason, _POISON, now_ms / 1000, crashes=crashes)
-        if self._sealing is not None:
-            letter = self._sealing.sign_dead_letter(queue, letter)
+        if self._signer is not None:
+            letter = self._signer.sign_dead_letter(queue, letter)
         if operation.phase:
             reclaim = Reclaim(token, value, "reject", letter)
             return Fate(
@@ -129,7 +129,7 @@ class Judge:
         follow_up = b""
         if operation.on_failure is not None:
             changes: dict[str, object] = {"phase": PHASE_FAILURE, "error": reason, "error_type": _POISON}
-            follow_up = signed_value(self._sealing, queue, change_item(item, changes, drop=("crashes",)))
+            follow_up = signed_value(self._signer, queue, change_item(item, changes, drop=("crashes",)))
         reclaim = Reclaim(
             token, value, "reject", letter, operation.operation_id, record, ttl_ms,
             operation.deduplication_key, follow_up,

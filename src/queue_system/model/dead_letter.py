@@ -7,14 +7,16 @@ import contextlib
 import hashlib
 import re
 import sys
+from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
 
 from queue_system.errors import UndecodableItemError
+from queue_system.model.encryption import Cipher
 from queue_system.model.keys import split_queue
 from queue_system.model.operation import change_item, decode_item
-from queue_system.model.sealing import Sealing, is_signature
+from queue_system.model.signing import Signer, is_signature
 
 _WHY: Final = ("failure_reason", "error_type", "failed_at", "queue", "raw_base64", "traceback")
 _SPENT: Final = ("attempts", "crashes", "first_attempt_time", "signature")
@@ -119,6 +121,15 @@ class Requeue(msgspec.Struct, frozen=True):
     untold: str
 
 
+@dataclass(frozen=True, slots=True)
+class Acceptance:
+    """What decides whether the workers of a configuration accept an item."""
+
+    max_item_bytes: int
+    signer: Signer | None = None
+    cipher: Cipher | None = None
+
+
 def encode_dead_letter(
     item: bytes,
     queue: bytes,
@@ -169,7 +180,7 @@ def read_time(letter: bytes) -> float | None:
     return float(found[1]) if found else None
 
 
-def read_dead_letter(letter: bytes, source: str, sealing: Sealing | None, max_item_bytes: int) -> DeadLetter:
+def read_dead_letter(letter: bytes, source: str, acceptance: Acceptance) -> DeadLetter:
     """Return a letter as an operator sees it, whatever its bytes are."""
     note = read_note(letter)
     members = _members(letter)
@@ -193,13 +204,11 @@ def read_dead_letter(letter: bytes, source: str, sealing: Sealing | None, max_it
         attempts=attempts if isinstance(attempts, int) else 0,
         item=item or None,
         raw=letter,
-        retryable=requeue(letter, "", sealing, max_item_bytes) is not None,
+        retryable=requeue(letter, "", acceptance) is not None,
     )
 
 
-def requeue(
-    letter: bytes, nonce: str, sealing: Sealing | None, max_item_bytes: int, *, due: float = 0.0
-) -> Requeue | None:
+def requeue(letter: bytes, nonce: str, acceptance: Acceptance, *, due: float = 0.0) -> Requeue | None:
     """Return what a letter becomes again, under a new nonce; None if no worker with these settings would take it.
 
     It waits from `due` on, in Unix seconds; 0 leaves that untold.
@@ -210,19 +219,21 @@ def requeue(
     note = read_note(letter)
     priority, name = note.where
     queue = f"{priority}:{name}"
-    if needs_keys(note, sealing):
+    signer = acceptance.signer
+    if needs_keys(note, signer):
         return None
     try:
-        told, item = _find_item(letter, note, queue.encode(), sealing)
-        old = decode_item(item, max_item_bytes)
+        told, item = _find_item(letter, note, queue.encode(), signer)
+        old = decode_item(item, acceptance.max_item_bytes)
         has_record = bool(old.operation_id) and not old.phase
         changes: dict[str, object] = {"nonce": nonce} if has_record else {}
         if due:
             changes["due"] = due
         item = change_item(item, changes, drop=_SPENT)
-        if sealing is not None:
-            sealing.open(old)
-            item = sealing.sign(queue.encode(), item)
+        if acceptance.cipher is not None:
+            acceptance.cipher.decrypt_operation(old)
+        if signer is not None:
+            item = signer.sign(queue.encode(), item)
     except (UndecodableItemError, ValueError, RecursionError, msgspec.MsgspecError):
         return None
     if not has_record:
@@ -230,9 +241,9 @@ def requeue(
     return Requeue(letter, queue, item, old.operation_id, old.deduplication_key, "" if told else f"n{old.nonce}")
 
 
-def needs_keys(note: Note, sealing: Sealing | None) -> bool:
+def needs_keys(note: Note, signer: Signer | None) -> bool:
     """Tell whether a letter or the item in it is signed while nothing here could sign it again."""
-    if sealing is not None and sealing.signs:
+    if signer is not None:
         return False
     if is_signature(note.signature):
         return True
@@ -243,7 +254,7 @@ def needs_keys(note: Note, sealing: Sealing | None) -> bool:
     return False
 
 
-def _find_item(letter: bytes, note: Note, queue: bytes, sealing: Sealing | None) -> tuple[bool, bytes]:
+def _find_item(letter: bytes, note: Note, queue: bytes, signer: Signer | None) -> tuple[bool, bytes]:
     """Return whether the operation's record was told of the letter, and the item without what made it a letter.
 
     Raises:
@@ -251,11 +262,11 @@ def _find_item(letter: bytes, note: Note, queue: bytes, sealing: Sealing | None)
     """
     if split_queue(queue) is None:
         raise UndecodableItemError("queue: it did not come from a queue of ours")
-    if sealing is not None and sealing.signs:
+    if signer is not None:
         with contextlib.suppress(UndecodableItemError):
-            return True, change_item(sealing.verify_dead_letter(queue, letter), {}, drop=_WHY)
+            return True, change_item(signer.verify_dead_letter(queue, letter), {}, drop=_WHY)
         item = change_item(letter, {}, drop=_WHY) if note.raw_base64 is None else _raw_item(note)
-        return False, sealing.verify(queue, item)
+        return False, signer.verify(queue, item)
     if note.raw_base64 is not None and not note.processor:
         return False, _raw_item(note)
     return True, change_item(letter, {}, drop=_WHY)

@@ -10,7 +10,7 @@ import msgspec
 from queue_system.errors import InvalidInputError, UndecodableItemError
 from queue_system.model.keys import check_identifier
 from queue_system.model.operation import PHASE_FAILURE, Operation
-from queue_system.model.sealing import Sealing
+from queue_system.model.signing import Signer
 
 _ID: Final = re.compile(rb'\{"operation_id":"([^"\\]{1,1024})"')
 _MOST_BYTES: Final = 8 * 1024 * 1024
@@ -43,7 +43,7 @@ def readable_id(item: bytes) -> str:
 
 
 def failure_callback(
-    queue: bytes, item: bytes, error: str, error_type: str, max_item_bytes: int, sealing: Sealing | None
+    queue: bytes, item: bytes, error: str, error_type: str, max_item_bytes: int, signer: Signer | None
 ) -> bytes:
     """Return the item that calls `on_failure` for one that is only too large; its entity is left out.
 
@@ -52,7 +52,7 @@ def failure_callback(
     if not max_item_bytes < len(item) <= _MOST_BYTES:
         return b""
     try:
-        told = _decode(item if sealing is None else sealing.verify(queue, item))
+        told = _decode(item if signer is None else signer.verify(queue, item))
         check_identifier(told.operation_id, "operation_id")
     except (UndecodableItemError, ValueError, RecursionError, msgspec.MsgspecError):
         return b""

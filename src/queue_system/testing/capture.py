@@ -61,11 +61,11 @@ def captured_operations(config: QueueConfig) -> list[CapturedOperation]:
 
 def _read(config: QueueConfig, queue: bytes, item: bytes, due: float | None = None) -> tuple[float, CapturedOperation]:
     """Return when an item was enqueued, in Unix seconds, and what it says."""
-    if config.sealing is not None:
-        item = config.sealing.verify(queue, item)
+    if config.signer is not None:
+        item = config.signer.verify(queue, item)
     operation = decode_item(item)
-    if config.sealing is not None:
-        operation = config.sealing.open(operation)
+    if config.cipher is not None:
+        operation = config.cipher.decrypt_operation(operation)
     priority, name = split_queue(queue) or ("", queue.decode(errors="replace"))
     return operation.timestamp, CapturedOperation(
         operation.operation_id,

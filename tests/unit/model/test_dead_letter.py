@@ -10,11 +10,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from queue_system.model.dead_letter import encode_dead_letter, letter_id, read_dead_letter, read_note, requeue
+from queue_system.model.dead_letter import (
+    Acceptance,
+    encode_dead_letter,
+    letter_id,
+    read_dead_letter,
+    read_note,
+    requeue,
+)
+from queue_system.model.encryption import Cipher
 from queue_system.model.operation import decode_item
-from queue_system.model.sealing import Sealing, make_sealing
+from queue_system.model.signing import Signer, make_signer
 
 MOST = 1 << 20
+ANY = Acceptance(MOST)
 ITEM = b'{"operation_id":"op","entity":{"n":1},"processor":"send","processor_module":"mails","x":[1.0]}'
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -25,10 +34,10 @@ MEMBERS = ["operation_id", "entity", "processor", "processor_module", "attempts"
            "failed_at", "queue", "raw_base64", "crashes", "phase", "nonce", "signature"]  # fmt: skip
 
 
-def sealing_of(keys: dict[str, str]) -> Sealing:
-    sealing = make_sealing(dict(keys), None)
-    assert sealing is not None
-    return sealing
+def signer_of(keys: dict[str, str]) -> Signer:
+    signer = make_signer(dict(keys))
+    assert signer is not None
+    return signer
 
 
 def letter_of(item: bytes = ITEM, **changes: Any) -> bytes:
@@ -37,7 +46,7 @@ def letter_of(item: bytes = ITEM, **changes: Any) -> bytes:
 
 def test_a_letter_tells_what_it_is() -> None:
     letter = letter_of(attempts=3)
-    read = read_dead_letter(letter, "failures", None, MOST)
+    read = read_dead_letter(letter, "failures", ANY)
     assert (read.operation_id, read.priority, read.queue, read.processor) == ("op", "high", "mails", "mails.send")
     assert (read.reason, read.error_type, read.failed_at, read.attempts) == ("boom", "ValueError", 12.5, 3)
     assert read.item == {**json.loads(ITEM), "attempts": 3}
@@ -48,7 +57,7 @@ def test_a_letter_tells_what_it_is() -> None:
 
 def test_what_it_becomes_again_is_the_item_with_its_attempts_reset() -> None:
     item = ITEM[:-1] + b',"crashes":2,"first_attempt_time":1.0,"nonce":"old","deduplication_key":"k"}'
-    found = requeue(letter_of(item, attempts=3, crashes=3), "new", None, MOST)
+    found = requeue(letter_of(item, attempts=3, crashes=3), "new", ANY)
     assert found is not None
     assert found.item == ITEM[:-1] + b',"nonce":"new","deduplication_key":"k"}'
     assert (found.queue, found.operation_id, found.deduplication_key, found.untold) == ("high:mails", "op", "k", "")
@@ -56,7 +65,7 @@ def test_what_it_becomes_again_is_the_item_with_its_attempts_reset() -> None:
 
 @pytest.mark.parametrize("item", [ITEM[:-1] + b',"phase":"on_success","result":7}', ITEM.replace(b'"op"', b'""')])
 def test_an_item_without_a_record_of_its_own_names_none(item: bytes) -> None:
-    found = requeue(letter_of(item), "new", None, MOST)
+    found = requeue(letter_of(item), "new", ANY)
     assert found is not None
     assert (found.operation_id, found.untold) == ("", "")
     assert b"nonce" not in found.item
@@ -65,11 +74,11 @@ def test_an_item_without_a_record_of_its_own_names_none(item: bytes) -> None:
 def test_bytes_that_were_no_item_for_a_smaller_limit_are_kept_as_they_were() -> None:
     item = ITEM.replace(b'"x"', b'"queue"')
     letter = letter_of(item + b" " * 1000, max_item_bytes=10)
-    found = requeue(letter, "new", None, MOST)
+    found = requeue(letter, "new", ANY)
     assert found is not None
     assert (found.untold, json.loads(found.item)) == ("n", {**json.loads(item), "nonce": "new"})
-    assert requeue(letter, "new", None, 10) is None
-    read = read_dead_letter(letter, "failures", None, MOST)
+    assert requeue(letter, "new", Acceptance(10)) is None
+    read = read_dead_letter(letter, "failures", ANY)
     assert (read.operation_id, read.processor, read.item) == ("", "", json.loads(item))
 
 
@@ -86,21 +95,21 @@ def test_bytes_that_were_no_item_for_a_smaller_limit_are_kept_as_they_were() -> 
     ],
 )  # fmt: skip
 def test_what_is_no_letter_of_ours_is_shown_and_not_retried(letter: bytes) -> None:
-    read = read_dead_letter(letter, "failures", None, MOST)
+    read = read_dead_letter(letter, "failures", ANY)
     assert (read.raw, read.retryable) == (letter, False)
 
 
 def test_a_time_that_is_no_float_is_none() -> None:
     letter = b'{"queue":"high:mails","processor":"p","failed_at":%b}' % (b"9" * 400)
-    assert read_dead_letter(letter, "failures", None, MOST).failed_at is None
+    assert read_dead_letter(letter, "failures", ANY).failed_at is None
 
 
 @given(st.dictionaries(st.sampled_from(MEMBERS), json_values) | json_values)
 def test_any_json_is_read(value: Any) -> None:
     letter = json.dumps(value).encode()
-    read = read_dead_letter(letter, "failures", None, MOST)
+    read = read_dead_letter(letter, "failures", ANY)
     assert read_note(letter).where == (read.priority, read.queue)
-    found = requeue(letter, "new", None, MOST)
+    found = requeue(letter, "new", ANY)
     assert read.retryable == (found is not None)
     if found is not None:
         assert decode_item(found.item, MOST).attempts == 0
@@ -108,14 +117,14 @@ def test_any_json_is_read(value: Any) -> None:
 
 @given(st.binary())
 def test_any_bytes_are_read(letter: bytes) -> None:
-    assert read_dead_letter(letter, "failures", None, MOST).raw == letter
+    assert read_dead_letter(letter, "failures", ANY).raw == letter
 
 
 def test_a_signature_decides() -> None:
     """That of the letter, or of the item in it; neither fits another queue, and what comes of it is signed anew."""
-    ours, other = sealing_of({"a": "a" * 16}), sealing_of({"b": "b" * 16})
+    ours, other = signer_of({"a": "a" * 16}), signer_of({"b": "b" * 16})
     signed = ours.sign_dead_letter(b"high:mails", letter_of())
-    found = requeue(signed, "new", ours, MOST)
+    found = requeue(signed, "new", Acceptance(MOST, ours))
     assert found is not None
     assert found.untold == ""
     assert decode_item(ours.verify(b"high:mails", found.item)).nonce == "new"
@@ -123,32 +132,32 @@ def test_a_signature_decides() -> None:
     raw = base64.b64encode(ours.sign(b"high:mails", ITEM))
     raw = b'{"raw_base64":"%b","queue":"high:mails"}' % raw
     for letter in (refused, raw):
-        found = requeue(letter, "new", ours, MOST)
+        found = requeue(letter, "new", Acceptance(MOST, ours))
         assert found is not None
         assert found.untold == "n"
         assert b'"signature":' in found.item
         assert found.item.count(b"signature") == 1
     for letter in (letter_of(), signed.replace(b"boom", b"bang"), signed.replace(b"high:", b"low:"),
                    refused.replace(b"high:", b"low:"), raw.replace(b"high:", b"low:")):  # fmt: skip
-        assert requeue(letter, "new", ours, MOST) is None
+        assert requeue(letter, "new", Acceptance(MOST, ours)) is None
     for letter in (signed, refused, raw):
-        assert requeue(letter, "new", other, MOST) is None
+        assert requeue(letter, "new", Acceptance(MOST, other)) is None
 
 
 def test_what_cannot_be_decrypted_is_not_retried() -> None:
-    class Cipher:
+    class Picky:
         def encrypt(self, plain: bytes) -> bytes:
             return plain
 
-        def decrypt(self, sealed: bytes) -> bytes:
-            if sealed != b"1":
+        def decrypt(self, encrypted: bytes) -> bytes:
+            if encrypted != b"1":
                 raise ValueError
-            return sealed
+            return encrypted
 
-    sealing = make_sealing(None, Cipher())
-    for sealed, retryable in ((b"1", True), (b"2", False)):
-        item = ITEM.replace(b'{"n":1}', b'{"sealed":"%b"}' % base64.b64encode(sealed))
-        read = read_dead_letter(letter_of(item), "failures", sealing, MOST)
+    acceptance = Acceptance(MOST, cipher=Cipher(Picky()))
+    for encrypted, retryable in ((b"1", True), (b"2", False)):
+        item = ITEM.replace(b'{"n":1}', b'{"sealed":"%b"}' % base64.b64encode(encrypted))
+        read = read_dead_letter(letter_of(item), "failures", acceptance)
         assert read.retryable is retryable
         assert read.item is not None
         assert read.item["entity"].keys() == {"sealed"}

@@ -1,11 +1,8 @@
-"""Signed and encrypted operations on a real server: what runs, what is refused, and what can be read in Redis."""
+"""Signed operations on a real server: what runs, what is refused, and what an operator may retry."""
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import json
-import secrets
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,66 +10,22 @@ from typing import Any
 import pytest
 import redis
 
-from queue_system import (
-    InvalidInputError,
-    ItemTooLargeError,
-    QueueConfig,
-    QueueManager,
-    QueueRetryConfig,
-    QueueWorker,
-    UndecodableItemError,
-    UnserializableError,
-)
+from queue_system import InvalidInputError, QueueConfig, QueueManager, QueueRetryConfig, QueueWorker
 from queue_system.maintenance.reclaimer import Reclaimer
 from queue_system.model.operation import Operation, decode_item, encode_item, encode_tail
-from queue_system.model.sealing import Sealing, make_sealing
+from queue_system.model.signing import Signer, make_signer
 from tests.faults.support.bench import WorkerProcess
 from tests.kit.configs import MakeConfig
 from tests.kit.contents import documents, key_space, next_letter, read_record
 from tests.kit.inbox import Inbox
+from tests.kit.protection import ENTITY, KEYS, SECRET, StreamCipher, push, waiting
 from tests.kit.servers import OwnServer
 from tests.kit.waiting import eventually
 from tests.kit.workers import running
 
-SECRET = "a secret of the year 2026"
-KEYS = {"2026": SECRET}
-ENTITY = {"card": "4111-of-the-entity"}
-RESULT = {"card": "4222-of-the-result"}
 ONCE = QueueRetryConfig(max_attempts=1)
 TWICE = QueueRetryConfig.fixed(0.0, max_attempts=2)
-TRAP = "trap_of_the_sealing_tests"
-
-
-class Cipher:
-    """A stream cipher of SHA-256 with a fresh nonce, and a tag over both: enough for a test, and for nothing else."""
-
-    def __init__(self, key: bytes) -> None:
-        self._key = key
-
-    def encrypt(self, plain: bytes) -> bytes:
-        nonce = secrets.token_bytes(16)
-        mixed = self._mix(nonce, plain)
-        return nonce + self._tag(nonce + mixed) + mixed
-
-    def decrypt(self, sealed: bytes) -> bytes:
-        nonce, tag, mixed = sealed[:16], sealed[16:48], sealed[48:]
-        if not hmac.compare_digest(tag, self._tag(nonce + mixed)):
-            raise PermissionError(f"the key {self._key!r} does not fit")
-        return self._mix(nonce, mixed)
-
-    def _mix(self, nonce: bytes, data: bytes) -> bytes:
-        blocks = (hashlib.sha256(self._key + nonce + b"%d" % n).digest() for n in range(len(data) // 32 + 1))
-        return bytes(a ^ b for a, b in zip(data, b"".join(blocks), strict=False))
-
-    def _tag(self, data: bytes) -> bytes:
-        return hmac.digest(self._key, data, "sha256")
-
-
-class Broken(Cipher):
-    """It cannot encrypt."""
-
-    def encrypt(self, plain: bytes) -> bytes:
-        raise PermissionError(plain)
+TRAP = "trap_of_the_signing_tests"
 
 
 @pytest.fixture
@@ -81,40 +34,15 @@ def signed(make_config: MakeConfig) -> QueueConfig:
     return make_config(signing_keys=KEYS)
 
 
-def sealing_of(config: QueueConfig) -> Sealing:
-    assert config.sealing is not None
-    return config.sealing
+def signer_of(config: QueueConfig) -> Signer:
+    assert config.signer is not None
+    return config.signer
 
 
-def item_of(sealing: Sealing | None, queue: str, operation_id: str, **members: Any) -> bytes:
+def item_of(signer: Signer | None, queue: str, operation_id: str, **members: Any) -> bytes:
     """An item as a program with these keys writes it, or an unsigned one."""
-    encode = encode_item if sealing is None else sealing.encoder(queue)
-    return encode(operation_id, b'{"n":1}', encode_tail(Operation(**{"processor": "take", **members})))
-
-
-def push(client: redis.Redis, config: QueueConfig, *items: bytes) -> None:
-    """Do what a foreign program does: register a list and push into it."""
-    client.sadd(config.get_registry_key(), config.get_queue_key("jobs"))
-    client.lpush(config.get_queue_key("jobs"), *items)
-
-
-def waiting(client: redis.Redis, config: QueueConfig) -> list[bytes]:
-    items: Any = client.lrange(config.get_queue_key("jobs"), 0, -1)
-    return list(items)
-
-
-def stored(client: redis.Redis, prefix: str) -> str:
-    """All that stands in Redis under the prefix, names included."""
-    read: dict[Any, Any] = {
-        b"string": client.get,
-        b"hash": client.hgetall,
-        b"set": client.smembers,
-        b"list": lambda key: client.lrange(key, 0, -1),
-        b"zset": lambda key: client.zrange(key, 0, -1),
-        b"none": lambda _: None,  # it has gone meanwhile
-    }
-    keys = client.scan_iter(match=f"{prefix}*", count=1000)
-    return repr([(key, read[client.type(key)](key)) for key in keys])
+    item = encode_item(operation_id, b'{"n":1}', encode_tail(Operation(**{"processor": "take", **members})))
+    return item if signer is None else signer.sign(queue.encode(), item)
 
 
 async def test_signed_operations_run_single_in_a_batch_and_later(
@@ -126,7 +54,7 @@ async def test_signed_operations_run_single_in_a_batch_and_later(
     queue.enqueue_batch([{"n": 2}, {"n": 3}], "shop.take", queue_name="jobs")
     queue.enqueue({"n": 4}, "shop.take", queue_name="jobs", delay=0.2)
     for item in waiting(client, signed):
-        assert decode_item(sealing_of(other).verify(b"normal:jobs", item)).processor == "take"
+        assert decode_item(signer_of(other).verify(b"normal:jobs", item)).processor == "take"
     async with running(QueueWorker(other)):
         assert sorted(entity["n"] for entity in await inbox.take(4)) == [1, 2, 3, 4]
     assert documents(client, signed.system_errors_queue) == []
@@ -154,7 +82,7 @@ async def test_retries_and_callbacks_are_signed_so_that_they_run(
         assert (await inbox.next())["error"] == "boom"
     found: Any = client.lrange(signed.failures_queue, 0, -1)
     (letter,) = found
-    assert json.loads(sealing_of(signed).verify(b"letter:normal:fail", letter))["attempts"] == 2
+    assert json.loads(signer_of(signed).verify(b"letter:normal:fail", letter))["attempts"] == 2
     assert documents(client, signed.system_errors_queue) == []
 
 
@@ -169,7 +97,7 @@ async def test_what_nobody_of_ours_signed_is_a_system_error_and_nothing_of_it_is
     monkeypatch.delitem(sys.modules, TRAP, raising=False)
     signed.register_callback(inbox.put, "take", "shop")
     members = {"processor": "run", "processor_module": TRAP, "on_failure": "take", "on_failure_module": "shop"}
-    ours, theirs = sealing_of(signed), make_sealing({"theirs": "some other secret"}, None)
+    ours, theirs = signer_of(signed), make_signer({"theirs": "some other secret"})
     match kind:
         case "unsigned":
             push(client, signed, item_of(None, "", "odd", **members))
@@ -224,7 +152,7 @@ async def test_keys_rotate_without_a_stop(
     members: Any = client.zrange(both.keys.delayed, 0, -1)
     (member,) = members
     _, queue, item = member.split(b"\n", 2)
-    only_new = make_sealing({"2027": "a secret of the year 2027"}, None, prefix)
+    only_new = make_signer({"2027": "a secret of the year 2027"}, prefix)
     assert only_new is not None
     assert decode_item(only_new.verify(queue, item)).attempts == 1
     client.zadd(both.keys.delayed, {member: 0})
@@ -258,7 +186,7 @@ def test_a_reclaim_signs_what_it_could_verify_and_changes_nothing_else(
     signed: QueueConfig, client: redis.Redis
 ) -> None:
     """The forged and the unsigned item go back as they are: others may have the keys."""
-    commands, run, ours = signed.commands, signed.transport.run, sealing_of(signed)
+    commands, run, ours = signed.commands, signed.transport.run, signer_of(signed)
     QueueManager(signed).enqueue({"n": 1}, "shop.take", queue_name="jobs", operation_id="good")
     foreign = (
         item_of(None, "", "unsigned", on_failure="take"), item_of(ours, "high:jobs", "moved", on_failure="take"),
@@ -281,81 +209,6 @@ def test_a_reclaim_signs_what_it_could_verify_and_changes_nothing_else(
     assert json.loads(ours.verify(b"letter:normal:jobs", kept["poison"]))["error_type"] == "WorkerDied"
 
 
-@pytest.mark.parametrize("keys", [None, KEYS])
-async def test_neither_entity_nor_result_can_be_read_in_redis(
-    make_config: MakeConfig, client: redis.Redis, prefix: str, inbox: Inbox, keys: dict[str, str] | None
-) -> None:
-    """Not while they wait, run, are retried or told to a callback, nor in records and dead letters."""
-    config = make_config(encryption=Cipher(b"key"), signing_keys=keys)
-    queue, seen = QueueManager(config), []
-
-    def work(entity: Any) -> Any:
-        seen.append(stored(client, prefix))
-        inbox.put(entity)
-        return RESULT
-
-    def fail(entity: Any) -> None:
-        seen.append(stored(client, prefix))
-        raise ValueError("boom")
-
-    def told(data: Any) -> None:
-        seen.append(stored(client, prefix))
-        inbox.put(data)
-
-    queue.enqueue(ENTITY, work, operation_id="op", on_success=told)
-    queue.enqueue(ENTITY, work, delay=0.1)
-    queue.enqueue_batch([ENTITY, ENTITY], work)
-    queue.enqueue(ENTITY, fail, retry_config=TWICE, on_failure=told)
-    seen.append(stored(client, prefix))
-    async with running(QueueWorker(config)):
-        received = await inbox.take(6)
-    seen.append(stored(client, prefix))
-    assert received.count(ENTITY) == 4
-    (success,) = [data for data in received if "result" in data]
-    (failure,) = [data for data in received if "error" in data]
-    assert (success["entity"], success["result"], failure["entity"]) == (ENTITY, RESULT, ENTITY)
-    sealed = read_record(client, config, "op").body["result"]
-    assert sealing_of(config).decrypt(sealed, "result") == RESULT
-    assert len(documents(client, config.failures_queue)) == 1
-    assert all("operation:op" in dump and "sealed" in dump for dump in seen)
-    assert not [dump for dump in seen if "of-the-entity" in dump or "of-the-result" in dump]
-
-
-async def test_what_cannot_be_decrypted_is_a_system_error_in_plain_words(
-    make_config: MakeConfig, client: redis.Redis, inbox: Inbox
-) -> None:
-    config, other = make_config(encryption=Cipher(b"key")), make_config(encryption=Cipher(b"another"))
-    other.register_callback(inbox.put, "take", "shop")
-    QueueManager(config).enqueue(ENTITY, "shop.take", operation_id="op", deduplication_key="once")
-    async with running(QueueWorker(other)):
-        letter = await next_letter(client, other.system_errors_queue)
-        QueueManager(other).enqueue({"n": 1}, "shop.take", deduplication_key="once")
-        assert await inbox.next() == {"n": 1}
-    assert inbox.empty
-    assert letter["failure_reason"] == "entity: it cannot be decrypted (PermissionError)"
-    assert letter["entity"].keys() == {"sealed"}
-    record = read_record(client, other, "op")
-    assert (record.status, record.body["error"]) == ("rejected", letter["failure_reason"])
-
-
-@pytest.mark.parametrize("name, entity", [("enqueue", ENTITY), ("enqueue_batch", [ENTITY])])
-def test_what_cannot_be_encrypted_is_not_enqueued(
-    make_config: MakeConfig, client: redis.Redis, prefix: str, name: str, entity: Any
-) -> None:
-    queue, before = QueueManager(make_config(encryption=Broken(b"key"))), key_space(client, prefix)
-    with pytest.raises(UnserializableError, match=r"^entity: it cannot be encrypted \(PermissionError\)"):
-        getattr(queue, name)(entity, "shop.take")
-    assert key_space(client, prefix) == before
-
-
-def test_the_size_of_an_item_is_that_of_the_sealed_one(make_config: MakeConfig) -> None:
-    plain = make_config(max_item_bytes=220)
-    sealed = make_config(max_item_bytes=220, encryption=Cipher(b"key"), signing_keys=KEYS)
-    QueueManager(plain).enqueue(ENTITY, "shop.take")
-    with pytest.raises(ItemTooLargeError):
-        QueueManager(sealed).enqueue(ENTITY, "shop.take")
-
-
 def fail(entity: Any) -> None:
     raise ValueError("boom")
 
@@ -365,12 +218,12 @@ async def bury_signed(signed: QueueConfig, client: redis.Redis) -> None:
     QueueManager(signed).enqueue(ENTITY, fail, queue_name="jobs", operation_id="op", retry_config=ONCE)
     async with running(QueueWorker(signed)):
         await next_letter(client, signed.failures_queue)
-    push(client, signed, item_of(make_sealing({"theirs": "some other secret"}, None), "normal:jobs", "odd"))
+    push(client, signed, item_of(make_signer({"theirs": "some other secret"}), "normal:jobs", "odd"))
     async with running(QueueWorker(signed)):
         await next_letter(client, signed.system_errors_queue)
 
 
-@pytest.mark.parametrize("encryption", [None, Cipher(b"key")])
+@pytest.mark.parametrize("encryption", [None, StreamCipher(b"key")])
 @pytest.mark.parametrize("source", ["failures", "system_errors"])
 async def test_without_keys_signed_letters_are_not_put_back_and_stay_as_they_are(
     signed: QueueConfig, make_config: MakeConfig, client: redis.Redis, prefix: str, source: str, encryption: Any
@@ -412,50 +265,3 @@ async def test_a_signed_item_holds_under_its_own_prefix_only(
     async with running(QueueWorker(other)):
         letter = await next_letter(client, other.system_errors_queue)
     assert letter["failure_reason"] == "signature: it does not belong to this item in this queue"
-
-
-async def test_what_former_releases_signed_and_encrypted_still_runs(
-    make_config: MakeConfig, client: redis.Redis, inbox: Inbox
-) -> None:
-    """They covered neither the prefix nor, in what was encrypted, the operation."""
-    cipher = Cipher(b"key")
-    config = make_config(signing_keys=KEYS, encryption=cipher)
-    config.register_callback(inbox.put, "take", "shop")
-    former = make_sealing(KEYS, cipher)
-    assert former is not None
-    sealed = former.encrypt(json.dumps(ENTITY).encode(), "entity")
-    tail = encode_tail(Operation(processor="take", processor_module="shop"))
-    push(client, config, former.sign(b"normal:jobs", encode_item("old", sealed, tail)))
-    async with running(QueueWorker(config)):
-        assert await inbox.next() == ENTITY
-
-
-@pytest.mark.parametrize("field", ["entity", "result"])
-async def test_what_is_encrypted_is_read_for_its_own_operation_field_and_prefix_only(
-    make_config: MakeConfig, client: redis.Redis, prefix: str, inbox: Inbox, field: str
-) -> None:
-    """Else who can write to the server could let one customer's result be read as another's."""
-    config = make_config(encryption=Cipher(b"key"))
-    config.register_callback(lambda entity: RESULT, "work", "shop")
-    queue = QueueManager(config)
-    for name in ("a", "b"):
-        queue.enqueue(ENTITY, "shop.work", operation_id=name)
-    key = config.get_queue_key("work")
-    if field == "entity":
-        item: Any = client.lindex(key, 0)
-        client.lset(key, 0, item.replace(b'"operation_id":"b"', b'"operation_id":"c"'))
-    async with running(QueueWorker(config)):
-        if field == "entity":
-            letter = await next_letter(client, config.system_errors_queue)
-            assert letter["failure_reason"] == "entity: it was encrypted for another operation, field or prefix"
-        assert (await queue.await_for("a", 10)).result == RESULT
-        if field == "result":
-            await queue.await_for("b", 10)
-    record: Any = client.get(config.keys.operation("a"))
-    client.set(config.keys.operation("x"), record)
-    with pytest.raises(UndecodableItemError, match="another operation, field or prefix"):
-        queue.get_operation("x")
-    other = make_config(encryption=Cipher(b"key"), queue_prefix=f"{prefix}other:")
-    client.set(other.keys.operation("a"), record)
-    with pytest.raises(UndecodableItemError, match="another operation, field or prefix"):
-        QueueManager(other).get_operation("a")
