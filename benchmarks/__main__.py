@@ -48,7 +48,9 @@ def _parser() -> argparse.ArgumentParser:
     ours = commands.add_parser("ours", help="this queue against the floor, and its growth")
     ours.add_argument("--huge", action="store_true", help="grow to 10,000,000 ready items instead of 1,000,000")
     peers = commands.add_parser("peers", help="all peers, this queue and the floor on one server")
-    compare = commands.add_parser("compare", help="drain, enqueue, latency of this checkout and another one in turn")
+    compare = commands.add_parser(
+        "compare", help="drain, enqueue, latency, small turns of this checkout and another one in turn"
+    )
     compare.add_argument("other", type=Path, metavar="PATH", help="the other checkout, such as a worktree")
     compare.add_argument("--server", help="valkey, redis, or a server binary; default: as for `ours`")
     compare.add_argument("--rounds", type=int, default=7, help="how often both are measured; default: 7")

@@ -8,13 +8,14 @@ Both are driven by this checkout's contestant, in its environment; only the sour
 from __future__ import annotations
 
 import statistics
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from benchmarks import environments, measures
+from benchmarks import environments, measures, small_turns
 from benchmarks.environments import ROOT
 from benchmarks.measures import Bench, Figures
-from benchmarks.roster import OURS
+from benchmarks.roster import OURS, REGIMES
 from benchmarks.servers import fresh_server, server_name
 
 _WORDS = {
@@ -23,8 +24,10 @@ _WORDS = {
     "send": "enqueued per second",
     "batch": "enqueued per second in batches",
     "p50_ms": "ms from the enqueue to the start, p50",
+    **{regime: f"server time per operation, {regime}" for regime in (*REGIMES, "trickle")},
 }
 _ENQUEUE_S = 1.0
+_JITTER_S = 2.0
 
 
 def run_comparison(other: Path, server: str, rounds: int, count: int) -> None:
@@ -58,7 +61,11 @@ def _measure_both(benches: list[Bench], count: int, number: int) -> list[Figures
     """Take each measure of both before the next one; which one comes first changes with the number."""
     order = (0, 1) if number % 2 else (1, 0)
     figures: list[Figures] = [{}, {}]
-    for measure in (partial(_drain, count=count), partial(_enqueue, "send"), partial(_enqueue, "batch"), _latency):
+    all_measures: list[Callable[[Bench], Figures]] = [
+        partial(_drain, count=count), partial(_enqueue, "send"), partial(_enqueue, "batch"), _latency,
+        *(partial(_jitter, regime) for regime in REGIMES), _trickle,
+    ]  # fmt: skip
+    for measure in all_measures:
         for i in order:
             figures[i] |= measure(benches[i])
     return figures
@@ -74,6 +81,14 @@ def _enqueue(role: str, bench: Bench) -> Figures:
     if enqueued is None:
         raise ValueError(f"{bench.contestant.name}: expected a contestant that can {role}")
     return {role: enqueued["rate"]}
+
+
+def _jitter(regime: str, bench: Bench) -> Figures:
+    return {regime: small_turns.jitter(bench, regime, _JITTER_S)["server_us"]}
+
+
+def _trickle(bench: Bench) -> Figures:
+    return {"trickle": small_turns.trickle(bench, _JITTER_S)["server_us"]}
 
 
 def _latency(bench: Bench) -> Figures:

@@ -1,8 +1,8 @@
 """Instructions per operation, counted by callgrind: `python -m benchmarks.instructions`. Never measures time.
 
 The count of a run with few operations is taken from that of a run with many, so that start and end cancel out. What is
-counted is one process at a time: the server, or the producer's or worker's Python. `PYTHONPATH` chooses the source that
-is measured. Needs `valgrind`.
+counted is one process at a time: the server, or the producer's or worker's Python. `--turns` counts a turn as a whole,
+one settlement of so many and the claim of as many. `PYTHONPATH` chooses the source that is measured. Needs `valgrind`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from benchmarks.servers import find_binary, usual_server
@@ -24,7 +25,7 @@ from tests.kit.servers import OwnServer
 
 _ENTITY = {"user": "123", "action": "update"}
 _BATCH = 1000
-_TURN = 500
+_TURN_SIZES = (1, 10, 50, 400)
 _FEW, _MANY = 1000, 5000
 _RECORD = b'succeeded\t\t1795503584937\tnormal:noop\t\t1\t1795503584937\t1795503584937\thost:1234\n{"result":null}'
 _TOTAL = re.compile(r"^(?:summary|totals): (\d+)", re.MULTILINE)
@@ -39,6 +40,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.instructions", description=__doc__.partition("\n")[0])
     parser.add_argument("--server", default=usual_server(), help="valkey, redis, or the path of a server binary")
     parser.add_argument("--growth", action="store_true", help="count the server's part beside what it holds")
+    parser.add_argument("--turns", action="store_true", help="count the server's part in turns of 1, 10, 50 and 400")
     parser.add_argument("--child", nargs=3, metavar=("ROLE", "URL", "COUNT"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
@@ -48,6 +50,9 @@ def main() -> None:
     binary = find_binary(arguments.server)
     if arguments.growth:
         _tell_growth(binary)
+        return
+    if arguments.turns:
+        _tell_turns(binary)
         return
     print("| instructions per operation | server | Python |\n|---|---|---|")  # noqa: T201 - the output
     for role in ("enqueue", "batch", "drain"):
@@ -63,6 +68,15 @@ def _tell_growth(binary: Path) -> None:
             few, many = (_serve_beside(binary, [*fill, ("batch", _MANY), (role, n)]) for n in (_FEW, _MANY))
             cells.append(f"{(many - few) / (_MANY - _FEW):,.0f}")
         print(f"| {words} | {' | '.join(cells)} |", flush=True)  # noqa: T201
+
+
+def _tell_turns(binary: Path) -> None:
+    print("| operations in a turn | server instructions per turn | per operation |\n|---|---|---|")  # noqa: T201
+    for size in _TURN_SIZES:
+        turns = max(20, 2 * _FEW // size)
+        fill = ("batch", 2 * turns * size)
+        few, many = (_serve_beside(binary, [fill, (f"claim {size}", n * size)]) for n in (turns, 2 * turns))
+        print(f"| {size} | {(many - few) / turns:,.0f} | {(many - few) / turns / size:,.0f} |", flush=True)  # noqa: T201
 
 
 def _serve_beside(binary: Path, orders: Sequence[tuple[str, int]]) -> int:
@@ -154,17 +168,17 @@ def _drain(config: QueueConfig, count: int) -> None:
     asyncio.run(work())
 
 
-def _claim(config: QueueConfig, count: int) -> None:
+def _claim(config: QueueConfig, count: int, size: int = 500) -> None:
     commands, run = config.commands, config.transport.run
     run(commands.beat("register", "w", 60_000))
-    for turn in range(0, count, _TURN):
-        claimed = run(commands.claim("w", f"c{turn}", _TURN))
-        if claimed is None or len(claimed.values) != _TURN:
-            raise ValueError(f"too few items to claim {_TURN}")
-        packed = [pack(("complete", 300_000, _TURN))]
-        tokens = range(claimed.first_token, claimed.first_token + _TURN)
+    for turn in range(0, count, size):
+        claimed = run(commands.claim("w", f"c{turn}", size))
+        if claimed is None or len(claimed.values) != size:
+            raise ValueError(f"too few items to claim {size}")
+        packed = [pack(("complete", 300_000, size))]
+        tokens = range(claimed.first_token, claimed.first_token + size)
         packed += [pack((token, f"{token:032}", _RECORD, "", "")) for token in tokens]
-        run(commands.settle("w", f"s{turn}", b"".join(packed), 3 + 5 * _TURN))
+        run(commands.settle("w", f"s{turn}", b"".join(packed), 3 + 5 * size))
 
 
 def _enqueue_to_many(config: QueueConfig, count: int) -> None:
@@ -179,11 +193,12 @@ def _enqueue_delayed(config: QueueConfig, count: int) -> None:
         manager.enqueue_batch([_ENTITY] * _BATCH, nothing, delay=3600.0)
 
 
-_ROLES = {
+_ROLES: dict[str, Callable[[QueueConfig, int], None]] = {
     "enqueue": _enqueue,
     "batch": _enqueue_batches,
     "drain": _drain,
     "claim": _claim,
+    **{f"claim {size}": partial(_claim, size=size) for size in _TURN_SIZES},
     "queues": _enqueue_to_many,
     "delayed": _enqueue_delayed,
 }

@@ -49,10 +49,10 @@ class Bench:
             said = sender.hear("sent", "unable", within_s=self.limit_s)
         return None if said["event"] == "unable" else said
 
-    def fill(self, count: int, *, sync: bool) -> None:
-        """Enqueue `count` plain jobs by the contestant's fastest way."""
-        if self.send("batch", count=count, sync=sync) is None:
-            self.send(count=count, sync=sync)
+    def fill(self, count: int, *, sync: bool, kind: str = "job") -> None:
+        """Enqueue `count` jobs of a kind by the contestant's fastest way."""
+        if self.send("batch", count=count, sync=sync, kind=kind) is None:
+            self.send(count=count, sync=sync, kind=kind)
 
 
 def probe(bench: Bench, *, sync: bool) -> Figures:

@@ -42,6 +42,8 @@ class Running:
             start_new_session=True,
             env={**os.environ, "PYTHONWARNINGS": "ignore", **({"PYTHONPATH": str(source)} if source else {})},
         )
+        self.jobs = 0
+        """How many jobs it has told of last."""
         self._said: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         threading.Thread(target=self._listen, daemon=True).start()
 
@@ -59,7 +61,9 @@ class Running:
         with output:
             for line in output:
                 if line.startswith(b'{"event"'):
-                    self._said.put(json.loads(line))
+                    said = json.loads(line)
+                    self.jobs = said.get("jobs", self.jobs)
+                    self._said.put(said)
         self._said.put({"event": "ended"})
 
     def hear(self, *events: str, within_s: float) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 from benchmarks.environments import ROOT
 from benchmarks.figures import Suite
 from benchmarks.plots import draw_plots
+from benchmarks.roster import REGIMES
 from benchmarks.runner import IN_TURN
 from benchmarks.targets import GROWTH, targets
 
@@ -30,6 +31,9 @@ _COSTS = (
     ("commands per s, idle", "idle", "commands_per_s", 1),
     ("recovery after SIGKILL, s", "recovery", "seconds", 1),
 )
+_SMALL_TURNS = (
+    *((regime.removeprefix("jitter "), regime) for regime in REGIMES), ("trickle, enqueue included", "trickle"),
+)  # fmt: skip
 _METHOD = """\
 How each figure is taken:
 
@@ -40,6 +44,10 @@ How each figure is taken:
   worker; from before the call of enqueue to the processor's start, both on the machine's monotonic clock.
 - **server CPU** and **commands executed**: the server's own counts (INFO) before and after the drain, per job.
   **Commands sent** by the worker are counted by MONITOR in a smaller drain of its own.
+- **small turns**: workers run jobs that wait for 5 to 35 ms, the same ones for all, of which more are ready than they
+  can take (`1x5` is one worker of five slots); *trickle*: one job every 20 ms to an idle worker, enqueue included.
+  Processor time of the server in µs / commands, those in scripts included / processor time of the workers in µs, each
+  per job and without what the same workers cost per second when idle, which stands beside it.
 - **recovery**: two workers, one long job, and a trickle of others, 20 per second; the worker that runs the long one is
   ended by SIGKILL; until the other starts it. Leases are set to 2 s wherever a contestant lets them be set.
 - Every contestant has a fresh server, without persistence, on loopback TCP. Medians of the runs; smallest and largest
@@ -108,6 +116,11 @@ def _comparison(suite: Suite) -> Iterator[str]:
         rows = ((name, *(_cell(suite, name, column) for column in columns)) for name in names)
         yield from _table(("", *(column[0] for column in columns)), rows)
         yield ""
+    yield "Small turns, server µs / commands / workers' µs per job:\n"
+    heading = ("", *(words for words, _ in _SMALL_TURNS), "the same per s, idle")
+    measures = [measure for _, measure in _SMALL_TURNS] + ["rest"]
+    yield from _table(heading, ((name, *(_costs(suite, name, measure) for measure in measures)) for name in names))
+    yield ""
     yield "What is missing:\n"
     for name in sorted(names):
         reasons = suite.contestants[name].get("reasons", {})
@@ -139,6 +152,14 @@ def _cell(suite: Suite, name: str, column: tuple[str, str, str, int]) -> str:
     if measure == "recovery" and suite.middle(name, measure, "limit"):
         return f"> {figure.middle:.0f}"
     return figure.text(digits)
+
+
+def _costs(suite: Suite, name: str, measure: str) -> str:
+    parts = [suite.middle(name, measure, part) for part in ("server_us", "commands", "worker_us")]
+    server, commands, worker = parts
+    if server is None or commands is None or worker is None:
+        return "-"
+    return f"{server:,.0f} / {commands:,.1f} / {worker:,.0f}"
 
 
 def _growth(suite: Suite) -> Iterator[str]:

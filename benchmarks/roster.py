@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 OWN = "queue_system"
 """The environment of this queue and the floor: what a user has, since redis-py imports what it finds installed."""
 NODE = "node"
+REGIMES: Final[dict[str, tuple[int, int]]] = {"jitter 1x5": (1, 5), "jitter 1x50": (1, 50), "jitter 4x5": (4, 5)}
+"""The measures of small turns: how many workers with how many slots each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +30,15 @@ class Contestant:
     lacks: Mapping[str, str] = field(default_factory=dict)
 
 
+_SMALL_TURNS = (*REGIMES, "trickle", "rest")
 _FLOOR_ONLY_DRAINS = dict.fromkeys(
-    ("drain_sync", "latency", "idle", "recovery", "enqueue", "batch"), "no such thing at the floor"
+    ("drain_sync", "latency", "idle", "recovery", "enqueue", "batch", *_SMALL_TURNS), "no such thing at the floor"
 )
-_FUNCTIONS_ONLY = {"drain_sync": "runs functions only: `drain` is that of a sync no-op"}
+_FUNCTIONS_ONLY = {
+    "drain_sync": "runs functions only: `drain` is that of a sync no-op",
+    **dict.fromkeys(REGIMES, "runs functions only, and jobs that wait are coroutines"),
+}
+_ONE_BY_ONE = dict.fromkeys(REGIMES, "handles one message of a list at a time")
 
 FLOOR = (
     Contestant(
@@ -42,7 +50,9 @@ FLOOR = (
         "floor",
         1,
         variant="wake",
-        lacks=dict.fromkeys(("drain", "drain_sync", "enqueue", "batch", "idle", "recovery"), "only waking is measured"),
+        lacks=dict.fromkeys(
+            ("drain", "drain_sync", "enqueue", "batch", "idle", "recovery", *_SMALL_TURNS), "only waking is measured"
+        ),
     ),
 )
 
@@ -54,7 +64,7 @@ OURS_WITHOUT_UVLOOP = Contestant(
     "ours",
     50_000,
     variant="asyncio",
-    lacks=dict.fromkeys(("enqueue", "batch", "recovery"), "as with uvloop"),
+    lacks=dict.fromkeys(("enqueue", "batch", "recovery", *_SMALL_TURNS), "as with uvloop"),
 )
 
 PEERS = (
@@ -63,7 +73,15 @@ PEERS = (
     ),
     Contestant("taskiq, list", "taskiq", 2000, "taskiq", "", ("taskiq", "taskiq-redis", "hiredis", "uvloop")),
     Contestant("taskiq, stream", "taskiq", 2000, "taskiq", "stream", ("taskiq", "taskiq-redis", "hiredis", "uvloop")),
-    Contestant("faststream, list", "faststream", 2000, "faststream", "", ("faststream[redis]", "hiredis", "uvloop")),
+    Contestant(
+        "faststream, list",
+        "faststream",
+        2000,
+        "faststream",
+        "",
+        ("faststream[redis]", "hiredis", "uvloop"),
+        _ONE_BY_ONE,
+    ),
     Contestant(
         "faststream, stream", "faststream", 2000, "faststream", "stream", ("faststream[redis]", "hiredis", "uvloop")
     ),

@@ -7,12 +7,13 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from benchmarks import environments, measures
+from benchmarks import environments, measures, small_turns
 from benchmarks.measures import Bench, Figures, attempt
 from benchmarks.results import Results
-from benchmarks.roster import FLOOR, OURS, OURS_OBSERVED, Contestant
+from benchmarks.roster import FLOOR, OURS, OURS_OBSERVED, REGIMES, Contestant
 from benchmarks.servers import fresh_server, server_name
 
 IN_TURN = "queue_system, in turn with the floor"
@@ -21,17 +22,18 @@ _LARGEST_DRAIN = 2_000_000
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How much is measured: runs of each measure, and seconds that a drain, an enqueueing and idling should take."""
+    """How much is measured: runs of each measure, and seconds that a drain, an enqueueing, idling and jitter take."""
 
     runs: int = 3
     drain_s: float = 6.0
     enqueue_s: float = 2.0
     idle_s: float = 10.0
+    jitter_s: float = 5.0
     limits: tuple[float, float] = (120.0, 60.0)
     quick: bool = False
 
 
-QUICK = Effort(runs=1, drain_s=0.0, enqueue_s=0.2, idle_s=1.0, limits=(20.0, 15.0), quick=True)
+QUICK = Effort(runs=1, drain_s=0.0, enqueue_s=0.2, idle_s=1.0, jitter_s=1.0, limits=(20.0, 15.0), quick=True)
 
 
 def run_suite(suite: str, contestants: Sequence[Contestant], server: str, effort: Effort, results: Results) -> None:
@@ -71,6 +73,10 @@ def measure_contestant(bench: Bench, effort: Effort) -> dict[str, Any]:
     record.take("batch", lambda: measures.enqueue(bench, "batch", effort.enqueue_s))
     record.take("latency", lambda: measures.latency(bench))
     record.take("idle", lambda: measures.idle(bench, effort.idle_s))
+    record.take("rest", lambda: small_turns.rest(bench, effort.idle_s))
+    for regime in REGIMES:
+        record.take(regime, partial(small_turns.jitter, bench, regime, effort.jitter_s))
+    record.take("trickle", lambda: small_turns.trickle(bench, effort.jitter_s))
     record.take("recovery", lambda: measures.recovery(bench))
     return record.entry
 

@@ -11,6 +11,11 @@ from benchmarks.runner import IN_TURN
 
 GROWTH = "queue_system, growth"
 _US = OURS.name
+_SMALL_TURNS: tuple[tuple[str, str, float, tuple[str, ...]], ...] = (
+    ("jitter 1x5", "5 slots, 5 to 35 ms", 80, ("dramatiq",)),
+    ("jitter 1x50", "50 slots, 5 to 35 ms", 18, ("repid", "taskiq, stream")),
+    ("trickle", "trickle with its enqueue", 200, ()),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +49,7 @@ def targets(ours: Suite, peers: Suite) -> Iterator[Target]:
     """Yield every target with what was reached."""
     yield from _speed(ours, peers)
     yield from _cost(ours)
+    yield from _small_turns(ours, peers)
     yield from _growth(ours)
 
 
@@ -82,11 +88,25 @@ def _cost(ours: Suite) -> Iterator[Target]:
     server_us = ours.middle(_US, "drain", "server_us")
     yield Target("server CPU per operation, claim and settlement, in µs", "≤ 8", server_us, at_most(8), 1)
     yield Target("commands per s of an idle worker", "≤ 2", ours.middle(_US, "idle", "commands_per_s"), at_most(2))
+    executed = ours.middle(_US, "rest", "commands")
+    yield Target("the same, with commands in scripts", "≤ 2", executed, at_most(2))
     yield Target("worker RSS, in MB", "≤ 40", ours.middle(_US, "drain", "rss_mb"), at_most(40), 1)
     early, end = ours.middle(GROWTH, "memory", "early_mb"), ours.middle(GROWTH, "memory", "end_mb")
     yield Target(
         "its growth over the last 900,000 of 1,000,000 operations", "≤ 1.02", divide(end, early), at_most(1.02)
     )
+
+
+def _small_turns(ours: Suite, peers: Suite) -> Iterator[Target]:
+    for regime, words, most, rivals in _SMALL_TURNS:
+        what = f"server CPU per operation, {words}"
+        here = ours.middle(_US, regime, "server_us")
+        yield Target(f"{what}, in µs", f"≤ {most}", here, at_most(most), 0)
+        for rival in rivals:
+            share = peers.ratio(_US, rival, regime, "server_us")
+            yield Target(f"{what}, against {rival}", "≤ 1", share, at_most(1))
+    commands = ours.middle(_US, "trickle", "commands")
+    yield Target("commands per operation, trickle with its enqueue", "≤ 25", commands, at_most(25), 1)
 
 
 def _growth(ours: Suite) -> Iterator[Target]:

@@ -33,7 +33,7 @@ def work(order: Order) -> None:
             [noop],
             redis_settings=RedisSettings.from_dsn(order.url),
             poll_delay=0.01,
-            max_jobs=100,
+            max_jobs=order.slots or 100,
             keep_result=0,
             job_timeout=2 if order.kind == "hold" else 300,
             log_results=False,

@@ -32,7 +32,7 @@ def work(order: Order) -> None:
             docket.register(noop_sync)
             worker = Worker(
                 docket,
-                concurrency=50,
+                concurrency=order.slots or 50,
                 redelivery_timeout=timedelta(seconds=2 if order.kind == "hold" else 300),
                 minimum_check_interval=timedelta(milliseconds=10),
                 scheduling_resolution=timedelta(milliseconds=250),

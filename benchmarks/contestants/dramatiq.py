@@ -32,7 +32,7 @@ def work(order: Order) -> None:
     """Run a worker in this process, as the command `dramatiq` runs one in each of its processes."""
     logging.disable(logging.INFO)
     broker, _ = _application(order)
-    worker: Any = dramatiq.Worker(broker, worker_threads=8)
+    worker: Any = dramatiq.Worker(broker, worker_threads=order.slots or 8)
     broker.emit_after("process_boot")
     worker.start()
     threading.Event().wait()

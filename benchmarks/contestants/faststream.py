@@ -38,7 +38,7 @@ def _subscriptions(order: Order) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     if order.variant != "stream":
         return [({"list": ListSub("bench", polling_interval=0.01)}, {})]
     group: dict[str, Any] = {"group": "bench", "consumer": "reader", "last_id": ">", "polling_interval": 1000}
-    options: dict[str, Any] = {"max_workers": 100, "ack_policy": AckPolicy.ACK}
+    options: dict[str, Any] = {"max_workers": order.slots or 100, "ack_policy": AckPolicy.ACK}
     found = [({"stream": StreamSub("bench", max_records=100, **group)}, options)]
     if order.kind == "hold":
         takeover = StreamSub("bench", **{**group, "consumer": "taker", "polling_interval": 500}, min_idle_time=2000)

@@ -33,7 +33,7 @@ def work(order: Order) -> None:
         config = _config(order)
         if order.variant == "observed":
             _observe(config)
-        worker = QueueWorker(config, max_workers=100)
+        worker = QueueWorker(config, max_workers=order.slots or 100)
         await worker.start()
         await asyncio.Event().wait()
 

@@ -5,6 +5,7 @@ Only the standard library may be used here, for this file runs in the virtual en
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import os
@@ -15,13 +16,20 @@ from typing import Any, Protocol
 
 Payload = dict[str, Any]
 
+_TELL_EVERY = 10
+_SHORTEST_S = 0.005
+_SPREAD_S = 0.030
+_GOLDEN = 0.6180339887
+"""Its multiples are spread evenly, and neighbours are far apart: jobs of 5 to 35 ms, the same ones for all."""
+
 
 @dataclass(frozen=True, slots=True)
 class Order:
     """What the runner asks of one process.
 
     `role` is work, send or batch. `count` is how many jobs to send or to expect; `seconds` bounds sending by time
-    instead, and `gap_ms` spaces it. `kind` is what each payload tells its processor: job, timed, warm or hold.
+    instead, and `gap_ms` spaces it. `kind` is what each payload tells its processor: job, timed, jitter, warm or hold.
+    `slots` is how many jobs a worker runs at once; 0: as many as suit the contestant best.
     """
 
     role: str
@@ -32,6 +40,7 @@ class Order:
     gap_ms: float = 0.0
     kind: str = "job"
     sync: bool = False
+    slots: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,20 +79,25 @@ class Probe:
         """Report when the `count`-th job has been processed."""
         self._expected = count
 
-    def count(self, payload: Payload) -> None:
-        """Note one job: what its payload asks decides how."""
+    def count(self, payload: Payload) -> float:
+        """Note one job, and return how many s it is to take: what its payload asks decides both."""
         if len(payload) > 1:
-            self._note_special(payload)
-            return
+            return self._note_special(payload)
         number = next(self._serial)
         if number == 1:
             self._first = time.monotonic()
             say("first")
         if number == self._expected:
             say("done", seconds=time.monotonic() - self._first, jobs=number)
+        return 0.0
 
-    def _note_special(self, payload: Payload) -> None:
+    def _note_special(self, payload: Payload) -> float:
         match payload["kind"]:
+            case "jitter":
+                if (number := next(self._serial)) % _TELL_EVERY == 0:
+                    say("some", jobs=number)
+                place: int = payload["n"]
+                return _SHORTEST_S + _SPREAD_S * (place * _GOLDEN % 1.0)
             case "timed":
                 self._delays_ms.append((time.monotonic_ns() - payload["sent"]) / 1e6)
                 if len(self._delays_ms) == self._expected:
@@ -94,14 +108,16 @@ class Probe:
             case _:
                 say("held", at=time.monotonic())
                 time.sleep(600)  # the runner kills this process meanwhile
+        return 0.0
 
 
 PROBE = Probe()
 
 
 async def noop(payload: Payload) -> None:
-    """Do nothing, asynchronously."""
-    PROBE.count(payload)
+    """Do nothing, asynchronously, or wait for as long as the payload asks."""
+    if wait_s := PROBE.count(payload):
+        await asyncio.sleep(wait_s)
 
 
 def noop_sync(payload: Payload) -> None:

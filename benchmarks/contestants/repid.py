@@ -19,7 +19,7 @@ from benchmarks.contestants.protocol import Order, Payload, Sender, noop, noop_s
 def _application(order: Order) -> Repid:
     application = Repid()
     takeover = {"claim_interval": 1.0, "min_idle_ms": 2000} if order.kind == "hold" else {}
-    server = RedisServer(order.url, batch_size=100, **takeover)
+    server = RedisServer(order.url, batch_size=min(100, order.slots or 100), **takeover)
     application.servers.register_server("default", server, is_default=True)
     return application
 
@@ -34,7 +34,7 @@ def work(order: Order) -> None:
         router.actor(noop_sync)
         application.include_router(router)
         async with application.servers.default.connection():
-            await application.run_worker()
+            await application.run_worker(tasks_limit=order.slots or 1000)
             await asyncio.Event().wait()
 
     uvloop.run(main())

@@ -37,7 +37,7 @@ def work(order: Order) -> None:
 
     async def main() -> None:
         timers: Any = {"sweep": 1} if order.kind == "hold" else None
-        worker: Any = Worker(_queue(order), functions=[noop, noop_sync], concurrency=100, timers=timers)
+        worker: Any = Worker(_queue(order), functions=[noop, noop_sync], concurrency=order.slots or 100, timers=timers)
         await worker.start()
 
     uvloop.run(main())

@@ -19,8 +19,8 @@ from benchmarks.contestants.protocol import Order, Payload, Sender, noop, noop_s
 def _application(order: Order) -> tuple[Any, Any]:
     worker: Any = Worker(
         order.url,
-        concurrency=100,
-        prefetch=100,
+        concurrency=order.slots or 100,
+        prefetch=order.slots or 100,
         idle_timeout=2 if order.kind == "hold" else 60,
         handle_signals=False,
         anyio_kwargs={"use_uvloop": True},

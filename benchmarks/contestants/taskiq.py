@@ -26,13 +26,19 @@ def _broker(order: Order) -> Any:
 
 def work(order: Order) -> None:
     """Run a receiver, as the command `taskiq worker` runs it."""
+    at_once = order.slots or 100
 
     async def main() -> None:
         broker = _broker(order)
         broker.task(task_name="noop")(noop)
         broker.task(task_name="noop_sync")(noop_sync)
         await run_receiver_task(
-            broker, run_startup=True, validate_params=False, max_async_tasks=100, max_prefetch=100, sync_workers=10
+            broker,
+            run_startup=True,
+            validate_params=False,
+            max_async_tasks=at_once,
+            max_prefetch=at_once,
+            sync_workers=10,
         )
 
     uvloop.run(main())

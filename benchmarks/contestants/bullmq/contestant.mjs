@@ -10,7 +10,7 @@ import { writeSync } from "node:fs";
 
 const [nodeModules, text] = process.argv.slice(2);
 const { Queue, Worker } = createRequire(pathToFileURL(`${nodeModules}/`))("bullmq");
-const order = { count: 0, seconds: 0, gap_ms: 0, kind: "job", ...JSON.parse(text) };
+const order = { count: 0, seconds: 0, gap_ms: 0, kind: "job", slots: 0, ...JSON.parse(text) };
 const connection = { host: "127.0.0.1", port: Number(new URL(order.url).port), maxRetriesPerRequest: null };
 const BATCH_SIZE = 1000;
 
@@ -41,6 +41,10 @@ function work() {
         delays.sort((a, b) => a - b);
         say("done", { p50: delays[delays.length >> 1], p99: delays[Math.floor(delays.length * 0.99)] });
       }
+    } else if (data.kind === "jitter") {
+      serial += 1;
+      if (serial % 10 === 0) say("some", { jobs: serial });
+      await pause(5 + 30 * ((data.n * 0.6180339887) % 1)); // as in protocol.py
     } else if (data.kind === "warm") {
       say("warm");
     } else {
@@ -50,7 +54,7 @@ function work() {
   };
   const takeover = order.kind === "hold" ? { lockDuration: 2000, stalledInterval: 1000 } : {};
   new Worker("bench", processor, {
-    connection, concurrency: 100, removeOnComplete: { count: 0 }, removeOnFail: { count: 0 }, ...takeover,
+    connection, concurrency: order.slots || 100, removeOnComplete: { count: 0 }, removeOnFail: { count: 0 }, ...takeover,
   });
 }
 
