@@ -55,7 +55,9 @@ def doctor(
     session: Session,
     role: Annotated[
         Role | None,
-        typer.Option(metavar="ROLE", help="What this user must be able to be: enqueuer, producer, worker or viewer."),
+        typer.Option(
+            metavar="ROLE", help="The role whose rights this user must have: enqueuer, producer, worker or viewer."
+        ),
     ] = None,
     allowed_modules: AllowedModules = None,
 ) -> None:

@@ -32,7 +32,7 @@ class Options:
         str | None,
         typer.Option(metavar="ID", help="Default: a new one. With the id of a known operation, nothing is added."),
     ] = None
-    delay: Annotated[float, typer.Option(parser=duration, metavar="TIME", help="The time until it is due.")] = 0.0
+    delay: Annotated[float, typer.Option(parser=duration, metavar="TIME", help="How long until it is due.")] = 0.0
     timeout: Annotated[
         float | None, typer.Option(parser=duration, metavar="TIME", help="The time limit of one attempt.")
     ] = None

@@ -46,7 +46,7 @@ def wait(
     operation_id: Annotated[str, typer.Argument(metavar="OPERATION_ID", help="What `enqueue` returned.")],
     *,
     timeout: Annotated[
-        float | None, typer.Option(parser=duration, metavar="TIME", help="How long. Default: for ever.")
+        float | None, typer.Option(parser=duration, metavar="TIME", help="How long to wait. Default: forever.")
     ] = None,
 ) -> None:
     """Wait until an operation is finished. The exit code is 1 if it failed, 5 if it did not end in time."""

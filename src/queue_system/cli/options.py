@@ -92,7 +92,7 @@ def names(text: str) -> tuple[str, ...]:
     return tuple(name for name in (part.strip() for part in text.split(",")) if name)
 
 
-Yes: TypeAlias = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+Yes: TypeAlias = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 LogFormatOption: TypeAlias = Annotated[
     LogFormat,
     typer.Option(envvar="QUEUE_SYSTEM_LOG_FORMAT", metavar="FORMAT", help="The format of log lines: text or json."),

@@ -73,7 +73,7 @@ Target: TypeAlias = Annotated[
         metavar="MODULE:OBJECT",
         envvar="QUEUE_SYSTEM_CONFIG",
         rich_help_panel=_PANEL,
-        help="A QueueConfig of your code, where settings such as signing keys are needed.",
+        help="A QueueConfig in your code, for settings such as signing keys.",
     ),
 ]
 Debug: TypeAlias = Annotated[

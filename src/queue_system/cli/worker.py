@@ -54,7 +54,10 @@ class Options:
     burst: Annotated[bool, typer.Option("--burst", help="Exit when nothing is left to do.")] = False
     reload: Annotated[bool, typer.Option("--reload", help="Restart when a .py file changes.")] = False
     grace: Annotated[
-        float, typer.Option(parser=duration, metavar="TIME", help="How long running operations may go on at a stop.")
+        float,
+        typer.Option(
+            parser=duration, metavar="TIME", help="How long running operations may continue after a stop signal."
+        ),
     ] = 25.0
     max_operations: Annotated[
         int | None,
