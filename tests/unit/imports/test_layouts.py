@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import compileall
+import functools
 import importlib.util
 import os
 import subprocess
 import sys
 import types
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,21 @@ def evil(entity):
 GOOD = "def good(entity): return entity"
 
 
+INSTALLED = ("evil-1.0.dist-info/METADATA", "evil-1.0.dist-info/RECORD")
+EGG_INFO = "evil-1.0-py3.11.egg-info"
+OLD_PIP = ("PKG-INFO", "SOURCES.txt", "installed-files.txt")
+CONTENTS = {
+    "METADATA": "Metadata-Version: 2.1\nName: evil\nVersion: 1.0\n",
+    "RECORD": "evil.py,,\nevil_1/__init__.py,,\n",
+    EGG_INFO: "Metadata-Version: 1.0\nName: evil\nVersion: 1.0\n",
+    "PKG-INFO": "Metadata-Version: 1.0\nName: evil\nVersion: 1.0\n",
+    "SOURCES.txt": "evil.py",
+    "installed-files.txt": "../evil.py",
+    "pyvenv.cfg": "",
+}
+"""What stands in the files that no module is."""
+
+
 class Layout:
     """An application's folder, one outside of it, and what each file in them says."""
 
@@ -41,18 +58,8 @@ class Layout:
 
     def write(self, path: Path, text: str | None = None) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(self.evil if text is None else text)
+        path.write_text(CONTENTS.get(path.name, self.evil) if text is None else text)
         return path
-
-    def zip(self, path: Path, **files: str) -> None:
-        with zipfile.ZipFile(path, "w") as archive:
-            for name, text in files.items():
-                archive.writestr(name.replace("__in__", "/").replace("__dot__", "."), text)
-
-    def metadata(self, folder: Path, record: str | None = "evil.py,,\nevil_1/__init__.py,,\n") -> None:
-        self.write(folder / "evil-1.0.dist-info" / "METADATA", "Metadata-Version: 2.1\nName: evil\nVersion: 1.0\n")
-        if record is not None:
-            self.write(folder / "evil-1.0.dist-info" / "RECORD", record)
 
 
 @pytest.fixture
@@ -61,65 +68,34 @@ def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Layout]:
     made = Layout(tmp_path)
     monkeypatch.chdir(made.app)
     monkeypatch.setattr(sys, "path", [str(made.app), *sys.path])
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
     before = set(sys.modules)
     yield made
     for name in set(sys.modules) - before:
         del sys.modules[name]
 
 
-Attack = Callable[[Layout], str]
+Way = Callable[[Layout], str]
+"""Lets a module lie where Python finds it, and returns its name."""
 
 
-def installed_into_a_folder(layout: Layout) -> str:
-    layout.write(layout.app / "deps" / "evil.py")
-    layout.metadata(layout.app / "deps")
-    sys.path.insert(1, str(layout.app / "deps"))
-    return "evil"
+@dataclass(frozen=True)
+class Laid:
+    """A way that is told by a folder and the files in it; `on_path`: the folder is put on sys.path."""
 
+    module: str
+    folder: str
+    files: Sequence[str]
+    on_path: bool = False
+    text: str | None = None
 
-def installed_into_a_folder_and_named_from_above(layout: Layout) -> str:
-    installed_into_a_folder(layout)
-    return "deps.evil"
-
-
-def installed_beside_the_application(layout: Layout) -> str:
-    layout.write(layout.app / "evil_1" / "__init__.py")
-    layout.metadata(layout.app)
-    return "evil_1"
-
-
-def installed_without_a_list_of_files(layout: Layout) -> str:
-    layout.write(layout.app / "deps" / "evil.py")
-    layout.metadata(layout.app / "deps", record=None)
-    return "deps.evil"
-
-
-def installed_as_an_egg_info(layout: Layout) -> str:
-    layout.write(layout.app / "deps" / "evil.py")
-    layout.write(layout.app / "deps" / "evil-1.0-py3.11.egg-info", "Metadata-Version: 1.0\nName: evil\nVersion: 1.0\n")
-    return "deps.evil"
-
-
-def installed_by_an_old_pip(layout: Layout) -> str:
-    layout.write(layout.app / "deps" / "evil.py")
-    egg = layout.app / "deps" / "evil-1.0-py3.11.egg-info"
-    layout.write(egg / "PKG-INFO", "Metadata-Version: 1.0\nName: evil\nVersion: 1.0\n")
-    layout.write(egg / "SOURCES.txt", "evil.py")
-    layout.write(egg / "installed-files.txt", "../evil.py")
-    return "deps.evil"
-
-
-def installed_outside(layout: Layout) -> str:
-    layout.write(layout.outside / "evil.py")
-    layout.metadata(layout.outside)
-    sys.path.insert(1, str(layout.outside))
-    return "evil"
-
-
-def merely_on_the_path(layout: Layout) -> str:
-    layout.write(layout.outside / "evil.py")
-    sys.path.append(str(layout.outside))
-    return "evil"
+    def __call__(self, layout: Layout) -> str:
+        folder = layout.app.parent / self.folder
+        for file in self.files:
+            layout.write(folder / file, None if file.rpartition("/")[2] in CONTENTS else self.text)
+        if self.on_path:
+            sys.path.insert(1, str(folder))
+        return self.module
 
 
 def a_linked_file(layout: Layout) -> str:
@@ -143,7 +119,8 @@ def linked_from_site_packages(layout: Layout) -> str:
 
 def linked_single_files_of_a_cache(layout: Layout) -> str:
     """As `uv pip install --target deps --link-mode symlink` makes them."""
-    layout.metadata(layout.outside)
+    for file in INSTALLED:
+        layout.write(layout.outside / file)
     (layout.app / "deps").mkdir()
     (layout.app / "deps" / "evil.py").symlink_to(layout.write(layout.outside / "evil.py"))
     (layout.app / "deps" / "evil-1.0.dist-info").symlink_to(layout.outside / "evil-1.0.dist-info")
@@ -157,58 +134,17 @@ def vendored(layout: Layout) -> str:
     return "shop._vendor.evil"
 
 
-def vendored_on_the_path(layout: Layout) -> str:
-    layout.write(layout.app / "third_party" / "evil.py")
-    sys.path.insert(1, str(layout.app / "third_party"))
-    return "evil"
-
-
-def of_node(layout: Layout) -> str:
-    layout.write(layout.app / "node_modules" / "flatted" / "evil.py")
-    return "node_modules.flatted.evil"
-
-
-def site_packages_in_the_application(layout: Layout) -> str:
-    layout.write(layout.app / "env" / "lib" / "site-packages" / "evil.py")
-    sys.path.insert(1, str(layout.app / "env" / "lib" / "site-packages"))
-    return "evil"
-
-
-def dist_packages(layout: Layout) -> str:
-    layout.write(layout.app / "usr" / "lib" / "python3" / "dist-packages" / "evil.py")
-    sys.path.insert(1, str(layout.app / "usr" / "lib" / "python3" / "dist-packages"))
-    return "evil"
-
-
-def a_virtual_environment_in_the_application(layout: Layout) -> str:
-    layout.write(layout.app / "env" / "pyvenv.cfg", "")
-    layout.write(layout.app / "env" / "bin" / "evil.py")
-    return "env.bin.evil"
-
-
-def an_environment_of_conda(layout: Layout) -> str:
-    (layout.app / "env" / "conda-meta").mkdir(parents=True)
-    layout.write(layout.app / "env" / "share" / "evil.py")
-    return "env.share.evil"
-
-
-def an_egg(layout: Layout) -> str:
-    layout.write(layout.app / "evil-1.0-py3.11.egg" / "evil.py")
-    sys.path.insert(1, str(layout.app / "evil-1.0-py3.11.egg"))
-    return "evil"
-
-
 def a_zip_file_outside(layout: Layout) -> str:
-    layout.zip(layout.outside / "libs.zip", evil__dot__py=layout.evil)
+    with zipfile.ZipFile(layout.outside / "libs.zip", "w") as archive:
+        archive.writestr("evil.py", layout.evil)
     sys.path.insert(1, str(layout.outside / "libs.zip"))
     return "evil"
 
 
 def installed_into_a_zip_file(layout: Layout) -> str:
     with zipfile.ZipFile(layout.app / "libs.zip", "w") as archive:
-        archive.writestr("evil.py", layout.evil)
-        archive.writestr("evil-1.0.dist-info/METADATA", "Name: evil\nVersion: 1.0\n")
-        archive.writestr("evil-1.0.dist-info/RECORD", "evil.py,,\n")
+        for file in ("evil.py", *INSTALLED):
+            archive.writestr(file, CONTENTS.get(file.rpartition("/")[2], layout.evil))
     sys.path.insert(1, str(layout.app / "libs.zip"))
     return "evil"
 
@@ -243,13 +179,17 @@ def the_file_system_s_root_as_current_folder(layout: Layout) -> str:
 
 def another_folder_on_the_path_below_the_root(layout: Layout) -> str:
     os.chdir("/")
-    return merely_on_the_path(layout)
+    return MERELY_ON_THE_PATH(layout)
 
 
 def a_finder_of_an_editable_install_outside(layout: Layout) -> str:
     file = layout.write(layout.outside / "evil.py")
     sys.meta_path.append(Editable("evil", file))
     return "evil"
+
+
+def by_name(*ways: Way) -> dict[str, Way]:
+    return {way.__name__: way for way in ways}
 
 
 class Editable:
@@ -262,23 +202,34 @@ class Editable:
         return importlib.util.spec_from_file_location(name, self.file) if name == self.name else None
 
 
-ATTACKS: list[Attack] = [
-    installed_into_a_folder, installed_into_a_folder_and_named_from_above, installed_beside_the_application,
-    installed_without_a_list_of_files, installed_as_an_egg_info, installed_by_an_old_pip, installed_outside,
-    merely_on_the_path, a_linked_file, a_linked_folder, linked_from_site_packages, linked_single_files_of_a_cache,
-    vendored, vendored_on_the_path, of_node, site_packages_in_the_application, dist_packages,
-    a_virtual_environment_in_the_application, an_environment_of_conda, an_egg, a_zip_file_outside,
-    installed_into_a_zip_file, a_part_of_a_namespace, a_package_that_extends_its_path, bytecode_alone,
-    the_file_system_s_root_as_current_folder, another_folder_on_the_path_below_the_root,
-    a_finder_of_an_editable_install_outside,
-]  # fmt: skip
+MERELY_ON_THE_PATH = Laid("evil", "outside", ["evil.py"], on_path=True)
+ATTACKS: dict[str, Way] = {
+    "installed into a folder": Laid("evil", "app/deps", ["evil.py", *INSTALLED], on_path=True),
+    "installed into a folder, named from above": Laid("deps.evil", "app/deps", ["evil.py", *INSTALLED], on_path=True),
+    "installed beside the application": Laid("evil_1", "app", ["evil_1/__init__.py", *INSTALLED]),
+    "installed without a list of files": Laid("deps.evil", "app/deps", ["evil.py", INSTALLED[0]]),
+    "installed as an egg info": Laid("deps.evil", "app/deps", ["evil.py", EGG_INFO]),
+    "installed by an old pip": Laid("deps.evil", "app/deps", ["evil.py", *(f"{EGG_INFO}/{file}" for file in OLD_PIP)]),
+    "installed outside": Laid("evil", "outside", ["evil.py", *INSTALLED], on_path=True),
+    "merely on the path": MERELY_ON_THE_PATH,
+    "vendored on the path": Laid("evil", "app/third_party", ["evil.py"], on_path=True),
+    "of node": Laid("node_modules.flatted.evil", "app/node_modules/flatted", ["evil.py"]),
+    "site-packages in the application": Laid("evil", "app/env/lib/site-packages", ["evil.py"], on_path=True),
+    "dist-packages": Laid("evil", "app/usr/lib/python3/dist-packages", ["evil.py"], on_path=True),
+    "a virtual environment in the application": Laid("env.bin.evil", "app/env", ["pyvenv.cfg", "bin/evil.py"]),
+    "an environment of conda": Laid("env.share.evil", "app/env", ["conda-meta/history", "share/evil.py"]),
+    "an egg": Laid("evil", "app/evil-1.0-py3.11.egg", ["evil.py"], on_path=True),
+    **by_name(
+        a_linked_file, a_linked_folder, linked_from_site_packages, linked_single_files_of_a_cache, vendored,
+        a_zip_file_outside, installed_into_a_zip_file, a_part_of_a_namespace, a_package_that_extends_its_path,
+        bytecode_alone, the_file_system_s_root_as_current_folder, another_folder_on_the_path_below_the_root,
+        a_finder_of_an_editable_install_outside,
+    ),
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.__name__)
-def test_what_is_not_the_application_s_own_is_refused_and_not_imported(
-    layout: Layout, attack: Attack, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+@pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
+def test_what_is_not_the_application_s_own_is_refused_and_not_imported(layout: Layout, attack: Way) -> None:
     module = attack(layout)
     with pytest.raises(UnresolvableNameError):
         Application().import_function("evil", module)
@@ -367,17 +318,9 @@ def test_allowed_modules_name_what_may_be_imported_wherever_it_lies_but_nobody_e
     Application(("shop._vendor.evil",)).import_function("evil", "shop._vendor.evil")
 
 
-Use = Callable[[Layout], str]
-
-
-def a_flat_module(layout: Layout) -> str:
-    layout.write(layout.app / "jobs.py", GOOD)
-    return "jobs"
-
-
-def a_package(layout: Layout) -> str:
-    layout.write(layout.app / "shop" / "__init__.py", GOOD)
-    return "shop"
+good = functools.partial(Laid, text=GOOD)
+A_FLAT_MODULE = good("jobs", "app", ["jobs.py"])
+A_PACKAGE = good("shop", "app/shop", ["__init__.py"])
 
 
 def a_module_of_a_package_that_was_imported(layout: Layout) -> str:
@@ -385,17 +328,6 @@ def a_module_of_a_package_that_was_imported(layout: Layout) -> str:
     layout.write(layout.app / "shop" / "jobs.py", GOOD)
     importlib.import_module("shop.jobs")
     return "shop.jobs"
-
-
-def a_package_s_main(layout: Layout) -> str:
-    a_package(layout)
-    layout.write(layout.app / "shop" / "__main__.py", GOOD)
-    return "shop.__main__"
-
-
-def a_folder_without_init(layout: Layout) -> str:
-    layout.write(layout.app / "shop" / "deep" / "jobs.py", GOOD)
-    return "shop.deep.jobs"
 
 
 def a_folder_utils_without_init(layout: Layout) -> str:
@@ -419,20 +351,8 @@ def an_editable_install_by_a_finder(layout: Layout) -> str:
     return "jobs"
 
 
-def beside_installed_packages(layout: Layout) -> str:
-    """As `pip install -t .` makes it, for functions in a cloud."""
-    layout.metadata(layout.app)
-    return a_flat_module(layout)
-
-
-def beside_its_own_environment(layout: Layout) -> str:
-    layout.write(layout.app / ".venv" / "pyvenv.cfg", "")
-    layout.write(layout.app / "pyvenv.cfg", "")
-    return a_flat_module(layout)
-
-
 def through_a_link_to_the_current_release(layout: Layout) -> str:
-    a_package(layout)
+    A_PACKAGE(layout)
     (layout.outside / "current").symlink_to(layout.app)
     os.chdir(layout.outside / "current")
     sys.path[0] = str(layout.outside / "current")
@@ -447,7 +367,9 @@ def linked_inside_the_application(layout: Layout) -> str:
 
 
 def an_archive_in_the_application(layout: Layout) -> str:
-    layout.zip(layout.app / "app.pyz", shop__in____init____dot__py="", shop__in__jobs__dot__py=GOOD)
+    with zipfile.ZipFile(layout.app / "app.pyz", "w") as archive:
+        archive.writestr("shop/__init__.py", "")
+        archive.writestr("shop/jobs.py", GOOD)
     sys.path.insert(1, str(layout.app / "app.pyz"))
     return "shop.jobs"
 
@@ -463,19 +385,24 @@ def behind_decorators(layout: Layout) -> str:
     return "jobs"
 
 
-USES: list[Use] = [
-    a_flat_module, a_package, a_module_of_a_package_that_was_imported, a_package_s_main, a_folder_without_init,
-    a_folder_utils_without_init, a_folder_src, an_editable_install_by_a_finder, beside_installed_packages,
-    beside_its_own_environment, through_a_link_to_the_current_release, linked_inside_the_application,
-    an_archive_in_the_application, under_a_condition, behind_decorators,
-]  # fmt: skip
+USES: dict[str, Way] = {
+    "a flat module": A_FLAT_MODULE,
+    "a package": A_PACKAGE,
+    "a package's main": good("shop.__main__", "app/shop", ["__init__.py", "__main__.py"]),
+    "a folder without init": good("shop.deep.jobs", "app/shop/deep", ["jobs.py"]),
+    # As `pip install -t .` makes it, for functions in a cloud.
+    "beside installed packages": good("jobs", "app", ["jobs.py", *INSTALLED]),
+    "beside its own environment": good("jobs", "app", ["jobs.py", "pyvenv.cfg", ".venv/pyvenv.cfg"]),
+    **by_name(
+        a_module_of_a_package_that_was_imported, a_folder_utils_without_init, a_folder_src,
+        an_editable_install_by_a_finder, through_a_link_to_the_current_release, linked_inside_the_application,
+        an_archive_in_the_application, under_a_condition, behind_decorators,
+    ),
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("use", USES, ids=lambda use: use.__name__)
-def test_an_application_s_functions_are_found_in_the_usual_layouts(
-    layout: Layout, use: Use, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+@pytest.mark.parametrize("use", USES.values(), ids=USES)
+def test_an_application_s_functions_are_found_in_the_usual_layouts(layout: Layout, use: Way) -> None:
     assert Application().import_function("good", use(layout)).__name__ == "good"
 
 
@@ -483,7 +410,7 @@ def test_a_folder_of_the_worker_s_target_is_the_application_s_wherever_the_proce
     layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir("/")
-    module = a_flat_module(layout)
+    module = A_FLAT_MODULE(layout)
     application = Application()
     with pytest.raises(UnresolvableNameError, match="which holds Python itself"):
         application.import_function("good", module)
@@ -504,7 +431,7 @@ def test_a_folder_that_holds_python_itself_is_no_application_s_alone(
     """What lies right in it may be meant; what lies deeper is anybody's."""
     python = layout.app / ".pyenv" / "lib"
     monkeypatch.setattr(policy, "standard_library_paths", lambda: frozenset({python.resolve()}))
-    module = a_flat_module(layout)
+    module = A_FLAT_MODULE(layout)
     assert Application().import_function("good", module)
     layout.write(layout.app / "projects" / "other" / "evil.py")
     with pytest.raises(UnresolvableNameError, match="which holds Python itself; run the worker in a folder of its own"):
