@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from queue_system.errors import CircuitOpenError, InvalidInputError
+from queue_system.errors import CircuitOpenError
 from queue_system.resilience import CircuitBreaker, CircuitState
 from tests.kit.clocks import ManualClock
 
@@ -232,25 +232,3 @@ def test_threads_that_arrive_together_get_no_more_trials_than_allowed(clock: Man
         assert sum(threads.map(arrive, range(16))) == 3
     breaker.record_success()
     assert state_of(breaker) is CircuitState.CLOSED
-
-
-@pytest.mark.parametrize(
-    "field, value",
-    [
-        ("name", ""),
-        ("failure_threshold", 0),
-        ("failure_threshold", 2.5),
-        ("recovery_timeout", 0),
-        ("recovery_timeout", float("nan")),
-        ("half_open_max_calls", True),
-        ("window_size", -1.0),
-        ("exceptions", ()),
-        ("exceptions", ConnectionError),
-        ("exceptions", (asyncio.CancelledError,)),
-    ],
-)
-def test_a_wrong_parameter_is_refused_by_name(field: str, value: object) -> None:
-    parameters = {"name": "service", field: value}
-    with pytest.raises(InvalidInputError) as caught:
-        CircuitBreaker(**parameters)  # type: ignore[arg-type]  # wrong on purpose
-    assert caught.value.field == field

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
-import inspect
 import threading
 
 import pytest
 
-from queue_system.errors import InvalidInputError
 from queue_system.resilience import with_timeout
 
 LIMIT = 0.03
@@ -63,14 +60,6 @@ def test_a_sync_call_raises_at_the_limit() -> None:
     with pytest.raises(TimeoutError, match=r"hang did not finish within 0\.03 s"):
         hang()
     go_on.set()
-
-
-def test_a_sync_call_runs_in_another_thread_with_the_callers_context() -> None:
-    variable = contextvars.ContextVar("variable", default="unset")
-    variable.set("caller")
-    seen = with_timeout()(lambda: (variable.get(), threading.current_thread()))()
-    assert seen[0] == "caller"
-    assert seen[1] is not threading.current_thread()
 
 
 @pytest.mark.parametrize("own", [TimeoutError("the function's own"), LookupError("another")])
@@ -134,26 +123,3 @@ async def test_the_inner_of_two_limits_names_itself() -> None:
 
     with pytest.raises(TimeoutError, match=r"inner did not finish"):
         await outer()
-
-
-def test_the_decorated_function_keeps_its_identity() -> None:
-    """Name, docstring, signature, kind and `__wrapped__` stay."""
-
-    async def original(number: int) -> str:
-        """Say the number."""
-        return str(number)
-
-    limited = with_timeout()(original)
-    assert limited.__name__ == "original"
-    assert limited.__doc__ == "Say the number."
-    assert inspect.iscoroutinefunction(limited)
-    assert inspect.signature(limited) == inspect.signature(original)
-    assert inspect.unwrap(limited) is original
-    assert not inspect.iscoroutinefunction(with_timeout()(str.upper))
-
-
-@pytest.mark.parametrize("limit", [0, -1.0, float("nan"), float("inf"), True, "5", None])
-def test_a_wrong_limit_is_refused_at_decoration(limit: float) -> None:
-    with pytest.raises(InvalidInputError, match="default_timeout: expected a number of seconds above 0") as caught:
-        with_timeout(limit)
-    assert caught.value.field == "default_timeout"
