@@ -275,7 +275,15 @@ def test_a_damaged_item_is_an_operation_that_can_be_settled_or_one_typed_error(i
         check_settles(item, operation)
 
 
-@given(st.binary(max_size=300), st.binary(max_size=30))
+@given(
+    st.binary(max_size=300) | st.text(max_size=100).map(lambda text: text.encode(errors="surrogatepass")),
+    st.binary(max_size=30),
+)
+@example(b"", b"\xff")
+@example(b"null", b"")
+@example(b"[1]", b"\xff")
+@example(b"{}", b"")
+@example(b'{"a":', b"\xff")
 def test_any_bytes_of_any_queue_can_be_buried(item: bytes, queue: bytes) -> None:
     letter = msgspec.json.decode(encode_dead_letter(item, queue, "reason", "E", 1.0))
     assert letter["queue"] == queue.decode(errors="replace")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import gc
 import os
 import sys
-import threading
 from collections.abc import Iterator
 
 import pytest
 
 from queue_system.model.operation import decode_item
 from queue_system.model.pause import collections_paused
+from tests.kit.threads import in_threads
 
 MANY_PARTS = b'{"processor":"p","entity":[' + b",".join([b"[]"] * 600) + b"]}"
 
@@ -33,11 +33,7 @@ def test_threads_that_decode_at_the_same_time_leave_collections_switched_on() ->
         for _ in range(3000):
             decode_item(MANY_PARTS)
 
-    threads = [threading.Thread(target=decode) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(4, decode)
     assert gc.isenabled()
 
 

@@ -11,33 +11,45 @@ from queue_system.model.verdict import (
     Complete,
     Fail,
     Interrupted,
+    Outcome,
     Raised,
     Reject,
     Release,
     Retry,
     Succeeded,
     Unprocessable,
+    Verdict,
     judge,
 )
 
 ERROR = Raised("boom", "ValueError")
+FAILED = Fail("boom", "ValueError")
+CALLBACKS = ("on_success", "on_failure")
 
 
 def operation(**members: Any) -> Operation:
     return Operation(operation_id="7", processor="p", **members)
 
 
-@pytest.mark.parametrize("result", [None, 0, {"a": 1}, object()])
-def test_a_success_completes_with_its_result(result: Any) -> None:
-    assert judge(operation(), Succeeded(result), 1.0, 2.0) == Complete(result)
+@pytest.mark.parametrize(
+    "members, outcome, verdict",
+    [
+        *(({}, Succeeded(result), Complete(result)) for result in (None, 0, {"a": 1}, object())),
+        ({"attempts": 4}, Interrupted(), Release()),
+        ({}, Unprocessable("no such name", "E"), Reject("no such name", "E")),
+        *(({"attempts": attempts, "max_attempts": 3}, ERROR, FAILED) for attempts in (2, 3, 99)),
+        ({"max_attempts": 1}, ERROR, FAILED),
+        ({"delays": [0.0]}, Raised("late", "TimeoutError", timed_out=True), Retry(0.0, "late", "TimeoutError")),
+        *(({"phase": phase}, ERROR, Reject(f"{phase} callback: boom", "ValueError")) for phase in CALLBACKS),
+    ],
+)
+def test_the_verdict_follows_from_the_outcome(members: dict[str, Any], outcome: Outcome, verdict: Verdict) -> None:
+    """A success completes with its result, an interruption releases, what cannot be processed is rejected.
 
-
-def test_an_interruption_releases_and_spends_no_attempt() -> None:
-    assert judge(operation(attempts=4), Interrupted(), 1.0, 2.0) == Release()
-
-
-def test_what_cannot_be_processed_is_rejected() -> None:
-    assert judge(operation(), Unprocessable("no such name", "E"), 1.0, 1.0) == Reject("no such name", "E")
+    An error of the last attempt fails, a time-out is retried like any error, and a callback's error is rejected with
+    its phase.
+    """
+    assert judge(operation(**members), outcome, 1.0, 2.0) == verdict
 
 
 @pytest.mark.parametrize("attempts", [0, 1])
@@ -46,20 +58,6 @@ def test_an_error_is_retried_after_the_delay_of_its_attempt(attempts: int) -> No
     assert isinstance(verdict, Retry)
     assert verdict.delay == pytest.approx([10, 20][attempts], rel=0.11)
     assert (verdict.error, verdict.error_type) == ("boom", "ValueError")
-
-
-@pytest.mark.parametrize("attempts", [2, 3, 99])
-def test_the_last_attempt_fails(attempts: int) -> None:
-    assert judge(operation(attempts=attempts, max_attempts=3), ERROR, 1.0, 2.0) == Fail("boom", "ValueError")
-
-
-def test_one_attempt_means_no_retry() -> None:
-    assert judge(operation(max_attempts=1), ERROR, 1.0, 2.0) == Fail("boom", "ValueError")
-
-
-def test_a_time_out_is_retried_like_any_error() -> None:
-    verdict = judge(operation(delays=[0.0]), Raised("late", "TimeoutError", timed_out=True), 1.0, 2.0)
-    assert verdict == Retry(0.0, "late", "TimeoutError")
 
 
 @pytest.mark.parametrize(
@@ -87,8 +85,3 @@ def test_retry_settings_of_a_foreign_item_that_make_no_sense_are_rejected(member
 @pytest.mark.parametrize("attempts", [-1, -(2**63)])
 def test_a_foreign_attempt_count_below_zero_never_raises(attempts: int) -> None:
     assert isinstance(judge(operation(attempts=attempts), ERROR, 1.0, 2.0), (Retry, Fail, Reject))
-
-
-@pytest.mark.parametrize("phase", ["on_success", "on_failure"])
-def test_a_callback_that_raises_is_rejected_with_its_phase(phase: str) -> None:
-    assert judge(operation(phase=phase), ERROR, 1.0, 2.0) == Reject(f"{phase} callback: boom", "ValueError")
