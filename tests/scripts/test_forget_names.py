@@ -12,11 +12,7 @@ INTERVAL_MS = 60_000
 
 def look(broker: Broker, *, interval_ms: int = 0, after_ms: int = LONG_MS) -> int:
     """Make one pass; return how many names went."""
-    cursor, forgotten = broker.run(broker.commands.forget_names("0", interval_ms, after_ms))
-    while cursor not in {"0", "-1"}:
-        cursor, more = broker.run(broker.commands.forget_names(cursor, interval_ms, after_ms))
-        forgotten += more
-    return forgotten
+    return broker.follow(lambda cursor: broker.commands.forget_names(cursor, interval_ms, after_ms))
 
 
 def age(broker: Broker, name: str, by_ms: int = LONG_MS + 1000) -> None:
@@ -97,9 +93,8 @@ def test_names_that_a_worker_registers_again_stay(broker: Broker) -> None:
 def test_one_pass_serves_the_fleet_for_an_interval(broker: Broker) -> None:
     look(broker)
     drain(broker, "normal:a")
-    before = broker.snapshot()
-    assert broker.run(broker.commands.forget_names("0", INTERVAL_MS, 0)) == ("-1", 0)
-    assert broker.snapshot() == before
+    with broker.unchanged():
+        assert broker.run(broker.commands.forget_names("0", INTERVAL_MS, 0)) == ("-1", 0)
 
 
 def test_a_clock_that_was_set_back_neither_stops_the_passes_nor_keeps_names(broker: Broker) -> None:

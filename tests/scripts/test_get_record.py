@@ -24,12 +24,11 @@ def changes(broker: Broker, operation_id: str = "1") -> int:
 
 def test_a_look_reads_and_changes_nothing(broker: Broker) -> None:
     broker.enqueue(Q, "1")
-    before = broker.snapshot()
-    found = get_record(broker)
-    assert found.record.startswith(b"queued\t")
-    assert found.now_ms > 0
-    assert get_record(broker, "unknown").record == b""
-    assert broker.snapshot() == before
+    with broker.unchanged():
+        found = get_record(broker)
+        assert found.record.startswith(b"queued\t")
+        assert found.now_ms > 0
+        assert get_record(broker, "unknown").record == b""
 
 
 def test_where_nobody_waits_a_settlement_tells_nothing(broker: Broker) -> None:

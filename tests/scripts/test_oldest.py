@@ -12,9 +12,8 @@ def oldest(broker: Broker, *lists: str) -> list[bytes | None]:
 def test_the_next_item_of_each_list_is_read_in_the_order_of_the_question(broker: Broker) -> None:
     broker.enqueue("normal:a", "1", "2")
     broker.enqueue("high:b", "3")
-    before = broker.snapshot()
-    assert oldest(broker, "high:b", "normal:gone", "normal:a") == [item_of("3"), None, item_of("1")]
-    assert broker.snapshot() == before
+    with broker.unchanged():
+        assert oldest(broker, "high:b", "normal:gone", "normal:a") == [item_of("3"), None, item_of("1")]
 
 
 def test_a_key_of_another_type_counts_as_empty(broker: Broker) -> None:

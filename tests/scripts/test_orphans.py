@@ -11,12 +11,8 @@ Q = "normal:a"
 
 
 def scan(broker: Broker) -> int:
-    """Look at all incarnations, page by page; return how many orphans were found."""
-    cursor, found = broker.run(broker.commands.orphans("0"))
-    while cursor != "0":
-        cursor, more = broker.run(broker.commands.orphans(cursor))
-        found += more
-    return found
+    """Look at all incarnations; return how many orphans were found."""
+    return broker.follow(broker.commands.orphans)
 
 
 def incarnations(broker: Broker) -> set[str]:

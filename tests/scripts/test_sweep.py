@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from tests.scripts.support import Broker, assert_whole, ids_in, item_of
@@ -17,8 +15,8 @@ def push(broker: Broker, queue: str, *ids: str) -> None:
     broker.client.lpush(broker.keys.prefix + queue, *map(item_of, ids))
 
 
-def sweep(broker: Broker, cursor: str = "0", interval_ms: int = 0) -> tuple[str, int]:
-    return broker.run(broker.commands.sweep(cursor, interval_ms))
+def sweep(broker: Broker, interval_ms: int = 0) -> tuple[str, int]:
+    return broker.run(broker.commands.sweep("0", interval_ms))
 
 
 def test_a_foreign_list_enters_the_index_and_wakes_a_worker(broker: Broker) -> None:
@@ -33,7 +31,6 @@ def test_a_foreign_list_enters_the_index_and_wakes_a_worker(broker: Broker) -> N
 
 def test_lists_that_are_known_empty_or_not_ours_are_left_alone(broker: Broker) -> None:
     broker.enqueue("normal:a", "1")
-    score = broker.score("ready:normal", "a")
     broker.client.sadd(
         broker.keys.registry,
         *(broker.keys.prefix + name for name in ("high:empty", "urgent:a", "failures", "normal:a b", "")),
@@ -41,20 +38,15 @@ def test_lists_that_are_known_empty_or_not_ours_are_left_alone(broker: Broker) -
     )  # fmt: skip
     broker.client.lpush(broker.keys.prefix + "urgent:a", "x")
     broker.client.lpush(broker.keys.prefix + "normal:a b", "x")
-    before = broker.snapshot()
-    assert sweep(broker) == ("0", 0)
-    after = broker.snapshot()
-    del after["swept"]
-    assert after == before
-    assert broker.score("ready:normal", "a") == score
+    with broker.unchanged("swept"):
+        assert sweep(broker) == ("0", 0)
 
 
 def test_one_sweep_serves_the_fleet_for_an_interval(broker: Broker) -> None:
     assert sweep(broker, interval_ms=INTERVAL_MS) == ("0", 0)
     push(broker, "normal:a", "1")
-    before = broker.snapshot()
-    assert sweep(broker, interval_ms=INTERVAL_MS) == ("-1", 0)
-    assert broker.snapshot() == before
+    with broker.unchanged():
+        assert sweep(broker, interval_ms=INTERVAL_MS) == ("-1", 0)
     assert sweep(broker) == ("0", 1)
 
 
@@ -67,18 +59,14 @@ def test_a_clock_that_was_set_back_does_not_stop_the_sweeps(broker: Broker) -> N
 def test_sent_again_it_adds_nothing(broker: Broker) -> None:
     push(broker, "normal:a", "1")
     sweep(broker)
-    before = broker.snapshot()
-    assert sweep(broker) == ("0", 0)
-    assert broker.snapshot() | {"swept": before["swept"]} == before
+    with broker.unchanged("swept"):
+        assert sweep(broker) == ("0", 0)
 
 
 def test_many_lists_are_swept_page_by_page(broker: Broker) -> None:
     for i in range(1200):
         push(broker, f"normal:q{i}", str(i))
-    cursor, found = sweep(broker)
-    while cursor != "0":
-        cursor, more = sweep(broker, cursor, INTERVAL_MS)
-        found += more
+    found = broker.follow(lambda cursor: broker.commands.sweep(cursor, 0 if cursor == "0" else INTERVAL_MS))
     assert found == broker.client.zcard(broker.keys.prefix + "ready:normal") == 1200
 
 
@@ -109,15 +97,9 @@ def test_empty_lists_cost_no_look_at_each(broker: Broker) -> None:
     """Beside one that is filled, too."""
     broker.client.sadd(broker.keys.registry, *(f"{broker.keys.prefix}normal:q{i}" for i in range(3000)))
     push(broker, "normal:q7", "1")
-    before: Any = broker.client.info("commandstats")
-    cursor, found = sweep(broker)
-    while cursor != "0":
-        cursor, more = sweep(broker, cursor)
-        found += more
-    after: Any = broker.client.info("commandstats")
-    looks = sum(stats["calls"] - before.get(name, {"calls": 0})["calls"] for name, stats in after.items())
-    assert found == 1
-    assert looks < 300
+    with broker.counting() as looks:
+        assert broker.follow(lambda cursor: broker.commands.sweep(cursor, 0)) == 1
+    assert looks.total() < 300
 
 
 def test_queues_indexed_before_the_clock_was_set_back_have_their_turn_in_their_order(broker: Broker) -> None:

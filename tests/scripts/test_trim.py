@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from queue_system.model.dead_letter import LARGE_END, read_time
@@ -31,9 +29,8 @@ def test_letters_behind_kept_ones_go_and_those_stay_in_their_order(broker: Broke
 def test_sent_again_it_drops_nothing_more(broker: Broker) -> None:
     broker.client.rpush(broker.keys.failures, "new", "old")
     broker.run(broker.commands.trim("failures", [(0, b"old")]))
-    before = broker.snapshot()
-    assert broker.run(broker.commands.trim("failures", [(0, b"old")])) == 0
-    assert broker.snapshot() == before
+    with broker.unchanged():
+        assert broker.run(broker.commands.trim("failures", [(0, b"old")])) == 0
 
 
 def test_what_another_worker_has_dropped_meanwhile_is_looked_for_nowhere_else(broker: Broker) -> None:
@@ -50,11 +47,10 @@ def test_equal_letters_go_one_for_each_time_they_were_read(broker: Broker) -> No
 
 
 def test_no_letters_and_no_list_change_nothing(broker: Broker) -> None:
-    before = broker.snapshot()
-    assert broker.run(broker.commands.aged("failures", 0)) == []
-    assert broker.run(broker.commands.trim("failures", [])) == 0
-    assert broker.run(broker.commands.trim("failures", [(0, b"x")])) == 0
-    assert broker.snapshot() == before
+    with broker.unchanged():
+        assert broker.run(broker.commands.aged("failures", 0)) == []
+        assert broker.run(broker.commands.trim("failures", [])) == 0
+        assert broker.run(broker.commands.trim("failures", [(0, b"x")])) == 0
 
 
 def test_letters_of_any_bytes_go(broker: Broker) -> None:
@@ -83,15 +79,10 @@ def test_no_more_than_eight_mebibytes_are_read_at_once(broker: Broker) -> None:
 
 def test_letters_that_are_gone_are_looked_for_at_the_end_only(broker: Broker) -> None:
     """A walk through all letters for each of them kept the server busy for seconds."""
-
-    def walks() -> int:
-        stats: Any = broker.client.info("commandstats")
-        return int(stats.get("cmdstat_lrem", {"calls": 0})["calls"])
-
     broker.client.rpush(broker.keys.failures, *[f"letter{i}" for i in range(1000)])
-    before = walks()
-    assert broker.run(broker.commands.trim("failures", [(0, b"gone%d" % i) for i in range(100)])) == 0
-    assert walks() == before
+    with broker.counting() as walks:
+        assert broker.run(broker.commands.trim("failures", [(0, b"gone%d" % i) for i in range(100)])) == 0
+    assert walks["lrem"] == 0
 
 
 def test_foreign_types(broker: Broker) -> None:

@@ -16,10 +16,9 @@ def test_it_gives_every_entry_and_leaves_a_sign(broker: Broker) -> None:
 
 
 def test_who_is_not_fit_to_take_over_leaves_no_sign(broker: Broker) -> None:
-    before = broker.snapshot()
-    assert broker.run(broker.commands.watch("")).keys() == {W}
-    assert not broker.run(broker.commands.watched())
-    assert broker.snapshot() == before
+    with broker.unchanged():
+        assert broker.run(broker.commands.watch("")).keys() == {W}
+        assert not broker.run(broker.commands.watched())
 
 
 def test_a_sign_of_a_foreign_type_is_replaced(broker: Broker) -> None:
