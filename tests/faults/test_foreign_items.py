@@ -28,6 +28,7 @@ GARBAGE = {
     "NUL bytes": b'{"processor":\x00"work"}\x00',
     "an array": b'[{"processor":"work"}]',
     "a number": b"1e400",
+    "null": b"null",
     "cut off": b'{"processor":"work","entity":{"a":',
     "no processor": b'{"entity": {"a": 1}, "note": "spaces stay"}',
     "a number as processor": b'{"entity": {"a": 1}, "processor": 5}',

@@ -30,7 +30,7 @@ from queue_system.inspection.fleet import read_fleet
 from queue_system.maintenance.retention import Retention
 from queue_system.model.dead_letter import encode_dead_letter
 from tests.kit.acl import ROLES, AclServer, rules
-from tests.kit.contents import documents, key_space
+from tests.kit.contents import documents, key_space, record_of
 from tests.kit.inbox import Inbox
 from tests.kit.logs import LineLogger
 from tests.kit.waiting import eventually
@@ -140,8 +140,7 @@ def test_a_producer_enqueues_and_reads_the_status_and_one_who_only_enqueues_does
     if role == "producer":
         status = queue.get_queue_status()
         assert (status["total_items"], status["queue:delayed"], status["metrics"]["enqueued"]) == (1503, 1, 1504)
-        record = queue.get_operation("mine")
-        assert record is not None
+        record = record_of(queue, "mine")
         assert record.status == "queued"
         with pytest.raises(WaitTimeoutError):
             queue.wait_for("mine", 0.05)

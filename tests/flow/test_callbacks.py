@@ -13,7 +13,7 @@ from queue_system import QueueConfig, QueueManager, QueueRetryConfig, QueueWorke
 from queue_system.model.registry import Registry
 from tests.kit.contents import documents, next_letter, read_record
 from tests.kit.inbox import Inbox
-from tests.kit.workers import running
+from tests.kit.workers import first_letter, running
 
 ONCE = QueueRetryConfig(max_attempts=1)
 
@@ -100,8 +100,7 @@ async def test_a_missing_callback_is_a_system_error_with_its_phase_and_the_verdi
 ) -> None:
     options: dict[str, Any] = {phase: "no.such.callback"}
     answer = queue.enqueue({"n": 1}, processor, retry_config=ONCE, **options)
-    async with running(QueueWorker(config)):
-        letter = await next_letter(client, config.system_errors_queue)
+    letter = await first_letter(config, client, "system_errors")
     assert documents(client, config.system_errors_queue) == [letter]
     assert (letter["phase"], letter["operation_id"], letter["entity"]) == (phase, answer["operation_id"], {"n": 1})
     assert phase in letter["failure_reason"]
@@ -126,8 +125,7 @@ async def test_a_callback_whose_name_leads_to_nothing_is_looked_for_once(
 
     monkeypatch.setattr(Registry, "resolve", counting)
     queue.enqueue({}, succeed, on_success="nowhere.to_be_found")
-    async with running(QueueWorker(config)):
-        letter = await next_letter(client, config.system_errors_queue)
+    letter = await first_letter(config, client, "system_errors")
     assert (letter["phase"], letter["error_type"]) == ("on_success", "UnresolvableNameError")
     assert sought == ["to_be_found"]
 
@@ -180,8 +178,7 @@ async def test_a_callback_that_hangs_is_ended_at_the_limit_of_the_worker(
         await asyncio.Event().wait()
 
     queue.enqueue({}, succeed, on_success=told)
-    async with running(QueueWorker(config, work_timeout=0.1)):
-        letter = await next_letter(client, config.system_errors_queue)
+    letter = await first_letter(config, client, "system_errors", work_timeout=0.1)
     assert (letter["phase"], letter["error_type"]) == ("on_success", "TimeoutError")
 
 

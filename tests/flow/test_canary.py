@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import socketserver
-import threading
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,32 +14,12 @@ import redis
 
 from queue_system import QueueConfig, QueueManager, QueueSystemError, QueueWorker
 from tests.faults.support.bench import WorkerProcess
+from tests.kit.configs import close
 from tests.kit.servers import OwnServer, StartServer
+from tests.kit.strange_servers import QuotingServer, serving
 from tests.kit.waiting import eventually, wait_until
 
 CANARY = "canary-7f3a91c2-of-the-url"
-
-
-class QuotingServer(socketserver.StreamRequestHandler):
-    """Knows no command, and quotes what it was given."""
-
-    def handle(self) -> None:
-        while head := self.rfile.readline():
-            words = [self.rfile.read(int(self.rfile.readline()[1:]) + 2)[:-2] for _ in range(int(head[1:]))]
-            quoted = b" ".join(b"'%b'" % word for word in words[1:])
-            self.wfile.write(b"-ERR unknown command '%b', with args beginning with: %b\r\n" % (words[0], quoted))
-
-
-@pytest.fixture
-def quoting_port() -> Iterator[int]:
-    """The port of a QuotingServer."""
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), QuotingServer) as server:
-        server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-        thread.start()
-        yield int(server.server_address[1])
-        server.shutdown()
-        thread.join()
 
 
 def process(entity: Any) -> Any:
@@ -151,6 +129,15 @@ async def failed_worker(config: QueueConfig, caplog: pytest.LogCaptureFixture) -
     return "\n".join(outputs)
 
 
+async def outputs_of(caplog: pytest.LogCaptureFixture, **settings: Any) -> list[str]:
+    """All that a configuration in trouble tells."""
+    config = QueueConfig(connection_timeout=0.2, max_connection_retries=0, **settings)
+    try:
+        return [failed_calls(config), await failed_worker(config, caplog), printed(config)]
+    finally:
+        close(config)
+
+
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("trouble, given", CASES, ids=lambda value: getattr(value, "__name__", value))
 async def test_no_output_of_a_call_or_a_worker_tells_the_password(
@@ -163,20 +150,14 @@ async def test_no_output_of_a_call_or_a_worker_tells_the_password(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     url = trouble(start_server)
-    settings: dict[str, Any] = {"connection_timeout": 0.2, "max_connection_retries": 0}
+    settings: dict[str, Any] = {}
     if given == "url":
         settings["redis_url"] = url
     elif given == "client":
         settings["redis_client"] = redis.Redis.from_url(url)
     else:
         monkeypatch.setenv("REDIS_URL", url)
-    config = QueueConfig(**settings)
-    try:
-        outputs = [failed_calls(config), await failed_worker(config, caplog), printed(config)]
-    finally:
-        config.transport.close()
-        if config.redis_client is not None:
-            config.redis_client.close()
+    outputs = await outputs_of(caplog, **settings)
     outputs += [caplog.text, *(repr(vars(record)) for record in caplog.records), *capfd.readouterr()]
     assert caplog.records
     assert CANARY not in "\n".join(outputs)
@@ -184,16 +165,13 @@ async def test_no_output_of_a_call_or_a_worker_tells_the_password(
 
 @pytest.mark.timeout(20)
 async def test_a_server_that_quotes_the_password_does_not_bring_it_into_any_output(
-    quoting_port: int, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Nor into what the error came from, which a traceback shows."""
     caplog.set_level(logging.DEBUG)
-    url = f"redis://user:{CANARY}@127.0.0.1:{quoting_port}/0"
-    config = QueueConfig(redis_url=url, connection_timeout=0.2, max_connection_retries=0)
-    try:
-        outputs = [failed_calls(config), await failed_worker(config, caplog), printed(config)]
-    finally:
-        config.transport.close()
+    with serving(QuotingServer) as port:
+        url = f"redis://user:{CANARY}@127.0.0.1:{port}/0"
+        outputs = await outputs_of(caplog, redis_url=url)
     assert "***" in outputs[0]
     assert CANARY not in "\n".join([*outputs, caplog.text, *capfd.readouterr()])
 

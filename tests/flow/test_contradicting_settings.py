@@ -112,22 +112,3 @@ async def test_an_unusable_grace_is_named_and_stops_nothing(config: QueueConfig,
         with pytest.raises(InvalidInputError, match="grace"):
             await worker.stop(grace=grace)
         assert worker.running
-
-
-@pytest.mark.parametrize("value", [10**400, 10**17, math.nan, math.inf, True, "5", -1])
-@pytest.mark.parametrize(
-    "field",
-    [
-        "connection_timeout", "lease_seconds", "result_ttl", "dedup_ttl", "backup_ttl", "max_connection_retries",
-        "max_item_bytes", "max_dead_letters",
-    ],
-)  # fmt: skip
-def test_a_number_that_makes_no_sense_is_refused_by_its_name(field: str, value: Any) -> None:
-    with pytest.raises(InvalidInputError, match=field):
-        QueueConfig(redis_url="redis://localhost:1", **{field: value})
-
-
-@pytest.mark.parametrize("value", [0, 10**9, 1.5, True, "5", math.nan])
-def test_a_number_of_slots_that_makes_no_sense_is_refused(config: QueueConfig, value: Any) -> None:
-    with pytest.raises(InvalidInputError, match="max_workers"):
-        QueueWorker(config, value)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import redis
 
-from queue_system import InvalidInputError, QueueConfig, QueueManager, QueueRetryConfig, QueueWorker
+from queue_system import QueueConfig, QueueManager, QueueRetryConfig, QueueWorker
 from queue_system.broker.protocol import Command
 from queue_system.model.dead_letter import encode_dead_letter
 from queue_system.model.operation import Operation, encode_item, encode_tail
@@ -188,22 +188,6 @@ def test_pages_follow_one_another_while_new_letters_come(
         assert [id_ for id_ in seen if not id_.startswith("new")] == ids[::-1]
         assert len(seen) == len(set(seen))
         queue.drop_dead_letters(queue="other")
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        {"source": "successes"}, {"limit": 0}, {"limit": 1001}, {"limit": "1"}, {"cursor": "-1"}, {"cursor": 3},
-        {"letter_ids": "abc"}, {"queue": 1}, {"min_age": -1}, {"max_age": "1"}, {"error": b"x"},
-    ],
-)  # fmt: skip
-def test_arguments_that_make_no_sense_are_named(queue: QueueManager, arguments: dict[str, Any]) -> None:
-    with pytest.raises(InvalidInputError, match=next(iter(arguments))):
-        queue.list_dead_letters(**arguments)
-    if not arguments.keys() & {"limit", "cursor"}:
-        for call in (queue.retry_dead_letters, queue.drop_dead_letters):
-            with pytest.raises(InvalidInputError, match=next(iter(arguments))):
-                call(**arguments)
 
 
 def test_what_no_worker_would_take_and_what_lives_stays_and_is_told_once(

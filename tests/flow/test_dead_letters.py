@@ -11,8 +11,6 @@ import redis
 
 from queue_system import QueueConfig, QueueManager, QueueWorker
 from queue_system.maintenance.retention import Retention
-from tests.kit.configs import MakeConfig
-from tests.kit.logs import LineLogger
 
 DAY_S = 86_400.0
 
@@ -30,29 +28,6 @@ def push_letters(client: redis.Redis, key: str, *ages_s: float) -> None:
 def ids(client: redis.Redis, key: str) -> list[str]:
     found: Any = client.lrange(key, 0, -1)
     return [json.loads(letter)["operation_id"] for letter in found]
-
-
-def test_letters_older_than_they_are_kept_are_dropped(
-    make_config: MakeConfig, client: redis.Redis, log: LineLogger
-) -> None:
-    config = make_config(backup_ttl=DAY_S, logger=log)
-    push_letters(client, config.failures_queue, 3 * DAY_S, 2 * DAY_S, DAY_S / 2, 0)
-    push_letters(client, config.system_errors_queue, 9 * DAY_S)
-    assert Retention(config, config.shard, now_ms).trim() == 3
-    assert ids(client, config.failures_queue) == ["0", f"{DAY_S / 2:g}"]
-    assert ids(client, config.system_errors_queue) == []
-    assert {line["list"]: line["dropped"] for line in log.of("dead letters dropped")} == {
-        "failures": 2,
-        "system_errors": 1,
-    }
-    assert QueueManager(config).get_queue_status()["metrics"]["dead_letters_dropped"] == 3
-    assert Retention(config, config.shard, now_ms).trim() == 0
-
-
-def test_more_letters_than_a_page_are_dropped_together(config: QueueConfig, client: redis.Redis) -> None:
-    push_letters(client, config.failures_queue, *[30 * DAY_S + n for n in range(250)], 1.0)
-    assert Retention(config, config.shard, now_ms).trim() == 250
-    assert ids(client, config.failures_queue) == ["1"]
 
 
 def test_a_letter_without_a_time_is_kept_and_keeps_no_other(config: QueueConfig, client: redis.Redis) -> None:

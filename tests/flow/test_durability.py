@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from queue_system import InvalidInputError, QueueConfig, QueueManager, UnconfirmedError
+from queue_system import InvalidInputError, QueueManager, UnconfirmedError
 from tests.kit.configs import MakeConfig
 from tests.kit.servers import OwnServer, StartServer
 from tests.kit.waiting import eventually
@@ -216,16 +216,6 @@ def test_a_connection_lost_while_waiting_confirms_nothing_by_mistake(
         client.client_kill_filter(_type="normal", skipme=True)
     assert queue.enqueue({}, work, durability="fsync")["status"] == "queued"
     assert queue.get_queue_status()["metrics"] == {"enqueued": 2, "confirmed": 2}
-
-
-@pytest.mark.parametrize("value", ["sure", "", 1, True])
-def test_an_unknown_durability_names_the_known_ones(queue: QueueManager, value: object) -> None:
-    with pytest.raises(InvalidInputError, match=r"durability: expected one of 'fast', 'fsync', 'replicated', got "):
-        queue.enqueue({}, work, durability=value)  # type: ignore[arg-type]
-    with pytest.raises(InvalidInputError, match="durability"):
-        queue.enqueue_batch([{}], work, durability=value)
-    with pytest.raises(InvalidInputError, match="durability"):
-        QueueConfig(durability=value)  # type: ignore[arg-type]
 
 
 def test_an_unconfirmed_error_survives_pickling() -> None:

@@ -15,10 +15,10 @@ import redis
 
 from queue_system import QueueConfig, QueueManager, QueueRetryConfig, QueueWorker
 from tests.kit.configs import MakeConfig
-from tests.kit.contents import documents, next_letter
+from tests.kit.contents import documents
 from tests.kit.inbox import Inbox
 from tests.kit.waiting import eventually
-from tests.kit.workers import running
+from tests.kit.workers import first_letter, running
 
 Write = Callable[[str], str]
 
@@ -82,8 +82,7 @@ async def test_an_import_ends_at_the_attempt_s_limit_and_is_a_failed_attempt(
     module = write_module(BLOCKING)
     retry = QueueRetryConfig.fixed(0.01, max_attempts=2)
     queue.enqueue({}, f"{module}.work", timeout=0.2, retry_config=retry)
-    async with running(QueueWorker(config)):
-        letter = await next_letter(client, config.failures_queue)
+    letter = await first_letter(config, client)
     assert (letter["error_type"], letter["attempts"]) == ("TimeoutError", 2)
     assert f"while module '{module}' was imported" in letter["failure_reason"]
     assert Dispatcher.imports == 1
@@ -133,8 +132,7 @@ async def test_what_a_module_raises_at_import_is_a_failed_attempt(
     """No name is missing: it is retried as configured, and dead-lettered with the others at the end."""
     module = write_module(f"def work(entity): ...\n{fault}")
     queue.enqueue({}, f"{module}.work", retry_config=QueueRetryConfig.fixed(0.01, max_attempts=3))
-    async with running(QueueWorker(config)):
-        letter = await next_letter(client, config.failures_queue)
+    letter = await first_letter(config, client)
     assert (letter["error_type"], letter["attempts"]) == ("ImportFailedError", 3)
     assert letter["failure_reason"].startswith(f"module '{module}' cannot be imported: ")
     assert documents(client, config.system_errors_queue) == []
@@ -177,8 +175,7 @@ async def test_a_module_is_not_imported_for_a_name_that_it_does_not_define(
 ) -> None:
     module = write_module(BLOCKING)
     queue.enqueue({}, f"{module}.anything")
-    async with running(QueueWorker(config)):
-        letter = await next_letter(client, config.system_errors_queue)
+    letter = await first_letter(config, client, "system_errors")
     assert (letter["error_type"], letter["attempts"]) == ("UnresolvableNameError", 0)
     assert (Dispatcher.imports, module in sys.modules) == (0, False)
 

@@ -12,10 +12,10 @@ import pytest
 import redis
 
 from queue_system import InvalidInputError, QueueConfig, QueueManager, QueueRetryConfig, QueueWorker
-from tests.kit.contents import key_space, next_letter
+from tests.kit.contents import key_space
 from tests.kit.logs import LineLogger
 from tests.kit.waiting import eventually
-from tests.kit.workers import running
+from tests.kit.workers import first_letter, running
 
 ONCE = QueueRetryConfig(max_attempts=1)
 
@@ -113,8 +113,7 @@ async def test_a_result_that_is_work_not_done_is_a_failure(
     config: QueueConfig, queue: QueueManager, client: redis.Redis, processor: Callable[..., Any]
 ) -> None:
     queue.enqueue({}, processor, retry_config=ONCE)
-    async with running(QueueWorker(config, max_workers=1)):
-        letter = await next_letter(client, config.failures_queue)
+    letter = await first_letter(config, client, max_workers=1)
     assert letter["error_type"] == "TypeError"
     assert "has not run" in letter["failure_reason"]
 
@@ -126,8 +125,7 @@ async def test_a_callback_that_only_promises_its_work_has_failed(
         """Do nothing."""
 
     queue.enqueue({}, work, on_success=return_a_generator)
-    async with running(QueueWorker(config, max_workers=1)):
-        letter = await next_letter(client, config.system_errors_queue)
+    letter = await first_letter(config, client, "system_errors", max_workers=1)
     assert letter["error_type"] == "TypeError"
 
 

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import os
 import signal
-import socketserver
 import subprocess
 import sys
 import threading
 import time
-import warnings
-from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +17,13 @@ import pytest
 import redis
 
 from queue_system import QueueConfig, QueueManager, QueueWorker
+from tests.kit.configs import MakeConfig
 from tests.kit.inbox import Inbox
-from tests.kit.logs import LineLogger
 from tests.kit.servers import OwnServer, StartServer
-from tests.kit.waiting import eventually, wait_until
+from tests.kit.source import SRC
+from tests.kit.strange_servers import SilentServer, serving
+from tests.kit.waiting import eventually
 from tests.kit.workers import running
-
-SRC = Path(__file__).parents[2] / "src"
-
-
-def is_running(worker: QueueWorker) -> bool:
-    return worker.running
-
 
 _of_others: set[threading.Thread] = set()
 
@@ -58,62 +49,31 @@ def connections(client: redis.Redis) -> int:
     return len(listed)
 
 
-@contextlib.contextmanager
-def silent_port() -> Iterator[int]:
-    """The port of a server that accepts connections and never answers."""
-
-    class Silent(socketserver.BaseRequestHandler):
-        def handle(self) -> None:
-            while self.request.recv(4096):
-                pass
-
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Silent) as server:
-        server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-        thread.start()
-        yield int(server.server_address[1])
-        server.shutdown()
-        thread.join()
-
-
-async def test_start_and_stop_are_idempotent(queue: QueueManager, config: QueueConfig, inbox: Inbox) -> None:
+async def test_start_and_stop_are_idempotent_and_a_worker_starts_again(
+    queue: QueueManager, config: QueueConfig, inbox: Inbox
+) -> None:
     worker = QueueWorker(config)
     await worker.stop()
-    assert not is_running(worker)
-    await worker.start()
-    await worker.start()
-    assert is_running(worker)
-    assert len(our_tasks()) == worker.max_workers + 1
-    queue.enqueue({}, inbox.put)
-    await inbox.next()
-    await asyncio.gather(worker.stop(), worker.stop())
-    await worker.stop()
-    assert not worker.running
-    assert our_tasks() == []
-
-
-async def test_a_stopped_worker_leaves_no_trace_in_redis(
-    queue: QueueManager, config: QueueConfig, client: redis.Redis, inbox: Inbox
-) -> None:
-    queue.enqueue({}, inbox.put)
-    async with running(QueueWorker(config)):
-        await inbox.next()
-    assert not client.exists(config.keys.workers)
-    assert not list(client.scan_iter(match=f"{config.queue_prefix}inflight:*"))
-
-
-async def test_a_worker_can_be_started_again(queue: QueueManager, config: QueueConfig, inbox: Inbox) -> None:
-    worker = QueueWorker(config, max_workers=2)
     for n in range(3):
-        async with running(worker):
-            queue.enqueue({"n": n}, inbox.put)
-            assert await inbox.next() == {"n": n}
+        states = [worker.running]
+        await worker.start()
+        await worker.start()
+        states.append(worker.running)
+        assert len(our_tasks()) == worker.max_workers + 1
+        queue.enqueue({"n": n}, inbox.put)
+        assert await inbox.next() == {"n": n}
+        await asyncio.gather(worker.stop(), worker.stop())
+        await worker.stop()
+        assert [*states, worker.running] == [False, True, False]
+        assert our_tasks() == []
     assert config.get_metrics()["processed"] == 3
 
 
-async def test_many_lives_leak_no_threads_tasks_or_connections(start_server: StartServer, inbox: Inbox) -> None:
+async def test_many_lives_leak_no_threads_tasks_or_connections(
+    start_server: StartServer, make_config: MakeConfig, inbox: Inbox
+) -> None:
     server = start_server()
-    config = QueueConfig(redis_url=server.url, logger=LineLogger())
+    config = make_config(redis_url=server.url)
     queue = QueueManager(config)
     with server.client() as client:
         counts: list[tuple[int, int]] = []
@@ -127,7 +87,6 @@ async def test_many_lives_leak_no_threads_tasks_or_connections(start_server: Sta
             gc.collect()
             await asyncio.sleep(0)  # sockets are closed with the next turn of the loop
             counts.append((threading.active_count(), connections(client)))
-    config.transport.close()
     assert max(count for _, count in counts) <= 5, "this test's own, the manager's, and one for each of three services"
     assert max(count for count, _ in counts[6:]) <= max(count for count, _ in counts[:6]) + 1
 
@@ -154,7 +113,6 @@ async def test_stopping_waits_for_what_runs(queue: QueueManager, config: QueueCo
     assert queue.get_queue_status()["total_items"] == 1
 
 
-@pytest.mark.parametrize("is_async", [True, False])
 async def test_what_does_not_end_in_time_goes_back_and_spends_no_attempt(
     queue: QueueManager, config: QueueConfig, client: redis.Redis, inbox: Inbox, is_async: bool
 ) -> None:
@@ -180,36 +138,11 @@ async def test_what_does_not_end_in_time_goes_back_and_spends_no_attempt(
     assert config.get_metrics()["retried"] == config.get_metrics()["failed"] == 0
 
 
-async def test_what_was_handed_back_runs_in_the_next_life(
-    queue: QueueManager, config: QueueConfig, inbox: Inbox
-) -> None:
-    lives = 0
-
-    async def work(entity: Any) -> None:
-        nonlocal lives
-        lives += 1
-        inbox.put(lives)
-        if lives == 1:
-            await asyncio.Event().wait()
-
-    queue.enqueue({}, work)
-    worker = QueueWorker(config, work_timeout=0.1)
-    worker.work_timeout = 30.0
-    await worker.start()
-    await inbox.next()
-    worker.work_timeout = 0.05
-    await worker.stop()
-    async with running(worker):
-        assert await inbox.next() == 2
-
-
 @pytest.mark.timeout(20)
-async def test_stopping_while_starting_leaves_nothing_running() -> None:
+async def test_stopping_while_starting_leaves_nothing_running(make_config: MakeConfig) -> None:
     """The server accepts and never answers, so that start takes its time."""
-    with silent_port() as port:
-        worker = QueueWorker(
-            QueueConfig(redis_url=f"redis://127.0.0.1:{port}", logger=LineLogger(), connection_timeout=0.1)
-        )
+    with serving(SilentServer) as port:
+        worker = QueueWorker(make_config(redis_url=f"redis://127.0.0.1:{port}", connection_timeout=0.1))
         start = asyncio.create_task(worker.start())
         await eventually(lambda: worker.running, "start is under way")
         await worker.stop()
@@ -224,12 +157,10 @@ async def test_stopping_while_starting_leaves_nothing_running() -> None:
 
 
 @pytest.mark.timeout(20)
-async def test_a_cancelled_start_can_be_done_again() -> None:
+async def test_a_cancelled_start_can_be_done_again(make_config: MakeConfig) -> None:
     """After a start that was given up the worker does not claim to run."""
-    with silent_port() as port:
-        worker = QueueWorker(
-            QueueConfig(redis_url=f"redis://127.0.0.1:{port}", logger=LineLogger(), connection_timeout=0.2)
-        )
+    with serving(SilentServer) as port:
+        worker = QueueWorker(make_config(redis_url=f"redis://127.0.0.1:{port}", connection_timeout=0.2))
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(worker.start(), 0.05)
         assert not worker.running
@@ -237,9 +168,11 @@ async def test_a_cancelled_start_can_be_done_again() -> None:
 
 
 @pytest.mark.timeout(20)
-async def test_stopping_without_a_server_is_bounded(start_server: StartServer, inbox: Inbox) -> None:
+async def test_stopping_without_a_server_is_bounded(
+    start_server: StartServer, make_config: MakeConfig, inbox: Inbox
+) -> None:
     server = start_server()
-    config = QueueConfig(redis_url=server.url, logger=LineLogger(), connection_timeout=0.3)
+    config = make_config(redis_url=server.url, connection_timeout=0.3)
     QueueManager(config).enqueue({}, inbox.put)
     worker = QueueWorker(config, work_timeout=1.0)
     await worker.start()
@@ -247,57 +180,6 @@ async def test_stopping_without_a_server_is_bounded(start_server: StartServer, i
     server.kill()
     await asyncio.wait_for(worker.stop(), 10)
     assert not worker.running
-    config.transport.close()
-
-
-def run_until_cancelled(main: Coroutine[Any, Any, None]) -> list[str]:
-    """Run a main task that leaves its worker running: asyncio.run then cancels all tasks, as at Ctrl-C.
-
-    Returns the resources that were left open.
-    """
-    gc.collect()
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        asyncio.run(main)
-        gc.collect()
-    return [str(warning.message) for warning in caught if issubclass(warning.category, ResourceWarning)]
-
-
-def test_cancelling_the_main_task_hands_back_what_runs(queue: QueueManager, config: QueueConfig) -> None:
-    """There is no stop(), and no time to await anything."""
-    started = threading.Event()
-
-    async def hang(entity: Any) -> None:
-        started.set()
-        await asyncio.Event().wait()
-
-    async def main() -> None:
-        await QueueWorker(config, max_workers=2).start()
-        await asyncio.to_thread(started.wait, 5)
-
-    queue.enqueue_batch([{}] * 5, hang)
-    run_until_cancelled(main())
-    assert started.is_set()
-    status = queue.get_queue_status()
-    assert (status["total_items"], status[f"{config.queue_prefix}running"]) == (5, 0)
-    assert config.get_metrics()["retried"] == config.get_metrics()["failed"] == 0
-
-
-def test_a_cancelled_worker_leaves_neither_threads_nor_connections(queue: QueueManager, config: QueueConfig) -> None:
-    """A program may run many event loops one after the other."""
-    ran = threading.Event()
-
-    async def main() -> None:
-        await QueueWorker(config).start()
-        await asyncio.to_thread(ran.wait, 5)
-
-    left: list[str] = []
-    for _ in range(3):
-        ran.clear()
-        queue.enqueue({}, lambda entity: ran.set())
-        left += run_until_cancelled(main())
-    wait_until(lambda: not our_threads(), "all threads end", 3.0)
-    assert left == []
 
 
 @pytest.mark.timeout(30)
@@ -333,23 +215,13 @@ asyncio.run(main())
             process.kill()
 
 
-LOOPS = [asyncio.new_event_loop, pytest.param("uvloop", id="uvloop")]
-
-
-def new_loop(kind: Any) -> asyncio.AbstractEventLoop:
-    if kind == "uvloop":
-        loop: asyncio.AbstractEventLoop = pytest.importorskip("uvloop").new_event_loop()
-        return loop
-    return asyncio.new_event_loop()
-
-
-@pytest.mark.parametrize("kind", LOOPS)
+@pytest.mark.parametrize("kind", ["asyncio", "uvloop"])
 @pytest.mark.parametrize("way", ["started", "stopped"])
 def test_a_worker_whose_event_loop_was_closed_works_in_another_one(
-    server: OwnServer, prefix: str, kind: Any, way: str
+    make_config: MakeConfig, client: redis.Redis, kind: str, way: str
 ) -> None:
     """What it held goes back at once; nobody else has to wait for the end of its lease."""
-    config = QueueConfig(redis_url=server.url, queue_prefix=prefix, logger=LineLogger())
+    config = make_config()
     queue, worker, ran = QueueManager(config), QueueWorker(config, max_workers=1), []
 
     async def note(entity: dict[str, Any]) -> None:
@@ -364,30 +236,28 @@ def test_a_worker_whose_event_loop_was_closed_works_in_another_one(
 
     async def go_on() -> None:
         await (worker.start() if way == "started" else worker.stop())
-        assert is_running(worker) is (way == "started")
+        assert worker.running is (way == "started")
         if way == "stopped":
             await worker.start()
         await eventually(lambda: ran == [1, 1])
         await worker.stop()
 
     for work in (hold_one, go_on):
-        loop = new_loop(kind)
+        loop: asyncio.AbstractEventLoop = pytest.importorskip(kind).new_event_loop()
         loop.run_until_complete(work())
         loop.close()
-        assert not is_running(worker)
+        assert not worker.running
         gc.collect()
-    with server.client() as client:
-        assert client.hlen(f"{prefix}workers") == 0
-    config.transport.close()
+    assert client.hlen(config.keys.workers) == 0
 
 
 @pytest.mark.parametrize("stops", [True, False], ids=["stop", "cancelled"])
 def test_a_frozen_server_holds_up_the_end_of_a_worker_for_five_seconds_at_most(
-    start_server: StartServer, stops: bool
+    start_server: StartServer, make_config: MakeConfig, stops: bool
 ) -> None:
     """With an operation that has to be cancelled, and settlements that cannot be sent."""
     server = start_server()
-    config = QueueConfig(redis_url=server.url, logger=LineLogger())
+    config = make_config(redis_url=server.url)
     took_s: list[float] = []
 
     async def main() -> None:

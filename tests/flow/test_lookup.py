@@ -10,7 +10,6 @@ import pytest
 import redis
 
 from queue_system import (
-    InvalidInputError,
     OperationRecord,
     QueueConfig,
     QueueManager,
@@ -21,6 +20,7 @@ from queue_system import (
     WaitTimeoutError,
 )
 from tests.kit.configs import MakeConfig
+from tests.kit.contents import record_of
 from tests.kit.inbox import Inbox
 from tests.kit.logs import LineLogger
 from tests.kit.waiting import eventually
@@ -58,8 +58,7 @@ async def test_a_record_follows_its_operation_from_queued_over_running_to_succee
     config: QueueConfig, queue: QueueManager, gate: asyncio.Event
 ) -> None:
     operation_id = queue.enqueue({"gate": "g"}, pass_gate, priority="high")["operation_id"]
-    queued = queue.get_operation(operation_id)
-    assert queued is not None
+    queued = record_of(queue, operation_id)
     assert (queued.status, queued.queue, queued.priority, queued.attempts) == ("queued", "pass_gate", "high", 0)
     assert queued.enqueued_at == pytest.approx(time.time(), abs=5)
     assert not queued.finished
@@ -81,8 +80,7 @@ def _status(queue: QueueManager, operation_id: str) -> str:
 async def test_a_delayed_operation_says_when_it_is_due_and_is_queued_from_then_on(queue: QueueManager) -> None:
     later = queue.enqueue({}, echo, delay=60)["operation_id"]
     soon = queue.enqueue({}, echo, delay=0.05)["operation_id"]
-    record = queue.get_operation(later)
-    assert record is not None
+    record = record_of(queue, later)
     assert record.status == "delayed"
     assert record.due_at == pytest.approx(time.time() + 60, abs=5)
     await eventually(lambda: _status(queue, soon) == "queued", "the operation is due")
@@ -206,15 +204,8 @@ async def test_a_record_is_kept_as_long_as_the_operation_asks_for(
     assert 4900 < ttl(long) <= 5000
     assert 290 < ttl(usual) <= 300
     assert 6900 < ttl(batch) <= 7000
-    kept = queue.get_operation(none)
-    assert kept is not None
+    kept = record_of(queue, none)
     assert (kept.status, kept.result) == ("succeeded", None)  # that it ended is known for a minute, its result is not
-
-
-@pytest.mark.parametrize("ttl", [-1, "5", True, float("nan"), float("inf"), 1e10])
-def test_an_unusable_lifetime_is_named(queue: QueueManager, ttl: Any) -> None:
-    with pytest.raises(InvalidInputError, match="result_ttl"):
-        queue.enqueue({}, echo, result_ttl=ttl)
 
 
 @pytest.mark.parametrize(

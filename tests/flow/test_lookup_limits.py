@@ -1,4 +1,4 @@
-"""Looking an operation up: no wait outlasts what the connection allows, and no time is told that is yet to come."""
+"""Looking an operation up: no wait outlasts what the connection allows, and no record the time that was asked for."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import redis
 
-from queue_system import OperationRecord, QueueConfig, QueueManager, WaitTimeoutError
-from queue_system.maintenance.reclaimer import Reclaimer
+from queue_system import QueueConfig, QueueManager, WaitTimeoutError
 from tests.kit.configs import MakeConfig
+from tests.kit.contents import record_of
+from tests.kit.foreign import die, hold, reclaimer
 from tests.kit.servers import OwnServer
 
 
@@ -39,30 +40,15 @@ def test_a_wait_ends_before_a_connection_with_a_shorter_limit_of_its_own(
     assert config.circuit_state == "closed"
 
 
-def test_a_delayed_operation_has_no_time_of_its_last_change(queue: QueueManager, client: redis.Redis) -> None:
-    """Its record has room for one time, and that is when it is due."""
-    operation_id = queue.enqueue({}, work, delay=60)["operation_id"]
-    record = queue.get_operation(operation_id)
-    assert isinstance(record, OperationRecord)
-    seconds, _ = client.time()
-    assert record.status == "delayed"
-    assert record.due_at is not None
-    assert record.due_at > seconds
-    assert record.updated_at is None
-
-
 @pytest.mark.parametrize("result_ttl, longest_ms, error", [(7.0, 7_000, True), (0.0, 60_000, False)])
 def test_the_record_of_poison_lives_as_long_as_its_operation_asked(
     config: QueueConfig, client: redis.Redis, result_ttl: float, longest_ms: int, error: bool
 ) -> None:
     """As with every other end; a worker that is alive takes over from one that is not."""
-    commands, run = config.commands, config.transport.run
     item = {"operation_id": "poison", "entity": {}, "processor": "work", "crashes": 3, "result_ttl": result_ttl}
-    run(commands.beat("register", "gone", 15_000))
-    run(commands.claim("gone", "c1", 1, adopt=b"normal:jobs\n" + json.dumps(item).encode()))
-    assert run(commands.declare_dead("gone", run(commands.incarnations())["gone"]))
-    Reclaimer(config, config.shard, lambda: "own", lambda: 1_700_000_000_000).perform()
-    record = QueueManager(config).get_operation("poison")
-    assert record is not None
+    hold(config, "gone", b"normal:jobs\n" + json.dumps(item).encode())
+    die(config, "gone")
+    reclaimer(config).perform()
+    record = record_of(QueueManager(config), "poison")
     assert (record.status, record.error is not None) == ("system_error", error)
     assert 0 < client.pttl(config.keys.operation("poison")) <= longest_ms

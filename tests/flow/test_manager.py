@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from typing import Any
 
@@ -24,18 +23,6 @@ def process(entity: Any) -> Any:
 def length(client: redis.Redis, config: QueueConfig, name: str = "process", priority: str = "normal") -> int:
     count: Any = client.llen(config.get_queue_key(name, priority))
     return int(count)
-
-
-def test_an_answer_says_what_was_done(queue: QueueManager) -> None:
-    answer = queue.enqueue({"n": 1}, process, operation_id="op", on_failure=process)
-    assert answer.pop("enqueue_time_ms") >= 0
-    assert answer == {"operation_id": "op", "status": "queued", "has_callbacks": True}
-
-
-def test_generated_ids_are_fresh(queue: QueueManager) -> None:
-    ids = {queue.enqueue({}, process)["operation_id"] for _ in range(50)}
-    ids |= {answer["operation_id"] for answer in queue.enqueue_batch([{}] * 50, process)}
-    assert len(ids) == 100
 
 
 def test_an_id_that_is_known_adds_nothing(queue: QueueManager, client: redis.Redis) -> None:
@@ -116,11 +103,6 @@ def test_status_lists_every_queue_and_the_fleets_figures(queue: QueueManager) ->
     }  # fmt: skip
 
 
-def test_status_of_nothing_is_all_zero(queue: QueueManager) -> None:
-    status = queue.get_queue_status()
-    assert (status["total_items"], status["metrics"]) == (0, {})
-
-
 def test_status_covers_more_queues_than_one_page(queue: QueueManager, client: redis.Redis) -> None:
     config = queue.config
     client.sadd(config.get_registry_key(), *(config.get_queue_key(f"q{n}") for n in range(1500)))
@@ -146,10 +128,6 @@ def test_purging_removes_waiting_and_delayed_items_of_one_queue_only(queue: Queu
     assert queue.get_queue_status()["metrics"]["purged"] == 2301
 
 
-def test_purging_a_queue_that_does_not_exist_removes_nothing(queue: QueueManager) -> None:
-    assert queue.purge_queue("absent", "low") == 0
-
-
 def test_a_hash_ignores_the_order_of_members_and_tells_values_apart(queue: QueueManager) -> None:
     assert queue._hash_entity({"a": 1, "b": [1, 2]}) == queue._hash_entity({"b": [1, 2], "a": 1})
     assert len({queue._hash_entity(entity) for entity in ({"a": 1}, {"a": 1.5}, {"a": "1"}, {"b": 1}, {})}) == 5
@@ -164,26 +142,6 @@ def test_the_private_steps_of_enqueue_do_what_their_names_say(queue: QueueManage
     assert (answer["status"], answer["has_callbacks"]) == ("queued", False)
     assert data == {"entity": {"n": 1}, "processor": "process"}
     assert length(client, queue.config, "jobs", "low") == 1
-
-
-def test_many_threads_may_enqueue_at_once(queue: QueueManager, client: redis.Redis) -> None:
-    errors: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            for _ in range(25):
-                queue.enqueue({"n": 1}, process)
-        except BaseException as error:  # noqa: BLE001 - shown by the assertion
-            errors.append(error)
-
-    threads = [threading.Thread(target=work) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert errors == []
-    assert length(client, queue.config) == 200
-    assert queue.config.get_metrics()["enqueued"] == 200
 
 
 def test_a_clients_own_settings_do_not_change_what_is_stored_or_answered(

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import pytest
 import redis
 
 from queue_system import QueueConfig, QueueManager, QueueWorker
-from queue_system.maintenance.reclaimer import Reclaimer
 from tests.kit.configs import MakeConfig
-from tests.kit.contents import read_record
+from tests.kit.contents import read_record, record_of
+from tests.kit.foreign import die, hold, push, reclaimer
 from tests.kit.inbox import Inbox
 from tests.kit.logs import LineLogger
-from tests.kit.workers import running
+from tests.kit.workers import first_letter, running
 
 KEYS = {"one": "x" * 16}
 OTHER_KEYS = {"two": "y" * 16}
@@ -81,13 +80,8 @@ async def test_a_forged_item_with_the_id_of_another_leaves_its_record_alone(
 ) -> None:
     queue.enqueue({"n": 1}, process, operation_id="mine", delay=100)
     name = "other" if where == "another queue" else "process"
-    client.sadd(config.get_registry_key(), config.get_queue_key(name))
-    client.lpush(config.get_queue_key(name), b'{"operation_id":"mine","entity":')
-    async with running(QueueWorker(config)):
-        for _ in range(1000):
-            if client.llen(config.system_errors_queue):
-                break
-            await asyncio.sleep(0.01)
+    push(client, config, b'{"operation_id":"mine","entity":', name=name)
+    await first_letter(config, client, "system_errors")
     assert client.llen(config.system_errors_queue) == 1
     assert read_record(client, config, "mine").status == "delayed"
 
@@ -96,19 +90,12 @@ async def test_a_reaper_tells_too_what_it_cannot_read(
     queue: QueueManager, config: QueueConfig, client: redis.Redis
 ) -> None:
     queue.enqueue({}, process, operation_id="mine", deduplication_key="key")
-    commands, run = config.commands, config.transport.run
-    key = config.get_queue_key("process")
-    client.lset(key, 0, f'{{"operation_id":"mine","nonce":"{nonce_of(client, config, "mine")}",')
-    run(commands.beat("register", "gone", 15_000))
-    run(commands.claim("gone", "c1", 1))
-    assert run(commands.declare_dead("gone", run(commands.incarnations())["gone"]))
-    Reclaimer(config, config.shard, lambda: "own", lambda: 1_700_000_000_000).perform()
-    record = queue.get_operation("mine")
-    assert record is not None
+    raw: Any = client.get(config.keys.operation("mine"))
+    nonce = raw.split(b"\t")[1].decode()
+    client.lset(config.get_queue_key("process"), 0, f'{{"operation_id":"mine","nonce":"{nonce}",')
+    hold(config, "gone", claims=1)
+    die(config, "gone")
+    reclaimer(config).perform()
+    record = record_of(queue, "mine")
     assert (record.status, record.error_type) == ("system_error", "UndecodableItemError")
     assert queue.enqueue({}, process, deduplication_key="key")["status"] == "queued"
-
-
-def nonce_of(client: redis.Redis, config: QueueConfig, operation_id: str) -> str:
-    record: Any = client.get(config.keys.operation(operation_id))
-    return str(record.split(b"\t")[1].decode())

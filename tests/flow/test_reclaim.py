@@ -10,17 +10,17 @@ import msgspec
 import pytest
 import redis
 
-from queue_system import OperationRecord, QueueConfig, QueueManager
+from queue_system import QueueConfig, QueueManager
 from queue_system.broker.requests import NewOperation
 from queue_system.maintenance.discovery import Discovery
-from queue_system.maintenance.reclaimer import Reclaimer
 from queue_system.model.keys import Keys
 from queue_system.model.signing import Signer
+from tests.kit import foreign
 from tests.kit.configs import MakeConfig
-from tests.kit.contents import documents
+from tests.kit.contents import documents, record_of
+from tests.kit.foreign import die, reclaimer
 from tests.kit.logs import LineLogger
 
-NOW_MS = 1_700_000_000_000
 LEASE_S = 0.7
 QUEUE = "normal:jobs"
 KEYS = {"k1": "a secret of many bytes"}
@@ -32,18 +32,11 @@ def item_of(operation_id: str, **members: Any) -> bytes:
     return msgspec.json.encode({"operation_id": operation_id, "entity": {}, "processor": "work", **members})
 
 
-def reclaimer(config: QueueConfig, **options: Any) -> Reclaimer:
-    return Reclaimer(config, config.shard, lambda: "own", lambda: NOW_MS, **options)
-
-
 def hold(config: QueueConfig, incarnation: str, *items: bytes, dead: bool = True) -> None:
-    """Let an incarnation hold items, and die."""
-    run, commands = config.transport.run, config.commands
-    assert run(commands.beat("register", incarnation, 15_000)).alive
-    for number, item in enumerate(items):
-        run(commands.claim(incarnation, f"c{number}", 1, adopt=b"%b\n%b" % (QUEUE.encode(), item)))
+    """Let an incarnation hold items of the queue, and die."""
+    foreign.hold(config, incarnation, *(b"%b\n%b" % (QUEUE.encode(), item) for item in items))
     if dead:
-        assert run(commands.declare_dead(incarnation, run(commands.incarnations())[incarnation]))
+        die(config, incarnation)
 
 
 def waiting(client: redis.Redis, config: QueueConfig) -> list[bytes]:
@@ -201,21 +194,14 @@ def test_a_record_tells_how_often_the_operations_worker_died(config: QueueConfig
     run, commands = config.transport.run, config.commands
     new = NewOperation("a", item_of("a", crashes=crashes, timestamp=1_600_000_000, attempts=1))
     run(commands.enqueue(QUEUE, "n", [new], dedup_ttl_ms=1000))
-    run(commands.beat("register", "gone", 15_000))
-    run(commands.claim("gone", "c1", 1))
-    assert run(commands.declare_dead("gone", run(commands.incarnations())["gone"]))
-    assert find(config).crashes == 0
+    foreign.hold(config, "gone", claims=1)
+    die(config, "gone")
+    assert record_of(QueueManager(config), "a").crashes == 0
     reclaimer(config).perform()
-    record = find(config)
+    record = record_of(QueueManager(config), "a")
     assert (record.status, record.crashes, record.attempts) == (status, crashes + 1, 1)
     assert record.enqueued_at == 1_600_000_000
     assert (record.queue, record.priority) == ("jobs", "normal")
-
-
-def find(config: QueueConfig) -> OperationRecord:
-    record = QueueManager(config).get_operation("a")
-    assert record is not None
-    return record
 
 
 def test_no_death_changes_the_record_of_an_operation_that_has_ended(config: QueueConfig, client: redis.Redis) -> None:

@@ -52,17 +52,6 @@ async def test_a_failing_item_is_judged_as_in_the_stream(
     assert [letter["attempts"] for letter in documents(client, config.failures_queue)] == [2]
 
 
-async def test_an_item_that_the_caller_took_from_its_list_is_handled(
-    queue: QueueManager, config: QueueConfig, client: redis.Redis, inbox: Inbox
-) -> None:
-    answer = queue.enqueue({"n": 1}, inbox.put, queue_name="jobs")
-    key = config.get_queue_key("jobs")
-    item: Any = client.rpop(key)
-    assert await QueueWorker(config)._handle_queue_item(0, key.encode(), item) is True
-    assert await inbox.next() == {"n": 1}
-    assert read_record(client, config, answer["operation_id"]).status == "succeeded"
-
-
 @pytest.mark.parametrize("name, item", [("normal:jobs", b"garbage"), ("elsewhere", b'{"processor":"p"}')])
 async def test_an_item_that_cannot_be_handled_is_a_system_error(
     config: QueueConfig, client: redis.Redis, name: str, item: bytes

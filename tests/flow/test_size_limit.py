@@ -14,6 +14,7 @@ from queue_system import ItemTooLargeError, QueueConfig, QueueManager, QueueRetr
 from queue_system.maintenance.reclaimer import Reclaimer
 from tests.kit.configs import MakeConfig
 from tests.kit.contents import documents, next_letter
+from tests.kit.foreign import die, push
 from tests.kit.inbox import Inbox
 from tests.kit.workers import running
 
@@ -26,13 +27,6 @@ SMALL = b'{"operation_id":"small","processor":"take","processor_module":"shop","
 def config(make_config: MakeConfig) -> QueueConfig:
     """A configuration with a low limit."""
     return make_config(max_item_bytes=LIMIT)
-
-
-def push(client: redis.Redis, config: QueueConfig, *items: bytes) -> None:
-    """Do what a foreign program does: register a list and push into it."""
-    key = config.get_queue_key("foreign")
-    client.sadd(config.get_registry_key(), key)
-    client.lpush(key, *items)
 
 
 def check_kept_as_it_came(client: redis.Redis, config: QueueConfig) -> None:
@@ -62,21 +56,6 @@ async def test_an_item_taken_by_hand_is_under_the_same_limit(
     await QueueWorker(config)._handle_queue_item(0, config.get_queue_key("foreign").encode(), LARGE)
     assert inbox.empty
     check_kept_as_it_came(client, config)
-
-
-def test_the_reaper_does_not_decode_it_either(config: QueueConfig, client: redis.Redis) -> None:
-    """It goes back as it came: the next worker may have a larger limit, and one that has not rejects it."""
-    commands, run = config.commands, config.transport.run
-    push(client, config, LARGE)
-    QueueManager(config).enqueue({"n": 1}, "shop.take", queue_name="foreign")  # indexes the list
-    run(commands.beat("register", "gone", 15_000))
-    run(commands.claim("gone", "c1", 2))
-    assert run(commands.declare_dead("gone", run(commands.incarnations())["gone"]))
-    Reclaimer(config, config.shard, lambda: "own", lambda: 1_700_000_000_000).perform()
-    waiting: Any = client.lrange(config.get_queue_key("foreign"), 0, -1)
-    assert len(waiting) == 2
-    assert LARGE in waiting
-    assert not client.llen(config.system_errors_queue)
 
 
 async def test_an_item_at_the_limit_is_retried_and_its_callbacks_get_results_and_errors_of_any_allowed_size(
@@ -173,7 +152,7 @@ async def test_a_large_item_that_was_in_flight_is_told_of_once_when_its_worker_d
     run(commands.beat("register", "dead", 1000))
     claimed = run(commands.claim("dead", "c1", 5))
     assert claimed is not None
-    assert run(commands.declare_dead("dead", run(commands.incarnations())["dead"]))
+    die(config, "dead")
     Reclaimer(config, config.shard, lambda: "", lambda: claimed.now_ms)._take_over("dead", last=False)
     assert client.get(kept_in(client, config)) == HUGE
     assert client.hlen(config.keys.workers) == 0

@@ -13,7 +13,7 @@ from queue_system.execution.rests import FEW
 from queue_system.inspection.fleet import read_fleet
 from queue_system.monitoring.collectors import FleetCollector
 from tests.kit.configs import MakeConfig
-from tests.kit.contents import documents
+from tests.kit.contents import documents, record_of
 from tests.kit.inbox import Inbox
 from tests.kit.logs import LineLogger
 from tests.kit.waiting import eventually
@@ -119,8 +119,7 @@ async def test_operations_that_lack_their_processor_wait_aside_in_a_queue_that_o
     status = queue.get_queue_status()
     assert FEW <= rejected(queue) <= FEW + 1
     assert status[config.get_queue_key("shared")] + status[config.keys.delayed] == 40 - rejected(queue)
-    record = queue.get_operation("unknown-39")
-    assert record is not None
+    record = record_of(queue, "unknown-39")
     assert (record.status, record.attempts) == ("queued", 0)
 
 

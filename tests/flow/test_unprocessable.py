@@ -2,38 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 
 from queue_system import QueueConfig, QueueManager, QueueRetryConfig, QueueWorker
-from queue_system.maintenance.reclaimer import Reclaimer
 from tests.kit.configs import MakeConfig
 from tests.kit.contents import documents, next_letter, read_record
+from tests.kit.foreign import die, hold, push, reclaimer
 from tests.kit.inbox import Inbox
-from tests.kit.servers import OwnServer
 from tests.kit.waiting import eventually
-from tests.kit.workers import running
-
-SRC = Path(__file__).parents[2] / "src"
+from tests.kit.workers import first_letter, running
 
 
 def process(entity: Any) -> Any:
     return entity
-
-
-def push(client: redis.Redis, config: QueueConfig, *items: bytes, name: str = "process") -> None:
-    """Do what a foreign program does: register a list and push into it."""
-    key = config.get_queue_key(name)
-    client.sadd(config.get_registry_key(), key)
-    client.lpush(key, *items)
 
 
 async def check_worker_goes_on(queue: QueueManager, inbox: Inbox) -> None:
@@ -52,7 +38,7 @@ async def check_worker_goes_on(queue: QueueManager, inbox: Inbox) -> None:
 async def test_an_undecodable_item_is_kept_as_it_was(
     queue: QueueManager, config: QueueConfig, client: redis.Redis, inbox: Inbox, item: bytes
 ) -> None:
-    push(client, config, item)
+    push(client, config, item, name="process")
     async with running(QueueWorker(config, max_workers=1)):
         letter = await next_letter(client, config.system_errors_queue)
         await check_worker_goes_on(queue, inbox)
@@ -161,32 +147,10 @@ async def test_a_lambda_or_closure_of_another_process_is_a_system_error_with_the
     def closure(entity: Any) -> None: ...
 
     queue.enqueue({"n": 1}, closure if kind == "closure" else lambda entity: None)
-    other = make_config()
-    async with running(QueueWorker(other)):
-        letter = await next_letter(client, other.system_errors_queue)
+    letter = await first_letter(make_config(), client, "system_errors")
     assert f"is a {kind}" in letter["failure_reason"]
     assert "module-level function" in letter["failure_reason"]
     assert letter["entity"] == {"n": 1}
-
-
-async def test_a_lambda_meets_the_same_end_in_a_real_process(
-    queue: QueueManager, server: OwnServer, client: redis.Redis, tmp_path: Path
-) -> None:
-    queue.enqueue({"n": 1}, lambda entity: None, operation_id="op")
-    program = """
-import asyncio, sys
-from queue_system import QueueConfig, QueueWorker
-config = QueueConfig(redis_url=sys.argv[1], queue_prefix=sys.argv[2])
-print(asyncio.run(QueueWorker(config)._process_queue_item(0)))
-"""
-    command = [sys.executable, "-c", program, server.url, queue.config.queue_prefix]
-    done = await asyncio.to_thread(
-        subprocess.run, command, cwd=tmp_path, env={"PYTHONPATH": str(SRC)}, capture_output=True, text=True, check=True
-    )
-    assert done.stdout == "True\n", done.stderr
-    (letter,) = documents(client, queue.config.system_errors_queue)
-    assert (letter["operation_id"], letter["entity"]) == ("op", {"n": 1})
-    assert "is a lambda" in letter["failure_reason"]
 
 
 async def test_an_item_without_an_id_is_processed_and_named_after_its_token(
@@ -213,15 +177,6 @@ async def test_a_list_of_a_foreign_type_is_reported_and_skipped(
     assert client.get(config.get_queue_key("process")) == b"foreign"
 
 
-async def test_a_foreign_push_into_a_registered_list_is_noticed(
-    config: QueueConfig, client: redis.Redis, inbox: Inbox
-) -> None:
-    config.register_callback(inbox.put, "take", "shop")
-    async with running(QueueWorker(config)):
-        push(client, config, b'{"processor":"take","processor_module":"shop","entity":"first"}')
-        assert await inbox.next() == "first"
-
-
 @pytest.mark.parametrize(
     "member", [b'"\xff":1', b'"crashes":18446744073709551615', b'"crashes":3,"timestamp":1e308', b'"crashes":-7', b"5"]
 )
@@ -229,14 +184,12 @@ def test_an_odd_item_of_a_dead_worker_does_not_keep_its_neighbours_in_flight(
     queue: QueueManager, config: QueueConfig, client: redis.Redis, member: bytes
 ) -> None:
     """A reclaimer that cannot handle one item would find it again at every look."""
-    commands, run = config.commands, config.transport.run
-    push(client, config, b'{"operation_id":"odd","processor":"process",%b}' % member)
+    push(client, config, b'{"operation_id":"odd","processor":"process",%b}' % member, name="process")
     queue.enqueue({"n": 1}, process)
-    run(commands.beat("register", "gone", 15_000))
-    run(commands.claim("gone", "c1", 2))
+    hold(config, "gone", claims=2)
     assert queue.get_queue_status()[f"{config.queue_prefix}running"] == 2
-    assert run(commands.declare_dead("gone", run(commands.incarnations())["gone"]))
-    Reclaimer(config, config.shard, lambda: "own", lambda: 1_700_000_000_000).perform()
+    die(config, "gone")
+    reclaimer(config).perform()
     status = queue.get_queue_status()
     assert status[f"{config.queue_prefix}running"] == 0
     assert status["total_items"] + status[config.system_errors_queue] == 2

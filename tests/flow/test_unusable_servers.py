@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import re
 import socket
-import socketserver
-import threading
 import traceback
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -27,40 +25,24 @@ from queue_system import (
     UnsupportedServerError,
 )
 from queue_system.maintenance.heartbeat import Heartbeat
+from tests.kit.configs import MakeConfig, configs
 from tests.kit.logs import LineLogger
 from tests.kit.servers import OwnServer, StartServer
+from tests.kit.strange_servers import QuotingServer, SilentServer, serving
 from tests.kit.waiting import eventually
+from tests.kit.workers import running
 
 SECRET = "hunter2"
-Serve = Callable[[type[socketserver.BaseRequestHandler]], int]
 
 
 def process(entity: Any) -> Any:
     return entity
 
 
-class SilentServer(socketserver.BaseRequestHandler):
-    """Accepts connections and never answers."""
-
-    def handle(self) -> None:
-        while self.request.recv(4096):
-            pass
-
-
-class OldServer(socketserver.StreamRequestHandler):
+class OldServer(QuotingServer):
     """Speaks as much of the protocol as a server of version 6.0.16 needs to be recognised."""
 
-    def handle(self) -> None:
-        with contextlib.suppress(ConnectionError):
-            while head := self.rfile.readline():
-                words = [self._read_word() for _ in range(int(head[1:]))]
-                self.wfile.write(self._answer(words))
-
-    def _read_word(self) -> bytes:
-        length = int(self.rfile.readline()[1:])
-        return self.rfile.read(length + 2)[:-2]
-
-    def _answer(self, words: list[bytes]) -> bytes:
+    def answer(self, words: list[bytes]) -> bytes:
         match words[0].upper():
             case b"INFO":
                 text = b"# Server\r\nredis_version:6.0.16\r\nredis_mode:standalone\r\n"
@@ -72,35 +54,7 @@ class OldServer(socketserver.StreamRequestHandler):
             case b"AUTH" | b"SELECT" | b"PING":
                 return b"+OK\r\n"
             case _:
-                return b"-ERR unknown command `%b`, with args beginning with: \r\n" % words[0]
-
-
-class ServerWithoutAuth(OldServer):
-    """Does not know AUTH, and quotes what it was given."""
-
-    def _answer(self, words: list[bytes]) -> bytes:
-        if words[0].upper() == b"AUTH":
-            quoted = b" ".join(b"'%b'" % word for word in words[1:])
-            return b"-ERR unknown command 'AUTH', with args beginning with: %b\r\n" % quoted
-        return super()._answer(words)
-
-
-@pytest.fixture
-def serve() -> Iterator[Serve]:
-    """Starts real TCP servers that are none of Redis, and returns their ports."""
-    with contextlib.ExitStack() as stack:
-
-        def start(handler: type[socketserver.BaseRequestHandler]) -> int:
-            server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), handler)
-            server.daemon_threads = True
-            thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-            thread.start()
-            stack.callback(server.server_close)
-            stack.callback(thread.join)
-            stack.callback(server.shutdown)
-            return int(server.server_address[1])
-
-        yield start
+                return super().answer(words)
 
 
 @pytest.fixture
@@ -111,13 +65,11 @@ def closed_port() -> Iterator[int]:
         yield taken.getsockname()[1]
 
 
-@contextlib.contextmanager
-def configured(url: str, **settings: Any) -> Iterator[QueueConfig]:
-    config = QueueConfig(redis_url=url, logger=LineLogger(), **{"connection_timeout": 0.2, **settings})
-    try:
-        yield config
-    finally:
-        config.transport.close()
+@pytest.fixture
+def configured() -> Iterator[MakeConfig]:
+    """Makes configurations of servers in trouble."""
+    with configs("redis://localhost", "queue:", connection_timeout=0.2) as make:
+        yield make
 
 
 def told(error: BaseException, log: LineLogger) -> str:
@@ -138,79 +90,72 @@ def calls(config: QueueConfig) -> list[Callable[[], Any]]:
 
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("number", range(5))
-def test_every_call_fails_within_bounded_time_if_nobody_listens(closed_port: int, number: int) -> None:
-    with configured(f"redis://user:{SECRET}@127.0.0.1:{closed_port}/0") as config:
-        with pytest.raises(ServerUnreachableError, match=rf"redis://127\.0\.0\.1:{closed_port}/0") as caught:
-            calls(config)[number]()
-        assert SECRET not in told(caught.value, config.logger)
+def test_every_call_fails_within_bounded_time_if_nobody_listens(
+    configured: MakeConfig, closed_port: int, number: int
+) -> None:
+    config = configured(redis_url=f"redis://user:{SECRET}@127.0.0.1:{closed_port}/0")
+    with pytest.raises(ServerUnreachableError, match=rf"redis://127\.0\.0\.1:{closed_port}/0") as caught:
+        calls(config)[number]()
+    assert SECRET not in told(caught.value, config.logger)
 
 
 @pytest.mark.timeout(20)
-def test_a_server_that_accepts_and_never_answers_is_unreachable(serve: Serve) -> None:
-    port = serve(SilentServer)
-    with configured(f"redis://127.0.0.1:{port}", max_connection_retries=1) as config:
-        with pytest.raises(ServerUnreachableError):
-            QueueManager(config).enqueue({"n": 1}, process)
-        with pytest.raises(ServerUnreachableError):
-            config._ensure_redis_sync()
-
-
-@pytest.mark.timeout(20)
-def test_a_host_that_does_not_exist_is_unreachable() -> None:
-    with configured(f"redis://:{SECRET}@no-such-host.invalid", max_connection_retries=0) as config:
-        with pytest.raises(ServerUnreachableError) as caught:
-            QueueManager(config).enqueue({"n": 1}, process)
-        assert SECRET not in told(caught.value, config.logger)
-
-
-def test_a_socket_that_does_not_exist_is_unreachable() -> None:
-    with (
-        configured("unix:///tmp/no-such-socket", max_connection_retries=0) as config,
-        pytest.raises(ServerUnreachableError, match="unix:///tmp/no-such-socket"),
-    ):
-        QueueManager(config).enqueue({"n": 1}, process)
-
-
-def test_after_five_failed_calls_the_circuit_rejects_at_once_and_says_when_to_try_again(closed_port: int) -> None:
-    with configured(f"redis://127.0.0.1:{closed_port}", max_connection_retries=0) as config:
-        manager = QueueManager(config)
-        for _ in range(5):
-            with pytest.raises(ServerUnreachableError):
-                manager.enqueue({"n": 1}, process)
-        for call in calls(config):
-            with pytest.raises(CircuitOpenError) as caught:
+@pytest.mark.parametrize(
+    "url", ["redis://127.0.0.1:{silent}", f"redis://:{SECRET}@no-such-host.invalid", "unix:///tmp/no-such-socket"]
+)
+def test_a_server_that_is_silent_or_does_not_exist_is_unreachable(configured: MakeConfig, url: str) -> None:
+    with serving(SilentServer) as silent:
+        address = url.format(silent=silent)
+        config = configured(redis_url=address, max_connection_retries=0)
+        for call in (partial(QueueManager(config).enqueue, {"n": 1}, process), config._ensure_redis_sync):
+            with pytest.raises(ServerUnreachableError, match=re.escape(address.replace(f":{SECRET}@", ""))) as caught:
                 call()
-            assert 0 < caught.value.retry_after <= 30
+            assert SECRET not in told(caught.value, config.logger)
 
 
-def test_bad_input_is_refused_without_a_server(closed_port: int) -> None:
-    """It counts nothing in the circuit breaker either."""
-    with configured(f"redis://127.0.0.1:{closed_port}", max_connection_retries=0) as config:
-        manager = QueueManager(config)
-        for _ in range(6):
-            with pytest.raises(QueueSystemError, match="priority"):
-                manager.enqueue({}, process, priority="urgent")
+def test_after_five_failed_calls_the_circuit_rejects_at_once_and_says_when_to_try_again(
+    configured: MakeConfig, closed_port: int
+) -> None:
+    config = configured(redis_url=f"redis://127.0.0.1:{closed_port}", max_connection_retries=0)
+    for _ in range(5):
         with pytest.raises(ServerUnreachableError):
-            manager.enqueue({}, process)
+            QueueManager(config).enqueue({"n": 1}, process)
+    for call in calls(config):
+        with pytest.raises(CircuitOpenError) as caught:
+            call()
+        assert 0 < caught.value.retry_after <= 30
+
+
+def test_bad_input_is_refused_without_a_server(configured: MakeConfig, closed_port: int) -> None:
+    """It counts nothing in the circuit breaker either."""
+    manager = QueueManager(configured(redis_url=f"redis://127.0.0.1:{closed_port}", max_connection_retries=0))
+    for _ in range(6):
+        with pytest.raises(QueueSystemError, match="priority"):
+            manager.enqueue({}, process, priority="urgent")
+    with pytest.raises(ServerUnreachableError):
+        manager.enqueue({}, process)
 
 
 @pytest.mark.parametrize("number", range(4))
-def test_wrong_credentials_are_refused_without_telling_them(start_server: StartServer, number: int) -> None:
+def test_wrong_credentials_are_refused_without_telling_them(
+    start_server: StartServer, configured: MakeConfig, number: int
+) -> None:
     server = start_server(tcp=True, requirepass="right")
-    with configured(f"redis://:{SECRET}@127.0.0.1:{server.port}") as config:
-        with pytest.raises(AccessDeniedError) as caught:
-            calls(config)[number]()
-        assert SECRET not in told(caught.value, config.logger)
+    config = configured(redis_url=f"redis://:{SECRET}@127.0.0.1:{server.port}")
+    with pytest.raises(AccessDeniedError) as caught:
+        calls(config)[number]()
+    assert SECRET not in told(caught.value, config.logger)
 
 
-async def test_a_worker_refuses_to_start_with_wrong_credentials(start_server: StartServer) -> None:
+async def test_a_worker_refuses_to_start_with_wrong_credentials(
+    start_server: StartServer, configured: MakeConfig
+) -> None:
     server = start_server(tcp=True, requirepass="right")
-    with configured(f"redis://:{SECRET}@127.0.0.1:{server.port}") as config:
-        worker = QueueWorker(config)
-        with pytest.raises(AccessDeniedError) as caught:
-            await worker.start()
-        assert not worker.running
-        assert SECRET not in told(caught.value, config.logger)
+    worker = QueueWorker(configured(redis_url=f"redis://:{SECRET}@127.0.0.1:{server.port}"))
+    with pytest.raises(AccessDeniedError) as caught:
+        await worker.start()
+    assert not worker.running
+    assert SECRET not in told(caught.value, worker.config.logger)
 
 
 @pytest.mark.timeout(20)
@@ -226,23 +171,6 @@ async def test_a_worker_refuses_to_start_with_a_url_from_the_environment_that_na
     assert not worker.running
 
 
-async def test_a_worker_starts_without_its_server_and_serves_once_it_is_there(start_server: StartServer) -> None:
-    server = start_server()
-    server.stop()
-    with configured(server.url) as config:
-        worker = QueueWorker(config)
-        await worker.start()
-        assert worker.running
-        assert config.logger.of("server trouble at start: trying again")
-        try:
-            server.start()
-            QueueManager(config).enqueue({"n": 1}, process)
-            await eventually(lambda: config.get_metrics()["processed"] == 1, "the operation is processed", 5.0)
-        finally:
-            await worker.stop()
-        assert config.get_metrics().get("lease_lost", 0) == 0
-
-
 async def test_a_beat_before_the_registration_loses_no_incarnation(config: QueueConfig) -> None:
     """The server answers it with "unregistered", which is true and no loss: what was claimed meanwhile stays held."""
     engine = QueueWorker(config)._open_engine(1)
@@ -254,18 +182,14 @@ async def test_a_beat_before_the_registration_loses_no_incarnation(config: Queue
 
 
 @pytest.mark.parametrize("number", range(4))
-def test_a_server_before_6_2_is_refused(serve: Serve, number: int) -> None:
-    port = serve(OldServer)
-    with (
-        configured(f"redis://127.0.0.1:{port}") as config,
-        pytest.raises(UnsupportedServerError, match=r"6\.0\.16.*Redis 6\.2"),
-    ):
-        calls(config)[number]()
+def test_a_server_before_6_2_is_refused(configured: MakeConfig, number: int) -> None:
+    with serving(OldServer) as port, pytest.raises(UnsupportedServerError, match=r"6\.0\.16.*Redis 6\.2"):
+        calls(configured(redis_url=f"redis://127.0.0.1:{port}"))[number]()
 
 
-async def test_a_server_before_6_2_is_refused_in_a_coroutine_too(serve: Serve) -> None:
-    port = serve(OldServer)
-    with configured(f"redis://127.0.0.1:{port}") as config:
+async def test_a_server_before_6_2_is_refused_in_a_coroutine_too(configured: MakeConfig) -> None:
+    with serving(OldServer) as port:
+        config = configured(redis_url=f"redis://127.0.0.1:{port}")
         manager = QueueManager(config)
         for call in (partial(manager.aenqueue, {}, process), manager.aget_queue_status):
             with pytest.raises(UnsupportedServerError, match=r"6\.0\.16.*Redis 6\.2"):
@@ -275,13 +199,11 @@ async def test_a_server_before_6_2_is_refused_in_a_coroutine_too(serve: Serve) -
 
 @pytest.mark.parametrize("rule, count", [("+info", "calls"), ("-info", "rejected_calls")])
 async def test_a_coroutine_asks_for_the_version_once_even_where_it_may_not(
-    start_server: StartServer, rule: str, count: str
+    start_server: StartServer, configured: MakeConfig, rule: str, count: str
 ) -> None:
     server = start_server()
-    with (
-        contextlib.closing(server.client()) as client,
-        configured(f"unix://shop:{SECRET}@{server.socket_path}", connection_timeout=5.0) as config,
-    ):
+    config = configured(redis_url=f"unix://shop:{SECRET}@{server.socket_path}", connection_timeout=5.0)
+    with server.client() as client:
         client.acl_setuser("shop", enabled=True, nopass=True, keys=["*"], commands=["+@all", rule])
         client.config_resetstat()
         manager = QueueManager(config)
@@ -293,10 +215,10 @@ async def test_a_coroutine_asks_for_the_version_once_even_where_it_may_not(
 
 
 @pytest.mark.timeout(20)
-async def test_a_worker_tells_that_its_server_is_too_old(serve: Serve) -> None:
+async def test_a_worker_tells_that_its_server_is_too_old(configured: MakeConfig) -> None:
     """Start raises it, or the log names it while the worker keeps trying."""
-    port = serve(OldServer)
-    with configured(f"redis://127.0.0.1:{port}") as config:
+    with serving(OldServer) as port:
+        config = configured(redis_url=f"redis://127.0.0.1:{port}")
         worker = QueueWorker(config)
         try:
             await worker.start()
@@ -310,15 +232,6 @@ async def test_a_worker_tells_that_its_server_is_too_old(serve: Serve) -> None:
             )
         finally:
             await worker.stop()
-
-
-def test_a_server_that_quotes_the_password_does_not_bring_it_into_a_message(serve: Serve) -> None:
-    port = serve(ServerWithoutAuth)
-    with configured(f"redis://user:{SECRET}@127.0.0.1:{port}") as config:
-        with pytest.raises(QueueSystemError) as caught:
-            QueueManager(config).enqueue({}, process)
-        assert SECRET not in str(caught.value)
-        assert SECRET not in repr(config.logger.lines)
 
 
 class Provider(redis.CredentialProvider):
@@ -336,58 +249,50 @@ class Provider(redis.CredentialProvider):
         return "default", SECRET
 
 
-@contextlib.contextmanager
-def provided(server: OwnServer, provider: Provider, **settings: Any) -> Iterator[QueueConfig]:
-    with contextlib.closing(
-        redis.Redis.from_url(f"unix://{server.socket_path}", credential_provider=provider)
-    ) as client:
-        config = QueueConfig(redis_client=client, logger=LineLogger(), **settings)
-        try:
-            yield config
-        finally:
-            config.transport.close()
+def client_of(server: OwnServer, provider: Provider) -> redis.Redis:
+    return redis.Redis.from_url(f"unix://{server.socket_path}", credential_provider=provider)
 
 
-async def test_a_credential_provider_that_fails_is_a_typed_error_and_is_asked_again(start_server: StartServer) -> None:
+async def test_a_credential_provider_that_fails_is_a_typed_error_and_is_asked_again(
+    start_server: StartServer, configured: MakeConfig
+) -> None:
     provider = Provider()
-    with provided(start_server(requirepass=SECRET), provider, max_connection_retries=0) as config:
-        queue = QueueManager(config)
-        provider.failures = 2
-        with pytest.raises(ServerUnreachableError, match="no token") as caught:
-            queue.enqueue({}, process)
-        assert SECRET not in told(caught.value, config.logger)
-        with pytest.raises(ServerUnreachableError, match="no token") as caught:
-            await queue.aenqueue({}, process)
-        assert SECRET not in told(caught.value, config.logger)
+    client = client_of(start_server(requirepass=SECRET), provider)
+    config = configured(redis_client=client, redis_url=None, max_connection_retries=0, connection_timeout=5.0)
+    queue = QueueManager(config)
+    provider.failures = 2
+    with pytest.raises(ServerUnreachableError, match="no token") as caught:
         queue.enqueue({}, process)
+    assert SECRET not in told(caught.value, config.logger)
+    with pytest.raises(ServerUnreachableError, match="no token") as caught:
         await queue.aenqueue({}, process)
-        assert queue.get_queue_status()["total_items"] == 2
-        await config.aclose()
-
-
-def has_processed(config: QueueConfig, count: int) -> bool:
-    return bool(config.get_metrics().get("processed", 0) == count)
+    assert SECRET not in told(caught.value, config.logger)
+    queue.enqueue({}, process)
+    await queue.aenqueue({}, process)
+    assert queue.get_queue_status()["total_items"] == 2
+    await config.aclose()
 
 
 @pytest.mark.timeout(20)
-async def test_a_worker_outlives_a_credential_provider_that_fails(start_server: StartServer) -> None:
+async def test_a_worker_outlives_a_credential_provider_that_fails(
+    start_server: StartServer, configured: MakeConfig
+) -> None:
     server = start_server(requirepass=SECRET)
     provider = Provider()
     provider.failures = 1
-    with provided(server, provider) as config, provided(server, Provider()) as other:
-        worker = QueueWorker(config)
-        await worker.start()
-        try:
-            QueueManager(other).enqueue({"n": 1}, process)
-            await eventually(partial(has_processed, config, 1), "the first is processed", 5.0)
-            provider.failures = 2
-            with contextlib.closing(server.client()) as client:
-                client.client_kill_filter(_type="normal", skipme=True)
-            QueueManager(other).enqueue({"n": 2}, process)
-            await eventually(partial(has_processed, config, 2), "the second is processed", 5.0)
-        finally:
-            await worker.stop()
-        assert provider.failed == 3
+    config, other = (
+        configured(redis_client=client_of(server, each), redis_url=None, connection_timeout=5.0)
+        for each in (provider, Provider())
+    )
+    async with running(QueueWorker(config)):
+        QueueManager(other).enqueue({"n": 1}, process)
+        await eventually(lambda: config.get_metrics()["processed"] == 1, "the first is processed", 5.0)
+        provider.failures = 2
+        with server.client() as client:
+            client.client_kill_filter(_type="normal", skipme=True)
+        QueueManager(other).enqueue({"n": 2}, process)
+        await eventually(lambda: config.get_metrics()["processed"] == 2, "the second is processed", 5.0)
+    assert provider.failed == 3
 
 
 def test_a_foreign_type_under_the_prefix_is_a_typed_error_and_nothing_is_written(

@@ -10,7 +10,8 @@ from typing import Any
 import redis
 
 from queue_system import QueueConfig, QueueManager, QueueRetryConfig, QueueWorker
-from tests.kit.contents import documents
+from tests.kit.contents import documents, record_of
+from tests.kit.foreign import push
 from tests.kit.inbox import Inbox
 from tests.kit.waiting import eventually
 from tests.kit.workers import running
@@ -28,13 +29,11 @@ async def test_an_operation_whose_total_time_passed_while_it_waited_does_not_sta
         "operation_id": "late", "processor": "take", "processor_module": "shop", "entity": 1, "attempts": 2,
         "max_attempts": 9, "retry_timeout": 5, "first_attempt_time": time.time() - 60,
     }  # fmt: skip
-    client.sadd(config.get_registry_key(), config.get_queue_key("take"))
-    client.lpush(config.get_queue_key("take"), json.dumps(item, separators=(",", ":")))
+    push(client, config, json.dumps(item, separators=(",", ":")))
     async with running(QueueWorker(config)):
         await eventually(lambda: config.get_metrics()["failed"] == 1, "it has failed", 10)
     assert inbox.empty
-    record = queue.get_operation("late")
-    assert record is not None
+    record = record_of(queue, "late")
     assert (record.status, record.error_type, record.attempts) == ("failed", "TimeoutError", 2)
     assert record.error == "timed out before it could start: nothing is left of the total timeout of 5 s"
     (letter,) = documents(client, config.failures_queue)
@@ -49,8 +48,7 @@ async def test_a_delayed_operation_tells_when_it_is_due_and_when_it_was_enqueued
     single = queue.enqueue({}, fail, delay=100, deduplication_key="key")["operation_id"]
     (batch,) = queue.enqueue_batch([{}], fail, delay=100)
     for operation_id in (single, batch["operation_id"]):
-        record = queue.get_operation(operation_id)
-        assert record is not None
+        record = record_of(queue, operation_id)
         assert record.enqueued_at is not None
         assert record.due_at is not None
         assert before < record.enqueued_at < time.time() + 1
@@ -65,8 +63,7 @@ async def test_a_retrying_operation_tells_when_it_is_due_and_when_it_was_enqueue
     operation_id = queue.enqueue({}, fail, retry_config=QueueRetryConfig.fixed(100))["operation_id"]
     async with running(QueueWorker(config)):
         await eventually(lambda: config.get_metrics()["retried"] == 1, "it is to run again", 10)
-    record = queue.get_operation(operation_id)
-    assert record is not None
+    record = record_of(queue, operation_id)
     assert record.enqueued_at is not None
     assert record.due_at is not None
     assert (record.status, record.attempts, record.error) == ("delayed", 1, "boom")
@@ -80,8 +77,7 @@ async def test_a_foreign_item_without_an_id_that_is_handed_back_leaves_no_record
         await asyncio.Event().wait()
 
     config.register_callback(wait, "wait", "shop")
-    client.sadd(config.get_registry_key(), config.get_queue_key("wait"))
-    client.lpush(config.get_queue_key("wait"), b'{"processor":"wait","processor_module":"shop"}')
+    push(client, config, b'{"processor":"wait","processor_module":"shop"}', name="wait")
 
     def records() -> list[bytes]:
         return list(client.scan_iter(match=f"{config.queue_prefix}operation:*", count=1000))

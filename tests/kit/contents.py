@@ -9,7 +9,7 @@ from typing import Any
 
 import redis
 
-from queue_system import QueueConfig
+from queue_system import OperationRecord, QueueConfig, QueueManager
 from tests.kit.waiting import DEADLINE_S
 
 
@@ -29,6 +29,13 @@ async def next_letter(client: redis.Redis, key: str) -> dict[str, Any]:
     letter: Any = await asyncio.to_thread(client.blmove, key, key, int(DEADLINE_S), "LEFT", "LEFT")
     assert letter is not None, f"no letter came to {key}"
     return dict(json.loads(letter))
+
+
+def record_of(queue: QueueManager, operation_id: str) -> OperationRecord:
+    """What a manager tells of an operation that it knows."""
+    record = queue.get_operation(operation_id)
+    assert record is not None, f"nothing is known of {operation_id}"
+    return record
 
 
 @dataclass(frozen=True)

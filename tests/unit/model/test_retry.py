@@ -154,6 +154,7 @@ def test_a_wrong_max_attempts_is_refused_everywhere(value: Any) -> None:
     builds: tuple[Callable[[], QueueRetryConfig], ...] = (
         lambda: QueueRetryConfig(value),
         lambda: QueueRetryConfig.fixed(1, value),
+        lambda: QueueRetryConfig.custom([1], value if value is not None else 0),
         lambda: QueueRetryConfig.exponential(max_attempts=value),
         lambda: QueueRetryConfig.from_dict({"max_attempts": value}),
     )
