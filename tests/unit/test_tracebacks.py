@@ -64,10 +64,7 @@ def test_frames_of_this_package_are_left_out_and_the_application_s_are_kept() ->
 
 
 def test_an_error_of_ours_that_no_code_of_the_application_raised_has_no_traceback() -> None:
-    def die() -> None:
-        raise ProcessDiedError(-9)
-
-    error = caught(die)
+    error = caught(raising(ProcessDiedError(-9)))
     error.__traceback__ = None
     assert trace(error).text == ""
 
@@ -186,10 +183,7 @@ def test_no_text_of_an_error_begins_a_line_or_passes_for_a_place_in_the_code(tex
 
 
 def test_a_message_of_unprintable_characters_is_cut_and_kept() -> None:
-    def fail() -> None:
-        raise ValueError("\U0010ffff" * 5000)
-
-    text = trace(caught(fail)).text
+    text = trace(caught(raising(ValueError("\U0010ffff" * 5000)))).text
     assert text.splitlines()[0] == "Traceback (most recent call last):"
     assert "ValueError: \\U0010ffff\\U0010ffff" in text
     assert len(text) < MOST_BYTES // 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import threading
 import time
@@ -80,8 +81,26 @@ class Stage:
         self.slot.task = owner
         return task
 
+    async def begun(self, processor: Callable[..., Awaitable[Any]]) -> asyncio.Task[Outcome]:
+        """Begin, and wait until the processor runs."""
+        started = asyncio.Event()
+
+        async def noted(argument: Any) -> Any:
+            started.set()
+            return await processor(argument)
+
+        task = self.begin(noted)
+        await asyncio.wait_for(started.wait(), 5)
+        return task
+
     async def run(self, processor: Callable[..., Any], limit_s: float = LONG_S) -> Outcome:
         return await asyncio.wait_for(self.begin(processor, limit_s), 10)
+
+    async def raised(self, processor: Callable[..., Any], limit_s: float = LONG_S) -> Raised:
+        """Run what comes to no result."""
+        outcome = await self.run(processor, limit_s)
+        assert isinstance(outcome, Raised)
+        return outcome
 
 
 @pytest.fixture
@@ -104,16 +123,12 @@ async def hang(_: Any) -> None:
     await asyncio.Event().wait()
 
 
-@pytest.mark.parametrize(
-    "processor",
-    [give_back, lambda x: x, give_back_later, functools.partial(give_back), Awaiting(), Awaiting().__call__],
-)
+FUNCTIONS = [give_back, lambda x: x, give_back_later, functools.partial(give_back)]
+
+
+@pytest.mark.parametrize("processor", [*FUNCTIONS, Awaiting(), Awaiting().__call__, Unhashable()])
 async def test_a_processor_of_any_kind_succeeds_with_its_result(stage: Stage, processor: Callable[..., Any]) -> None:
     assert await stage.run(processor) == Succeeded(7)
-
-
-async def test_a_callable_without_a_hash_is_run(stage: Stage) -> None:
-    assert await stage.run(Unhashable()) == Succeeded(7)
 
 
 async def test_a_sync_processor_runs_in_a_thread_and_an_async_one_on_the_loop(stage: Stage) -> None:
@@ -154,8 +169,7 @@ async def test_whatever_a_processor_raises_is_an_outcome(
     async def fail_async(_: Any) -> None:
         raise error
 
-    outcome = await stage.run(fail_async if is_async else fail)
-    assert isinstance(outcome, Raised)
+    outcome = await stage.raised(fail_async if is_async else fail)
     assert (outcome.error_type, outcome.timed_out) == (name, False)
     assert text in outcome.error
 
@@ -164,14 +178,11 @@ async def test_whatever_a_processor_raises_is_an_outcome(
 async def test_a_processor_that_takes_other_arguments_is_a_type_error(
     stage: Stage, processor: Callable[..., Any]
 ) -> None:
-    outcome = await stage.run(processor)
-    assert isinstance(outcome, Raised)
-    assert outcome.error_type == "TypeError"
+    assert (await stage.raised(processor)).error_type == "TypeError"
 
 
 async def test_an_async_processor_is_ended_at_its_limit(stage: Stage) -> None:
-    outcome = await stage.run(hang, SHORT_S)
-    assert isinstance(outcome, Raised)
+    outcome = await stage.raised(hang, SHORT_S)
     assert outcome.error == "the attempt timed out after 0.03 s: work_timeout"
     assert (outcome.error_type, outcome.timed_out) == ("TimeoutError", True)
     assert await stage.run(give_back) == Succeeded(7)
@@ -179,9 +190,7 @@ async def test_an_async_processor_is_ended_at_its_limit(stage: Stage) -> None:
 
 async def test_a_sync_processor_is_given_up_at_its_limit_and_its_late_result_is_dropped(stage: Stage) -> None:
     go_on = threading.Event()
-    outcome = await stage.run(lambda _: go_on.wait(5), SHORT_S)
-    assert isinstance(outcome, Raised)
-    assert outcome.timed_out
+    assert (await stage.raised(lambda _: go_on.wait(5), SHORT_S)).timed_out
     assert stage.executor.threads.abandoned == 1
     go_on.set()
     assert await stage.run(lambda _: "next") == Succeeded("next")
@@ -189,15 +198,11 @@ async def test_a_sync_processor_is_given_up_at_its_limit_and_its_late_result_is_
 
 async def test_a_processor_that_swallows_its_cancellation_counts_as_timed_out(stage: Stage) -> None:
     async def stubborn(_: Any) -> str:
-        try:
+        with contextlib.suppress(asyncio.CancelledError):
             await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            return "finished nevertheless"
-        return "never"
+        return "finished nevertheless"
 
-    outcome = await stage.run(stubborn, SHORT_S)
-    assert isinstance(outcome, Raised)
-    assert outcome.timed_out
+    assert (await stage.raised(stubborn, SHORT_S)).timed_out
     assert not stage.slot.expired
     assert await stage.run(give_back) == Succeeded(7)
 
@@ -216,16 +221,12 @@ async def test_a_processor_that_goes_on_after_its_cancellation_gets_another(
             except asyncio.CancelledError:
                 cancellations += 1
 
-    outcome = await stage.run(stubborn, SHORT_S)
-    assert isinstance(outcome, Raised)
-    assert outcome.timed_out
+    assert (await stage.raised(stubborn, SHORT_S)).timed_out
     assert cancellations == 2
 
 
 async def test_no_time_left_ends_the_attempt_at_once(stage: Stage) -> None:
-    outcome = await stage.run(hang, 0.0)
-    assert isinstance(outcome, Raised)
-    assert outcome.timed_out
+    assert (await stage.raised(hang, 0.0)).timed_out
 
 
 async def test_a_shorter_limit_that_comes_later_is_kept(stage: Stage) -> None:
@@ -248,14 +249,7 @@ async def test_a_shorter_limit_that_comes_later_is_kept(stage: Stage) -> None:
 
 
 async def test_a_stopping_worker_interrupts(stage: Stage) -> None:
-    started = asyncio.Event()
-
-    async def work(_: Any) -> None:
-        started.set()
-        await asyncio.Event().wait()
-
-    task = stage.begin(work)
-    await asyncio.wait_for(started.wait(), 5)
+    task = await stage.begun(hang)
     stage.executor.stop_slot(stage.slot)
     assert await task == Interrupted()
     assert not stage.slot.stopped
@@ -263,32 +257,19 @@ async def test_a_stopping_worker_interrupts(stage: Stage) -> None:
 
 
 async def test_a_result_that_comes_in_spite_of_the_stop_counts(stage: Stage) -> None:
-    started = asyncio.Event()
-
     async def work(_: Any) -> str:
-        started.set()
-        try:
+        with contextlib.suppress(asyncio.CancelledError):
             await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            return "saved"
-        return "never"
+        return "saved"
 
-    task = stage.begin(work)
-    await asyncio.wait_for(started.wait(), 5)
+    task = await stage.begun(work)
     stage.executor.stop_slot(stage.slot)
     assert await task == Succeeded("saved")
 
 
 async def test_a_cancellation_that_the_worker_did_not_ask_for_is_a_failure(stage: Stage) -> None:
     """Whoever asked for it: the processor itself, a timer that it set, or the application."""
-    started = asyncio.Event()
-
-    async def work(_: Any) -> None:
-        started.set()
-        await asyncio.Event().wait()
-
-    task = stage.begin(work)
-    await asyncio.wait_for(started.wait(), 5)
+    task = await stage.begun(hang)
     task.cancel()
     outcome = await task
     assert isinstance(outcome, Raised)

@@ -8,48 +8,17 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 
-from queue_system.errors import UndecodableItemError
 from queue_system.execution.delivery import Delivery
 from queue_system.execution.outbox import Outbox
 from queue_system.execution.settlement import Settlement, Settler, Timing
-from queue_system.model.operation import decode_item
 from queue_system.model.states import Verb
-from queue_system.model.verdict import (
-    Complete,
-    Fail,
-    Interrupted,
-    Outcome,
-    Raised,
-    Reject,
-    Release,
-    Retry,
-    Succeeded,
-    Unprocessable,
-    Verdict,
-    judge,
-)
+from queue_system.model.verdict import Complete, Fail, Reject, Release, Retry, Verdict
 from tests.unit.execution.support import make_delivery, unpack
 
 TIMING = Timing(1_000, 3_000, 2.0)
-
-integers = st.integers(-5, 5) | st.integers()
-seconds = st.floats(-5, 5) | st.floats(allow_nan=False, allow_infinity=False)
-foreign_items = st.fixed_dictionaries(
-    {"processor": st.just("p")},
-    optional={
-        "attempts": integers, "max_attempts": integers, "crashes": integers, "timestamp": seconds, "timeout": seconds,
-        "retry_timeout": seconds, "first_attempt_time": seconds, "delays": st.lists(seconds, max_size=2),
-        "phase": st.sampled_from(["on_success", "on_failure", "other"]), "on_success": st.just("f"),
-        "on_failure": st.just("f"), "deduplication_key": st.just("d"), "operation_id": st.sampled_from(["", "1", "é"]),
-    },
-)  # fmt: skip
-outcomes: st.SearchStrategy[Outcome] = st.sampled_from([
-    Succeeded({"a": 1}), Succeeded(object()), Raised("boom", "E"), Raised("\udcff", "E"), Interrupted(),
-    Unprocessable("no name", "E"),
-])  # fmt: skip
 
 
 @dataclasses.dataclass(eq=False)
@@ -99,8 +68,12 @@ def test_no_result_is_kept_without_a_lifetime_but_a_tombstone_stays() -> None:
     assert b"boom" not in unpack(settle(Fail("boom", "E"), result_ttl=0.0).packed)[2]
 
 
-@pytest.mark.parametrize("result", [math.nan, {"a": object()}, {"x": "\ud800"}, Exploding(), {1: 1, "1": 2}])
-def test_a_result_that_json_cannot_carry_stays_a_success(result: Any) -> None:
+@pytest.mark.parametrize(
+    "result",
+    [math.nan, {"a": object()}, {"x": "\ud800"}, Exploding(), {1: 1, "1": 2}, 10**5000, "x" * 20_000],
+    ids=["NaN", "object", "surrogate", "exploding", "equal names", "too long a number", "too large"],
+)
+def test_a_result_that_json_cannot_carry_or_that_is_too_large_stays_a_success(result: Any) -> None:
     settlement = settle(Complete(result), make_delivery(on_success="done"))
     _, _, record, _, follow_up = unpack(settlement.packed)
     assert record.startswith(b"succeeded\t")
@@ -109,14 +82,6 @@ def test_a_result_that_json_cannot_carry_stays_a_success(result: Any) -> None:
     callback = json.loads(follow_up.partition(b"\n")[2])
     assert callback["result"] is None
     assert callback["result_error"] == body_of(record)["result_error"]
-
-
-def test_a_result_too_long_a_number_or_too_large_stays_a_success() -> None:
-    for result in (10**5000, "x" * 20_000):
-        record = unpack(settle(Complete(result)).packed)[2]
-        assert record.startswith(b"succeeded\t")
-        assert body_of(record)["result"] is None
-        assert body_of(record)["result_error"].startswith("result: ")
 
 
 def test_a_result_with_a_sloppy_eq_stays_a_success() -> None:
@@ -219,27 +184,6 @@ def test_a_release_and_a_running_note_name_the_token() -> None:
     token, operation_id, record = unpack(note.packed)
     assert (note.verb, token, operation_id) == ("running", b"9", b"id9")
     assert record.startswith(b"running\t\t2000\t")
-
-
-@given(foreign_items, outcomes)
-@example({"processor": "p", "attempts": -1}, Raised("boom", "E"))
-@example({"processor": "p", "attempts": 2**64 - 1}, Raised("boom", "E"))
-@example({"processor": "p", "timestamp": 1e308}, Succeeded(1))
-@example({"processor": "p", "timestamp": -1e308}, Raised("boom", "E"))
-@example({"processor": "p", "first_attempt_time": -1e308, "retry_timeout": 1.0}, Raised("boom", "E"))
-def test_whatever_can_be_decoded_can_be_judged_and_settled(item: dict[str, Any], outcome: Outcome) -> None:
-    """An error here would end a slot and leave the operation in flight for ever."""
-    encoded = json.dumps(item).encode()
-    try:
-        operation = decode_item(encoded)
-    except UndecodableItemError:
-        return
-    delivery = Delivery("incarnation", 1, b"high:p", encoded, operation, 0.0)
-    settler = make_settler()
-    verdict = judge(operation, outcome, 1_700_000_000.0, 1_700_000_001.0)
-    settlement = settler.settle(delivery, verdict, Timing(1_700_000_000_000, 1_700_000_001_000, 1.0))
-    assert settlement.verb in {"complete", "retry", "fail", "reject", "release"}
-    assert settler.running(delivery, 1, 2).verb == "running"
 
 
 @pytest.mark.parametrize("verdict", [Retry(0.0, "\udcff", "E"), Fail("\udcff", "E"), Reject("\ud800", "E")])

@@ -118,8 +118,12 @@ def accepted(item: bytes) -> Operation | None:
 
 
 def check_settles(item: bytes, operation: Operation) -> None:
-    """Every verdict over the operation can be written, and what goes back to a list can be decoded again."""
+    """That it runs and every verdict over it can be written, and what goes back to a list can be decoded again.
+
+    An error there would end a slot and leave the operation in flight for ever.
+    """
     delivery = Delivery("incarnation", 1, b"normal:p", item, operation, 0.0)
+    assert SETTLER.running(delivery, 1, 2).verb == "running"
     for verdict in (*VERDICTS, judge(operation, Raised("boom", "E"), 1e9, 1e9 + 1)):
         settlement = SETTLER.settle(delivery, verdict, Timing(1, 2, 0.1))
         if settlement.follow_up:
