@@ -132,26 +132,26 @@ class Demo:
                 f" {self._purged} that waited are purged, the workers have stopped."
             )
             return 128 + signum
-        letters = list(self._letters())
-        print_summary(self._console, Result(tally, elapsed_s, letters))
+        dead_letters = list(self._dead_letters())
+        print_summary(self._console, Result(tally, elapsed_s, dead_letters))
         self._print_hints()
         if lost := tally.missing():
             print(f"Lost: {len(lost)} files have no outcome, such as {lost[0]}", file=sys.stderr)
-        if len(letters) != len(tally.failed):
-            print(f"{len(tally.failed)} files failed, but queue:failures shows {len(letters)}", file=sys.stderr)
-        return int(bool(lost) or len(letters) != len(tally.failed))
+        if len(dead_letters) != len(tally.failed):
+            print(f"{len(tally.failed)} files failed, but queue:failures shows {len(dead_letters)}", file=sys.stderr)
+        return int(bool(lost) or len(dead_letters) != len(tally.failed))
 
-    def _letters(self) -> Iterator[dict[str, Any]]:
+    def _dead_letters(self) -> Iterator[dict[str, Any]]:
         """Yield this run's dead letters; the newest of all stand first."""
         wanted, start = len(self._tally.failed), 0
         client = self._config.redis_client
         while wanted and client is not None:
             page: Any = client.lrange(self._config.failures_queue, start, start + _PAGE - 1)
-            for letter in map(json.loads, page):
-                entity = letter.get("entity")
+            for dead_letter in map(json.loads, page):
+                entity = dead_letter.get("entity")
                 if isinstance(entity, dict) and entity.get("run") == self._run.name:
                     wanted -= 1
-                    yield letter
+                    yield dead_letter
             if len(page) < _PAGE:
                 return
             start += _PAGE

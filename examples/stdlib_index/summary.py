@@ -21,11 +21,11 @@ _PLACE = re.compile(r" \([^()]+, line \d+\)\Z")
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A finished run: what became of its files, how long it took, and its letters in `queue:failures`."""
+    """A finished run: what became of its files, how long it took, and its dead letters in `queue:failures`."""
 
     tally: Tally
     elapsed_s: float
-    letters: Sequence[dict[str, Any]]
+    dead_letters: Sequence[dict[str, Any]]
 
 
 def print_summary(console: Console, result: Result) -> None:
@@ -34,7 +34,7 @@ def print_summary(console: Console, result: Result) -> None:
         ("Summary", figures(result)),
         ("Wait from enqueue to start", waits(result.tally)),
         ("Largest modules", largest(result.tally)),
-        ("Failures by reason, from queue:failures", failures(result.letters)),
+        ("Failures by reason, from queue:failures", failures(result.dead_letters)),
     ):
         if table.row_count:
             console.print(f"\n{title}", style="bold")
@@ -81,12 +81,12 @@ def largest(tally: Tally) -> Table:
     return table
 
 
-def failures(letters: Sequence[dict[str, Any]]) -> Table:
+def failures(dead_letters: Sequence[dict[str, Any]]) -> Table:
     """Return the reasons of the failures, the most frequent first, each with some of its files."""
     files = defaultdict(list)
-    for letter in letters:
-        reason = f"{letter['error_type']}: {_PLACE.sub('', letter['failure_reason'])}"
-        files[reason].append(letter["entity"]["path"])
+    for dead_letter in dead_letters:
+        reason = f"{dead_letter['error_type']}: {_PLACE.sub('', dead_letter['failure_reason'])}"
+        files[reason].append(dead_letter["entity"]["path"])
     table = _table("reason", "files", "such as")
     for reason, paths in sorted(files.items(), key=lambda entry: (-len(entry[1]), entry[0])):
         table.add_row(reason, str(len(paths)), "\n".join(sorted(paths)[:_FILES_SHOWN]))

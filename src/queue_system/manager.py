@@ -133,9 +133,9 @@ class QueueManager:
             queue: those from this queue, `"emails"` or `"high:emails"`.
             processor: those for this processor, `"mails.send"` or `"send"`.
             error: those whose error, `"TYPE: text"`, holds this text, in any case.
-            min_age: those that failed at least this many seconds ago. Letters without a time are passed over.
-            max_age: those that failed at most this many seconds ago. Letters without a time are passed over.
-            limit: the largest number of letters, up to 1,000.
+            min_age: those that failed at least this many seconds ago. Dead letters without a time are passed over.
+            max_age: those that failed at most this many seconds ago. Dead letters without a time are passed over.
+            limit: the largest number of dead letters, up to 1,000.
             cursor: that of the page before.
         """
         selection = Selection(letter_ids, queue, processor, error, min_age, max_age)
@@ -170,9 +170,9 @@ class QueueManager:
     ) -> Flow[int]:
         """Put the chosen dead letters back into their queues, attempts reset; return how many. Without a choice: all.
 
-        Each moves in one step: it is never lost nor doubled. Those that come while this runs are left alone. A letter
-        stays where no worker would take its item, or where its operation lives or has succeeded; one warning in the log
-        tells how many did.
+        Each moves in one step: it is never lost nor doubled. Those that come while this runs are left alone. One stays
+        if no worker would take its item, or if its operation lives or has succeeded; one warning in the log says how
+        many stayed.
         """
         selection = Selection(letter_ids, queue, processor, error, min_age, max_age)
         return retry_flow(self.config, source, selection)

@@ -73,7 +73,7 @@ OF_THE_SERVER = {
 CHOICES_OF_A_SHARD = {
     "client.enqueue": "the one that a new operation's keys or id lead to",
     "client.lookup": "the one that an operation's id leads to",
-    "client.dead_letters": "each, the newest letters of all first",
+    "client.dead_letters": "each, the newest of all first",
     "inspection.fleet": "each, added up",
     "inspection.workers": "each, one list",
     "manager": "each, added up",

@@ -291,9 +291,9 @@ async def test_dead_letters_are_counted(patient: Patient) -> None:
         async with running(QueueWorker(config)):
             status = QueueManager(config).get_queue_status
             await eventually(lambda: status()["queue:failures"] and status()["queue:system_errors"], "both are there")
-    letters = patient.checks()["dead_letters"]
-    assert (letters["level"], letters["sentence"]) == ("warn", "1 failure, 1 system error")
-    assert letters["advice"] == "queue-system dead-letters list --source failures"
+    dead_letters = patient.checks()["dead_letters"]
+    assert (dead_letters["level"], dead_letters["sentence"]) == ("warn", "1 failure, 1 system error")
+    assert dead_letters["advice"] == "queue-system dead-letters list --source failures"
 
 
 @pytest.mark.parametrize("role", ROLES)

@@ -232,13 +232,13 @@ async def test_status_tells_which_queue_workers_leave_alone_and_why(
 
 
 def test_status_tells_which_dead_letters_are_full(config: QueueConfig, client: redis.Redis) -> None:
-    board = Board("server", config.queue_prefix, most_letters=2)
+    board = Board("server", config.queue_prefix, most_dead_letters=2)
     client.lpush(config.system_errors_queue, b"a", b"b")
     client.lpush(config.failures_queue, b"a")
     board.update(read_fleet(config))
     console = Console(width=200, record=True, file=io.StringIO())
     console.print(board.view())
     shown = console.export_text()
-    assert "system_errors is full: 2 letters of 2; what cannot be resolved stays in its queue; retry" in shown
+    assert "system_errors is full: 2 dead letters of 2; what cannot be resolved stays in its queue; retry" in shown
     assert board.document()["full"] == {"system_errors": 2}
     assert "failures is full" not in shown

@@ -136,13 +136,13 @@ async def test_the_list_of_dead_letters_fits_80_columns_and_tells_the_type(cli: 
     shown = cli("dead-letters", "list", env={"COLUMNS": "80"}).out
     assert max(map(len, shown.splitlines())) <= 80
     assert "ValueError: the address" in shown
-    (letter,) = listed(cli)
-    assert letter["letter_id"] in shown
-    assert letter["error_type"] == "ValueError"
+    (dead_letter,) = listed(cli)
+    assert dead_letter["letter_id"] in shown
+    assert dead_letter["error_type"] == "ValueError"
 
 
 @pytest.mark.parametrize("verb", ["retry", "drop"])
-async def test_naming_a_letter_that_is_gone_exits_with_1_and_names_it(
+async def test_naming_a_dead_letter_that_is_gone_exits_with_1_and_names_it(
     cli: RunCli, config: QueueConfig, verb: str
 ) -> None:
     await fail(config, 1, 2)
@@ -151,22 +151,22 @@ async def test_naming_a_letter_that_is_gone_exits_with_1_and_names_it(
     answer = cli("dead-letters", verb, one["letter_id"], "0123456789abcdef", *sure, "--json")
     assert answer.code == 1
     assert list(answer.document.values()) == [1]
-    assert "failures holds no letter '0123456789abcdef'" in answer.err
+    assert "failures holds no dead letter '0123456789abcdef'" in answer.err
     assert len(listed(cli)) == 1
 
 
-async def test_a_letter_that_must_stay_exits_with_1(cli: RunCli, config: QueueConfig, client: redis.Redis) -> None:
+async def test_a_dead_letter_that_must_stay_exits_with_1(cli: RunCli, config: QueueConfig, client: redis.Redis) -> None:
     client.lpush(config.failures_queue, json.dumps({"raw_base64": "AAAA", "failure_reason": "bytes"}))
-    (letter,) = listed(cli)
-    answer = cli("dead-letters", "retry", letter["letter_id"])
+    (dead_letter,) = listed(cli)
+    answer = cli("dead-letters", "retry", dead_letter["letter_id"])
     assert answer.code == 1
-    assert "1 letter named by an id stayed" in answer.err
+    assert "1 dead letter named by an id stayed" in answer.err
 
 
 async def test_a_question_gives_the_number_that_match(cli: RunCli, config: QueueConfig) -> None:
     await fail(config, "out of stock", "no address", "out of stock")
     asked = cli("dead-letters", "drop", "--error", "stock")
-    assert "Delete 2 letters of the 3 in failures for good?" in asked.err
+    assert "Delete 2 dead letters of the 3 in failures for good?" in asked.err
     assert len(listed(cli)) == 3
 
 

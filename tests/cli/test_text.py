@@ -59,9 +59,9 @@ async def test_a_hostile_operation_is_shown_harmlessly(
         assert record.status == operation_id
         assert host in str(record.worker)
     await worker.stop()
-    (letter,) = queue.list_dead_letters().letters
+    (dead_letter,) = queue.list_dead_letters().letters
     assert_harmless(cli, ["operation", "show", "failed"], ["operation", "show", "succeeded"], ["status"])
-    assert_harmless(cli, ["dead-letters", "list"], ["dead-letters", "show", letter.letter_id])
+    assert_harmless(cli, ["dead-letters", "list"], ["dead-letters", "show", dead_letter.letter_id])
 
 
 def assert_harmless(cli: RunCli, *commands: list[str]) -> None:
@@ -75,13 +75,13 @@ def assert_harmless(cli: RunCli, *commands: list[str]) -> None:
 
 
 @pytest.mark.parametrize("text", CORPUS.values())
-def test_a_letter_that_somebody_else_wrote_is_shown_harmlessly(
+def test_a_dead_letter_that_somebody_else_wrote_is_shown_harmlessly(
     cli: RunCli, queue: QueueManager, client: redis.Redis, text: str
 ) -> None:
-    """No member of a letter begins a line of the terminal, its traceback of several lines neither."""
+    """No member of a dead letter begins a line of the terminal, its traceback of several lines neither."""
     members = ("operation_id", "processor", "queue", "failure_reason", "error_type", "entity")
-    letter = dict.fromkeys(members, text) | {"traceback": f"{FORGED}\n{text}\n{FORGED}"}
-    client.lpush(queue.config.keys.failures, json.dumps(letter))
+    dead_letter = dict.fromkeys(members, text) | {"traceback": f"{FORGED}\n{text}\n{FORGED}"}
+    client.lpush(queue.config.keys.failures, json.dumps(dead_letter))
     (found,) = queue.list_dead_letters().letters
     assert_harmless(cli, ["dead-letters", "list"], ["dead-letters", "show", found.letter_id])
 

@@ -20,10 +20,10 @@ def test_the_program_lists_retries_and_drops(start_server: StartServer, tmp_path
     with server.client() as client:
         for n in range(25):
             item = b'{"operation_id":"op-%d","processor":"send_mail","processor_module":"mails"}' % n
-            letter = encode_dead_letter(
+            dead_letter = encode_dead_letter(
                 item, b"high:" + (b"emails" if n < 5 else b"other"), "read timeout", "OSError", now
             )
-            client.lpush("queue:failures", letter)
+            client.lpush("queue:failures", dead_letter)
         client.lpush("queue:system_errors", encode_dead_letter(b"\xff", b"high:emails", "bad", "E", now - 90_000))
         shown, _ = run("-c", block, cwd=tmp_path, QUEUE_SYSTEM_REDIS_URL=server.url)
         assert [line.split()[1] for line in shown.splitlines() if " op-" in line] == [

@@ -86,4 +86,4 @@ async def test_dead_letters_older_than_backup_ttl_are_trimmed_and_that_is_logged
         await eventually(lambda: len(trimmed()) == 2, "both lists are trimmed")
     assert trimmed() == {"failures": 2, "system_errors": 2}
     for key in (config.failures_queue, config.system_errors_queue):
-        assert [letter["operation_id"] for letter in documents(raw, key)] == ["0", str(week - 3600)]
+        assert [dead_letter["operation_id"] for dead_letter in documents(raw, key)] == ["0", str(week - 3600)]

@@ -98,9 +98,9 @@ async def test_handle_queue_item_keeps_what_it_cannot_process(
     config: QueueConfig, raw: redis.Redis, item: bytes
 ) -> None:
     await QueueWorker(config)._handle_queue_item(0, config.get_queue_key("handle").encode(), item)
-    (letter,) = documents(raw, config.system_errors_queue)
-    assert letter["queue"] == "normal:handle"
-    assert letter["failure_reason"]
+    (dead_letter,) = documents(raw, config.system_errors_queue)
+    assert dead_letter["queue"] == "normal:handle"
+    assert dead_letter["failure_reason"]
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])

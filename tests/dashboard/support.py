@@ -1,4 +1,4 @@
-"""What the tests of the dashboard have in common: a real server of it, letters to show, a way to read HTML."""
+"""What the tests of the dashboard have in common: a real server of it, dead letters to show, a way to read HTML."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def served(app: ASGIApp) -> Iterator[str]:
         thread.join()
 
 
-def letter(n: int, **members: Any) -> dict[str, Any]:
+def dead_letter(n: int, **members: Any) -> dict[str, Any]:
     """A dead letter as a worker writes it."""
     return {
         "operation_id": f"op-{n:06}",
@@ -70,9 +70,11 @@ def letter(n: int, **members: Any) -> dict[str, Any]:
     }
 
 
-def bury(client: redis.Redis, config: QueueConfig, *letters: dict[str, Any] | bytes, source: str = "failures") -> None:
-    """Put letters into their list, the last one being the newest."""
-    encoded = [each if isinstance(each, bytes) else json.dumps(each).encode() for each in letters]
+def bury(
+    client: redis.Redis, config: QueueConfig, *dead_letters: dict[str, Any] | bytes, source: str = "failures"
+) -> None:
+    """Put dead letters into their list, the last one being the newest."""
+    encoded = [each if isinstance(each, bytes) else json.dumps(each).encode() for each in dead_letters]
     for start in range(0, len(encoded), 1000):
         client.lpush(f"{config.keys.prefix}{source}", *encoded[start : start + 1000])
 

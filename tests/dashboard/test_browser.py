@@ -12,7 +12,7 @@ import redis
 from queue_system import QueueConfig, QueueManager
 from queue_system.dashboard import create_app
 from tests.dashboard.hostile import CORPUS
-from tests.dashboard.support import TOKEN, bury, letter, served
+from tests.dashboard.support import TOKEN, bury, dead_letter, served
 
 PHONE = {"viewport": {"width": 375, "height": 740}, "is_mobile": True, "has_touch": True}
 PAGES = ("/", "/queues", "/operations", "/workers", "/dead-letters")
@@ -94,8 +94,8 @@ def test_the_stream_comes_back(config: QueueConfig, address: str, tab: OpenTab, 
 
 
 def test_the_keyboard_is_enough(address: str, tab: OpenTab, config: QueueConfig, raw: redis.Redis) -> None:
-    """From the skip link through the filter to a retried letter, without a mouse."""
-    bury(raw, config, letter(1), letter(2, queue="normal:mails"))
+    """From the skip link through the filter to a retried dead letter, without a mouse."""
+    bury(raw, config, dead_letter(1), dead_letter(2, queue="normal:mails"))
     page = tab()
     page.goto(address)
     page.keyboard.press("Tab")
@@ -117,36 +117,40 @@ def test_the_keyboard_is_enough(address: str, tab: OpenTab, config: QueueConfig,
     page.wait_for_url("**/dead-letters/failures/**")
     tab_to(page, "Retry")
     page.keyboard.press("Enter")
-    wait_for_text(page, "p[role=status]", "1 letter retried.")
+    wait_for_text(page, "p[role=status]", "1 dead letter retried.")
     assert raw.llen(config.keys.queue("normal", "mails")) == 1
 
 
-def test_letters_are_selected_and_dropped(address: str, tab: OpenTab, config: QueueConfig, raw: redis.Redis) -> None:
+def test_dead_letters_are_selected_and_dropped(
+    address: str, tab: OpenTab, config: QueueConfig, raw: redis.Redis
+) -> None:
     """After a question; what was cancelled stays."""
-    bury(raw, config, *map(letter, range(30)))
+    bury(raw, config, *map(dead_letter, range(30)))
     page = tab()
     page.goto(f"{address}/dead-letters")
     page.click("#older")
     page.wait_for_selector("text=op-000004")
     page.check("text=all on this page")
     page.click("text=Drop selected")
-    wait_for_text(page, "h1", "Drop 5 letters?")
+    wait_for_text(page, "h1", "Drop 5 dead letters?")
     page.click("text=Cancel")
     page.wait_for_selector("text=op-000029")
     assert raw.llen(config.keys.failures) == 30
     page.check("tbody tr:nth-child(3) input")
     page.click("text=Drop selected")
-    wait_for_text(page, "h1", "Drop 1 letter?")
+    wait_for_text(page, "h1", "Drop 1 dead letter?")
     page.click("main button")
-    wait_for_text(page, "p[role=status]", "1 letter dropped.")
+    wait_for_text(page, "p[role=status]", "1 dead letter dropped.")
     assert raw.llen(config.keys.failures) == 29
     page.click("text=Retry all that match")
     page.click("main button")
-    wait_for_text(page, "p[role=status]", "29 letters retried.")
+    wait_for_text(page, "p[role=status]", "29 dead letters retried.")
 
 
-def test_pages_of_letters_are_in_the_history(address: str, tab: OpenTab, config: QueueConfig, raw: redis.Redis) -> None:
-    bury(raw, config, *map(letter, range(30)))
+def test_pages_of_dead_letters_are_in_the_history(
+    address: str, tab: OpenTab, config: QueueConfig, raw: redis.Redis
+) -> None:
+    bury(raw, config, *map(dead_letter, range(30)))
     page = tab()
     page.goto(f"{address}/dead-letters")
     page.evaluate("window.here = true")
@@ -155,17 +159,17 @@ def test_pages_of_letters_are_in_the_history(address: str, tab: OpenTab, config:
     page.go_back()
     page.wait_for_selector("text=op-000029")
     page.select_option("#age", "1h")
-    page.wait_for_selector("text=No letter matches.")
+    page.wait_for_selector("text=No dead letter matches.")
     assert page.evaluate("window.here"), "the page was loaded anew"
 
 
 def test_hostile_texts_do_nothing(address: str, tab: OpenTab, config: QueueConfig, raw: redis.Redis) -> None:
     """No dialog, no script, no request elsewhere, no violation of the policy; what hides is shown."""
     for name, text in CORPUS.items():
-        bury(raw, config, {**dict.fromkeys(letter(0), text), "entity": {text: text, "name": name}})
+        bury(raw, config, {**dict.fromkeys(dead_letter(0), text), "entity": {text: text, "name": name}})
         bury(raw, config, text.encode(errors="surrogatepass") or b" ", source="system_errors")
         raw.hset(config.keys.workers, b"w@" + text.encode(errors="surrogatepass"), "1:1000")
-    bury(raw, config, letter(1, entity=CORPUS))
+    bury(raw, config, dead_letter(1, entity=CORPUS))
     page = tab()
     elsewhere: list[str] = []
     page.on("request", lambda request: None if request.url.startswith(address) else elsewhere.append(request.url))
@@ -237,7 +241,9 @@ def test_a_phone_needs_no_sideways_scrolling(address: str, tab: OpenTab, config:
     raw.sadd(config.keys.registry, config.keys.queue("high", long))
     raw.lpush(config.keys.queue("high", long), json.dumps({"processor": "p"}))
     raw.hset(config.keys.workers, f"0123456789abcdef@{'h' * 60}:12345", "1:15000")
-    bury(raw, config, letter(1, queue=f"normal:{long}", processor=long, operation_id=long, failure_reason=long * 20))
+    bury(
+        raw, config, dead_letter(1, queue=f"normal:{long}", processor=long, operation_id=long, failure_reason=long * 20)
+    )
     page = tab(**PHONE)
     for path in PAGES:
         page.goto(address + path)
@@ -259,7 +265,7 @@ def test_every_text_can_be_read_in_light_and_in_dark(
     raw.sadd(config.keys.registry, *(config.keys.queue(priority, "mails") for priority in ("high", "normal", "low")))
     raw.lpush(config.keys.queue("high", "mails"), "{}")
     raw.hset(config.keys.workers, "0123456789abcdef@web-1:12345", "1:15000")
-    bury(raw, config, letter(1))
+    bury(raw, config, dead_letter(1))
     page = tab(color_scheme=scheme)
     for path in PAGES:
         page.goto(address + path)
@@ -310,12 +316,12 @@ def test_nothing_moves_where_motion_is_not_wanted(address: str, tab: OpenTab) ->
 
 
 def test_pages_work_without_scripts(address: str, tab: OpenTab, config: QueueConfig, raw: redis.Redis) -> None:
-    bury(raw, config, *map(letter, range(30)))
+    bury(raw, config, *map(dead_letter, range(30)))
     page = tab(java_script_enabled=False)
     page.goto(f"{address}/dead-letters")
     page.click("#older")
     page.click("tbody a")
     page.click("main >> text=Retry")
-    assert "1 letter retried." in page.text_content("main")
+    assert "1 dead letter retried." in page.text_content("main")
     page.troubles = []
     page.evaluate = lambda _: []  # without scripts there is nothing to ask

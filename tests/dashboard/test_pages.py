@@ -25,7 +25,7 @@ from queue_system.dashboard.rendering import MOST_SHOWN, ago, duration, moment, 
 from queue_system.dashboard.sampler import Sampler
 from queue_system.inspection.workers import read_workers
 from tests.dashboard.hostile import CORPUS
-from tests.dashboard.support import OURS, TOKEN, Elements, browsing, bury, form_token, letter, served
+from tests.dashboard.support import OURS, TOKEN, Elements, browsing, bury, dead_letter, form_token, served
 from tests.kit.acl import AclServer
 from tests.kit.logs import LineLogger
 from tests.kit.servers import OwnServer, StartServer
@@ -254,9 +254,15 @@ async def test_no_page_shows_the_password_of_the_server(start_server: StartServe
     server = start_server(tcp=True, requirepass=PASSWORD)
     config = QueueConfig(redis_url=server.url, logger=LineLogger(), connection_timeout=0.5, max_connection_retries=0)
     reason = f"cannot connect to {server.url}"
-    letter = {"operation_id": "o", "processor": "p", "queue": "normal:q", "failure_reason": reason, "failed_at": 1.0}
+    dead_letter = {
+        "operation_id": "o",
+        "processor": "p",
+        "queue": "normal:q",
+        "failure_reason": reason,
+        "failed_at": 1.0,
+    }
     with server.client() as client:
-        client.lpush("queue:failures", json.dumps(letter))
+        client.lpush("queue:failures", json.dumps(dead_letter))
     await _fail(config, reason)
     pages = ["/", "/queues", "/workers", "/operations?id=x", "/operations/text?id=x", "/dead-letters",
              "/dead-letters?cursor=x"]  # fmt: skip
@@ -322,17 +328,17 @@ def test_a_stream_tells_of_what_is_enqueued(config: QueueConfig, queue: QueueMan
 def test_the_numbers_of_dead_letters_are_live_and_their_list_says_that_it_is_not(
     config: QueueConfig, raw: redis.Redis
 ) -> None:
-    """A list that moved by itself would move another letter under a selection."""
+    """A list that moved by itself would move another dead letter under a selection."""
     with served(create_app(config)) as address:
         page = httpx.get(f"{address}/dead-letters?queue=mails", timeout=10).text
         assert "the list below stays as it is" in page
         again = next(a["href"] or "" for a in Elements(page).all("a") if a.get("id") == "again")
         assert "queue=mails" in again
-        with httpx.stream("GET", f"{address}/events?view=letters", timeout=10) as stream:
+        with httpx.stream("GET", f"{address}/events?view=dead_letters", timeout=10) as stream:
             lines = (line for line in stream.iter_lines() if line)
             first = json.loads(next(lines).removeprefix("data: "))
             assert {name for name in first if f'data-live="{name}"' in page} >= {"failures", "system_errors", "badge"}
-            bury(raw, config, *(letter(n) for n in range(17)))
+            bury(raw, config, *(dead_letter(n) for n in range(17)))
             for line in lines:
                 if "17" in json.loads(line.removeprefix("data: ")).get("failures", ""):
                     break
@@ -419,13 +425,13 @@ async def test_the_sampler_rests_when_nobody_looks(config: QueueConfig, monkeypa
 
 @pytest.mark.parametrize("role", ["viewer", "operator"])
 async def test_a_user_of_the_server_with_few_rights_is_enough(role: str) -> None:
-    """With the rights that docs/acl gives to a viewer, pages show what there is; an operator changes letters too."""
+    """With the rights that docs/acl gives to a viewer, pages show what there is; an operator can change it, too."""
     with AclServer() as server, contextlib.closing(server.client()) as admin:
         settings: Any = {"logger": LineLogger(), "connection_timeout": 2.0}
         admin.hset("queue:workers", "0123456789abcdef@web-1:77", "1:15000")
         admin.hset("queue:inflight:0123456789abcdef@web-1:77", mapping={"1": "normal:q\n{}", "#claim": "c 1"})
         config = QueueConfig(redis_url=server.url_of(role), **settings)
-        bury(admin, config, letter(1))
+        bury(admin, config, dead_letter(1))
         QueueManager(QueueConfig(redis_url=server.url_of("producer"), **settings)).enqueue({}, "shop.send")
         async with browsing(create_app(config, writable=True)) as client:
             texts = [Elements((await client.get(path)).text).text for path in ("/", "/workers", "/dead-letters")]

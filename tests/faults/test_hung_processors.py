@@ -23,10 +23,10 @@ def test_sync_processors_past_their_limit_are_abandoned_and_the_worker_keeps_its
     bench.enqueue(SLOTS, processors.meet, 0.0, retry_config=once)
     bench.wait_drained(4.0)
 
-    letters = bench.letters("failures")
-    figures(given_up_s=round(given_up_s, 2), timed_out=len(letters), processed=bench.counter("processed"))
-    assert {letter["operation_id"] for letter in letters} == set(hung)
-    assert {letter["error_type"] for letter in letters} == {"TimeoutError"}
+    dead_letters = bench.letters("failures")
+    figures(given_up_s=round(given_up_s, 2), timed_out=len(dead_letters), processed=bench.counter("processed"))
+    assert {dead_letter["operation_id"] for dead_letter in dead_letters} == set(hung)
+    assert {dead_letter["error_type"] for dead_letter in dead_letters} == {"TimeoutError"}
     assert bench.counter("processed") == SLOTS
     assert bench.journal.count("end").keys() == {"meet-0", "meet-1"}
     assert bench.journal.repeats() == 0

@@ -144,7 +144,7 @@ def drain(server: OwnServer, folder: Path) -> list[str]:
         bench.start_worker(lease=LEASE_S)
         bench.wait_drained(PATIENCE_S)
         state = read(server)
-        left = [item for item in items_in(state) if not item.is_letter]
+        left = [item for item in items_in(state) if not item.is_dead_letter]
         return contradictions(state) + [f"{item} is left" for item in left]
 
 

@@ -111,16 +111,16 @@ def test_poison_is_dead_lettered_after_four_deliveries_and_no_neighbour_with_it(
 
     starts = bench.journal.count("start")
     deliveries = [starts[poison] for poison in poisons]
-    letters = bench.letters("system_errors")
+    dead_letters = bench.letters("system_errors")
     innocents_repeated = bench.journal.repeats() - sum(deliveries) + len(poisons)
     figures(
         injected=sum(deliveries), lost=len(innocents) - len(bench.journal.count("end")), repeated=innocents_repeated,
         poisons=len(poisons), most_deliveries=max(deliveries), lives=len(lives),
     )  # fmt: skip
     assert all(1 <= each <= 4 for each in deliveries)
-    assert sorted(letter["operation_id"] for letter in letters) == sorted(poisons)
-    assert {letter["error_type"] for letter in letters} == {"WorkerDied"}
-    assert all("died 4 times" in letter["failure_reason"] for letter in letters)
+    assert sorted(dead_letter["operation_id"] for dead_letter in dead_letters) == sorted(poisons)
+    assert {dead_letter["error_type"] for dead_letter in dead_letters} == {"WorkerDied"}
+    assert all("died 4 times" in dead_letter["failure_reason"] for dead_letter in dead_letters)
     assert bench.journal.count("failure") == dict.fromkeys(poisons, 1)
     assert set(bench.journal.count("end")) == set(innocents)
     assert bench.counter("processed") == INNOCENTS

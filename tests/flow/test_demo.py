@@ -62,9 +62,11 @@ def test_each_run_accounts_for_all_its_files_and_for_no_other_runs(start_server:
         assert figures["retried"] >= figures["failed"]
         assert bool(figures["failed"]) == BROKEN.exists()
         with contextlib.closing(server.client()) as client:
-            letters = [json.loads(letter) for letter in client.lrange("queue:failures", 0, -1)]
-        assert len(letters) == run * figures["failed"]
-        assert all(letter["attempts"] == 2 and letter["error_type"] == "SyntaxError" for letter in letters)
+            dead_letters = [json.loads(dead_letter) for dead_letter in client.lrange("queue:failures", 0, -1)]
+        assert len(dead_letters) == run * figures["failed"]
+        assert all(
+            dead_letter["attempts"] == 2 and dead_letter["error_type"] == "SyntaxError" for dead_letter in dead_letters
+        )
 
 
 def test_an_interrupted_run_leaves_nothing_waiting_or_running_and_another_one_works(start_server: StartServer) -> None:

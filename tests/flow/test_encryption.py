@@ -111,14 +111,14 @@ async def test_what_cannot_be_decrypted_is_a_system_error_in_plain_words(
     other.register_callback(inbox.put, "take", "shop")
     QueueManager(config).enqueue(ENTITY, "shop.take", operation_id="op", deduplication_key="once")
     async with running(QueueWorker(other)):
-        letter = await next_letter(client, other.system_errors_queue)
+        dead_letter = await next_letter(client, other.system_errors_queue)
         QueueManager(other).enqueue({"n": 1}, "shop.take", deduplication_key="once")
         assert await inbox.next() == {"n": 1}
     assert inbox.empty
-    assert letter["failure_reason"] == "entity: it cannot be decrypted (PermissionError)"
-    assert letter["entity"].keys() == {"sealed"}
+    assert dead_letter["failure_reason"] == "entity: it cannot be decrypted (PermissionError)"
+    assert dead_letter["entity"].keys() == {"sealed"}
     record = read_record(client, other, "op")
-    assert (record.status, record.body["error"]) == ("rejected", letter["failure_reason"])
+    assert (record.status, record.body["error"]) == ("rejected", dead_letter["failure_reason"])
 
 
 @pytest.mark.parametrize("name, entity", [("enqueue", ENTITY), ("enqueue_batch", [ENTITY])])
@@ -171,8 +171,8 @@ async def test_what_is_encrypted_is_read_for_its_own_operation_field_and_prefix_
         client.lset(key, 0, item.replace(b'"operation_id":"b"', b'"operation_id":"c"'))
     async with running(QueueWorker(config)):
         if field == "entity":
-            letter = await next_letter(client, config.system_errors_queue)
-            assert letter["failure_reason"] == "entity: it was encrypted for another operation, field or prefix"
+            dead_letter = await next_letter(client, config.system_errors_queue)
+            assert dead_letter["failure_reason"] == "entity: it was encrypted for another operation, field or prefix"
         assert (await queue.await_for("a", 10)).result == RESULT
         if field == "result":
             await queue.await_for("b", 10)

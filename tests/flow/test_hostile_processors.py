@@ -245,7 +245,7 @@ async def test_what_a_processor_does_to_itself_is_a_failed_attempt_and_costs_no_
     async with running(QueueWorker(config, max_workers=2)):
         await eventually(lambda: len(documents(client, config.failures_queue)) == 4, "all have failed", 10)
         await all_slots_run(queue, inbox, 2)
-    assert [letter["attempts"] for letter in documents(client, config.failures_queue)] == [2] * 4
+    assert [dead_letter["attempts"] for dead_letter in documents(client, config.failures_queue)] == [2] * 4
     assert config.get_metrics()["retried"] == 4
 
 
@@ -467,8 +467,8 @@ async def test_a_processor_that_ignores_its_cancellation_gives_its_slot_up(
 
     queue.enqueue({}, work, timeout=0.05, retry_config=ONCE)
     async with running(QueueWorker(config, max_workers=1)) as worker:
-        letter = await next_letter(client, config.failures_queue)
-        assert (letter["error_type"], letter["attempts"]) == ("TimeoutError", 1)
+        dead_letter = await next_letter(client, config.failures_queue)
+        assert (dead_letter["error_type"], dead_letter["attempts"]) == ("TimeoutError", 1)
         assert await inbox.next() == "cancelled"
         await eventually(lambda: worker.abandoned == 1, "it is counted")
         queue.enqueue({"n": 1}, lambda entity: inbox.put(entity["n"]))
@@ -631,10 +631,10 @@ async def test_what_a_processor_lets_the_worker_raise_settles_its_operation_and_
     queue.enqueue({}, processor, retry_config=ONCE)
     try:
         async with running(QueueWorker(config, max_workers=2)):
-            letter = await next_letter(client, config.system_errors_queue)
+            dead_letter = await next_letter(client, config.system_errors_queue)
             sys.settrace(before[0])
             sys.setprofile(before[1])
-            assert letter["failure_reason"] == "handling failed: Hostile"
+            assert dead_letter["failure_reason"] == "handling failed: Hostile"
             await all_slots_run(queue, inbox, 2)
     finally:
         sys.settrace(before[0])

@@ -106,8 +106,8 @@ async def test_a_dead_letter_whose_processor_was_forgotten_ends_as_one_that_says
         await eventually(lambda: len(config.registry.local.known) <= KEPT, "they are let go", 10)
         await queue.aretry_dead_letters()
         await eventually(lambda: len(documents(client, config.system_errors_queue)) == 1, "it cannot run", 10)
-    (letter,) = documents(client, config.system_errors_queue)
-    assert "which has forgotten it" in letter["failure_reason"]
+    (dead_letter,) = documents(client, config.system_errors_queue)
+    assert "which has forgotten it" in dead_letter["failure_reason"]
 
 
 async def test_what_is_not_queued_after_all_is_let_go(config: QueueConfig, queue: QueueManager, inbox: Inbox) -> None:

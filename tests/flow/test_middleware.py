@@ -264,9 +264,9 @@ async def test_what_around_raises_is_the_error_of_the_attempt(make_config: MakeC
     config = make_config(middleware=[TellsInTheLoop(lines), translate])
     queue_of(config).enqueue({}, refuse, retry_config=ONCE)
     await drained(config)
-    letter = await next_letter(client, config.failures_queue)
-    assert (letter["error_type"], letter["failure_reason"]) == ("LookupError", "translated")
-    assert "ValueError: no" in letter["traceback"]
+    dead_letter = await next_letter(client, config.failures_queue)
+    assert (dead_letter["error_type"], dead_letter["failure_reason"]) == ("LookupError", "translated")
+    assert "ValueError: no" in dead_letter["traceback"]
     assert repr(lines[-1][2]) == "LookupError('translated')"
 
 
@@ -277,10 +277,10 @@ async def test_an_error_of_a_child_process_passes_as_one_of_its_name_and_keeps_i
     config = make_config(middleware=[TellsInTheLoop(lines), Surrounds(lines, "a")])
     queue_of(config).enqueue({}, marked.fail, retry_config=ONCE)
     await drained(config)
-    letter = await next_letter(client, config.failures_queue)
+    dead_letter = await next_letter(client, config.failures_queue)
     told = lines[-1][2]
-    assert (type(told).__name__, str(told)) == (letter["error_type"], letter["failure_reason"])
-    assert "marked.py" in letter["traceback"]
+    assert (type(told).__name__, str(told)) == (dead_letter["error_type"], dead_letter["failure_reason"])
+    assert "marked.py" in dead_letter["traceback"]
 
 
 async def exit_at_once(*_: Any) -> None:
@@ -350,7 +350,7 @@ async def test_a_hook_that_goes_wrong_is_logged_once_an_attempt_and_harms_nothin
     await drained(config, slots=2)
     counted = config.get_metrics()
     assert (counted["processed"], counted["retried"], counted["failed"]) == (2, 2, 2)
-    assert [letter["error_type"] for letter in documents(client, config.failures_queue)] == ["ValueError"] * 2
+    assert [dead_letter["error_type"] for dead_letter in documents(client, config.failures_queue)] == ["ValueError"] * 2
     names = sorted(line[0] for line in lines)
     assert names == sorted(["start"] * 12 + ["success"] * 4 + ["retry"] * 4 + ["failure"] * 4)
     told = sorted(fields["hook"] for fields in log.of("a middleware hook failed"))
@@ -441,10 +441,10 @@ async def test_a_start_hook_that_hangs_ends_its_attempt_at_the_limit(
     queue = queue_of(config)
     queue.enqueue({}, inbox.put, retry_config=ONCE, timeout=0.1)
     async with running(QueueWorker(config, max_workers=1)):
-        letter = await next_letter(client, config.failures_queue)
+        dead_letter = await next_letter(client, config.failures_queue)
         await eventually(lambda: len(lines) == 2)
         released.set()
-    assert letter["error_type"] == "TimeoutError"
+    assert dead_letter["error_type"] == "TimeoutError"
     assert inbox.empty
     assert (lines[-1][0], type(lines[-1][2])) == ("failure", TimeoutError)
 
@@ -759,8 +759,8 @@ async def test_call_next_says_what_it_expects(make_config: MakeConfig, client: r
     config = make_config(middleware=[wrong])
     queue_of(config).enqueue("x", echo, retry_config=ONCE)
     await drained(config)
-    letter = await next_letter(client, config.failures_queue)
-    assert letter["failure_reason"].startswith("call_next: expected a RunningOperation, got str;")
+    dead_letter = await next_letter(client, config.failures_queue)
+    assert dead_letter["failure_reason"].startswith("call_next: expected a RunningOperation, got str;")
 
 
 async def test_a_worker_tells_at_its_start_which_middleware_it_has(make_config: MakeConfig, log: LineLogger) -> None:

@@ -168,5 +168,5 @@ def test_a_pushed_name_never_leads_out_of_the_application(
     record_property("attacks", count)
     assert ran == ["good"], ended.stderr
     assert len(refused) == count
-    assert {letter["error_type"] for letter in refused} == {"UnresolvableNameError"}
+    assert {dead_letter["error_type"] for dead_letter in refused} == {"UnresolvableNameError"}
     assert ended.returncode == 0

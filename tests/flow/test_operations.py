@@ -151,12 +151,16 @@ async def test_after_its_last_attempt_an_operation_is_a_dead_letter(
         {"n": 1}, raising(ValueError("boom"), is_async=True), queue_name="jobs", retry_config=AT_ONCE
     )
     async with running(QueueWorker(config)):
-        letter = await next_letter(client, config.failures_queue)
-    assert documents(client, config.failures_queue) == [letter]
-    assert (letter["operation_id"], letter["entity"]) == (answer["operation_id"], {"n": 1})
-    assert (letter["attempts"], letter["failure_reason"], letter["error_type"]) == (3, "boom", "ValueError")
-    assert letter["queue"] == "normal:jobs"
-    assert abs(letter["failed_at"] - time.time()) < 60
+        dead_letter = await next_letter(client, config.failures_queue)
+    assert documents(client, config.failures_queue) == [dead_letter]
+    assert (dead_letter["operation_id"], dead_letter["entity"]) == (answer["operation_id"], {"n": 1})
+    assert (dead_letter["attempts"], dead_letter["failure_reason"], dead_letter["error_type"]) == (
+        3,
+        "boom",
+        "ValueError",
+    )
+    assert dead_letter["queue"] == "normal:jobs"
+    assert abs(dead_letter["failed_at"] - time.time()) < 60
     assert read_record(client, config, answer["operation_id"]).status == "failed"
     assert queue.get_queue_status()[config.failures_queue] == 1
     assert config.get_metrics()["failed"] == 1
@@ -185,11 +189,11 @@ async def test_whatever_a_processor_raises_fails_its_operation_alone(
     queue = QueueManager(config)
     queue.enqueue({}, raising(error, is_async=is_async), retry_config=QueueRetryConfig(max_attempts=1))
     async with running(QueueWorker(config, max_workers=1)):
-        letter = await next_letter(client, config.failures_queue)
+        dead_letter = await next_letter(client, config.failures_queue)
         queue.enqueue({"n": "next"}, inbox.put)
         assert await inbox.next() == {"n": "next"}
-    assert reason in letter["failure_reason"]
-    assert len(letter["failure_reason"]) < 10_000
+    assert reason in dead_letter["failure_reason"]
+    assert len(dead_letter["failure_reason"]) < 10_000
     assert config.get_metrics()["timeouts"] == 0
 
 
@@ -207,12 +211,12 @@ async def test_an_attempt_ends_at_its_limit_and_counts_as_a_timeout(
 
     queue.enqueue({}, hang_async if is_async else hang, timeout=0.05, retry_config=QueueRetryConfig(max_attempts=1))
     async with running(QueueWorker(config, max_workers=1)):
-        letter = await next_letter(client, config.failures_queue)
+        dead_letter = await next_letter(client, config.failures_queue)
         queue.enqueue({"n": "next"}, inbox.put)
         assert await inbox.next() == {"n": "next"}
         release.set()
-    assert letter["error_type"] == "TimeoutError"
-    assert "0.05 s" in letter["failure_reason"]
+    assert dead_letter["error_type"] == "TimeoutError"
+    assert "0.05 s" in dead_letter["failure_reason"]
     assert config.get_metrics()["timeouts"] == 1
 
 
@@ -236,11 +240,11 @@ async def test_no_retry_begins_when_the_total_is_used_up(
 
     queue.enqueue({}, work, retry_config=QueueRetryConfig.fixed(5.0, max_attempts=9, timeout=3.0))
     async with running(QueueWorker(config)):
-        letter = await next_letter(client, config.failures_queue)
+        dead_letter = await next_letter(client, config.failures_queue)
     assert await inbox.next() == "ran"
     assert inbox.empty
-    assert letter["attempts"] == 1
-    assert "total timeout of 3.0 s" in letter["failure_reason"]
+    assert dead_letter["attempts"] == 1
+    assert "total timeout of 3.0 s" in dead_letter["failure_reason"]
 
 
 @pytest.mark.parametrize("first_fails", [False, True])
@@ -259,9 +263,9 @@ async def test_an_attempt_is_limited_to_what_is_left_of_the_total(
 
     queue.enqueue({}, work, retry_config=QueueRetryConfig.fixed(0.0, max_attempts=9, timeout=0.3))
     async with running(QueueWorker(config, work_timeout=8.0)):
-        letter = await next_letter(client, config.failures_queue)
-    assert letter["error_type"] == "TimeoutError"
-    assert "0.3 s" in letter["failure_reason"]
+        dead_letter = await next_letter(client, config.failures_queue)
+    assert dead_letter["error_type"] == "TimeoutError"
+    assert "0.3 s" in dead_letter["failure_reason"]
 
 
 @pytest.mark.parametrize(
@@ -296,8 +300,8 @@ async def test_unknown_members_of_an_item_are_kept_through_retries_to_the_dead_l
     client.sadd(config.get_registry_key(), config.get_queue_key("fail"))
     client.lpush(config.get_queue_key("fail"), item)
     async with running(QueueWorker(config)):
-        letter = await next_letter(client, config.failures_queue)
-    assert letter["attempts"] == 2
+        dead_letter = await next_letter(client, config.failures_queue)
+    assert dead_letter["attempts"] == 2
     kept: Any = client.lindex(config.failures_queue, 0)
     assert b'"x":' + raw in kept
 

@@ -186,8 +186,12 @@ async def test_a_death_is_a_normal_failed_attempt_with_retries(bench: Bench) -> 
     retries = QueueRetryConfig.custom([0.0, 0.0, 0.0])
     async with running(QueueWorker(bench.config, max_workers=1)):
         bench.queue.enqueue({"code": 5}, marked.leave, retry_config=retries)
-        letter = await next_letter(bench.client, bench.config.failures_queue)
-    assert (letter["attempts"], letter.get("crashes", 0), letter["error_type"]) == (3, 0, "ProcessDiedError")
+        dead_letter = await next_letter(bench.client, bench.config.failures_queue)
+    assert (dead_letter["attempts"], dead_letter.get("crashes", 0), dead_letter["error_type"]) == (
+        3,
+        0,
+        "ProcessDiedError",
+    )
 
 
 async def test_errors_come_back_as_type_and_text_and_large_values_whole(bench: Bench) -> None:

@@ -32,17 +32,19 @@ def strict(server: OwnServer) -> Iterator[redis.Redis]:
         client.config_set("proto-max-bulk-len", usual)
 
 
-async def serve_neighbours(config: QueueConfig, client: redis.Redis, letters: int) -> list[dict[str, Any]]:
-    """Run a worker until the neighbours have succeeded and so many letters are there; return those."""
+async def serve_neighbours(config: QueueConfig, client: redis.Redis, dead_letters: int) -> list[dict[str, Any]]:
+    """Run a worker until the neighbours have succeeded and so many dead letters are there; return those."""
     queue = QueueManager(config)
     async with running(QueueWorker(config, max_workers=50)):
         await eventually(
             lambda: queue.get_queue_status()["metrics"].get("processed") == NEIGHBOURS, "the others succeed", 20.0
         )
-        await eventually(lambda: client.llen(config.system_errors_queue) == letters, "the letters are there", 20.0)
+        await eventually(
+            lambda: client.llen(config.system_errors_queue) == dead_letters, "the dead letters are there", 20.0
+        )
     assert not client.exists(config.keys.workers), "nothing is left in flight"
     found: Any = client.lrange(config.system_errors_queue, 0, -1)
-    return [json.loads(letter) for letter in found]
+    return [json.loads(dead_letter) for dead_letter in found]
 
 
 async def work(entity: dict[str, Any]) -> Any:
@@ -50,7 +52,7 @@ async def work(entity: dict[str, Any]) -> Any:
     return entity.get("text")
 
 
-async def test_foreign_bytes_whose_letter_is_too_large_hold_no_other(
+async def test_foreign_bytes_whose_dead_letter_is_too_large_hold_no_other(
     make_config: Any, strict: redis.Redis, log: LineLogger
 ) -> None:
     config = make_config(logger=log)
@@ -59,9 +61,9 @@ async def test_foreign_bytes_whose_letter_is_too_large_hold_no_other(
     strict.lpush(key, *raw)
     QueueManager(config).enqueue_batch([{"n": n} for n in range(NEIGHBOURS)], work)
     found = await serve_neighbours(config, strict, 2)
-    assert sorted(strict.get(letter["kept_in"]) or b"" for letter in found) == sorted(raw)
-    assert {letter["error_type"] for letter in found} == {"ServerError"}
-    assert all(letter["kept_in"] in letter["failure_reason"] for letter in found)
+    assert sorted(strict.get(dead_letter["kept_in"]) or b"" for dead_letter in found) == sorted(raw)
+    assert {dead_letter["error_type"] for dead_letter in found} == {"ServerError"}
+    assert all(dead_letter["kept_in"] in dead_letter["failure_reason"] for dead_letter in found)
     assert len(log.of("the server refuses a verdict: the item is set aside")) == 2
 
 
@@ -73,13 +75,13 @@ async def test_a_verdict_that_is_too_large_is_told_in_the_record_and_holds_no_ot
     queue = QueueManager(config)
     queue.enqueue({"text": "x" * LARGE}, work, operation_id="large", on_success=work, deduplication_key="key")
     queue.enqueue_batch([{"n": n} for n in range(NEIGHBOURS)], work)
-    (letter,) = await serve_neighbours(config, strict, 1)
-    kept: Any = strict.get(letter["kept_in"])
+    (dead_letter,) = await serve_neighbours(config, strict, 1)
+    kept: Any = strict.get(dead_letter["kept_in"])
     assert json.loads(kept)["entity"] == {"text": "x" * LARGE}
-    assert (letter["operation_id"], letter["queue"]) == ("large", "normal:work")
+    assert (dead_letter["operation_id"], dead_letter["queue"]) == ("large", "normal:work")
     record = read_record(strict, config, "large")
     assert record.status == "rejected"
-    assert letter["kept_in"] in record.body["error"]
+    assert dead_letter["kept_in"] in record.body["error"]
     assert not strict.hexists(f"{config.queue_prefix}dedup", "key")
 
 

@@ -1,4 +1,4 @@
-"""Answers to a batch of settlements: only a letter for each is a verdict on them, whatever its length is."""
+"""Answers to a batch of settlements: only a code for each is a verdict on them, whatever its length is."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def settle(engine: Engine, verdict: Verdict) -> None:
 async def test_that_the_lease_is_lost_is_understood_however_many_settlements_were_sent(
     config: QueueConfig, client: redis.Redis, log: LineLogger, count: int, verdict: Verdict
 ) -> None:
-    """The one word is as long as the letters of four: nothing counts as done, and a new incarnation begins."""
+    """The one word is as long as the codes of four: nothing counts as done, and a new incarnation begins."""
     engine = await hold(config, count)
     incarnation = engine.incarnation
     client.delete(config.keys.workers)
@@ -64,15 +64,15 @@ async def test_that_the_lease_is_lost_is_understood_however_many_settlements_wer
     assert client.hlen(config.keys.inflight(incarnation)) >= count, "whoever takes it over finds all of it"
 
 
-@pytest.mark.parametrize("letters", [count for count in range(MOST + 2) if count != 4])
-async def test_an_answer_with_another_number_of_letters_than_settlements_proves_nothing(
-    config: QueueConfig, client: redis.Redis, letters: int
+@pytest.mark.parametrize("codes", [count for count in range(MOST + 2) if count != 4])
+async def test_an_answer_with_another_number_of_codes_than_settlements_proves_nothing(
+    config: QueueConfig, client: redis.Redis, codes: int
 ) -> None:
     """A foreign program wrote it in the place of the last answer: what was held is left to run again."""
     engine = await hold(config, 4)
     incarnation = engine.incarnation
     next_batch = f"{engine.completer._series}1"
-    client.hset(config.keys.inflight(incarnation), "#settle", f"{next_batch} {'d' * letters}")
+    client.hset(config.keys.inflight(incarnation), "#settle", f"{next_batch} {'d' * codes}")
     await settle(engine, Complete(None))
     await Ending(engine).close()
     assert engine.incarnation != incarnation

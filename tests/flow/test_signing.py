@@ -81,8 +81,8 @@ async def test_retries_and_callbacks_are_signed_so_that_they_run(
         queue.enqueue({"n": 2}, fail, operation_id="bad", retry_config=TWICE, on_failure=inbox.put)
         assert (await inbox.next())["error"] == "boom"
     found: Any = client.lrange(signed.failures_queue, 0, -1)
-    (letter,) = found
-    assert json.loads(signer_of(signed).verify(b"letter:normal:fail", letter))["attempts"] == 2
+    (dead_letter,) = found
+    assert json.loads(signer_of(signed).verify(b"letter:normal:fail", dead_letter))["attempts"] == 2
     assert documents(client, signed.system_errors_queue) == []
 
 
@@ -111,24 +111,24 @@ async def test_what_nobody_of_ours_signed_is_a_system_error_and_nothing_of_it_is
         case _:
             push(client, signed, item_of(theirs, "normal:jobs", "odd", **members))
     async with running(QueueWorker(signed, max_workers=1)):
-        letter = await next_letter(client, signed.system_errors_queue)
+        dead_letter = await next_letter(client, signed.system_errors_queue)
         assert TRAP not in sys.modules
         QueueManager(signed).enqueue({"n": 9}, f"{TRAP}.run", on_success="shop.take")
         assert (await inbox.next())["entity"] == {"n": 9}
     assert TRAP in sys.modules
     assert inbox.empty
-    assert documents(client, signed.system_errors_queue) == [letter]
-    assert (letter["operation_id"], letter["error_type"]) == ("odd", "UndecodableItemError")
-    assert letter["failure_reason"].startswith("signature: ")
-    assert SECRET not in letter["failure_reason"]
+    assert documents(client, signed.system_errors_queue) == [dead_letter]
+    assert (dead_letter["operation_id"], dead_letter["error_type"]) == ("odd", "UndecodableItemError")
+    assert dead_letter["failure_reason"].startswith("signature: ")
+    assert SECRET not in dead_letter["failure_reason"]
     assert not client.exists(signed.keys.operation("odd"))
 
 
 async def test_an_unsigned_item_that_the_caller_took_is_refused_too(signed: QueueConfig, client: redis.Redis) -> None:
     item = item_of(None, "", "odd")
     await QueueWorker(signed)._handle_queue_item(0, signed.get_queue_key("jobs").encode(), item)
-    (letter,) = documents(client, signed.system_errors_queue)
-    assert letter["failure_reason"] == "signature: the item is not signed, although signing_keys are set"
+    (dead_letter,) = documents(client, signed.system_errors_queue)
+    assert dead_letter["failure_reason"] == "signature: the item is not signed, although signing_keys are set"
 
 
 async def test_keys_rotate_without_a_stop(
@@ -157,8 +157,8 @@ async def test_keys_rotate_without_a_stop(
     assert decode_item(only_new.verify(queue, item)).attempts == 1
     client.zadd(both.keys.delayed, {member: 0})
     async with running(QueueWorker(old)):
-        letter = await next_letter(client, old.system_errors_queue)
-    assert letter["failure_reason"] == "signature: its key '2027' is not among signing_keys"
+        dead_letter = await next_letter(client, old.system_errors_queue)
+    assert dead_letter["failure_reason"] == "signature: its key '2027' is not among signing_keys"
 
 
 async def test_what_a_killed_worker_held_is_signed_anew_and_runs_again(
@@ -204,7 +204,7 @@ def test_a_reclaim_signs_what_it_could_verify_and_changes_nothing_else(
         ("poison", 0, "on_failure"),
     }
     found: Any = client.lrange(signed.system_errors_queue, 0, -1)
-    kept = {json.loads(letter)["operation_id"]: letter for letter in found}
+    kept = {json.loads(dead_letter)["operation_id"]: dead_letter for dead_letter in found}
     assert kept.keys() == {"poison"}
     assert json.loads(ours.verify(b"letter:normal:jobs", kept["poison"]))["error_type"] == "WorkerDied"
 
@@ -225,10 +225,10 @@ async def bury_signed(signed: QueueConfig, client: redis.Redis) -> None:
 
 @pytest.mark.parametrize("encryption", [None, StreamCipher(b"key")])
 @pytest.mark.parametrize("source", ["failures", "system_errors"])
-async def test_without_keys_signed_letters_are_not_put_back_and_stay_as_they_are(
+async def test_without_keys_signed_dead_letters_are_not_put_back_and_stay_as_they_are(
     signed: QueueConfig, make_config: MakeConfig, client: redis.Redis, prefix: str, source: str, encryption: Any
 ) -> None:
-    """Without their signature no worker would take them; letters without one go back, and the refusal is loud."""
+    """Without their signature no worker would take them; dead letters without one go back, and the refusal is loud."""
     await bury_signed(signed, client)
     keyless = make_config(encryption=encryption)
     queue, before = QueueManager(keyless), key_space(client, prefix)
@@ -250,7 +250,7 @@ async def test_without_keys_signed_letters_are_not_put_back_and_stay_as_they_are
     assert queue.drop_dead_letters(source) == 1
 
 
-async def test_with_the_keys_signed_letters_go_back(signed: QueueConfig, client: redis.Redis) -> None:
+async def test_with_the_keys_signed_dead_letters_go_back(signed: QueueConfig, client: redis.Redis) -> None:
     await bury_signed(signed, client)
     assert QueueManager(signed).retry_dead_letters() == 1
 
@@ -263,5 +263,5 @@ async def test_a_signed_item_holds_under_its_own_prefix_only(
     QueueManager(one).enqueue(ENTITY, "shop.take", queue_name="jobs")
     push(client, other, *waiting(client, one))
     async with running(QueueWorker(other)):
-        letter = await next_letter(client, other.system_errors_queue)
-    assert letter["failure_reason"] == "signature: it does not belong to this item in this queue"
+        dead_letter = await next_letter(client, other.system_errors_queue)
+    assert dead_letter["failure_reason"] == "signature: it does not belong to this item in this queue"

@@ -86,16 +86,16 @@ def end_without_value(_entity: object) -> None:
 
 
 @pytest.mark.parametrize("processor", [charge, charge_async])
-async def test_letter_record_and_log_of_a_failure_tell_the_lines_that_led_to_it(
+async def test_dead_letter_record_and_log_of_a_failure_tell_the_lines_that_led_to_it(
     config: QueueConfig, queue: QueueManager, client: redis.Redis, log: LineLogger, processor: Callable[..., Any]
 ) -> None:
     """Those of the application, and none of this package's."""
     queue.enqueue({}, processor, operation_id="op", retry_config=ONCE)
     await run_until_idle(config)
-    (letter,), record = documents(client, config.failures_queue), queue.get_operation("op")
+    (dead_letter,), record = documents(client, config.failures_queue), queue.get_operation("op")
     assert record is not None
-    assert letter["traceback"] == record.traceback
-    text = letter["traceback"]
+    assert dead_letter["traceback"] == record.traceback
+    text = dead_letter["traceback"]
     assert f"in {processor.__name__}\n    return look_up(entity)\n" in text
     assert text.endswith("in look_up\n    return customer[\"custmer\"]\nKeyError: 'custmer'\n")
     assert "/queue_system/" not in text
@@ -118,7 +118,7 @@ async def test_a_processor_in_a_child_process_tells_where_it_failed(
     QueueManager(config).enqueue({}, module.charge, retry_config=ONCE)
     QueueManager(config).enqueue({"url": f"redis://:{SECRET}@h"}, module.charge, retry_config=ONCE)
     await run_until_idle(config)
-    found = {letter["error_type"]: letter for letter in documents(client, config.failures_queue)}
+    found = {dead_letter["error_type"]: dead_letter for dead_letter in documents(client, config.failures_queue)}
     assert "in look_up\n    return customer[\"custmer\"]\nKeyError: 'custmer'\n" in found["KeyError"]["traceback"]
     assert "/queue_system/" not in found["KeyError"]["traceback"]
     assert found["ConnectionError"]["failure_reason"] == "no answer from redis://:***@h"
@@ -154,10 +154,10 @@ async def test_a_failed_callback_tells_where(
     callback: dict[str, Any] = {name: told}
     queue.enqueue({}, work, retry_config=ONCE, **callback)
     async with running(QueueWorker(config)):
-        letter = await next_letter(client, config.system_errors_queue)
-    assert letter["failure_reason"] == f"{name} callback: 'custmer'"
-    assert "in told\n    look_up(data)\n" in letter["traceback"]
-    assert "/queue_system/" not in letter["traceback"]
+        dead_letter = await next_letter(client, config.system_errors_queue)
+    assert dead_letter["failure_reason"] == f"{name} callback: 'custmer'"
+    assert "in told\n    look_up(data)\n" in dead_letter["traceback"]
+    assert "/queue_system/" not in dead_letter["traceback"]
 
 
 @pytest.mark.parametrize("processor, line", [(hang, "await asyncio.sleep(60)"), (block, "stop_blocking.wait(60)")])
@@ -167,9 +167,9 @@ async def test_a_timeout_tells_where_the_processor_was(
     """In a thread, too, which goes on."""
     queue.enqueue({}, processor, retry_config=ONCE, timeout=0.2)
     async with running(QueueWorker(config)):
-        letter = await next_letter(client, config.failures_queue)
-    assert letter["failure_reason"] == "the attempt timed out after 0.2 s: timeout of the operation"
-    assert f"in {processor.__name__}\n    {line}\n" in letter["traceback"]
+        dead_letter = await next_letter(client, config.failures_queue)
+    assert dead_letter["failure_reason"] == "the attempt timed out after 0.2 s: timeout of the operation"
+    assert f"in {processor.__name__}\n    {line}\n" in dead_letter["traceback"]
 
 
 FAILING_IMPORT = """
@@ -193,9 +193,9 @@ async def test_a_failed_import_is_told_from_the_application_s_first_line_on(
     config.registry.application.add_folder(tmp_path)
     queue.enqueue({}, "fails_at_import.work", retry_config=ONCE)
     await run_until_idle(config)
-    (letter,) = documents(client, config.failures_queue)
-    assert letter["traceback"].splitlines()[1].startswith(f'  File "{tmp_path}/fails_at_import.py", line ')
-    assert "importlib" not in letter["traceback"]
+    (dead_letter,) = documents(client, config.failures_queue)
+    assert dead_letter["traceback"].splitlines()[1].startswith(f'  File "{tmp_path}/fails_at_import.py", line ')
+    assert "importlib" not in dead_letter["traceback"]
 
 
 async def test_a_timeout_in_a_thread_is_told_from_the_processor_s_first_line_on(
@@ -203,15 +203,15 @@ async def test_a_timeout_in_a_thread_is_told_from_the_processor_s_first_line_on(
 ) -> None:
     queue.enqueue({}, block, retry_config=ONCE, timeout=0.2)
     async with running(QueueWorker(config)):
-        letter = await next_letter(client, config.failures_queue)
-    lines = letter["traceback"].splitlines()
+        dead_letter = await next_letter(client, config.failures_queue)
+    lines = dead_letter["traceback"].splitlines()
     assert lines[0] == "Traceback (most recent call last):"
     assert lines[1].startswith(f'  File "{__file__}", line ')
     assert lines[1].endswith(", in block")
 
 
 @pytest.mark.parametrize("kept", [True, False])
-async def test_a_failure_callback_gets_the_traceback_that_letter_and_record_keep(
+async def test_a_failure_callback_gets_the_traceback_that_dead_letter_and_record_keep(
     make_config: MakeConfig, client: redis.Redis, inbox: Inbox, kept: bool
 ) -> None:
     """None where tracebacks are switched off."""
@@ -219,16 +219,20 @@ async def test_a_failure_callback_gets_the_traceback_that_letter_and_record_keep
     queue = QueueManager(config)
     queue.enqueue({}, charge, operation_id="op", on_failure=inbox.put, retry_config=ONCE)
     await run_until_idle(config)
-    (letter,), data, record = documents(client, config.failures_queue), await inbox.next(), queue.get_operation("op")
+    (dead_letter,), data, record = (
+        documents(client, config.failures_queue),
+        await inbox.next(),
+        queue.get_operation("op"),
+    )
     assert record is not None
-    assert data["traceback"] == record.traceback == letter.get("traceback")
+    assert data["traceback"] == record.traceback == dead_letter.get("traceback")
     assert ("in look_up\n" in (data["traceback"] or "")) is kept
 
 
 async def test_a_failed_failure_callback_gets_the_operation_s_traceback_again_when_it_is_retried(
     config: QueueConfig, queue: QueueManager, client: redis.Redis
 ) -> None:
-    """Its letter tells where the callback failed, which is something else."""
+    """Its dead letter tells where the callback failed, which is something else."""
     seen: list[str] = []
 
     def told(data: Any) -> None:
@@ -238,8 +242,8 @@ async def test_a_failed_failure_callback_gets_the_operation_s_traceback_again_wh
 
     queue.enqueue({}, charge, on_failure=told, retry_config=ONCE)
     await run_until_idle(config)
-    (letter,) = documents(client, config.system_errors_queue)
-    assert "in told\n" in letter["traceback"]
+    (dead_letter,) = documents(client, config.system_errors_queue)
+    assert "in told\n" in dead_letter["traceback"]
     assert queue.retry_dead_letters(source="system_errors") == 1
     await run_until_idle(config)
     assert len(set(seen)) == 1
@@ -252,11 +256,11 @@ async def test_a_sync_processor_that_raises_stop_iteration_tells_where(
 ) -> None:
     queue.enqueue({}, end_without_value, retry_config=ONCE)
     await run_until_idle(config)
-    (letter,) = documents(client, config.failures_queue)
-    assert "in end_without_value\n    raise StopIteration\n" in letter["traceback"]
+    (dead_letter,) = documents(client, config.failures_queue)
+    assert "in end_without_value\n    raise StopIteration\n" in dead_letter["traceback"]
 
 
-async def test_passwords_in_urls_reach_no_letter_record_or_line(
+async def test_passwords_in_urls_reach_no_dead_letter_record_or_line(
     make_config: MakeConfig, client: redis.Redis, prefix: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = make_config(logger=logging.getLogger("test.of.tracebacks"))
@@ -282,15 +286,15 @@ async def test_switched_off_nothing_keeps_a_traceback_and_the_error_is_told_stil
     queue = QueueManager(config)
     queue.enqueue({}, charge, operation_id="op", retry_config=ONCE)
     await run_until_idle(config)
-    (letter,), record = documents(client, config.failures_queue), queue.get_operation("op")
+    (dead_letter,), record = documents(client, config.failures_queue), queue.get_operation("op")
     assert record is not None
-    assert (letter["failure_reason"], record.error) == ("'custmer'", "'custmer'")
-    assert "traceback" not in letter
+    assert (dead_letter["failure_reason"], record.error) == ("'custmer'", "'custmer'")
+    assert "traceback" not in dead_letter
     assert record.traceback is None
     assert ["exc_info" in line for line in log.of("operation failed")] == [False]
 
 
-async def test_a_letter_that_is_retried_takes_no_traceback_along(
+async def test_a_dead_letter_that_is_retried_takes_no_traceback_along(
     config: QueueConfig, queue: QueueManager, client: redis.Redis
 ) -> None:
     queue.enqueue({}, charge, operation_id="op", retry_config=ONCE)
@@ -300,20 +304,20 @@ async def test_a_letter_that_is_retried_takes_no_traceback_along(
     assert not item.keys() & {"traceback", "failure_reason", "error_type", "failed_at"}
 
 
-async def test_letters_and_records_without_a_traceback_stay_readable(
+async def test_dead_letters_and_records_without_a_traceback_stay_readable(
     config: QueueConfig, queue: QueueManager, client: redis.Redis
 ) -> None:
     """As older versions wrote them, and as a foreign program may write one of another type."""
     old = {"operation_id": "a", "processor": "p", "failure_reason": "boom", "error_type": "E", "queue": "normal:p"}
     client.lpush(config.failures_queue, json.dumps(old), json.dumps({**old, "traceback": 5}))
-    assert [letter.traceback for letter in queue.list_dead_letters().letters] == ["5", ""]
+    assert [dead_letter.traceback for dead_letter in queue.list_dead_letters().letters] == ["5", ""]
     client.set(config.keys.operation("a"), b'failed\t\t1\tnormal:p\t\t1\t0\t0\tw\n{"error":"boom","error_type":"E"}')
     record = queue.get_operation("a")
     assert record is not None
     assert (record.error, record.traceback) == ("boom", None)
 
 
-async def test_the_traceback_of_a_letter_has_a_bound(
+async def test_the_traceback_of_a_dead_letter_has_a_bound(
     config: QueueConfig, queue: QueueManager, client: redis.Redis
 ) -> None:
     def deep(n: int) -> Any:
@@ -324,8 +328,8 @@ async def test_the_traceback_of_a_letter_has_a_bound(
 
     queue.enqueue({}, work, retry_config=ONCE)
     await run_until_idle(config)
-    (letter,) = documents(client, config.failures_queue)
-    assert 0 < len(letter["traceback"].encode()) <= MOST_BYTES
+    (dead_letter,) = documents(client, config.failures_queue)
+    assert 0 < len(dead_letter["traceback"].encode()) <= MOST_BYTES
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ with atheris.instrument_imports(include=["queue_system"]):
     from queue_system.metrics.logs import _field, _plain
 
 from tests.kit.hostile_texts import CORPUS
-from tests.unit.model.test_fuzz_items import HOSTILE, ITEM, accepted, check_letter, check_settles
+from tests.unit.model.test_fuzz_items import HOSTILE, ITEM, accepted, check_dead_letter, check_settles
 
 URLS = (
     "redis://user:secret@host:6379/0?socket_timeout=2", "rediss://h?ssl_cert_reqs=required&password=secret",
@@ -28,7 +28,7 @@ URLS = (
 def fuzz_item(item: bytes) -> None:
     """Any bytes are an operation that can be settled, or undecodable in one line."""
     operation = accepted(item)
-    check_letter(item)
+    check_dead_letter(item)
     if operation is not None:
         check_settles(item, operation)
 

@@ -138,20 +138,23 @@ def read_server(client: Any) -> dict[str, Any]:
         items += [value for token, value in client.hgetall(key).items() if not token.startswith(b"#")]
     callbacks = sum(b'"phase":' in item for item in items)
     counters = {name.decode(): int(value) for name, value in client.hgetall(f"{PREFIX}metrics").items()}
-    letters = {name: _letters(client, name) for name in ("failures", "system_errors")}
+    dead_letters = {name: _dead_letters(client, name) for name in ("failures", "system_errors")}
     return {
         "records": _records(client),
         "waiting": len(items) - callbacks,
         "callbacks": callbacks,
-        **letters,
+        **dead_letters,
         "counters": counters,
     }
 
 
-def _letters(client: Any, name: str) -> list[list[str]]:
+def _dead_letters(client: Any, name: str) -> list[list[str]]:
     """Return id, phase and type of error of each dead letter."""
-    letters = [msgspec.json.decode(letter) for letter in client.lrange(f"{PREFIX}{name}", 0, -1)]
-    return [[letter.get("operation_id", ""), letter.get("phase", ""), letter["error_type"]] for letter in letters]
+    dead_letters = [msgspec.json.decode(dead_letter) for dead_letter in client.lrange(f"{PREFIX}{name}", 0, -1)]
+    return [
+        [dead_letter.get("operation_id", ""), dead_letter.get("phase", ""), dead_letter["error_type"]]
+        for dead_letter in dead_letters
+    ]
 
 
 def _records(client: Any) -> dict[str, str]:

@@ -55,16 +55,16 @@ def nothing_is_lost(facts: Facts) -> Iterator[Violation]:
             yield _of("C1", f"was enqueued and has not ended: its record says {status}", each)
         elif status == "succeeded" and not any(_completed(delivery) for delivery in each.deliveries.values()):
             yield _of("C1", "was acknowledged, and no run of it completed", each)
-        elif status != "succeeded" and not facts.letters[_list_of(status)][each.operation_id]:
-            yield _of("C1", f"is {status}, and {_list_of(status)} holds no letter of it", each)
+        elif status != "succeeded" and not facts.dead_letters[_list_of(status)][each.operation_id]:
+            yield _of("C1", f"is {status}, and {_list_of(status)} holds no dead letter of it", each)
 
 
 def nothing_is_unexpected(facts: Facts) -> Iterator[Violation]:
     """C2: nothing runs that was not enqueued, before it is due, with another outcome or callback than its own."""
     for each in facts.operations.values():
-        status, dead_letters = facts.records.get(each.operation_id), facts.letters
+        status, dead_letters = facts.records.get(each.operation_id), facts.dead_letters
         if not each.possible:
-            if each.deliveries or status or any(letters[each.operation_id] for letters in dead_letters.values()):
+            if each.deliveries or status or any(counts[each.operation_id] for counts in dead_letters.values()):
                 yield _of("C2", "exists, and no call can have added it", each)
             continue
         if status in ENDED and status not in _expected(each, facts):
@@ -94,9 +94,9 @@ def everything_ends_once(facts: Facts) -> Iterator[Violation]:
         status = facts.records.get(each.operation_id)
         if status in {"succeeded", "failed"} and each.first_terminal_verdict is None:
             yield _of("C4", f"is {status}, and no worker decided that", each)
-        letters = sum(counts[each.operation_id] for counts in facts.letters.values())
-        if letters > 1:
-            yield _of("C4", f"has {letters} dead letters", each)
+        dead_letters = sum(counts[each.operation_id] for counts in facts.dead_letters.values())
+        if dead_letters > 1:
+            yield _of("C4", f"has {dead_letters} dead letters", each)
     ended, counters = list(facts.records.values()), facts.final.data["counters"]
     for status, name in (("succeeded", "processed"), ("failed", "failed"), ("rejected", "rejected")):
         if ended.count(status) != counters.get(name, 0):

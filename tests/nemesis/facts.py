@@ -144,8 +144,8 @@ class Facts:
                 case "claim" | "run" | "settle" | "callback" if event.data["id"]:
                     self._work(event)
         self.records: dict[str, str] = self.final.data["records"]
-        self.letters = {name: _count(self.final.data[name]) for name in ("failures", "system_errors")}
-        for operation_id in [*self.records, *self.letters["failures"], *self.letters["system_errors"]]:
+        self.dead_letters = {name: _count(self.final.data[name]) for name in ("failures", "system_errors")}
+        for operation_id in [*self.records, *self.dead_letters["failures"], *self.dead_letters["system_errors"]]:
             self.operation(operation_id)
 
     def operation(self, operation_id: str) -> Operation:
@@ -197,6 +197,6 @@ class Facts:
                 delivery.answer = event
 
 
-def _count(letters: Sequence[Sequence[str]]) -> Counter[str]:
+def _count(dead_letters: Sequence[Sequence[str]]) -> Counter[str]:
     """Count the dead letters of each operation, those of callbacks not included."""
-    return Counter(operation_id for operation_id, phase, _ in letters if not phase)
+    return Counter(operation_id for operation_id, phase, _ in dead_letters if not phase)

@@ -18,7 +18,7 @@ class Story:
 
     def __init__(self) -> None:
         self.records: dict[str, str] = {}
-        self.letters: dict[str, list[list[str]]] = {"failures": [], "system_errors": []}
+        self.dead_letters: dict[str, list[list[str]]] = {"failures": [], "system_errors": []}
         self.counters: Counter[str] = Counter()
         self._events: list[Event] = []
         self._now = 100.0
@@ -83,7 +83,7 @@ class Story:
             self.counters["processed"] += 1
         elif verb == "fail":
             self.counters["failed"] += 1
-            self.letters["failures"].append([operation_id, "", "PlannedError"])
+            self.dead_letters["failures"].append([operation_id, "", "PlannedError"])
 
     def serve(self, operation_id: str, by: str = "w1", verb: str = "complete") -> None:
         """Claim, run and settle."""
@@ -111,7 +111,7 @@ class Story:
         counters = dict(self.counters)
         self._add(
             "nemesis", "ok", "final", records=self.records, waiting=waiting, callbacks=0, counters=counters,
-            **self.letters,
+            **self.dead_letters,
         )  # fmt: skip
         return self._events
 

@@ -36,11 +36,11 @@ def acknowledged_without_a_run(story: Story, broken: bool) -> None:
     story.settle("a", "w1", token, "complete")
 
 
-def failed_without_a_letter(story: Story, broken: bool) -> None:
+def failed_without_a_dead_letter(story: Story, broken: bool) -> None:
     story.enqueue("a", fails=1)
     story.serve("a", verb="fail")
     if broken:
-        story.letters["failures"].clear()
+        story.dead_letters["failures"].clear()
 
 
 def never_enqueued(story: Story, broken: bool) -> None:
@@ -109,7 +109,7 @@ def ended_twice_though_no_worker_lived_to_tell(story: Story, broken: bool) -> No
 def dead_lettered_twice(story: Story, broken: bool) -> None:
     story.enqueue("a", fails=1)
     story.serve("a", verb="fail")
-    story.letters["failures"] *= 1 + broken
+    story.dead_letters["failures"] *= 1 + broken
 
 
 def repeated_without_a_fault(story: Story, broken: bool) -> None:
@@ -256,7 +256,7 @@ def idle_after_a_heal(story: Story, broken: bool) -> None:
 
 TALES: dict[str, tuple[Tale, ...]] = {
     "C1": (
-        lost, lost_though_its_outcome_was_unknown_at_first, acknowledged_without_a_run, failed_without_a_letter,
+        lost, lost_though_its_outcome_was_unknown_at_first, acknowledged_without_a_run, failed_without_a_dead_letter,
     ),
     "C2": (
         never_enqueued, held_by_another_and_run_all_the_same, run_before_it_was_due, succeeded_though_it_was_to_fail,

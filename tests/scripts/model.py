@@ -37,7 +37,7 @@ class Model:
     """The key space under one prefix. Each method does what the script of its name does, and returns its reply."""
 
     prefix: str
-    most_letters: int
+    most_dead_letters: int
     lists: dict[str, list[bytes]] = field(default_factory=lambda: defaultdict(list))
     """Waiting items, the next one first."""
     ready: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
@@ -51,7 +51,7 @@ class Model:
     """Timeless records, and whether they expire."""
     dedup: dict[str, str] = field(default_factory=dict)
     wakes: set[str] = field(default_factory=set)
-    letters: dict[str, list[bytes]] = field(default_factory=lambda: defaultdict(list))
+    dead_letters: dict[str, list[bytes]] = field(default_factory=lambda: defaultdict(list))
     """Dead letters, the newest first."""
     metrics: Counter[str] = field(default_factory=Counter)
     token: int = 0
@@ -66,7 +66,7 @@ class Model:
         keys |= {f"inflight:{worker}": held for worker, held in self.inflight.items()}
         keys |= {f"operation:{id_}": record for id_, record in self.records.items()}
         keys |= {marker: {b"r"} for marker in self.wakes}
-        keys |= self.letters
+        keys |= self.dead_letters
         keys |= {f"answer:{call_id}": f"1 {codes}".encode() for call_id, codes in self.answers.items()}
         keys["registry"] = {f"{self.prefix}{queue}".encode() for queue in self.registry}
         keys["delayed"] = self.delayed
@@ -230,10 +230,10 @@ class Model:
         self.metrics["purged"] += len(removed)
         return len(removed)
 
-    def drop(self, call_id: str, source: str, letters: Sequence[bytes]) -> bytes:
+    def drop(self, call_id: str, source: str, dead_letters: Sequence[bytes]) -> bytes:
         """drop.lua, for the first request of a call."""
         if call_id not in self.answers:
-            codes = ["d" if self._take_letter(source, letter) else "g" for letter in letters]
+            codes = ["d" if self._take_dead_letter(source, dead_letter) else "g" for dead_letter in dead_letters]
             self.metrics["dead_letters_dropped"] += codes.count("d")
             self.answers[call_id] = "".join(codes)
         return self.answers[call_id].encode()
@@ -250,7 +250,7 @@ class Model:
 
     def _retry(self, nonce: str, source: str, requeue_of: Requeue) -> str:
         id_, key, queue = requeue_of.operation_id, requeue_of.deduplication_key, requeue_of.queue
-        if requeue_of.letter not in self.letters[source]:
+        if requeue_of.dead_letter not in self.dead_letters[source]:
             return "g"
         if id_:
             status = self.records.get(id_, (b"", False))[0].split(b"\t")[0]
@@ -259,15 +259,15 @@ class Model:
             self.records[id_] = f"queued\t{nonce}\tT\t{queue}\t{key}".encode(), False
             if key:
                 self.dedup[key] = id_
-        self._take_letter(source, requeue_of.letter)
+        self._take_dead_letter(source, requeue_of.dead_letter)
         self._put_back(f"{queue}\n".encode() + requeue_of.item, head=False)
         return "d"
 
-    def _take_letter(self, source: str, letter: bytes) -> bool:
-        """Take the oldest of equal letters."""
-        found = self.letters[source]
-        if letter in found:
-            del found[len(found) - 1 - found[::-1].index(letter)]
+    def _take_dead_letter(self, source: str, dead_letter: bytes) -> bool:
+        """Take the oldest of equal dead letters."""
+        found = self.dead_letters[source]
+        if dead_letter in found:
+            del found[len(found) - 1 - found[::-1].index(dead_letter)]
             return True
         return False
 
@@ -288,10 +288,10 @@ class Model:
         if name in self.ready[priority]:
             self.ready[priority].remove(name)
 
-    def _bury(self, letters: str, letter: bytes) -> None:
-        self.letters[letters].insert(0, letter)
-        if len(self.letters[letters]) > self.most_letters:
-            self.letters[letters].pop()
+    def _bury(self, source: str, dead_letter: bytes) -> None:
+        self.dead_letters[source].insert(0, dead_letter)
+        if len(self.dead_letters[source]) > self.most_dead_letters:
+            self.dead_letters[source].pop()
             self.metrics["dead_letters_dropped"] += 1
 
     def _wake(self, queue: str) -> None:
@@ -344,13 +344,13 @@ class Model:
                 self.delayed.add(token + b"\n" + value)
                 self.records[id_] = timeless(record), False
                 self.metrics["retried"] += 1
-            case _, (id_, record, key, follow_up, *letter):
+            case _, (id_, record, key, follow_up, *dead_letter):
                 del held[token]
                 if follow_up:
                     held[token] = follow_up
-                outcome, letters = OUTCOMES[verb]
-                for each in letter:
-                    self._bury(letters, each)
+                outcome, source = OUTCOMES[verb]
+                for each in dead_letter:
+                    self._bury(source, each)
                 self.metrics["system_errors"] += verb == "reject"
                 if id_:
                     self._finish(id_, record, key, outcome)

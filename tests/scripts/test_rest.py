@@ -103,7 +103,7 @@ def test_a_declined_item_is_a_dead_letter_while_there_is_room_and_waits_when_the
 
 
 @pytest.mark.parametrize("verb", ["fail", "reject"])
-def test_a_letter_that_pushes_another_out_says_so(full: Broker, verb: str) -> None:
+def test_a_dead_letter_that_pushes_another_out_says_so(full: Broker, verb: str) -> None:
     full.enqueue("normal:a", "1", "2")
     first = full.claim(2).first_token
     codes = [full.settle_one(verb, first + n, str(n), record_of(verb, "normal:a"), "", "", b"letter") for n in range(2)]

@@ -29,7 +29,7 @@ SETTINGS = settings(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
 HOUR_MS = 3_600_000
-MOST_LETTERS = 3
+MOST_DEAD_LETTERS = 3
 
 queues = st.sampled_from(["high:a", "high:b", "normal:a", "normal:b", "low:a"])
 workers = st.sampled_from(["w1", "w2"])
@@ -45,8 +45,8 @@ class Scripts(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.broker = Broker(self.server, f"t{uuid.uuid4().hex[:12]}:", MOST_LETTERS)
-        self.model = Model(self.broker.keys.prefix, MOST_LETTERS)
+        self.broker = Broker(self.server, f"t{uuid.uuid4().hex[:12]}:", MOST_DEAD_LETTERS)
+        self.model = Model(self.broker.keys.prefix, MOST_DEAD_LETTERS)
         self.full = False
         self.serial = 0
         self.facts: dict[str, tuple[str, str]] = {}
@@ -160,16 +160,16 @@ class Scripts(RuleBasedStateMachine):
 
     @rule(source=sources, picked=st.lists(picks, max_size=3))
     def drop(self, source: str, picked: list[int]) -> None:
-        letters, call_id = self.pick_letters(source, picked), f"d{self.fresh()}"
-        command = self.broker.commands.drop(Place(source, call_id, 1, 0, MOST_LETTERS), letters)
+        dead_letters, call_id = self.pick_dead_letters(source, picked), f"d{self.fresh()}"
+        command = self.broker.commands.drop(Place(source, call_id, 1, 0, MOST_DEAD_LETTERS), dead_letters)
         for _ in range(2):
-            assert self.broker.run(command) == self.model.drop(call_id, source, letters)
+            assert self.broker.run(command) == self.model.drop(call_id, source, dead_letters)
 
     @rule(source=sources, queue=queues, picked=st.lists(picks, min_size=1, max_size=3))
     def retry(self, source: str, queue: str, picked: list[int]) -> None:
         call_id = f"r{self.fresh()}"
-        requeues = [self.requeue_of(letter, queue) for letter in self.pick_letters(source, picked)]
-        place = Place(source, call_id, 1, 0, MOST_LETTERS)
+        requeues = [self.requeue_of(dead_letter, queue) for dead_letter in self.pick_dead_letters(source, picked)]
+        place = Place(source, call_id, 1, 0, MOST_DEAD_LETTERS)
         command = self.broker.commands.retry(place, call_id, DEDUP_TTL_MS, requeues)
         for _ in range(2):
             codes = self.broker.run(command)
@@ -266,7 +266,7 @@ class Scripts(RuleBasedStateMachine):
         if b'"phase"' in value and verb in ("running", "retry", "fail"):
             verb = "reject"
         id_, key = id_of(value), self.facts.get(id_of(value), ("", ""))[1]
-        letter = () if verb == "complete" else (b"letter of %b" % id_.encode(),)
+        dead_letter = () if verb == "complete" else (b"letter of %b" % id_.encode(),)
         match verb:
             case "release":
                 return verb, ()
@@ -275,9 +275,9 @@ class Scripts(RuleBasedStateMachine):
             case "retry":
                 return verb, (id_, self.record("delayed", value), value, 0)
         if b'"phase"' in value:
-            return verb, ("", b"", "", b"", *letter)
+            return verb, ("", b"", "", b"", *dead_letter)
         callback = self.callback(value) if follow_up else b""
-        return verb, (id_, self.record("succeeded", value), key, callback, *letter)
+        return verb, (id_, self.record("succeeded", value), key, callback, *dead_letter)
 
     def moved(self, token: bytes, value: bytes, how: str) -> Reclaim:
         """Return what a reclaimer makes of an item."""
@@ -290,16 +290,18 @@ class Scripts(RuleBasedStateMachine):
         record = self.record("rejected", value)
         return Reclaim(token, value, how, b"letter", id_, record, RESULT_TTL_MS, key, self.callback(value))
 
-    def pick_letters(self, source: str, picked: Sequence[int]) -> list[bytes]:
-        """Return letters of a list; now and then one that is not there."""
-        letters = self.model.letters.get(source, [])
-        return [letters[pick % len(letters)] if letters and pick else b"letter of none" for pick in picked]
+    def pick_dead_letters(self, source: str, picked: Sequence[int]) -> list[bytes]:
+        """Return dead letters of a list; now and then one that is not there."""
+        dead_letters = self.model.dead_letters.get(source, [])
+        return [
+            dead_letters[pick % len(dead_letters)] if dead_letters and pick else b"letter of none" for pick in picked
+        ]
 
-    def requeue_of(self, letter: bytes, queue: str) -> Requeue:
-        """Return what a letter becomes again."""
-        id_ = letter.rpartition(b" ")[2].decode() if b" " in letter else ""
+    def requeue_of(self, dead_letter: bytes, queue: str) -> Requeue:
+        """Return what a dead letter becomes again."""
+        id_ = dead_letter.rpartition(b" ")[2].decode() if b" " in dead_letter else ""
         key = self.facts.get(id_, ("", ""))[1]
-        return Requeue(letter, queue, self.operation(id_ or "nobody", key).item, id_, key, "")
+        return Requeue(dead_letter, queue, self.operation(id_ or "nobody", key).item, id_, key, "")
 
     def callback(self, value: bytes) -> bytes:
         return value[:-1] + b',"phase":"on_success"}'

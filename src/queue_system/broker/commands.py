@@ -191,33 +191,33 @@ class Commands:
         """Read the item that each list serves next, of a large one its end only. None: the list is empty."""
         return self._script("oldest", identity, *lists)
 
-    def aged(self, dead_letters: str, passed: int) -> Command[list[bytes]]:
-        """Read some of the oldest letters, the oldest first, behind those passed over; of a large one the end."""
-        return self._script("aged", identity, dead_letters, passed)
+    def aged(self, source: str, passed: int) -> Command[list[bytes]]:
+        """Read some of the oldest dead letters, the oldest first, behind those passed over; of a large one the end."""
+        return self._script("aged", identity, source, passed)
 
-    def trim(self, dead_letters: str, letters: Iterable[tuple[int, bytes]]) -> Command[int]:
-        """Drop letters from the old end of `failures` or `system_errors`: each with how many older ones are kept."""
-        flat = [argument for letter in letters for argument in letter]
-        return self._script("trim", int, dead_letters, *flat)
+    def trim(self, source: str, dead_letters: Iterable[tuple[int, bytes]]) -> Command[int]:
+        """Drop dead letters from the old end of `failures` or `system_errors`, each with how many older ones stay."""
+        flat = [argument for dead_letter in dead_letters for argument in dead_letter]
+        return self._script("trim", int, source, *flat)
 
-    def drop(self, place: Place, letters: Sequence[bytes]) -> Command[bytes]:
+    def drop(self, place: Place, dead_letters: Sequence[bytes]) -> Command[bytes]:
         """Drop dead letters. Reply: b"d" done or b"g" gone, for each."""
-        return self._script("drop", identity, *_flat(place), *letters)
+        return self._script("drop", identity, *_flat(place), *dead_letters)
 
     def retry(self, place: Place, nonce: str, dedup_ttl_ms: int, requeues: Sequence[Requeue]) -> Command[bytes]:
         """Move dead letters back into their queues. Reply for each: b"d" done, b"g" gone, b"l" it lives."""
         flat: list[Argument] = []
         for r in requeues:
-            flat += (r.letter, r.queue, r.item, r.operation_id, r.deduplication_key, r.untold)
+            flat += (r.dead_letter, r.queue, r.item, r.operation_id, r.deduplication_key, r.untold)
         return self._script("retry", identity, *_flat(place), dedup_ttl_ms, nonce, *flat)
 
     def forget_oversized(self, names: Sequence[str]) -> Command[int]:
         """Delete the bytes of items that were too large to be sent, kept under these keys."""
         return plain(int, "DEL", *names)
 
-    def count_dead_letters(self, dead_letters: str) -> Command[int]:
+    def count_dead_letters(self, source: str) -> Command[int]:
         """Count the dead letters of a list."""
-        return plain(int, "LLEN", self.keys.prefix + dead_letters)
+        return plain(int, "LLEN", self.keys.prefix + source)
 
     def wait_for_wake(self, names: Sequence[str], seconds: float) -> Command[bool]:
         """Block until a wake-up marker comes, for at most `seconds`. Reply: whether one came."""
@@ -271,9 +271,9 @@ class Commands:
         """Read a page of about `count` members of the delayed set."""
         return plain(parse_delayed, "ZSCAN", self.keys.delayed, cursor, "COUNT", count)
 
-    def letters(self, dead_letters: str, start: int, stop: int) -> Command[list[bytes]]:
+    def dead_letters(self, source: str, start: int, stop: int) -> Command[list[bytes]]:
         """Read dead letters by position."""
-        return plain(identity, "LRANGE", self.keys.prefix + dead_letters, start, stop)
+        return plain(identity, "LRANGE", self.keys.prefix + source, start, stop)
 
 
 def wait_for_disk(within_ms: int) -> Command[int]:

@@ -49,7 +49,7 @@ def _option(help_text: str, **settings: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Which:
-    """The options that choose letters."""
+    """The options that choose dead letters."""
 
     queue: Annotated[str | None, _option("Of this queue, such as high:send_mail or send_mail.", metavar="NAME")] = None
     processor: Annotated[
@@ -75,12 +75,14 @@ def list_dead_letter_page(
     which: Which,
     *,
     source: From = Source.FAILURES,
-    limit: Annotated[int, typer.Option(parser=whole(1, 1000), metavar="N", help="The largest number of letters.")] = 20,
+    limit: Annotated[
+        int, typer.Option(parser=whole(1, 1000), metavar="N", help="The largest number of dead letters.")
+    ] = 20,
     cursor: Annotated[str, typer.Option(metavar="CURSOR", help="Continue where a previous list ended.")] = "",
 ) -> None:
     """List dead letters, the newest first."""
     page = session.manager.list_dead_letters(source.value, **asdict(which), limit=limit, cursor=cursor)
-    document = {"letters": [_document(letter) for letter in page.letters], "cursor": page.cursor}
+    document = {"letters": [_document(dead_letter) for dead_letter in page.letters], "cursor": page.cursor}
     session.output.emit(document, _list(page.letters, page.cursor))
 
 
@@ -93,10 +95,10 @@ def show(
     """Show one dead letter with its entity. The exit code is 1 if there is none."""
     wanted = Selection(letter_ids=(letter_id,))
     page = run_flow(list_flow(session.config, source.value, wanted, 1), session.config.run)
-    for letter in page.letters:
-        session.output.emit({**_document(letter), "item": letter.item}, _letter(letter))
+    for dead_letter in page.letters:
+        session.output.emit({**_document(dead_letter), "item": dead_letter.item}, _dead_letter(dead_letter))
         return
-    session.output.error(_no_letter(source, letter_id))
+    session.output.error(_no_dead_letter(source, letter_id))
     raise typer.Exit(ExitCode.NEGATIVE)
 
 
@@ -106,13 +108,13 @@ def retry(
     letter_ids: Ids = None,
     *,
     source: From = Source.FAILURES,
-    all_letters: Annotated[bool, _all("RETRY")] = False,
+    all_dead_letters: Annotated[bool, _all("RETRY")] = False,
 ) -> None:
     """Put dead letters back into their queues, their attempts reset. Name ids, a filter, or --all.
 
     The exit code is 1 if one that an id names is not put back.
     """
-    _check_named(letter_ids, which, all_letters=all_letters)
+    _check_named(letter_ids, which, all_dead_letters=all_dead_letters)
     missing = _missing(session, source, letter_ids)
     done = session.output.follow(
         "retrying",
@@ -129,57 +131,57 @@ def drop(
     letter_ids: Ids = None,
     *,
     source: From = Source.FAILURES,
-    all_letters: Annotated[bool, _all("DROP")] = False,
+    all_dead_letters: Annotated[bool, _all("DROP")] = False,
     yes: Yes = False,
 ) -> None:
     """Delete dead letters for good. Name ids, a filter, or --all. The exit code is 1 if a named one is gone."""
-    _check_named(letter_ids, which, all_letters=all_letters)
+    _check_named(letter_ids, which, all_dead_letters=all_dead_letters)
     missing = _missing(session, source, letter_ids)
     if not yes:
         meant = session.manager.count_dead_letters(source.value, letter_ids=letter_ids or None, **asdict(which))
-        question = f"Delete {count(meant, 'letter')} of the {_left(session, source):,} in {source.value} for good?"
+        question = f"Delete {count(meant, 'dead letter')} of the {_left(session, source):,} in {source.value} for good?"
         session.output.confirm(question, yes=False)
     done = session.output.follow(
         "dropping",
         lambda: session.manager.drop_dead_letters(source.value, letter_ids=letter_ids or None, **asdict(which)),
         lambda: _left(session, source),
     )
-    session.output.emit({"dropped": done}, plain(f"dropped {count(done, 'letter')}"))
+    session.output.emit({"dropped": done}, plain(f"dropped {count(done, 'dead letter')}"))
     _end(session, source, letter_ids, missing, done)
 
 
-def _check_named(letter_ids: list[str] | None, which: Which, *, all_letters: bool) -> None:
+def _check_named(letter_ids: list[str] | None, which: Which, *, all_dead_letters: bool) -> None:
     """Let nobody retry or drop everything by leaving something out."""
-    if not (letter_ids or all_letters or any(value is not None for value in asdict(which).values())):
-        raise refused("letters", "ids, a filter such as --queue, or --all", "none of them")
+    if not (letter_ids or all_dead_letters or any(value is not None for value in asdict(which).values())):
+        raise refused("dead letters", "ids, a filter such as --queue, or --all", "none of them")
 
 
-def _no_letter(source: Source, letter_id: str) -> str:
-    return f"{source.value} holds no letter {letter_id!r}; it may have been retried, dropped or trimmed"
+def _no_dead_letter(source: Source, letter_id: str) -> str:
+    return f"{source.value} holds no dead letter {letter_id!r}; it may have been retried, dropped or trimmed"
 
 
 def _missing(session: Session, source: Source, letter_ids: list[str] | None) -> list[str]:
-    """Return those of the named ids that no letter has."""
+    """Return those of the named ids that no dead letter has."""
     missing = dict.fromkeys(letter_ids or ())
     page = DeadLetterPage([], "")
     while missing:
         page = session.manager.list_dead_letters(
             source.value, letter_ids=list(missing), limit=_MOST_LISTED, cursor=page.cursor
         )
-        for letter in page.letters:
-            missing.pop(letter.letter_id, None)
+        for dead_letter in page.letters:
+            missing.pop(dead_letter.letter_id, None)
         if not page.cursor:
             break
     return list(missing)
 
 
 def _end(session: Session, source: Source, letter_ids: list[str] | None, missing: list[str], done: int) -> None:
-    """Leave with 1 where an id was named and its letter is not among those that were dealt with."""
+    """Leave with 1 where an id was named and its dead letter is not among those that were dealt with."""
     for letter_id in missing:
-        session.output.error(_no_letter(source, letter_id))
+        session.output.error(_no_dead_letter(source, letter_id))
     left = len(set(letter_ids or ())) - len(missing) - done
     if left > 0:
-        session.output.error(f"{count(left, 'letter')} named by an id stayed; `dead-letters show ID` tells more")
+        session.output.error(f"{count(left, 'dead letter')} named by an id stayed; `dead-letters show ID` tells more")
     if missing or left > 0:
         raise typer.Exit(ExitCode.NEGATIVE)
 
@@ -189,21 +191,21 @@ def _left(session: Session, source: Source) -> int:
     return int(status[f"{session.config.queue_prefix}{source.value}"])
 
 
-def _document(letter: DeadLetter) -> dict[str, Any]:
-    return {name: getattr(letter, name) for name in letter.__struct_fields__ if name not in {"item", "raw"}}
+def _document(dead_letter: DeadLetter) -> dict[str, Any]:
+    return {name: getattr(dead_letter, name) for name in dead_letter.__struct_fields__ if name not in {"item", "raw"}}
 
 
-def _list(letters: Sequence[DeadLetter], cursor: str) -> RenderableType:
+def _list(dead_letters: Sequence[DeadLetter], cursor: str) -> RenderableType:
     """Two lines each, so that ids and reasons have room at 80 columns."""
-    if not letters:
-        return Text("no letters", "dim")
+    if not dead_letters:
+        return Text("no dead letters", "dim")
     lines: list[Text] = []
-    for letter in letters:
-        place = f"{letter.priority}:{letter.queue}" if letter.queue else "-"
-        error = ": ".join(part for part in (letter.error_type, letter.reason) if part)
+    for dead_letter in dead_letters:
+        place = f"{dead_letter.priority}:{dead_letter.queue}" if dead_letter.queue else "-"
+        error = ": ".join(part for part in (dead_letter.error_type, dead_letter.reason) if part)
         lines += [
-            Text("  ").join((plain(letter.letter_id, "bold"), plain(moment(letter.failed_at)), plain(place))),
-            Text("  ").join((Text(), plain(letter.processor or "-"), plain(error[:_REASON], "yellow"))),
+            Text("  ").join((plain(dead_letter.letter_id, "bold"), plain(moment(dead_letter.failed_at)), plain(place))),
+            Text("  ").join((Text(), plain(dead_letter.processor or "-"), plain(error[:_REASON], "yellow"))),
         ]
     if cursor:
         lines.append(plain(f"more: --cursor {cursor}", "dim"))
@@ -213,17 +215,20 @@ def _list(letters: Sequence[DeadLetter], cursor: str) -> RenderableType:
     return Group(*lines)
 
 
-def _letter(letter: DeadLetter) -> RenderableType:
+def _dead_letter(dead_letter: DeadLetter) -> RenderableType:
     table = Table.grid(padding=(0, 2))
-    table.add_row("letter", plain(letter.letter_id, "bold"))
+    table.add_row("dead letter", plain(dead_letter.letter_id, "bold"))
     for name in ("operation_id", "queue", "priority", "processor", "attempts", "error_type", "reason"):
-        if (value := getattr(letter, name)) is not None:
+        if (value := getattr(dead_letter, name)) is not None:
             table.add_row(name.removesuffix("_id").replace("_", " "), beginning(str(value)))
-    if letter.traceback:
-        table.add_row("traceback", marked(letter.traceback))
-    table.add_row("failed", moment(letter.failed_at))
-    table.add_row("retryable", "yes" if letter.retryable else "no")
+    if dead_letter.traceback:
+        table.add_row("traceback", marked(dead_letter.traceback))
+    table.add_row("failed", moment(dead_letter.failed_at))
+    table.add_row("retryable", "yes" if dead_letter.retryable else "no")
     table.add_row(
-        "item", beginning(letter.raw.decode(errors="replace")) if letter.item is None else pretty_json(letter.item)
+        "item",
+        beginning(dead_letter.raw.decode(errors="replace"))
+        if dead_letter.item is None
+        else pretty_json(dead_letter.item),
     )
     return table

@@ -50,7 +50,7 @@ class Board:
     now: FleetStats | None = None
     rates: dict[str, float] | None = None
     trouble: str = ""
-    most_letters: int = 0
+    most_dead_letters: int = 0
     """How many dead letters each list keeps; 0: not known."""
     workers_shown: bool = False
     told: Sequence[WorkerRecord] = ()
@@ -108,7 +108,8 @@ class Board:
             ]
             parts += [
                 plain(
-                    f"{source} is full: {count(n, 'letter')} of {self.most_letters:,}; {_AT_THE_CAP[source]}", "yellow"
+                    f"{source} is full: {count(n, 'dead letter')} of {self.most_dead_letters:,}; {_AT_THE_CAP[source]}",
+                    "yellow",
                 )
                 for source, n in self._full(self.now).items()
             ]
@@ -120,7 +121,9 @@ class Board:
 
     def _full(self, now: FleetStats) -> dict[str, int]:
         """Return the lists of dead letters that hold as many as they may, and how many those are."""
-        return {name: n for name, n in now.dead_letters.items() if self.most_letters and n >= self.most_letters}
+        return {
+            name: n for name, n in now.dead_letters.items() if self.most_dead_letters and n >= self.most_dead_letters
+        }
 
     def _queues(self, now: FleetStats) -> RenderableType:
         if not now.queues:
@@ -210,7 +213,7 @@ def status(
         config.address,
         config.queue_prefix,
         empty_shown=show_all,
-        most_letters=config.max_dead_letters,
+        most_dead_letters=config.max_dead_letters,
         workers_shown=workers,
     )
 

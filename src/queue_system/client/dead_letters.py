@@ -1,7 +1,7 @@
 """Dead letters for an operator: list, retry, drop.
 
-A walk goes from the newest letter to the oldest and counts places from the old end. So new letters, which are added at
-the other end, change no place, and no letter is missed when others take some.
+A walk goes from the newest dead letter to the oldest and counts places from the old end. So new ones, which are added
+at the other end, change no place, and none is missed when others take some.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ _MOST_LISTED: Final = 1000
 _FIRST_PAGE: Final = 20
 _LARGEST_PAGE: Final = 1000
 _PAGE_BYTES: Final = 1024 * 1024
-_REQUEST_LETTERS: Final = 200
-_PASSED_BYTES: Final = 512 * 1024 * 1024  # what one script may walk past, for all of its letters
-_SLACK: Final = 100  # by so many places a letter may have moved, because others took older ones, and is found
+_MOST_PER_REQUEST: Final = 200
+_PASSED_BYTES: Final = 512 * 1024 * 1024  # what one script may walk past, for all of its dead letters
+_SLACK: Final = 100  # how many places a dead letter may have moved, because others took older ones, and is found
 _LOOKS: Final = 3
 _GONE: Final = ord("g")
 _DONE: Final = ord("d")
 _KEPT: Final = b'"kept_in":"'
 _CURSOR: Final = re.compile(r"[0-9]{0,18}")
 
-Entry = tuple[int, bytes]  # a place and the letter that was read there
+Entry = tuple[int, bytes]  # a place and the dead letter that was read there
 
 
 class DeadLetterPage(msgspec.Struct, frozen=True):
@@ -63,7 +63,7 @@ class DeadLetterPage(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which letters are chosen: those for which all of this holds. None means any.
+    """Which dead letters are chosen: those for which all of this holds. None means any.
 
     Args:
         letter_ids: they have one of these ids.
@@ -71,7 +71,7 @@ class Selection:
         processor: they were for this processor, `"mails.send"` or `"send"`.
         error: type and text of their error hold this, in any case.
         min_age: they failed at least this many seconds ago, by the server's clock.
-        max_age: they failed at most this many seconds ago. A letter without a time has no age.
+        max_age: they failed at most this many seconds ago. A dead letter without a time has no age.
 
     Raises:
         InvalidInputError: a value is wrong.
@@ -88,8 +88,8 @@ class Selection:
         ids: object = self.letter_ids
         if ids is not None:
             if isinstance(ids, str | bytes) or not isinstance(ids, Collection):
-                raise refused("letter_ids", "a list of letter ids", shown(ids), "write [letter_id]")
-            found = frozenset([check_text("letter_ids", each, "letter ids, which are text") for each in ids])
+                raise refused("letter_ids", "a list of dead letter ids", shown(ids), "write [letter_id]")
+            found = frozenset([check_text("letter_ids", each, "dead letter ids, which are text") for each in ids])
             object.__setattr__(self, "letter_ids", found)
         for name in ("queue", "processor", "error"):
             value = getattr(self, name)
@@ -103,13 +103,13 @@ class Selection:
     def _reads(self) -> bool:
         return any(v is not None for v in (self.queue, self.processor, self.error, self.min_age, self.max_age))
 
-    def includes(self, letter: bytes, now: float) -> bool:
-        """Tell whether a letter is meant; `now` is the server's time in Unix seconds."""
-        if self.letter_ids is not None and letter_id(letter) not in self.letter_ids:
+    def includes(self, dead_letter: bytes, now: float) -> bool:
+        """Tell whether a dead letter is meant; `now` is the server's time in Unix seconds."""
+        if self.letter_ids is not None and letter_id(dead_letter) not in self.letter_ids:
             return False
         if not self._reads:
             return True
-        note = read_note(letter)
+        note = read_note(dead_letter)
         priority, queue = note.where
         if self.queue is not None and self.queue not in (queue, f"{priority}:{queue}"):
             return False
@@ -129,7 +129,7 @@ class Selection:
 def list_flow(
     config: QueueConfig, source: str, selection: Selection, limit: Any = 50, cursor: Any = ""
 ) -> Flow[DeadLetterPage]:
-    """Return up to `limit` letters, the newest first, that are older than those of the page that gave the cursor.
+    """Return up to `limit` dead letters, the newest first, that are older than those of the page that gave the cursor.
 
     Raises:
         InvalidInputError: the source, the limit or the cursor is wrong.
@@ -140,39 +140,39 @@ def list_flow(
     yield from walk.begin()
     walk.left = min(walk.left, int(cursor or walk.left))
     acceptance = _acceptance(config)
-    letters: list[DeadLetter] = []
+    dead_letters: list[DeadLetter] = []
     while walk.left:
-        for place, letter in (yield from walk.read()):
-            if selection.includes(letter, walk.now):
-                letters.append(read_dead_letter(letter, source, acceptance))
-                if len(letters) == limit:
-                    return DeadLetterPage(letters, str(place or ""))
+        for place, dead_letter in (yield from walk.read()):
+            if selection.includes(dead_letter, walk.now):
+                dead_letters.append(read_dead_letter(dead_letter, source, acceptance))
+                if len(dead_letters) == limit:
+                    return DeadLetterPage(dead_letters, str(place or ""))
         walk.advance()
-    return DeadLetterPage(letters, "")
+    return DeadLetterPage(dead_letters, "")
 
 
 def count_flow(config: QueueConfig, source: str, selection: Selection) -> Flow[int]:
-    """Count the letters that are meant."""
+    """Count the dead letters that are meant."""
     walk = _Walk(config.shard, source)
     yield from walk.begin()
     if selection == Selection():
         return walk.length
     found = 0
     while walk.left:
-        for _, letter in (yield from walk.read()):
-            found += selection.includes(letter, walk.now)
+        for _, dead_letter in (yield from walk.read()):
+            found += selection.includes(dead_letter, walk.now)
         walk.advance()
     return found
 
 
 def retry_flow(config: QueueConfig, source: str, selection: Selection) -> Flow[int]:
-    """Put the items of letters back into their queues, attempts reset; return how many.
+    """Put the items of dead letters back into their queues, attempts reset; return how many.
 
-    A letter stays if its item would not be taken by a worker of this configuration, or if its operation lives, has
+    A dead letter stays if its item would not be taken by a worker of this configuration, or if its operation lives, has
     succeeded, or has a deduplication key that a live one holds; one warning tells how many stayed.
 
     Raises:
-        InvalidInputError: letters are signed and stay, because this configuration has no keys; the others are done.
+        InvalidInputError: some are signed and stay, because this configuration has no keys; the others are done.
     """
     call = _Retry(config, source, selection)
     yield from call.flow()
@@ -191,7 +191,7 @@ def retry_flow(config: QueueConfig, source: str, selection: Selection) -> Flow[i
 
 
 def drop_flow(config: QueueConfig, source: str, selection: Selection) -> Flow[int]:
-    """Drop letters for good; return how many."""
+    """Drop dead letters for good; return how many."""
     call = _Drop(config, source, selection)
     yield from call.flow()
     if call.done:
@@ -209,45 +209,45 @@ class _Walk:
     def __init__(self, shard: Shard, source: object) -> None:
         self.source = check_choice("source", source, _SOURCES)
         self.length = self.left = 0
-        """How many letters there are, and how many are still to be looked at."""
+        """How many dead letters there are, and how many are still to be looked at."""
         self.now = 0.0
         self.size = _FIRST_PAGE
         self.average = 1
         self._commands = shard.commands
 
     def begin(self) -> Flow[None]:
-        """Stand at the newest letter."""
+        """Stand at the newest dead letter."""
         self.length, self.now = yield Group((self._commands.count_dead_letters(self.source), server_time()))
         self.left = self.length
 
     def read(self) -> Flow[list[Entry]]:
-        """Return the letters of the page at which it stands, the newest first, each with its place."""
-        letters = yield self._commands.letters(self.source, -self.left, -self.end - 1)
-        if letters:
-            self.average = max(1, sum(map(len, letters)) // len(letters))
-        return [(self.end + len(letters) - 1 - i, letter) for i, letter in enumerate(letters)]
+        """Return the dead letters of the page at which it stands, the newest first, each with its place."""
+        dead_letters = yield self._commands.dead_letters(self.source, -self.left, -self.end - 1)
+        if dead_letters:
+            self.average = max(1, sum(map(len, dead_letters)) // len(dead_letters))
+        return [(self.end + len(dead_letters) - 1 - i, dead_letter) for i, dead_letter in enumerate(dead_letters)]
 
     def most_from(self, place: int) -> int:
-        """Return how many letters one script may take there: each costs the way from the nearer end of the list."""
+        """Return how many one script may take there: each costs the way from the nearer end of the list."""
         way = min(place, max(0, self.length - place)) * self.average
-        return max(1, min(_REQUEST_LETTERS, _PASSED_BYTES // (way + 1)))
+        return max(1, min(_MOST_PER_REQUEST, _PASSED_BYTES // (way + 1)))
 
     @property
     def end(self) -> int:
-        """The place of the oldest letter of the page, which is how many are older."""
+        """The place of the oldest dead letter of the page, which is how many are older."""
         return max(0, self.left - self.size)
 
     def advance(self) -> None:
-        """Go to the next page, which is as large as the size of the letters allows."""
+        """Go to the next page, which is as large as the size of the dead letters allows."""
         self.left = self.end
         self.size = max(1, min(self.size * 8, _LARGEST_PAGE, _PAGE_BYTES // self.average))
 
 
 class _Found(msgspec.Struct, frozen=True, gc=False):
-    """A letter that is meant, its place, and what it becomes again if it is to be retried."""
+    """A dead letter that is meant, its place, and what it becomes again if it is to be retried."""
 
     place: int
-    letter: bytes
+    dead_letter: bytes
     requeue_of: Requeue | None = None
 
 
@@ -264,7 +264,7 @@ class _Drop:
         self.done = self.live = self.unusable = 0
 
     def flow(self) -> Flow[None]:
-        """Take all letters that are meant and were there when the call began."""
+        """Take all dead letters that are meant and were there when the call began."""
         walk = self._walk
         yield from walk.begin()
         while walk.left and self._missing != set():
@@ -279,18 +279,18 @@ class _Drop:
                 self._missing.update(map(letter_id, gone))
             walk.advance()
 
-    def _chooses(self, letter: bytes) -> bool:
-        if not self._selection.includes(letter, self._walk.now):
+    def _chooses(self, dead_letter: bytes) -> bool:
+        if not self._selection.includes(dead_letter, self._walk.now):
             return False
         if self._missing is not None:
-            if (id_ := letter_id(letter)) not in self._missing:
-                return False  # one of equal letters is enough
+            if (id_ := letter_id(dead_letter)) not in self._missing:
+                return False  # one of equal dead letters is enough
             self._missing.discard(id_)
         return True
 
     def _take(self, entries: list[Entry]) -> Flow[set[bytes]]:
-        """Take letters, given the newest first; return those that were not near their places."""
-        found = [each for place, letter in entries if (each := self._find(place, letter)) is not None]
+        """Take dead letters, given the newest first; return those that were not near their places."""
+        found = [each for place, dead_letter in entries if (each := self._find(place, dead_letter)) is not None]
         gone: set[bytes] = set()
         for chunk in self._split(found):
             lowest = max(0, chunk[-1].place - min(_SLACK, self._walk.size))
@@ -300,42 +300,42 @@ class _Drop:
             done = codes.count(b"d")
             self.done += done
             self._walk.length -= done
-            yield from self._forget(each.letter for each, code in zip(chunk, codes, strict=True) if code == _DONE)
+            yield from self._forget(each.dead_letter for each, code in zip(chunk, codes, strict=True) if code == _DONE)
             self.live += codes.count(b"l")
-            gone.update(each.letter for each, code in zip(chunk, codes, strict=True) if code == _GONE)
+            gone.update(each.dead_letter for each, code in zip(chunk, codes, strict=True) if code == _GONE)
         return gone
 
     def _forget(self, dropped: Iterable[bytes]) -> Flow[None]:
         """Delete what was kept of items that were too large to be sent; who may not do so lets them expire."""
-        keys = [read_note(letter).kept_key for letter in dropped if _KEPT in letter]
+        keys = [read_note(dead_letter).kept_key for dead_letter in dropped if _KEPT in dead_letter]
         if keys := [key for key in keys if self._shard.keys.is_oversized(key)]:
             with contextlib.suppress(AccessDeniedError):
                 yield self._shard.commands.forget_oversized(keys)
 
     def _split(self, found: list[_Found]) -> Iterator[list[_Found]]:
-        """Split letters so that no script takes long and no request is too large."""
+        """Split dead letters so that no script takes long and no request is too large."""
         chunk: list[_Found] = []
         size = 0
         for each in found:
             most = self._walk.most_from(each.place)
-            if chunk and (len(chunk) >= most or size + len(each.letter) > MAX_REQUEST_BYTES // 2):
+            if chunk and (len(chunk) >= most or size + len(each.dead_letter) > MAX_REQUEST_BYTES // 2):
                 yield chunk
                 chunk = []
                 size = 0
             chunk.append(each)
-            size += len(each.letter)
+            size += len(each.dead_letter)
         if chunk:
             yield chunk
 
-    def _find(self, place: int, letter: bytes) -> _Found | None:
-        return _Found(place, letter)
+    def _find(self, place: int, dead_letter: bytes) -> _Found | None:
+        return _Found(place, dead_letter)
 
     def _request(self, place: Place, chunk: list[_Found]) -> Command[bytes]:
-        return self._shard.commands.drop(place, [each.letter for each in chunk])
+        return self._shard.commands.drop(place, [each.dead_letter for each in chunk])
 
 
 class _Retry(_Drop):
-    """A call that puts the letters' items back into their queues."""
+    """A call that puts the dead letters' items back into their queues."""
 
     def __init__(self, config: QueueConfig, source: str, selection: Selection) -> None:
         super().__init__(config, source, selection)
@@ -344,12 +344,12 @@ class _Retry(_Drop):
         self._acceptance = _acceptance(config)
         self.signed = 0
 
-    def _find(self, place: int, letter: bytes) -> _Found | None:
-        requeue_of = requeue(letter, self._nonce, self._acceptance, due=self._walk.now)
+    def _find(self, place: int, dead_letter: bytes) -> _Found | None:
+        requeue_of = requeue(dead_letter, self._nonce, self._acceptance, due=self._walk.now)
         if requeue_of is not None:
-            return _Found(place, letter, requeue_of)
+            return _Found(place, dead_letter, requeue_of)
         self.unusable += 1
-        self.signed += needs_keys(read_note(letter), self._acceptance.signer)
+        self.signed += needs_keys(read_note(dead_letter), self._acceptance.signer)
         return None
 
     def _request(self, place: Place, chunk: list[_Found]) -> Command[bytes]:

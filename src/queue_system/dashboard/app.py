@@ -12,7 +12,7 @@ from starlette.routing import Mount, Route, Router
 
 from queue_system.config import QueueConfig
 from queue_system.dashboard.access import Access, AuthHook
-from queue_system.dashboard.letters import Letters
+from queue_system.dashboard.dead_letters import DeadLetters
 from queue_system.dashboard.live import Live
 from queue_system.dashboard.login import Login
 from queue_system.dashboard.pages import Pages
@@ -93,7 +93,7 @@ def create_app(  # noqa: PLR0913 - one for each rule of who may come, and from w
 
 def _admitted(pages: Pages, login: Login) -> list[Route]:
     """Return the routes that need the access rules to admit the visitor."""
-    letters = Letters(pages)
+    dead_letters = DeadLetters(pages)
     return [
         Route("/", pages.overview),
         Route("/queues", pages.queues),
@@ -102,9 +102,9 @@ def _admitted(pages: Pages, login: Login) -> list[Route]:
         Route("/operations/text", pages.operation_text),
         Route("/events", pages.events),
         Route("/logout", login.leave, methods=["POST"]),
-        Route("/dead-letters", letters.page),
-        Route("/dead-letters/sure", letters.sure, methods=["GET", "POST"]),
-        Route("/dead-letters/change", letters.change, methods=["POST"]),
-        Route("/dead-letters/{source}/{letter_id}", letters.letter),
-        Route("/dead-letters/{source}/{letter_id}/text", letters.text),
+        Route("/dead-letters", dead_letters.page),
+        Route("/dead-letters/sure", dead_letters.sure, methods=["GET", "POST"]),
+        Route("/dead-letters/change", dead_letters.change, methods=["POST"]),
+        Route("/dead-letters/{source}/{letter_id}", dead_letters.show),
+        Route("/dead-letters/{source}/{letter_id}/text", dead_letters.text),
     ]

@@ -12,10 +12,10 @@ from queue_system.dashboard.sampler import Sampler, Snapshot
 from queue_system.dashboard.stats import NOTHING, QueueStats
 from queue_system.inspection.fleet import rests_of
 
-VIEWS: Final = ("overview", "queues", "workers", "letters", "none")
+VIEWS: Final = ("overview", "queues", "workers", "dead_letters", "none")
 """The pages that have a part of their own that is alive; every page shows the state of the connection."""
 
-_PARTS: Final[Mapping[str, Sequence[str]]] = {"none": (), "letters": ("failures", "system_errors")}
+_PARTS: Final[Mapping[str, Sequence[str]]] = {"none": (), "dead_letters": ("failures", "system_errors")}
 MOST_QUEUES: Final = 200
 _BUSIEST: Final = 8
 _MOST_RESTING: Final = 5

@@ -1,4 +1,4 @@
-"""Turns stats and letters into HTML: templates, the words for numbers and times, sparklines. Never talks to Redis."""
+"""Turns stats and dead letters into HTML: templates, words for numbers and times, sparklines. Never talks to Redis."""
 
 from __future__ import annotations
 

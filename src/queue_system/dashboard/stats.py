@@ -29,7 +29,7 @@ class Stats:
 
     @property
     def dead_letters(self) -> int:
-        """How many letters lie in both lists."""
+        """How many dead letters lie in both lists."""
         return sum(self.fleet.dead_letters.values())
 
     @property

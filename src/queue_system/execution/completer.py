@@ -176,7 +176,7 @@ class Completer:
                 inflight.accept(token, settlement.follow_up, now_ms)
         self.reporter.settled(done)
         if _WENT in codes:
-            self.reporter.letters_went(codes.count(_WENT))
+            self.reporter.dead_letters_dropped(codes.count(_WENT))
 
     def _was_kept(self, settlement: Settlement, declined: Reject, code: int) -> bool:
         """Tell whether an operation waits on, because the system errors are full; log what became of it."""

@@ -26,7 +26,7 @@ class Reporter:
         self._metrics = metrics
         self._log = log
         self._observers = observers
-        self._told_of_letters = LogThrottle(60.0, SYSTEM_CLOCK)
+        self._drops_logged = LogThrottle(60.0, SYSTEM_CLOCK)
 
     def new_rests(self) -> Rests:
         """Return what judges which queues a worker leaves alone."""
@@ -109,12 +109,12 @@ class Reporter:
         self._metrics.add_many("lease_lost", operations)
         self._tell(lambda observer: observer.lease_lost(operations))
 
-    def letters_went(self, letters: int) -> None:
+    def dead_letters_dropped(self, dead_letters: int) -> None:
         """Count dead letters that pushed out older ones; one line a minute reports them."""
-        self._metrics.add_many("dead_letters_dropped", letters)
-        if self._told_of_letters.ready():
+        self._metrics.add_many("dead_letters_dropped", dead_letters)
+        if self._drops_logged.ready():
             self._log.warning(
-                "dead letters dropped: there are as many as max_dead_letters; retry or drop some", dropped=letters
+                "dead letters dropped: there are as many as max_dead_letters; retry or drop some", dropped=dead_letters
             )
 
     def taken_over(self, queue: bytes, operation: Operation) -> None:

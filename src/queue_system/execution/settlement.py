@@ -102,7 +102,7 @@ class Settler:
     def discard(self, delivery: Delivery, error: str, error_type: str, timing: Timing) -> Settlement:
         """Return the rejection of what cannot be read or trusted; its record is found by the id it begins with."""
         error = cut_text(error)
-        letter = raw_dead_letter(
+        dead_letter = raw_dead_letter(
             delivery.item, delivery.token, delivery.queue, error, error_type, timing.ended_ms / 1000,
             max_item_bytes=self.max_item_bytes,
         )  # fmt: skip
@@ -112,7 +112,7 @@ class Settler:
             delivery.queue, delivery.item, error, error_type, self.max_item_bytes, self._signer
         ):
             follow_up = signed_value(self._signer, delivery.queue, item)
-        packed = pack((delivery.token, "", body, self._worker, follow_up, letter))
+        packed = pack((delivery.token, "", body, self._worker, follow_up, dead_letter))
         return Settlement(delivery, Verb.REJECT, packed, self._ttl_ms, follow_up, timing, form="discard")
 
     def shelve(self, refused: Settlement, prefix: str, now_ms: int, kept_ms: int) -> Settlement:
@@ -126,12 +126,12 @@ class Settler:
         shelved = Oversized(id_, kept_in, len(item), digest, item[:1024])
         reason = f"the server refuses the verdict ({refused.verb}); the item is kept in the key {kept_in}"
         error_type = ServerError.__name__
-        letter = oversized_dead_letter(shelved, delivery.queue, reason, error_type, now_ms / 1000)
+        dead_letter = oversized_dead_letter(shelved, delivery.queue, reason, error_type, now_ms / 1000)
         keeps, ttl_ms = self._kept(operation)
         body = encode_error(reason, error_type) if keeps else b""
         record = self._record(_REJECTED, delivery, Timing(refused.timing.started_ms, now_ms), body)
         id_ = "" if operation.phase else id_
-        packed = pack((delivery.token, id_, record, operation.deduplication_key, "", letter, kept_ms))
+        packed = pack((delivery.token, id_, record, operation.deduplication_key, "", dead_letter, kept_ms))
         return Settlement(delivery, Verb.REJECT, packed, ttl_ms, timing=refused.timing, form="shelve")
 
     def running(self, delivery: Delivery, started_ms: int, now_ms: int) -> Settlement:
@@ -199,27 +199,27 @@ class Settler:
         if operation.processor:
             attempts = operation.attempts + _executions(verdict)
             changes |= {"operation_id": delivery.operation_id, "attempts": attempts}
-        letter = encode_dead_letter(
+        dead_letter = encode_dead_letter(
             delivery.item, delivery.queue, error, error_type, timing.ended_ms / 1000,
             max_item_bytes=self.max_item_bytes, **changes,
         )  # fmt: skip
         if self._signer is not None and operation.processor:
-            letter = self._signer.sign_dead_letter(delivery.queue, letter)
+            dead_letter = self._signer.sign_dead_letter(delivery.queue, dead_letter)
         if operation.phase:
-            packed = pack((delivery.token, "", "", "", "", letter))
+            packed = pack((delivery.token, "", "", "", "", dead_letter))
             return Settlement(delivery, verb, packed, self._ttl_ms, timing=timing)
         follow_up = b""
         if operation.on_failure is not None:
             changes = {"phase": PHASE_FAILURE, "error": error, "error_type": error_type}
             if traceback:
-                changes["error_traceback"] = traceback  # a letter of the callback has a `traceback` of its own
+                changes["error_traceback"] = traceback  # a dead letter of the callback has a `traceback` of its own
             follow_up = self._follow_up(delivery, changes)
         status = _FAILED if verb is Verb.FAIL else _REJECTED
         keeps, ttl_ms = self._kept(operation)
         body = encode_error(error, error_type, traceback) if keeps else b""
         record = self._record(status, delivery, timing, body, _executions(verdict))
         operation_id = delivery.operation_id if operation.processor else ""
-        packed = pack((delivery.token, operation_id, record, operation.deduplication_key, follow_up, letter))
+        packed = pack((delivery.token, operation_id, record, operation.deduplication_key, follow_up, dead_letter))
         return Settlement(delivery, verb, packed, ttl_ms, follow_up, timing)
 
     def _kept(self, operation: Operation) -> tuple[bool, int]:

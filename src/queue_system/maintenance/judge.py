@@ -88,10 +88,10 @@ class Judge:
         most = self._config.max_item_bytes
         number = int(token) if token.isdigit() else 0
         now = self._now_ms() / 1000
-        letter = raw_dead_letter(item, number, queue, reason, error_type, now, max_item_bytes=most)
+        dead_letter = raw_dead_letter(item, number, queue, reason, error_type, now, max_item_bytes=most)
         keeps, ttl_ms = keeping(self._config.result_ttl)
         body = encode_error(reason, error_type) if keeps else b""
-        reclaim = Reclaim(token, value, "reject", letter, record=body, record_ttl_ms=ttl_ms)
+        reclaim = Reclaim(token, value, "reject", dead_letter, record=body, record_ttl_ms=ttl_ms)
         return Fate(reclaim, readable_id(item) or operation_id, error=reason, error_type=error_type)
 
     def _run_again(self, token: bytes, value: bytes, item: bytes, operation_id: str, operation: Operation) -> Fate:
@@ -111,11 +111,11 @@ class Judge:
         crashes = operation.crashes + 1
         now_ms = self._now_ms()
         reason = f"its worker died {crashes} times while it was in flight"
-        letter = encode_dead_letter(item, queue, reason, _POISON, now_ms / 1000, crashes=crashes)
+        dead_letter = encode_dead_letter(item, queue, reason, _POISON, now_ms / 1000, crashes=crashes)
         if self._signer is not None:
-            letter = self._signer.sign_dead_letter(queue, letter)
+            dead_letter = self._signer.sign_dead_letter(queue, dead_letter)
         if operation.phase:
-            reclaim = Reclaim(token, value, "reject", letter)
+            reclaim = Reclaim(token, value, "reject", dead_letter)
             return Fate(
                 reclaim, operation_id, operation, error=f"{operation.phase} callback: {reason}", error_type=_POISON
             )
@@ -131,7 +131,7 @@ class Judge:
             changes: dict[str, object] = {"phase": PHASE_FAILURE, "error": reason, "error_type": _POISON}
             follow_up = signed_value(self._signer, queue, change_item(item, changes, drop=("crashes",)))
         reclaim = Reclaim(
-            token, value, "reject", letter, operation.operation_id, record, ttl_ms,
+            token, value, "reject", dead_letter, operation.operation_id, record, ttl_ms,
             operation.deduplication_key, follow_up,
         )  # fmt: skip
         return Fate(reclaim, operation_id, operation, error=reason, error_type=_POISON)

@@ -34,30 +34,28 @@ class Retention(PeriodicService):
 
     def trim(self) -> int:
         """Drop dead letters older than `backup_ttl`; return how many."""
-        return sum(self._trim(dead_letters) for dead_letters in ("failures", "system_errors"))
+        return sum(self._trim(source) for source in ("failures", "system_errors"))
 
-    def _trim(self, dead_letters: str) -> int:
+    def _trim(self, source: str) -> int:
         commands = self.shard.commands
         run = self.shard.transport.run
         oldest_kept = self._now_ms() / 1000 - self._config.backup_ttl
         dropped = kept = 0
         while kept < _MOST_PASSED and not self.stopped.is_set():
-            letters = run(commands.aged(dead_letters, kept))
+            dead_letters = run(commands.aged(source, kept))
             expired = []
-            young = not letters
-            for letter in letters:
-                when = read_time(letter)
+            young = not dead_letters
+            for dead_letter in dead_letters:
+                when = read_time(dead_letter)
                 if when is not None and when < oldest_kept:
-                    expired.append((kept, letter))
+                    expired.append((kept, dead_letter))
                 else:  # one that tells no time is nobody's to drop
                     kept += 1
                     young = young or when is not None
-            gone = run(commands.trim(dead_letters, expired)) if expired else 0
+            gone = run(commands.trim(source, expired)) if expired else 0
             dropped += gone
             if young or (expired and not gone):  # another worker has dropped them, and goes on
                 break
         if dropped:
-            self.log.warning(
-                "dead letters dropped", list=dead_letters, dropped=dropped, backup_ttl_s=self._config.backup_ttl
-            )
+            self.log.warning("dead letters dropped", list=source, dropped=dropped, backup_ttl_s=self._config.backup_ttl)
         return dropped

@@ -29,7 +29,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     """One dead letter. What is not known is "", 0 or None; any program may have written all of it."""
 
     letter_id: str
-    """A digest of its bytes, so equal letters share it."""
+    """A digest of its bytes, so equal dead letters share it."""
     source: str
     """`"failures"` or `"system_errors"`."""
     operation_id: str
@@ -47,13 +47,13 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     item: dict[str, Any] | None
     """The members of the item, an encrypted entity as it stands; None when it is not a JSON object."""
     raw: bytes
-    """The letter as it lies in Redis."""
+    """The dead letter as it lies in Redis."""
     retryable: bool
     """Whether it holds an item that a worker with this configuration would take."""
 
 
 class Note(msgspec.Struct):
-    """The members of a letter by which it is chosen, of whatever type they are."""
+    """The members of a dead letter by which it is chosen, of whatever type they are."""
 
     queue: Any = ""
     processor: Any = ""
@@ -68,7 +68,7 @@ class Note(msgspec.Struct):
 
     @property
     def kept_key(self) -> str:
-        """The key that holds the item, one too large to be sent; "" for a letter that holds its item itself."""
+        """The key that holds the item, one too large to be sent; "" for a dead letter that holds its item itself."""
         return self.kept_in if isinstance(self.kept_in, str) and not self.processor else ""
 
     @property
@@ -101,19 +101,19 @@ class Note(msgspec.Struct):
 
 
 LARGE_END: Final = 4096
-"""Of so many bytes is the end that the script `aged` gives of a large letter."""
+"""How many bytes the script `aged` returns of a large dead letter: its end."""
 _FAILED_AT: Final = re.compile(rb'.*"failed_at":([0-9]{1,12}(?:\.[0-9]{1,9})?),', re.DOTALL)
 _decode_note = msgspec.json.Decoder(Note).decode
 
 
 class Requeue(msgspec.Struct, frozen=True):
-    """What a letter becomes again: its queue (`high:NAME`) and the item, signed where items are.
+    """What a dead letter becomes again: its queue (`high:NAME`) and the item, signed where items are.
 
     `operation_id` is "" where no record belongs to the item: it is a callback's, or has no id. `untold` is "n" and the
-    item's old nonce if its record was not told that the item became a letter, as of one that could not be verified.
+    item's old nonce if its record was not told that it became a dead letter, as of one that could not be verified.
     """
 
-    letter: bytes
+    dead_letter: bytes
     queue: str
     item: bytes
     operation_id: str
@@ -159,31 +159,31 @@ def encode_dead_letter(
         return _encode({"raw_base64": base64.b64encode(item).decode(), **why})
 
 
-def letter_id(letter: bytes) -> str:
-    """Return the id of a letter."""
-    return hashlib.sha256(letter).hexdigest()[:_ID_DIGITS]
+def letter_id(dead_letter: bytes) -> str:
+    """Return the id of a dead letter."""
+    return hashlib.sha256(dead_letter).hexdigest()[:_ID_DIGITS]
 
 
-def read_note(letter: bytes) -> Note:
-    """Read the members of a letter; bytes that are not a JSON object have none."""
+def read_note(dead_letter: bytes) -> Note:
+    """Read the members of a dead letter; bytes that are not a JSON object have none."""
     try:
-        return _decode_note(letter)
+        return _decode_note(dead_letter)
     except (ValueError, RecursionError, msgspec.MsgspecError):
         return Note()
 
 
-def read_time(letter: bytes) -> float | None:
-    """Return when a letter failed, in Unix seconds, if it tells; of a large letter the end is enough."""
-    if (when := read_note(letter).when) is not None:
+def read_time(dead_letter: bytes) -> float | None:
+    """Return when a dead letter failed, in Unix seconds, if it says so; the end of a large one is enough."""
+    if (when := read_note(dead_letter).when) is not None:
         return when
-    found = _FAILED_AT.match(letter) if len(letter) == LARGE_END else None
+    found = _FAILED_AT.match(dead_letter) if len(dead_letter) == LARGE_END else None
     return float(found[1]) if found else None
 
 
-def read_dead_letter(letter: bytes, source: str, acceptance: Acceptance) -> DeadLetter:
-    """Return a letter as an operator sees it, whatever its bytes are."""
-    note = read_note(letter)
-    members = _members(letter)
+def read_dead_letter(dead_letter: bytes, source: str, acceptance: Acceptance) -> DeadLetter:
+    """Return a dead letter as an operator sees it, whatever its bytes are."""
+    note = read_note(dead_letter)
+    members = _members(dead_letter)
     priority, queue = note.where
     item = {name: value for name, value in members.items() if name not in _WHY and name != "signature"}
     if not item and note.raw_base64 is not None:
@@ -191,7 +191,7 @@ def read_dead_letter(letter: bytes, source: str, acceptance: Acceptance) -> Dead
             item = _members(_raw_item(note))
     attempts = members.get("attempts")
     return DeadLetter(
-        letter_id=letter_id(letter),
+        letter_id=letter_id(dead_letter),
         source=source,
         operation_id=_text(members.get("operation_id")),
         queue=queue,
@@ -203,27 +203,27 @@ def read_dead_letter(letter: bytes, source: str, acceptance: Acceptance) -> Dead
         failed_at=note.when,
         attempts=attempts if isinstance(attempts, int) else 0,
         item=item or None,
-        raw=letter,
-        retryable=requeue(letter, "", acceptance) is not None,
+        raw=dead_letter,
+        retryable=requeue(dead_letter, "", acceptance) is not None,
     )
 
 
-def requeue(letter: bytes, nonce: str, acceptance: Acceptance, *, due: float = 0.0) -> Requeue | None:
-    """Return what a letter becomes again, under a new nonce; None if no worker with these settings would take it.
+def requeue(dead_letter: bytes, nonce: str, acceptance: Acceptance, *, due: float = 0.0) -> Requeue | None:
+    """Return what a dead letter becomes again, under a new nonce; None if no worker with these settings would take it.
 
     It waits from `due` on, in Unix seconds; 0 leaves that untold.
 
     Attempts, crashes and the time of the first attempt are forgotten, unknown members kept. With signatures, either the
-    letter or the item in it must be signed by one of the keys.
+    dead letter or the item in it must be signed by one of the keys.
     """
-    note = read_note(letter)
+    note = read_note(dead_letter)
     priority, name = note.where
     queue = f"{priority}:{name}"
     signer = acceptance.signer
     if needs_keys(note, signer):
         return None
     try:
-        told, item = _find_item(letter, note, queue.encode(), signer)
+        told, item = _find_item(dead_letter, note, queue.encode(), signer)
         old = decode_item(item, acceptance.max_item_bytes)
         has_record = bool(old.operation_id) and not old.phase
         changes: dict[str, object] = {"nonce": nonce} if has_record else {}
@@ -237,12 +237,12 @@ def requeue(letter: bytes, nonce: str, acceptance: Acceptance, *, due: float = 0
     except (UndecodableItemError, ValueError, RecursionError, msgspec.MsgspecError):
         return None
     if not has_record:
-        return Requeue(letter, queue, item, "", "", "")
-    return Requeue(letter, queue, item, old.operation_id, old.deduplication_key, "" if told else f"n{old.nonce}")
+        return Requeue(dead_letter, queue, item, "", "", "")
+    return Requeue(dead_letter, queue, item, old.operation_id, old.deduplication_key, "" if told else f"n{old.nonce}")
 
 
 def needs_keys(note: Note, signer: Signer | None) -> bool:
-    """Tell whether a letter or the item in it is signed while nothing here could sign it again."""
+    """Tell whether a dead letter or the item in it is signed while nothing here could sign it again."""
     if signer is not None:
         return False
     if is_signature(note.signature):
@@ -254,8 +254,8 @@ def needs_keys(note: Note, signer: Signer | None) -> bool:
     return False
 
 
-def _find_item(letter: bytes, note: Note, queue: bytes, signer: Signer | None) -> tuple[bool, bytes]:
-    """Return whether the operation's record was told of the letter, and the item without what made it a letter.
+def _find_item(dead_letter: bytes, note: Note, queue: bytes, signer: Signer | None) -> tuple[bool, bytes]:
+    """Return whether the operation's record was told of the dead letter, and the item that is in it.
 
     Raises:
         UndecodableItemError: there is no item, it came from no queue, or nobody of ours has signed it.
@@ -264,12 +264,12 @@ def _find_item(letter: bytes, note: Note, queue: bytes, signer: Signer | None) -
         raise UndecodableItemError("queue: it did not come from a queue of ours")
     if signer is not None:
         with contextlib.suppress(UndecodableItemError):
-            return True, change_item(signer.verify_dead_letter(queue, letter), {}, drop=_WHY)
-        item = change_item(letter, {}, drop=_WHY) if note.raw_base64 is None else _raw_item(note)
+            return True, change_item(signer.verify_dead_letter(queue, dead_letter), {}, drop=_WHY)
+        item = change_item(dead_letter, {}, drop=_WHY) if note.raw_base64 is None else _raw_item(note)
         return False, signer.verify(queue, item)
     if note.raw_base64 is not None and not note.processor:
         return False, _raw_item(note)
-    return True, change_item(letter, {}, drop=_WHY)
+    return True, change_item(dead_letter, {}, drop=_WHY)
 
 
 def _raw_item(note: Note) -> bytes:
@@ -279,9 +279,9 @@ def _raw_item(note: Note) -> bytes:
         raise UndecodableItemError(f"raw_base64: {error}") from error
 
 
-def _members(letter: bytes) -> dict[str, Any]:
+def _members(dead_letter: bytes) -> dict[str, Any]:
     try:
-        return _decode_object(letter)
+        return _decode_object(dead_letter)
     except (ValueError, RecursionError, msgspec.MsgspecError):
         return {}
 

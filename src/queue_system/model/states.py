@@ -64,7 +64,7 @@ class Code(StrEnum):
     """Done, and the oldest dead letter went."""
     LOST = "l"
     KEPT = "k"
-    """The item waits, the letters being full."""
+    """The item waits, the dead letters being full."""
 
 
 class Form(NamedTuple):

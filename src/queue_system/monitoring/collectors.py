@@ -60,15 +60,15 @@ class FleetCollector(Collector):
         return depth, age, resting
 
     def _sets(self, stats: FleetStats) -> Iterable[Metric]:
-        letters = _gauge("dead_letters", "Dead letters that are kept.", "source")
+        dead_letters = _gauge("dead_letters", "Dead letters that are kept.", "source")
         for source, length in stats.dead_letters.items():
-            letters.add_metric([*self._place, source], length)
+            dead_letters.add_metric([*self._place, source], length)
         events = CounterMetricFamily(
             "queue_system_fleet_events", "What the scripts counted, fleet-wide.", labels=[*_PLACE, "event"]
         )
         for event, count in events_of(stats.counters).items():
             events.add_metric([*self._place, event], count)
-        return letters, events
+        return dead_letters, events
 
     def _totals(self, stats: FleetStats) -> Iterator[Metric]:
         for name, help_text, value in (

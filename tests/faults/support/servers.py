@@ -93,7 +93,7 @@ class Item:
     is_callback: bool
 
     @property
-    def is_letter(self) -> bool:
+    def is_dead_letter(self) -> bool:
         """Whether it is a dead letter."""
         return self.place in ("failures", "system_errors")
 
@@ -129,7 +129,7 @@ def contradictions(state: Mapping[str, Any]) -> list[str]:
     ]
     counters = {name.decode(): int(value) for name, value in state.get("metrics", {}).items()}
     ended = sum(counters.get(name, 0) for name in ("processed", "failed", "rejected"))
-    live = sum(not (item.is_callback or item.is_letter) for item in items)
+    live = sum(not (item.is_callback or item.is_dead_letter) for item in items)
     if counters.get("enqueued", 0) != ended + live:
         problems.append(f"{counters.get('enqueued', 0)} were enqueued, but {ended} ended and {live} live")
     return problems
@@ -137,7 +137,7 @@ def contradictions(state: Mapping[str, Any]) -> list[str]:
 
 def _wrong_records(items: list[Item], records: Mapping[str, str]) -> Iterator[str]:
     """The records of finished operations expire; those of live ones do not."""
-    live = {item.operation_id for item in items if not (item.is_callback or item.is_letter)}
+    live = {item.operation_id for item in items if not (item.is_callback or item.is_dead_letter)}
     for item in items:
         status = records.get(item.operation_id)
         if item.operation_id in live:

@@ -126,35 +126,35 @@ def test_the_first_retry_remembers_when_the_first_attempt_began() -> None:
 
 def test_a_failure_writes_record_and_dead_letter() -> None:
     settlement = settle(Fail("boom", "ValueError"), make_delivery(attempts=2, deduplication_key="key"))
-    token, operation_id, record, dedup_key, follow_up, letter = unpack(settlement.packed)
+    token, operation_id, record, dedup_key, follow_up, dead_letter = unpack(settlement.packed)
     assert (settlement.verb, token, operation_id, dedup_key, follow_up) == ("fail", b"1", b"id1", b"key", b"")
     assert record.startswith(b"failed\t")
     assert body_of(record) == {"error": "boom", "error_type": "ValueError"}
-    fields = json.loads(letter)
+    fields = json.loads(dead_letter)
     assert (fields["attempts"], fields["failure_reason"], fields["error_type"]) == (3, "boom", "ValueError")
     assert (fields["failed_at"], fields["queue"]) == (3.0, "normal:p")
 
 
 def test_a_rejection_spends_no_attempt_and_calls_on_failure() -> None:
     settlement = settle(Reject("no name", "E"), make_delivery(attempts=2, on_failure="sorry", on_failure_module="m"))
-    *_, record, _, follow_up, letter = unpack(settlement.packed)
+    *_, record, _, follow_up, dead_letter = unpack(settlement.packed)
     assert record.startswith(b"rejected\t")
-    assert json.loads(letter)["attempts"] == 2
+    assert json.loads(dead_letter)["attempts"] == 2
     callback = json.loads(follow_up.partition(b"\n")[2])
     assert (callback["phase"], callback["error"], callback["error_type"]) == ("on_failure", "no name", "E")
 
 
-def test_a_rejected_callback_keeps_its_phase_in_the_letter_and_leaves_the_record() -> None:
+def test_a_rejected_callback_keeps_its_phase_in_the_dead_letter_and_leaves_the_record() -> None:
     settlement = settle(Reject("no name", "E"), make_delivery(phase="on_failure", on_failure="sorry"))
-    token, operation_id, record, dedup_key, follow_up, letter = unpack(settlement.packed)
+    token, operation_id, record, dedup_key, follow_up, dead_letter = unpack(settlement.packed)
     assert (token, operation_id, record, dedup_key, follow_up) == (b"1", b"", b"", b"", b"")
-    assert json.loads(letter)["phase"] == "on_failure"
+    assert json.loads(dead_letter)["phase"] == "on_failure"
 
 
 def test_a_very_long_error_is_cut() -> None:
-    letter = json.loads(unpack(settle(Fail("x" * 100_000, "E")).packed)[-1])
-    assert len(letter["failure_reason"]) < 9_000
-    assert letter["failure_reason"].endswith("(100000 characters)")
+    dead_letter = json.loads(unpack(settle(Fail("x" * 100_000, "E")).packed)[-1])
+    assert len(dead_letter["failure_reason"]) < 9_000
+    assert dead_letter["failure_reason"].endswith("(100000 characters)")
 
 
 LONG_NAME = "E" * 100_000

@@ -130,7 +130,7 @@ def check_settles(item: bytes, operation: Operation) -> None:
             assert decode_item(settlement.follow_up.partition(b"\n")[2]).phase
 
 
-def check_letter(item: bytes) -> None:
+def check_dead_letter(item: bytes) -> None:
     """The dead letter is JSON, and the item's bytes can be had from it."""
     letter = encode_dead_letter(item, b"normal:p", "reason", "E", 1.0)
     members = msgspec.json.decode(letter, type=dict[str, msgspec.Raw])
@@ -146,7 +146,7 @@ def test_a_hostile_item_is_an_operation_that_can_be_settled_or_one_typed_error(k
     operation = accepted(item)
     if operation is not None:
         check_settles(item, operation)
-    check_letter(item)
+    check_dead_letter(item)
 
 
 @pytest.mark.timeout(30)
@@ -248,7 +248,7 @@ almost_items = st.lists(st.tuples(names, values), max_size=8)
 def test_whatever_json_is_accepted_can_be_settled_and_buried(pairs: list[tuple[bytes, bytes]], named: bool) -> None:
     item = written([(b'"processor"', b'"p"'), *pairs] if named else pairs)
     operation = accepted(item)
-    check_letter(item)
+    check_dead_letter(item)
     if operation is None:
         return
     check_settles(item, operation)
@@ -274,7 +274,7 @@ def damaged_items(draw: st.DrawFn) -> bytes:
 @example(ITEM)
 def test_a_damaged_item_is_an_operation_that_can_be_settled_or_one_typed_error(item: bytes) -> None:
     operation = accepted(item)
-    check_letter(item)
+    check_dead_letter(item)
     if operation is not None:
         check_settles(item, operation)
 
@@ -291,7 +291,7 @@ def test_a_damaged_item_is_an_operation_that_can_be_settled_or_one_typed_error(i
 def test_any_bytes_of_any_queue_can_be_buried(item: bytes, queue: bytes) -> None:
     letter = msgspec.json.decode(encode_dead_letter(item, queue, "reason", "E", 1.0))
     assert letter["queue"] == queue.decode(errors="replace")
-    check_letter(item)
+    check_dead_letter(item)
 
 
 @given(st.binary(max_size=300) | damaged_items(), st.integers(0, 200))

@@ -91,10 +91,10 @@ def test_a_signature_holds_in_its_own_queue_only(queue: bytes) -> None:
     )
 
 
-def test_the_signature_of_a_letter_makes_no_item_of_it() -> None:
-    letter = SIGNER.sign_dead_letter(QUEUE, ITEM)
-    assert refusal(SIGNER, letter) == "signature: it does not belong to this item in this queue"
-    assert SIGNER.verify(b"letter:" + QUEUE, letter) == ITEM
+def test_the_signature_of_a_dead_letter_makes_no_item_of_it() -> None:
+    dead_letter = SIGNER.sign_dead_letter(QUEUE, ITEM)
+    assert refusal(SIGNER, dead_letter) == "signature: it does not belong to this item in this queue"
+    assert SIGNER.verify(b"letter:" + QUEUE, dead_letter) == ITEM
 
 
 def test_a_refusal_shows_neither_secret_nor_digest() -> None:
@@ -160,14 +160,14 @@ def test_a_retry_and_a_callback_are_signed_anew() -> None:
 
 
 @pytest.mark.parametrize("verdict", [Fail("boom", "E"), Reject("boom", "E")])
-def test_a_letter_of_a_verified_item_is_signed_as_a_letter(verdict: Fail | Reject) -> None:
-    letter = unpack(settle(verdict).packed)[-1]
-    assert verified(b"letter:high:mail\n" + letter)["failure_reason"] == "boom"
+def test_a_dead_letter_of_a_verified_item_is_signed_as_a_dead_letter(verdict: Fail | Reject) -> None:
+    dead_letter = unpack(settle(verdict).packed)[-1]
+    assert verified(b"letter:high:mail\n" + dead_letter)["failure_reason"] == "boom"
 
 
-def test_a_letter_of_an_item_that_was_not_verified_gains_no_signature() -> None:
+def test_a_dead_letter_of_an_item_that_was_not_verified_gains_no_signature() -> None:
     delivery = make_delivery(7, QUEUE)
     delivery.operation = Operation(processor="")
     settler = Settler("host:1", 300.0, 10_000, signer=SIGNER)
-    letter = unpack(settler.settle(delivery, Reject("not signed", "E"), TIMING).packed)[-1]
-    assert b"signature" not in letter
+    dead_letter = unpack(settler.settle(delivery, Reject("not signed", "E"), TIMING).packed)[-1]
+    assert b"signature" not in dead_letter

@@ -40,7 +40,7 @@ _LONGEST_FILTER: Final = 256
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which letters are meant; empty texts mean all."""
+    """Which dead letters are meant; empty texts mean all."""
 
     source: str = "failures"
     queue: str = ""
@@ -64,7 +64,7 @@ class Filter:
 
     @property
     def members(self) -> dict[str, str]:
-        """What a link or a form must carry to mean the same letters."""
+        """What a link or a form must carry to mean the same dead letters."""
         every = {name: getattr(self, name) for name in ("source", "queue", "processor", "error", "age")}
         return {name: value for name, value in every.items() if value}
 
@@ -78,11 +78,11 @@ class Filter:
         }  # fmt: skip
 
     def query(self, **more: str) -> str:
-        """Return the query of a link to these letters."""
+        """Return the query of a link to these dead letters."""
         return urlencode({**self.members, **more})
 
 
-class Letters:
+class DeadLetters:
     """The endpoints for dead letters."""
 
     def __init__(self, pages: Pages) -> None:
@@ -90,39 +90,39 @@ class Letters:
         self._manager = pages.manager
 
     async def page(self, request: Request) -> Response:
-        """List letters, the newest first, page by page."""
+        """List dead letters, the newest first, page by page."""
         wanted = Filter.of(request.query_params)
         cursor = request.query_params.get("cursor", "")
         found = await self._pages.aside(partial(self._read, wanted, cursor))
         values = {
             "filter": wanted,
             "ages": AGES,
-            "letters": found.letters,
+            "dead_letters": found.letters,
             "next_cursor": found.cursor,
             "cursor": cursor,
             "note": _note(request.query_params),
         }
-        return await self._pages.show(request, "letters", values)
+        return await self._pages.show(request, "dead_letters", values)
 
-    async def letter(self, request: Request) -> Response:
-        """Show one letter with its payload."""
-        letter, payload, cut = await self._pages.aside(partial(self._find_shown, request))
+    async def show(self, request: Request) -> Response:
+        """Show one dead letter with its payload."""
+        dead_letter, payload, cut = await self._pages.aside(partial(self._find_shown, request))
         values = {
-            "letter": letter,
+            "dead_letter": dead_letter,
             "payload": payload,
             "cut": cut,
-            "size": len(letter.raw),
+            "size": len(dead_letter.raw),
             "start": request.query_params.get("from", ""),
         }
-        return await self._pages.show(request, "letter", values)
+        return await self._pages.show(request, "dead_letter", values)
 
     async def text(self, request: Request) -> Response:
-        """Let the whole letter be downloaded, byte for byte."""
-        letter = await self._pages.aside(partial(self._find, request))
-        return download(letter.raw, "dead-letter.txt")
+        """Let the whole dead letter be downloaded, byte for byte."""
+        dead_letter = await self._pages.aside(partial(self._find, request))
+        return download(dead_letter.raw, "dead-letter.txt")
 
     async def sure(self, request: Request) -> Response:
-        """Ask before letters are dropped, or more of them changed than a page shows. Changes nothing itself."""
+        """Ask before dead letters are dropped, or more of them changed than a page shows. Changes nothing itself."""
         self._check_writable()
         form = await self._pages.read_form(request) if request.method == "POST" else {}
         given = {name: values[0] for name, values in form.items()} or request.query_params
@@ -136,7 +136,7 @@ class Letters:
         return await self._pages.show(request, "sure", {"filter": wanted, "ages": AGES, "action": action, "ids": ids})
 
     async def change(self, request: Request) -> Response:
-        """Retry or drop letters: those that are named, or all that match."""
+        """Retry or drop dead letters: those that are named, or all that match."""
         form = await self._pages.read_form(request)
         self._check_writable()
         single = {name: values[0] for name, values in form.items()}
@@ -159,22 +159,22 @@ class Letters:
         return await self._manager.adrop_dead_letters(**arguments)
 
     def _read(self, wanted: Filter, cursor: str) -> DeadLetterPage:
-        """Read a page of letters. Blocks: each letter, however large, is decoded."""
+        """Read a page of dead letters. Blocks: each dead letter, however large, is decoded."""
         chosen = wanted.arguments
         source = chosen.pop("source")
         config = self._manager.config
         return run_flow(list_flow(config, source, Selection(**chosen), PAGE, cursor), config.run)
 
     def _find_shown(self, request: Request) -> tuple[DeadLetter, str, bool]:
-        """Find a letter, and write what is shown of its payload. Blocks."""
-        letter = self._find(request)
-        if letter.item is not None:
-            return letter, *preview(letter.item, MOST_SHOWN)
-        text = letter.raw[: 4 * MOST_SHOWN].decode(errors="backslashreplace")
-        return letter, text[:MOST_SHOWN], len(text) > MOST_SHOWN
+        """Find a dead letter, and write what is shown of its payload. Blocks."""
+        dead_letter = self._find(request)
+        if dead_letter.item is not None:
+            return dead_letter, *preview(dead_letter.item, MOST_SHOWN)
+        text = dead_letter.raw[: 4 * MOST_SHOWN].decode(errors="backslashreplace")
+        return dead_letter, text[:MOST_SHOWN], len(text) > MOST_SHOWN
 
     def _find(self, request: Request) -> DeadLetter:
-        """Find the letter that an address names. Blocks."""
+        """Find the dead letter that an address names. Blocks."""
         source = request.path_params["source"]
         letter_id = request.path_params["letter_id"]
         if source not in SOURCES:
@@ -205,7 +205,7 @@ def _note(given: Mapping[str, str]) -> str:
     note = given.get("note", "")
     count = given.get("count", "")
     if note == "none":
-        return "No letter was selected."
+        return "No dead letter was selected."
     if note not in _ACTIONS.values() or not count.isdecimal() or len(count) > 9:  # noqa: PLR2004
         return ""
-    return f"{int(count):,} {'letter' if int(count) == 1 else 'letters'} {note}."
+    return f"{int(count):,} {'dead letter' if int(count) == 1 else 'dead letters'} {note}."

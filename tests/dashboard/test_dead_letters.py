@@ -14,17 +14,17 @@ import redis
 
 from queue_system import QueueConfig, QueueManager
 from queue_system.dashboard import create_app
-from queue_system.dashboard.letters import PAGE
+from queue_system.dashboard.dead_letters import PAGE
 from queue_system.dashboard.rendering import MOST_SHOWN
 from tests.dashboard.hostile import CORPUS
-from tests.dashboard.support import OURS, Elements, browsing, bury, form_token, letter
+from tests.dashboard.support import OURS, Elements, browsing, bury, dead_letter, form_token
 from tests.dashboard.test_pages import assert_tame
 
 MANY = 100_000
 
 
 def shown(page: str | Elements) -> list[str]:
-    """The operation ids of the letters on a page."""
+    """The operation ids of the dead letters on a page."""
     elements = page if isinstance(page, Elements) else Elements(page)
     return [word for word in elements.text.split() if word.startswith("op-")]
 
@@ -47,7 +47,7 @@ async def test_a_password_is_hidden_where_its_address_is_cut(
     config: QueueConfig, raw: redis.Redis, length: int
 ) -> None:
     """What is cut away still tells that it was a password."""
-    bury(raw, config, letter(1, failure_reason="y" * length + f" redis://ada:{'canary' * 10}@host/0"))
+    bury(raw, config, dead_letter(1, failure_reason="y" * length + f" redis://ada:{'canary' * 10}@host/0"))
     async with browsing(create_app(config)) as client:
         page = (await client.get("/dead-letters")).text
         one = next(a["href"] or "" for a in Elements(page).all("a") if "/failures/" in (a["href"] or ""))
@@ -56,9 +56,9 @@ async def test_a_password_is_hidden_where_its_address_is_cut(
             assert "canary" not in text
 
 
-async def test_a_hundred_thousand_letters_are_paged_and_filtered(config: QueueConfig, raw: redis.Redis) -> None:
+async def test_a_hundred_thousand_dead_letters_are_paged_and_filtered(config: QueueConfig, raw: redis.Redis) -> None:
     """The newest come first, each page goes on where the last one ended, and a filter finds the oldest of all."""
-    bury(raw, config, *(letter(n, processor="oldest" if n == 0 else "send_invoice") for n in range(MANY)))
+    bury(raw, config, *(dead_letter(n, processor="oldest" if n == 0 else "send_invoice") for n in range(MANY)))
     async with browsing(create_app(config)) as client:
         page = (await client.get("/dead-letters")).text
         seen = shown(page)
@@ -79,11 +79,11 @@ async def test_filters_choose(config: QueueConfig, raw: redis.Redis) -> None:
     now = time.time()
     bury(
         raw, config,
-        letter(1, queue="high:mails", failed_at=now - 7200),
-        letter(2, processor="resize", processor_module="shop.images", failed_at=now - 60),
-        letter(3, failure_reason="disk full", error_type="OSError", failed_at=now - 60),
+        dead_letter(1, queue="high:mails", failed_at=now - 7200),
+        dead_letter(2, processor="resize", processor_module="shop.images", failed_at=now - 60),
+        dead_letter(3, failure_reason="disk full", error_type="OSError", failed_at=now - 60),
     )  # fmt: skip
-    bury(raw, config, letter(4), source="system_errors")
+    bury(raw, config, dead_letter(4), source="system_errors")
     async with browsing(create_app(config)) as client:
         for filters, expected in (
             ({}, [3, 2, 1]),
@@ -106,9 +106,9 @@ async def test_filters_choose(config: QueueConfig, raw: redis.Redis) -> None:
 
 
 async def test_a_payload_of_a_megabyte_is_cut_and_can_be_downloaded(config: QueueConfig, raw: redis.Redis) -> None:
-    """The page stays small; the download is the letter, byte for byte, as a text that no browser interprets."""
+    """The page stays small; the download is the dead letter, byte for byte, as a text that no browser interprets."""
     entity = "<script>alert(1)</script>" + "é" * 500_000
-    bury(raw, config, letter(1, entity=entity))
+    bury(raw, config, dead_letter(1, entity=entity))
     async with browsing(create_app(config)) as client:
         listed = (await client.get("/dead-letters")).text
         address = next(a["href"] or "" for a in Elements(listed).all("a") if "/failures/" in (a["href"] or ""))
@@ -120,13 +120,15 @@ async def test_a_payload_of_a_megabyte_is_cut_and_can_be_downloaded(config: Queu
         assert (await client.get("/dead-letters/elsewhere/nothing/text")).status_code == 404
     assert whole.headers["content-type"] == "text/plain; charset=utf-8"
     assert whole.headers["content-disposition"].startswith("attachment")
-    assert whole.content == json.dumps(letter(1, entity=entity)).encode()
+    assert whole.content == json.dumps(dead_letter(1, entity=entity)).encode()
 
 
 async def test_a_payload_that_is_deep_and_large_costs_what_is_shown(config: QueueConfig, raw: redis.Redis) -> None:
     """Indented as a whole, it would be 450 MB; a page shows its beginning at once, and the loop serves others."""
     deep = b'{"operation_id": "op-deep", "entity": ' + b"[" * 450 + b"1," * 500_000 + b"1" + b"]" * 450 + b"}"
-    bury(raw, config, deep, letter(1, processor="p" * 500_000, error_type="e" * 500_000, operation_id="i" * 500_000))
+    bury(
+        raw, config, deep, dead_letter(1, processor="p" * 500_000, error_type="e" * 500_000, operation_id="i" * 500_000)
+    )
     async with browsing(create_app(config)) as client, asyncio.timeout(10):
         listed = await client.get("/dead-letters")
         assert len(listed.text) < 20_000
@@ -137,15 +139,15 @@ async def test_a_payload_that_is_deep_and_large_costs_what_is_shown(config: Queu
         assert any("[…]" in page.text for page in pages)
 
 
-async def test_hostile_letters_stay_texts(config: QueueConfig, raw: redis.Redis) -> None:
-    """In every member, as the bytes of the whole letter, and as a name where there should be one."""
+async def test_hostile_dead_letters_stay_texts(config: QueueConfig, raw: redis.Redis) -> None:
+    """In every member, as the bytes of the whole dead letter, and as a name where there should be one."""
     async with browsing(create_app(config, writable=True)) as client:
         for text in CORPUS.values():
             raw.delete(config.keys.failures)
             bury(
-                raw, config, dict.fromkeys(letter(0), text),
-                letter(1, entity={text: [text, {text: text}]}, failure_reason=text),
-                letter(2, error_type=text, processor=text, operation_id=text, queue=f"normal:{text}"),
+                raw, config, dict.fromkeys(dead_letter(0), text),
+                dead_letter(1, entity={text: [text, {text: text}]}, failure_reason=text),
+                dead_letter(2, error_type=text, processor=text, operation_id=text, queue=f"normal:{text}"),
                 text.encode(errors="surrogatepass") or b" ", json.dumps([text]).encode(),
             )  # fmt: skip
             listed = (await client.get("/dead-letters")).text
@@ -159,36 +161,36 @@ async def test_hostile_letters_stay_texts(config: QueueConfig, raw: redis.Redis)
                 assert (await client.get(f"{address}/text")).headers["x-content-type-options"] == "nosniff"
 
 
-async def test_one_letter_is_retried(config: QueueConfig, queue: QueueManager, raw: redis.Redis) -> None:
-    bury(raw, config, letter(1), letter(2))
+async def test_one_dead_letter_is_retried(config: QueueConfig, queue: QueueManager, raw: redis.Redis) -> None:
+    bury(raw, config, dead_letter(1), dead_letter(2))
     async with browsing(create_app(config, writable=True)) as client:
         listed = (await client.get("/dead-letters")).text
         address = next(a["href"] or "" for a in Elements(listed).all("a") if "/failures/" in (a["href"] or ""))
         page = (await client.get(address)).text
         after = await change(client, page, action="retry", letter_id=Elements(page).value("letter_id"))
-    assert "1 letter retried." in after.text
+    assert "1 dead letter retried." in after.text
     assert shown(after) == ["op-000001"]
     assert queue.get_queue_status()[f"{config.keys.prefix}normal:invoices"] == 1
 
 
-async def test_selected_letters_are_dropped(config: QueueConfig, raw: redis.Redis) -> None:
+async def test_selected_dead_letters_are_dropped(config: QueueConfig, raw: redis.Redis) -> None:
     """After a page that asks."""
-    bury(raw, config, *map(letter, range(4)))
+    bury(raw, config, *map(dead_letter, range(4)))
     async with browsing(create_app(config, writable=True)) as client:
         page = (await client.get("/dead-letters")).text
         ids = [a["value"] for a in Elements(page).all("input") if a.get("name") == "letter_id"][:2]
         data = {"form_token": form_token(page), "source": "failures", "action": "drop", "letter_id": ids}
         sure = await client.post("/dead-letters/sure", data=data, headers=OURS)
-        assert "Drop 2 letters?" in Elements(sure.text).text
+        assert "Drop 2 dead letters?" in Elements(sure.text).text
         assert len(shown((await client.get("/dead-letters")).text)) == 4
         after = await change(client, sure.text, action="drop", letter_id=ids)
-    assert "2 letters dropped." in after.text
+    assert "2 dead letters dropped." in after.text
     assert shown(after) == ["op-000001", "op-000000"]
 
 
 async def test_all_that_match_are_changed(config: QueueConfig, queue: QueueManager, raw: redis.Redis) -> None:
     """And no other; a page asks first and names the filter."""
-    bury(raw, config, *(letter(n, error_type="OSError" if n % 2 else "KeyError") for n in range(60)))
+    bury(raw, config, *(dead_letter(n, error_type="OSError" if n % 2 else "KeyError") for n in range(60)))
     async with browsing(create_app(config, writable=True)) as client:
         page = (await client.get("/dead-letters", params={"error": "oserror"})).text
         address = next(a["href"] or "" for a in Elements(page).all("a") if "action=retry" in (a["href"] or ""))
@@ -196,24 +198,24 @@ async def test_all_that_match_are_changed(config: QueueConfig, queue: QueueManag
         assert "Retry all that match?" in sure.text
         assert "Error oserror" in sure.text
         after = await change(client, page, action="retry", scope="matching", error="oserror")
-        assert "30 letters retried." in after.text
+        assert "30 dead letters retried." in after.text
         after = await change(client, page, action="drop", scope="matching")
-        assert "30 letters dropped." in after.text
+        assert "30 dead letters dropped." in after.text
     assert queue.get_queue_status()[f"{config.keys.prefix}normal:invoices"] == 30
 
 
 async def test_without_a_selection_nothing_happens(config: QueueConfig, raw: redis.Redis) -> None:
-    bury(raw, config, letter(1))
+    bury(raw, config, dead_letter(1))
     async with browsing(create_app(config, writable=True)) as client:
         page = (await client.get("/dead-letters")).text
         after = await change(client, page, action="drop")
-        assert "No letter was selected." in after.text
+        assert "No dead letter was selected." in after.text
         data = {"form_token": form_token(page), "action": "explode", "letter_id": "x"}
         assert (await client.post("/dead-letters/change", data=data, headers=OURS)).status_code == 404
     assert shown(after) == ["op-000001"]
 
 
-async def test_letters_with_absurd_values_are_shown(config: QueueConfig, raw: redis.Redis) -> None:
+async def test_dead_letters_with_absurd_values_are_shown(config: QueueConfig, raw: redis.Redis) -> None:
     """Too deep, too many digits, no time that there is, members of the wrong type."""
     absurd = (
         b'{"failed_at": 1e300, "attempts": -1}',
@@ -235,9 +237,9 @@ async def test_letters_with_absurd_values_are_shown(config: QueueConfig, raw: re
             assert (await client.get(f"{address}/text")).content == letter_bytes
 
 
-async def test_a_letter_and_an_operation_tell_where_they_failed(config: QueueConfig, raw: redis.Redis) -> None:
+async def test_a_dead_letter_and_an_operation_tell_where_they_failed(config: QueueConfig, raw: redis.Redis) -> None:
     where = 'Traceback (most recent call last):\n  File "shop.py", line 3, in pay\n    redis://u:canary@h\n'
-    bury(raw, config, letter(1, traceback=where + "<script>"))
+    bury(raw, config, dead_letter(1, traceback=where + "<script>"))
     raw.set(config.keys.operation("op-1"), b"failed\t\t1\tnormal:p\t\t1\t0\t0\tw\n" + json.dumps(
         {"error": "boom", "error_type": "E", "traceback": where}).encode())  # fmt: skip
     async with browsing(create_app(config)) as client:
@@ -251,9 +253,11 @@ async def test_a_letter_and_an_operation_tell_where_they_failed(config: QueueCon
             assert "redis://u:***@h" in text.replace("&amp;", "&")
 
 
-async def test_a_dashboard_without_the_keys_puts_back_no_signed_letter(config: QueueConfig, raw: redis.Redis) -> None:
+async def test_a_dashboard_without_the_keys_puts_back_no_signed_dead_letter(
+    config: QueueConfig, raw: redis.Redis
+) -> None:
     """Not by a button, which it does not offer, nor by a form that asks for all; the page says what is missing."""
-    bury(raw, config, letter(1, signature=f"k:{'0' * 64}"))
+    bury(raw, config, dead_letter(1, signature=f"k:{'0' * 64}"))
     async with browsing(create_app(config, writable=True)) as client:
         page = (await client.get("/dead-letters")).text
         one = next(a["href"] or "" for a in Elements(page).all("a") if "/failures/" in (a["href"] or ""))
