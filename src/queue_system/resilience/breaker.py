@@ -105,6 +105,15 @@ class CircuitBreaker:
             self._trials = 0
             self._era += 1
 
+    def half_open(self) -> None:
+        """Learn that the service is at another place now: what failed at the old one tells nothing of it.
+
+        An open breaker admits trials at once; a closed one forgets its failures. The calls under way count no more, and
+        take no trial's place.
+        """
+        with self._lock:
+            self._become(_CLOSED if self._state is _CLOSED else _HALF_OPEN)
+
     @property
     def state(self) -> CircuitState:
         """The state as the next call will find it: an open breaker whose recovery time is over is half-open."""

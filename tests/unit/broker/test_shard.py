@@ -130,3 +130,21 @@ async def test_a_configuration_prepares_and_closes_all_its_shards() -> None:
     await config.aclose()
     assert touched == ["close a:", "close b:", "aclose a:", "aclose b:"]
     assert all(shard.server.known_client is not None for shard in config.shards)
+
+
+async def test_a_new_route_lets_the_next_call_through_that_the_breaker_would_reject() -> None:
+    """In a thread and in a coroutine, which shows in the error: the server itself is not there either."""
+    shard = make_shard("a:", make_server())
+    for _ in range(5):
+        with pytest.raises(ServerUnreachableError):
+            shard.run(ping())
+    with pytest.raises(CircuitOpenError):
+        shard.run(ping())
+    shard.breaker.half_open()
+    with pytest.raises(ServerUnreachableError):
+        shard.run(ping())
+    shard.breaker.half_open()
+    with pytest.raises(ServerUnreachableError):
+        await shard.arun(ping())
+    with pytest.raises(CircuitOpenError):
+        await shard.arun(ping())

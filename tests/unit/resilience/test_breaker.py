@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -231,4 +232,81 @@ def test_threads_that_arrive_together_get_no_more_trials_than_allowed(clock: Man
     with ThreadPoolExecutor(16) as threads:
         assert sum(threads.map(arrive, range(16))) == 3
     breaker.record_success()
+    assert state_of(breaker) is CircuitState.CLOSED
+
+
+def test_a_service_at_a_new_place_is_tried_at_once(breaker: CircuitBreaker) -> None:
+    """An open breaker admits as many trials as may run, without the rest of the recovery time."""
+    open_up(breaker)
+    breaker.half_open()
+    assert state_of(breaker) is CircuitState.HALF_OPEN
+    assert not breaker.is_open
+    breaker.check()
+    assert breaker.call(succeed) == "up"
+    assert state_of(breaker) is CircuitState.CLOSED
+
+
+async def test_a_coroutine_finds_the_new_place_at_once(breaker: CircuitBreaker) -> None:
+    async def succeed_async() -> str:
+        return "up"
+
+    open_up(breaker)
+    breaker.half_open()
+    assert await breaker.call(succeed_async) == "up"
+    assert state_of(breaker) is CircuitState.CLOSED
+
+
+def test_a_new_place_that_fails_too_opens_it_for_the_whole_time(breaker: CircuitBreaker, clock: ManualClock) -> None:
+    open_up(breaker)
+    clock.advance(29.0)
+    breaker.half_open()
+    with pytest.raises(DownError):
+        breaker.call(fail)
+    with pytest.raises(CircuitOpenError) as caught:
+        breaker.call(succeed)
+    assert caught.value.retry_after == pytest.approx(30.0)
+
+
+def test_failures_at_the_old_place_count_no_more(breaker: CircuitBreaker) -> None:
+    """Neither those before, nor those of calls that were under way when the place changed."""
+    breaker.record_failure()
+    breaker.record_failure()
+    era = breaker.before_call()
+    breaker.half_open()
+    breaker.record_failure(era)
+    breaker.record_failure()
+    breaker.record_failure()
+    assert state_of(breaker) is CircuitState.CLOSED
+    breaker.record_failure()
+    assert state_of(breaker) is CircuitState.OPEN
+
+
+def test_trials_at_the_old_place_neither_close_it_nor_hold_up_those_at_the_new(
+    breaker: CircuitBreaker, clock: ManualClock
+) -> None:
+    make_half_open(breaker, clock)
+    eras = [breaker.before_call() for _ in range(breaker.half_open_max_calls)]
+    with pytest.raises(CircuitOpenError):
+        breaker.before_call()
+    breaker.half_open()
+    breaker.record_success(eras[0])
+    breaker.record_failure(eras[1])
+    assert state_of(breaker) is CircuitState.HALF_OPEN
+    assert breaker.call(succeed) == "up"
+    assert state_of(breaker) is CircuitState.CLOSED
+
+
+def test_places_may_change_while_many_call(breaker: CircuitBreaker) -> None:
+    """Whatever is going on, a breaker whose service is up ends closed, and no place of a trial is lost."""
+
+    def call(number: int) -> None:
+        if number % 10 == 0:
+            breaker.half_open()
+        with contextlib.suppress(DownError, CircuitOpenError):
+            breaker.call(fail if number % 2 else succeed)
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(call, range(2000)))
+    breaker.half_open()
+    assert breaker.call(succeed) == "up"
     assert state_of(breaker) is CircuitState.CLOSED
