@@ -7,6 +7,7 @@ from queue_system.client.lookup import OperationRecord
 from queue_system.config import QueueConfig
 from queue_system.errors import (
     AccessDeniedError,
+    CertificateError,
     CircuitOpenError,
     ImportFailedError,
     InvalidInputError,
@@ -42,6 +43,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AccessDeniedError",
     "CallNext",
+    "CertificateError",
     "CircuitOpenError",
     "DeadLetter",
     "DeadLetterPage",

@@ -8,11 +8,12 @@
     │   └── ItemTooLargeError          the encoded item exceeds `max_item_bytes`
     ├── ServerError                    the server could not do what was asked
     │   ├── ServerUnreachableError     no answer within the bounded number of tries   (also ConnectionError)
+    │   │   └── CertificateError       TLS fails over a certificate; trying again is of no use
     │   ├── ServerFullError            the server refuses writes: memory, disk or replicas
     │   ├── AccessDeniedError          wrong credentials or missing permission
     │   ├── WrongKeyTypeError          a key of ours holds a value of another type
     │   ├── UnconfirmedError           what is queued was not confirmed to be durable; carries `operation_ids`
-    │   └── UnsupportedServerError     the server is older than Redis 6.2
+    │   └── UnsupportedServerError     older than Redis 6.2, a sentinel, or a node of a cluster
     ├── CircuitOpenError               a breaker rejects the call; carries `retry_after`
     ├── UnknownOperationError          nothing is known of an operation: never enqueued, purged, or its record expired
     ├── WaitTimeoutError               an operation did not end in time               (also TimeoutError)
@@ -90,6 +91,15 @@ class ServerUnreachableError(ServerError, ConnectionError):
     outcome_unknown = True
 
 
+class CertificateError(ServerUnreachableError):
+    """TLS fails over a certificate: the server's is not trusted or names another host, or it does not take ours.
+
+    Nothing was sent, and trying again is of no use before the settings or the certificate change.
+    """
+
+    outcome_unknown = False
+
+
 class ServerFullError(ServerError):
     """The server refuses writes: it is out of memory or disk, or lacks the replicas that it is configured to have."""
 
@@ -126,7 +136,7 @@ class WrongKeyTypeError(ServerError):
 
 
 class UnsupportedServerError(ServerError):
-    """The server is older than Redis 6.2."""
+    """The server cannot be used: it is older than Redis 6.2, a sentinel, or a node of a cluster without its slot."""
 
 
 class CircuitOpenError(QueueSystemError):

@@ -13,7 +13,13 @@ from typing import Any
 from queue_system.broker.loop_end import before_close, cancel_before_close, is_being_closed
 from queue_system.broker.shard import BREAKER
 from queue_system.config import QueueConfig, breaker_name
-from queue_system.errors import AccessDeniedError, InvalidInputError, QueueSystemError
+from queue_system.errors import (
+    AccessDeniedError,
+    CertificateError,
+    InvalidInputError,
+    QueueSystemError,
+    UnsupportedServerError,
+)
 from queue_system.execution.attempt import AttemptRunner, OnError
 from queue_system.execution.callbacks import Callbacks
 from queue_system.execution.ending import Ending
@@ -39,6 +45,8 @@ from queue_system.validation import check_instance, check_list, check_seconds, c
 
 _LONGEST_GRACE_S = 25.0
 _MOST_SLOTS = 100_000
+_HOPELESS = (AccessDeniedError, CertificateError, InvalidInputError, UnsupportedServerError)
+"""What keeps a worker from starting, since trying again would change nothing."""
 _HOW_MANY = "use the number of operations that may run at once"
 
 
@@ -150,8 +158,9 @@ class QueueWorker:
     async def start(self) -> None:
         """Start processing; returns at once. A second call does nothing.
 
-        An unreachable server is tried again in the background. Raises AccessDeniedError for wrong credentials, and
-        InvalidInputError for a URL from the environment that names no server.
+        An unreachable server is tried again in the background. Raises AccessDeniedError for wrong credentials,
+        CertificateError where TLS fails over a certificate, UnsupportedServerError for a server that holds no queues,
+        and InvalidInputError for a URL from the environment that names no server.
         """
         await self._leave_closed_loop()
         async with self._lifecycle:
@@ -163,7 +172,7 @@ class QueueWorker:
                 await in_daemon_thread(self.config.prepare)  # which may have to start a server
                 await engine.turn()
             except QueueSystemError as error:
-                if isinstance(error, AccessDeniedError | InvalidInputError):
+                if isinstance(error, _HOPELESS):
                     await ending.discard()
                     raise
                 problem = {"error": str(error), "error_type": type(error).__name__}

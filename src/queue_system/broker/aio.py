@@ -10,8 +10,9 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from queue_system.broker.connection import Endpoint
-from queue_system.broker.failures import is_transient, typed
+from queue_system.broker.failures import is_of_replica, is_transient, leads_elsewhere, typed
 from queue_system.broker.protocol import Command
+from queue_system.broker.role import PRIMARY
 from queue_system.broker.wire import AioWire, ErrorReply
 
 
@@ -65,8 +66,7 @@ class AioTransport:
             raise
         for reply in replies:
             if isinstance(reply, ErrorReply):
-                if is_transient(reply):
-                    self.close()  # such as READONLY: a fresh connection may lead to the new primary
+                await self._learn(replies, reply, endpoint)
                 raise typed(reply, endpoint.address) from reply
         return [command.parse(reply) for command, reply in zip(request.commands, replies, strict=True)]
 
@@ -90,6 +90,21 @@ class AioTransport:
             if isinstance(reply, ErrorReply) and str(reply).startswith("NOSCRIPT") and self._wire is not None:
                 (replies[i],) = await self._wire.send(commands[i].request(by_text=True), 1, limit_s)
         return replies
+
+    async def _learn(self, replies: list[Any], first: ErrorReply, endpoint: Endpoint) -> None:
+        """Learn from errors whether to keep the connection: a fresh one may lead to a new primary."""
+        try:
+            if is_of_replica(first) and self._wire is not None:
+                (told,) = await self._wire.send(PRIMARY.request(), 1, endpoint.timeout)
+                first.primary = PRIMARY.parse(told)
+        except (OSError, TimeoutError):
+            self.close()
+        except BaseException:
+            self.close()
+            raise
+        errors = [reply for reply in replies if isinstance(reply, ErrorReply)]
+        if any(is_transient(error) or leads_elsewhere(error) for error in errors):
+            self.close()
 
 
 def _packed(commands: Sequence[Command[Any]]) -> bytes:

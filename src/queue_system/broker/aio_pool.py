@@ -10,10 +10,11 @@ from typing import Any, Final, TypeVar
 
 from queue_system.broker.aio import AioTransport
 from queue_system.broker.connection import VERSION_CHECK, Endpoint
+from queue_system.broker.failures import leads_elsewhere
 from queue_system.broker.protocol import Command
 from queue_system.broker.wire import ErrorReply
 from queue_system.clock import SYSTEM_CLOCK
-from queue_system.errors import ServerError, ServerUnreachableError
+from queue_system.errors import CertificateError, ServerError, ServerUnreachableError
 from queue_system.resilience.backoff import backoff_delay
 from queue_system.resilience.threads import in_daemon_thread
 
@@ -62,7 +63,7 @@ class AioPool:
                 replies += await self._exchange(due)
             except ServerError as error:
                 error.answers = (*replies, *[None] * (len(commands) - len(replies)))
-                if not isinstance(error, ServerUnreachableError):
+                if isinstance(error, CertificateError) or not isinstance(error, ServerUnreachableError):
                     if lost:
                         error.after_lost_answer()
                     raise
@@ -88,8 +89,9 @@ class AioPool:
             if not self._checked:
                 await self._check(transport)
             return await transport.run(*commands)
-        except ServerUnreachableError:
-            idle.close()  # the others lead to where this one did
+        except ServerError as error:
+            if isinstance(error, ServerUnreachableError) or leads_elsewhere(error.__cause__):
+                idle.close()  # the others lead to where this one did
             raise
         finally:
             idle.put(transport)

@@ -15,8 +15,9 @@ from typing import Any, TypeVar
 from redis.exceptions import RedisError
 
 from queue_system.broker.connection import VERSION_CHECK, Endpoint, SyncConnection
-from queue_system.broker.failures import is_transient, typed
+from queue_system.broker.failures import is_of_replica, is_transient, leads_elsewhere, typed
 from queue_system.broker.protocol import Command
+from queue_system.broker.role import PRIMARY
 from queue_system.broker.wire import ErrorReply, SyncWire
 from queue_system.clock import SYSTEM_CLOCK
 from queue_system.errors import QueueSystemError, ServerError
@@ -122,10 +123,16 @@ class SyncTransport:
             self._release(connection)
             return
         error = replies[failed]
+        errors = [reply for reply in replies if isinstance(reply, ErrorReply)]
         _note(replies, answers)
         del replies[failed:]
-        if is_transient(error):
-            connection.close()  # such as READONLY: a fresh connection may lead to the new primary
+        if is_of_replica(error):
+            _ask_for_primary(wire, error)
+        if any(map(leads_elsewhere, errors)):  # such as READONLY: fresh connections may lead to the new primary
+            connection.close()
+            self.close()
+        elif any(map(is_transient, errors)):
+            connection.close()
         else:
             self._release(connection)
         raise error
@@ -170,6 +177,13 @@ class SyncTransport:
             self._idle.append(connection)
         else:
             connection.close()
+
+
+def _ask_for_primary(wire: SyncWire, error: ErrorReply) -> None:
+    """Let the error of a replica tell its primary, as far as the server does."""
+    with contextlib.suppress(OSError):  # the connection is dropped in any case
+        wire.send(PRIMARY.request())
+        error.primary = PRIMARY.parse(wire.receive())
 
 
 def _is_too_late(commands: Sequence[Command[Any]], started: float) -> bool:

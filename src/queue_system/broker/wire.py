@@ -32,6 +32,9 @@ _S_PER_BYTE: Final = 1 / 1024
 class ErrorReply(Exception):  # noqa: N818 - it is a reply
     """An error that the server answered, such as `NOSCRIPT No matching script`."""
 
+    primary: str = ""
+    """The address of the primary, where a replica answered and has told it."""
+
 
 def new_reader() -> hiredis.Reader:
     """Return a parser that gives bytes, numbers, lists, None, and errors as ErrorReply objects."""
