@@ -62,7 +62,6 @@ class Broker:
         self.client.close()
 
     def run(self, command: Command[T]) -> T:
-        """Run one command, without resends."""
         return self.transport.run(command)
 
     def enqueue(
@@ -128,7 +127,6 @@ class Broker:
         return score
 
     def now_ms(self) -> int:
-        """Return the server's time."""
         seconds, micros = self.client.time()
         return int(seconds) * 1000 + int(micros) // 1000
 

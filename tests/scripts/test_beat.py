@@ -19,13 +19,11 @@ class Beat:
         return self._broker.run(self._broker.commands.beat(mode, incarnation, lease_ms))
 
     def entry(self, incarnation: str = W) -> bytes | None:
-        """The incarnation's entry."""
         return self._broker.run(self._broker.commands.incarnations()).get(incarnation)
 
 
 @pytest.fixture
 def beat(broker: Broker) -> Beat:
-    """The sender of beats."""
     return Beat(broker)
 
 

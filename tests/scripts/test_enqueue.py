@@ -83,17 +83,6 @@ def test_a_delayed_operation_waits_in_the_delayed_set_until_its_due_time(broker:
     assert (list(claimed.values), claimed.next_due_ms) == ([], due_ms)
 
 
-@pytest.mark.parametrize("verb", ["complete", "fail", "reject"])
-def test_a_deduplication_key_is_free_again_after_the_verdict(broker: Broker, verb: str) -> None:
-    assert broker.enqueue(Q, "1", key="k") == [1]
-    assert broker.enqueue("high:b", "2", nonce="n2", key="k") == [b"1"]
-    token = broker.claim().first_token
-    assert broker.enqueue("high:b", "2", nonce="n3", key="k") == [b"1"]
-    letter = () if verb == "complete" else (b"letter",)
-    broker.settle_one(verb, token, "1", record_of("succeeded", Q, key="k"), "k", "", *letter)
-    assert broker.enqueue("high:b", "2", nonce="n4", key="k") == [1]
-
-
 def test_a_deduplication_key_stays_taken_by_a_retry_and_a_release(broker: Broker) -> None:
     broker.enqueue(Q, "1", key="k")
     broker.settle_one("release", broker.claim().first_token)
@@ -104,12 +93,6 @@ def test_a_deduplication_key_stays_taken_by_a_retry_and_a_release(broker: Broker
     assert broker.enqueue(Q, "2", key="k") == [b"1"]
 
 
-def test_a_deduplication_key_is_free_again_after_a_purge(broker: Broker) -> None:
-    broker.enqueue(Q, "1", key="k")
-    assert broker.run(broker.commands.purge(Q)) == 1
-    assert broker.enqueue(Q, "2", key="k") == [1]
-
-
 @pytest.mark.parametrize("status", ["queued", "running", "delayed"])
 def test_a_deduplication_key_whose_operation_shows_no_life_within_its_lifetime_heals(
     broker: Broker, status: str
@@ -117,7 +100,7 @@ def test_a_deduplication_key_whose_operation_shows_no_life_within_its_lifetime_h
     broker.enqueue(Q, "1", key="k")
     record = broker.keys.operation("1")
     broker.client.set(record, record_of(status, Q, touched_ms=broker.now_ms() - 50_000, key="k"))
-    assert broker.enqueue(Q, "2", nonce="n2", key="k") == [b"1"]
+    assert broker.enqueue("high:b", "2", nonce="n2", key="k") == [b"1"]
     broker.client.set(record, record_of(status, Q, touched_ms=broker.now_ms() - 60_001, key="k"))
     assert broker.enqueue(Q, "2", nonce="n3", key="k") == [1]
 

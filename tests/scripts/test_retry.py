@@ -12,7 +12,6 @@ Q = "normal:a"
 
 
 def letter_of(operation_id: str) -> bytes:
-    """Return a dead letter."""
     return b'{"operation_id":"%b","failure_reason":"boom"}' % operation_id.encode()
 
 

@@ -19,7 +19,6 @@ def valkey(version: str) -> dict[str, str]:
 
 
 def only(info: dict[str, str], settings: dict[str, str]) -> Finding:
-    """The one finding."""
     (finding,) = findings(info, settings)
     return finding
 

@@ -11,7 +11,6 @@ from tests.unit.execution.support import SETTLER, Stage
 
 @pytest.fixture
 def stage() -> Stage:
-    """Fresh inflight with a completer."""
     return Stage()
 
 

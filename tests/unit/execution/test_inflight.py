@@ -11,7 +11,6 @@ from tests.unit.execution.support import SETTLER, Stage, unpack
 
 @pytest.fixture
 def stage() -> Stage:
-    """Fresh inflight."""
     return Stage()
 
 

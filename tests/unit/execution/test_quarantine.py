@@ -37,7 +37,6 @@ class Place:
 
 @pytest.fixture
 def place() -> Iterator[Place]:
-    """A fresh isolation."""
     loop = asyncio.new_event_loop()
     yield Place(loop)
     loop.close()

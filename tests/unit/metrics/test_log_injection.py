@@ -51,7 +51,6 @@ class Console:
 
 @pytest.fixture
 def console() -> Console:
-    """Fresh loggers."""
     return Console()
 
 

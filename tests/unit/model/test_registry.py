@@ -273,12 +273,6 @@ def test_a_module_that_does_not_exist_is_refused() -> None:
         Application(("no_such_module_anywhere",)).import_function("f", "no_such_module_anywhere")
 
 
-@pytest.mark.parametrize("module", ["", "a..b", "a b", "../a", "a/b", "a.b()"])
-def test_a_module_name_that_is_none_is_refused(module: str) -> None:
-    with pytest.raises(UnresolvableNameError, match="does not name a function"):
-        Application(None).import_function("f", module)
-
-
 @pytest.mark.parametrize(
     "statement",
     ["raise RuntimeError", "raise SystemExit(3)", "raise KeyboardInterrupt", "import no_such_module", "(", "\0"],
@@ -290,16 +284,19 @@ def test_a_module_that_fails_at_import_is_no_missing_name(write_module: Write, s
 
 
 @pytest.mark.parametrize(
-    "name, kind", [("<lambda>", "a lambda"), ("<lambda>#2", "a lambda"), ("f.<locals>.g", "a closure")]
+    "name, module, problem",
+    [
+        ("<lambda>", __name__, "is a lambda: .*use a module-level function"),
+        ("<lambda>#2", __name__, "is a lambda: .*use a module-level function"),
+        ("f.<locals>.g", __name__, "is a closure: .*use a module-level function"),
+        ("absent", None, "without a module it cannot be imported"),
+        *(("f", module, "does not name a function") for module in ("", "a..b", "a b", "../a", "a/b", "a.b()")),
+    ],
 )
-def test_a_lambda_or_closure_of_another_process_is_refused_with_the_way_out(name: str, kind: str) -> None:
-    with pytest.raises(UnresolvableNameError, match=f"is {kind}: .*use a module-level function"):
-        Registry().resolve(name, __name__)
-
-
-def test_a_name_without_a_module_that_is_not_registered_is_refused() -> None:
-    with pytest.raises(UnresolvableNameError, match="without a module it cannot be imported"):
-        Registry().resolve("absent", None)
+def test_what_no_process_can_import_is_refused_with_the_way_out(name: str, module: str | None, problem: str) -> None:
+    """A lambda or closure of another process, a name without a module, and a module whose name is none."""
+    with pytest.raises(UnresolvableNameError, match=problem):
+        Registry().resolve(name, module)
 
 
 @pytest.fixture

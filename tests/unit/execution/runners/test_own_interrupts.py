@@ -70,11 +70,9 @@ class Handler:
     """A handler that is an object, and one that is a method of it."""
 
     def __call__(self, *_: object) -> None:
-        """Raise what ends the program."""
         raise KeyboardInterrupt
 
     def method(self, *_: object) -> None:
-        """Raise what ends the program."""
         raise SystemExit
 
 
