@@ -289,7 +289,7 @@ def test_a_damaged_item_is_an_operation_that_can_be_settled_or_one_typed_error(i
     st.binary(max_size=30),
 )
 @example(b"", b"\xff")
-@example(b"null", b"")
+@example(b" null\n", b"")
 @example(b"[1]", b"\xff")
 @example(b"{}", b"")
 @example(b'{"a":', b"\xff")
