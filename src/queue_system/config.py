@@ -8,12 +8,15 @@ from typing import Any, Final
 
 import redis
 
+from queue_system.broker.clients import HasPool, check_client
 from queue_system.broker.commands import Commands
-from queue_system.broker.connection import Endpoint, check_client, check_url
+from queue_system.broker.connection import Endpoint
 from queue_system.broker.failures import redact
+from queue_system.broker.routes import Switch
 from queue_system.broker.server import Server
 from queue_system.broker.shard import BREAKER, Shard
 from queue_system.broker.sync import SyncTransport
+from queue_system.broker.urls import Servers, read_url
 from queue_system.errors import (
     CircuitOpenError,
     ServerError,
@@ -59,9 +62,11 @@ class QueueConfig:
     The constructor does no I/O and needs no event loop. Thread-safe, and safe across a fork.
 
     Args:
-        redis_client: a `redis.Redis` whose settings are used; the system opens connections of its own. One that
-            connects in a way of its own, such as fakeredis, is refused.
-        redis_url: `redis://`, `rediss://`, `unix://`, `valkey://`, `valkeys://` or `embedded:///path`. Without URL and
+        redis_client: a client of redis-py or valkey-py, blocking or not, whose settings are used; the system opens
+            connections of its own. That of `Sentinel(...).master_for(...)` means the primary that the sentinels name.
+            One that connects in a way of its own, such as fakeredis, is refused.
+        redis_url: `redis://`, `rediss://`, `unix://`, `valkey://`, `valkeys://` or `embedded:///path`; for the primary
+            that sentinels name `redis+sentinel://host1,host2/SERVICE/0`, likewise with the others. Without URL and
             client: `QUEUE_SYSTEM_REDIS_URL`, or what lies in the file `QUEUE_SYSTEM_REDIS_URL_FILE`, then `REDIS_URL`,
             then an embedded server in `QUEUE_SYSTEM_DATA_DIR` or `.queue-system/`.
         queue_prefix: what every key begins with.
@@ -69,7 +74,8 @@ class QueueConfig:
         logger: a stdlib logger, a structlog logger, or any object with `debug/info/warning/error(message, **fields)`.
         connection_timeout: limit, in s, of one attempt of a call, from the look-up of the host to the answer; a second
             more for each KiB that passes. A worker's own connection: of connecting, and of silence.
-        max_connection_retries: how often a command is sent again after a lost connection.
+        max_connection_retries: how often a command is sent again after a lost connection; with sentinels,
+            `failover_patience` counts.
         lease_seconds: how long a silent worker keeps its operations. Its heartbeat waits for an answer no longer than a
             third of it, whatever `connection_timeout` says.
         result_ttl: how long, in s, the record of a finished operation is kept. An enqueue whose answer is lost is not
@@ -91,6 +97,8 @@ class QueueConfig:
             without local variables or passwords in URLs, up to 8 KiB.
         middleware: what surrounds each attempt of its workers, or is told of it, the outermost first: objects with
             methods of `queue_system.Middleware`, or async functions of `(operation, call_next)`.
+        failover_patience: for how long, in s, a call whose server has failed is sent again while sentinels put another
+            one in its place. Then it raises ServerUnreachableError.
 
     Raises:
         InvalidInputError: a value is wrong; `field` names it.
@@ -98,7 +106,7 @@ class QueueConfig:
 
     def __init__(
         self,
-        redis_client: redis.Redis | None = None,
+        redis_client: HasPool | None = None,
         redis_url: str | None = None,
         queue_prefix: str = "queue:",
         backup_ttl: float = 86400 * 7,
@@ -117,8 +125,10 @@ class QueueConfig:
         encryption: Encryption | None = None,
         tracebacks: bool = True,
         middleware: Sequence[Middleware | Callable[[RunningOperation, CallNext], Awaitable[Any]]] = (),
+        failover_patience: float = 5.0,
     ) -> None:
-        self.redis_url = check_url(redis_url) if redis_url is not None else None
+        servers = read_url(redis_url) if redis_url is not None else None
+        self.redis_url = None if servers is None else servers.url
         self.queue_prefix = check_prefix(queue_prefix)
         self.backup_ttl = check_seconds("backup_ttl", backup_ttl, 1)
         self.connection_timeout = check_seconds("connection_timeout", connection_timeout, 0.001)
@@ -133,7 +143,8 @@ class QueueConfig:
         self.max_dead_letters = check_whole("max_dead_letters", max_dead_letters, 1, _LARGEST)
         self.signer = make_signer(signing_keys, self.queue_prefix)
         self.cipher = make_cipher(encryption, self.queue_prefix)
-        self._define_connections(redis_client)
+        self.failover_patience = check_seconds("failover_patience", failover_patience)
+        self._define_connections(redis_client, servers)
         self._define_queue_keys()
         self.middleware = check_middleware(middleware)
         self._define_reports(logger, tracebacks=tracebacks)
@@ -165,10 +176,10 @@ class QueueConfig:
         server = redact(self.redis_url) if self.redis_url else "a client's" if self.redis_client else "by default"
         return f"<QueueConfig of {server}, prefix {self.queue_prefix!r}>"
 
-    def _define_connections(self, redis_client: redis.Redis | None) -> None:
+    def _define_connections(self, redis_client: HasPool | None, servers: Servers | None) -> None:
         """Note how the server is reached; connects to nothing."""
         client = None if redis_client is None else check_client(redis_client)
-        self._server = Server(client, self.redis_url, self.connection_timeout)
+        self._server = Server(client, servers, self.connection_timeout)
         self._noticed: set[str] = set()
 
     def _define_queue_keys(self) -> None:
@@ -183,11 +194,13 @@ class QueueConfig:
             Commands(keys, self.max_dead_letters, most_sent=most_sent, kept_ms=int(self.backup_ttl * 1000)),
             retries=self.max_connection_retries,
             beat_silence_s=self.lease_seconds / _SILENCES_PER_LEASE,
+            patience_s=self.failover_patience,
         )
         """Where all operations are. Whoever asks for it has one shard in mind: with several, each would have to choose.
 
         It is handed on from there; nobody else reaches the server through a configuration.
         """
+        self.shard.route.switched.append(self._tell_switch)
         self.shards: tuple[Shard, ...] = (self.shard,)
         """All of them, for what concerns each."""
         self.run = self.shard.run
@@ -197,11 +210,14 @@ class QueueConfig:
 
     @property
     def redis_client(self) -> redis.Redis | None:
-        """The client that was given, or was made when there was need of one; None before that."""
+        """The client that was given, or was made when there was need of one; None before that.
+
+        In the place of one that is not blocking, or not redis-py's, stands one of redis-py with the same settings.
+        """
         return self._server.known_client
 
     @redis_client.setter
-    def redis_client(self, client: redis.Redis | None) -> None:
+    def redis_client(self, client: HasPool | None) -> None:
         self._server.known_client = None if client is None else check_client(client)
 
     @property
@@ -281,6 +297,17 @@ class QueueConfig:
             self._noticed.add(operation)
             self.log.info("a blocking call holds up the event loop: await its async twin", call=operation, twin=twin)
 
+    def _tell_switch(self, switch: Switch) -> None:
+        """Log that another server is the primary, and count it."""
+        self.metrics.update("failovers")
+        self.log.warning(
+            "another server is the primary now",
+            service=switch.service,
+            former=switch.former,
+            present=switch.present,
+            failing_s=round(switch.after_s, 3),
+        )
+
     def _log_error(self, operation: str, error: BaseException) -> None:
         if isinstance(error, UnknownOperationError | WaitTimeoutError):
             return  # an answer to the caller, nothing that an operator should know
@@ -297,7 +324,7 @@ class QueueConfig:
         for name in missing_modules(self.registry.application.allowed_modules or ()):
             self.log.warning("allowed_modules names a module that cannot be found", module=name)
         for shard in self.shards:
-            shard.endpoint()
+            shard.prepare()
 
     @property
     def address(self) -> str:

@@ -178,7 +178,7 @@ class Life:
 
     def __init__(self, config: QueueConfig) -> None:
         self._config = config
-        self._transport = AioTransport(config.endpoint)
+        self._transport = AioTransport(config.shard.route)
         self.lives = 0
 
     async def begin(self) -> None:

@@ -85,7 +85,7 @@ async def test_calls_cancelled_at_any_await_never_cross_their_replies(
 ) -> None:
     """In three of ten cases the next call begins with connecting, and is cancelled there."""
     count, chance = 10_000 if full else 1_000, random.Random(9)
-    transport = AioTransport(bench.config.endpoint)
+    transport = AioTransport(bench.config.shard.route)
     before = descriptors()
     cancelled = crossed = 0
     for i in range(count):

@@ -11,8 +11,8 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["queue_system"]):
-    from queue_system.broker.connection import check_url
     from queue_system.broker.failures import redact
+    from queue_system.broker.urls import check_url
     from queue_system.errors import InvalidInputError
     from queue_system.metrics.logs import _field, _plain
 

@@ -15,6 +15,7 @@ from queue_system.broker.connection import Endpoint
 from queue_system.broker.protocol import Argument, Command, pack
 from queue_system.broker.replies import Claimed
 from queue_system.broker.requests import NewOperation
+from queue_system.broker.routes import Route
 from queue_system.broker.sync import SyncTransport
 from queue_system.errors import WrongKeyTypeError
 from queue_system.model.keys import Keys
@@ -55,7 +56,7 @@ class Broker:
         self.keys = Keys(prefix)
         self.commands = Commands(self.keys, max_dead_letters)
         self.client = server.client()
-        self.transport = SyncTransport(lambda: Endpoint(self.client.connection_pool, 5.0), 0)
+        self.transport = SyncTransport(Route(lambda: Endpoint(self.client.connection_pool, 5.0)), 0)
 
     def close(self) -> None:
         self.transport.close()

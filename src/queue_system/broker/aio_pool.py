@@ -9,9 +9,10 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from typing import Any, Final, TypeVar
 
 from queue_system.broker.aio import AioTransport
-from queue_system.broker.connection import VERSION_CHECK, Endpoint
+from queue_system.broker.connection import VERSION_CHECK
 from queue_system.broker.failures import leads_elsewhere
 from queue_system.broker.protocol import Command
+from queue_system.broker.routes import Route
 from queue_system.broker.wire import ErrorReply
 from queue_system.clock import SYSTEM_CLOCK
 from queue_system.errors import CertificateError, ServerError, ServerUnreachableError
@@ -27,9 +28,15 @@ _MOST: Final = 32
 class AioPool:
     """Connections for the async twins. They are opened when needed and closed with the event loop that uses them."""
 
-    def __init__(self, endpoint: Callable[[], Endpoint], retries: int, hopeless: Callable[[], bool]) -> None:
-        """`hopeless` tells whether other calls have shown that sending again is of no use."""
-        self._endpoint = endpoint
+    def __init__(
+        self, route: Route, retries: int, hopeless: Callable[[], bool], *, patience_s: float = math.inf
+    ) -> None:
+        """`hopeless` tells whether other calls have shown that sending again is of no use.
+
+        A command is sent again up to `retries` times; where the server may be replaced, for `patience_s`.
+        """
+        self._route = route
+        self._patience_s = patience_s
         self._hopeless = hopeless
         self._retries = retries
         self._loops: dict[asyncio.AbstractEventLoop, _Idle] = {}
@@ -56,22 +63,23 @@ class AioPool:
         replies: list[T] = []
         attempt = 0
         lost = False
-        ends = SYSTEM_CLOCK.monotonic() + min([command.resend_within_s for command in commands], default=math.inf)
+        started = SYSTEM_CLOCK.monotonic()
+        ends = started + min([command.resend_within_s for command in commands], default=math.inf)
         while True:
             due = commands if together else commands[len(replies) : len(replies) + 1]
             try:
                 replies += await self._exchange(due)
             except ServerError as error:
                 error.answers = (*replies, *[None] * (len(commands) - len(replies)))
-                if isinstance(error, CertificateError) or not isinstance(error, ServerUnreachableError):
+                if not self._may_help(error):
                     if lost:
                         error.after_lost_answer()
                     raise
                 lost = lost or not isinstance(error.__cause__, ErrorReply)
-                if attempt >= self._retries or SYSTEM_CLOCK.monotonic() > ends or self._hopeless():
+                if self._is_over(attempt, started) or SYSTEM_CLOCK.monotonic() > ends:
                     raise
                 if attempt > 0:
-                    await asyncio.sleep(backoff_delay(attempt - 1, 0.05, 2.0))
+                    await asyncio.sleep(backoff_delay(attempt - 1, 0.05, self._route.longest_wait_s))
                 attempt += 1
             if len(replies) == len(commands):
                 return replies
@@ -82,9 +90,22 @@ class AioPool:
         if idle is not None:
             await idle.keeper.aclose()
 
+    def _may_help(self, error: ServerError) -> bool:
+        """Tell whether sending again may help: where the server is replaced, also if it was cut off from the others."""
+        if isinstance(error, CertificateError):
+            return False
+        elsewhere = self._route.moves and leads_elsewhere(error.__cause__)
+        return elsewhere or isinstance(error, ServerUnreachableError)
+
+    def _is_over(self, attempt: int, started: float) -> bool:
+        """Tell whether enough was tried: a number of times, or for a time where the server may be replaced."""
+        if self._route.moves:
+            return SYSTEM_CLOCK.monotonic() - started >= self._patience_s
+        return attempt >= self._retries or self._hopeless()
+
     async def _exchange(self, commands: Sequence[Command[T]]) -> list[T]:
         idle = await self._idle()
-        transport = idle.transports.pop() if idle.transports else AioTransport(self._endpoint, whole=True)
+        transport = idle.transports.pop() if idle.transports else AioTransport(self._route, whole=True)
         try:
             if not self._checked:
                 await self._check(transport)
@@ -104,10 +125,18 @@ class AioPool:
                 raise
         self._checked = True
 
+    async def _prepare(self) -> None:
+        """Have a server at hand, which may have to be started, or asked for."""
+        try:
+            await in_daemon_thread(self._route)
+        except ServerUnreachableError:
+            if not self._route.moves:
+                raise
+
     async def _idle(self) -> _Idle:
         loop = asyncio.get_running_loop()
         if loop not in self._loops:
-            await in_daemon_thread(self._endpoint)  # which may have to start a server
+            await self._prepare()
         idle = self._loops.get(loop)
         if idle is None:
             for ended in [known for known in list(self._loops) if known.is_closed()]:

@@ -18,6 +18,10 @@ from queue_system.clock import SYSTEM_CLOCK
 from queue_system.resilience.threads import call_in_thread
 
 T = TypeVar("T")
+HEEDED_EVERY_S: Final = 1.0
+"""How often who waits for a server that may be replaced looks whether it has been."""
+_TRIED_FOR_S: Final = 1.5
+"""How long a server that may be replaced may take to accept a connection: a lost packet is sent again within that."""
 _NOWHERE: Final = "the host has no address"
 Address = tuple[int, Any]
 """An address family, and an address of it."""
@@ -76,11 +80,15 @@ def is_green(kind: type) -> bool:
 
 
 class HurriedSocket:
-    """A socket whose every call must end before one moment, until it is let go."""
+    """A socket whose every call must end before one moment, until it is let go.
 
-    def __init__(self, plain: Any, deadline: float) -> None:
+    `heed` is called once a second while it waits for data; it may raise OSError.
+    """
+
+    def __init__(self, plain: Any, deadline: float, heed: Callable[[], object] | None = None) -> None:
         self.plain = plain
         self._deadline: float | None = deadline
+        self._heed = heed
 
     def let_go(self) -> Any:
         """Return the socket itself; what still uses this object has all the time that the socket has."""
@@ -99,16 +107,24 @@ class HurriedSocket:
 
     def recv(self, *arguments: Any) -> Any:
         """Receive within what is left of the time."""
-        self._hurry()
-        return self.plain.recv(*arguments)
+        return self._received(self.plain.recv, arguments)
 
     def recv_into(self, *arguments: Any) -> Any:
         """Receive within what is left of the time."""
-        self._hurry()
-        return self.plain.recv_into(*arguments)
+        return self._received(self.plain.recv_into, arguments)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.plain, name)
+
+    def _received(self, receive: Callable[..., T], arguments: tuple[Any, ...]) -> T:
+        while self._heed is not None and self._deadline is not None:
+            self.plain.settimeout(min(HEEDED_EVERY_S, remaining_s(self._deadline)))
+            try:
+                return receive(*arguments)
+            except TimeoutError:
+                self._heed()
+        self._hurry()
+        return receive(*arguments)
 
     def _hurry(self) -> None:
         if self._deadline is not None:
@@ -128,6 +144,7 @@ class _Tcp(Connection):
 
     addresses: Sequence[Address] = ()
     deadline: float
+    heed: Callable[[], object] | None = None
 
     def _connect(self) -> Any:
         problem: OSError = ConnectionError(_NOWHERE)
@@ -139,7 +156,8 @@ class _Tcp(Connection):
                     connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
                     for option, value in self.socket_keepalive_options.items():
                         connected.setsockopt(socket.IPPROTO_TCP, option, value)
-                connected.settimeout(remaining_s(self.deadline))
+                left_s = remaining_s(self.deadline)
+                connected.settimeout(left_s if self.heed is None else min(left_s, _TRIED_FOR_S))
                 connected.connect(address)
                 connected.settimeout(remaining_s(self.deadline))  # for TLS, which shakes hands next
             except OSError as error:
@@ -157,10 +175,11 @@ class _Hurried(Connection):
     """Hands redis-py a socket that keeps one limit for all that it does on it."""
 
     deadline: float
+    heed: Callable[[], object] | None = None
 
     def _connect(self) -> HurriedSocket:
         parent: Any = super()
-        return HurriedSocket(parent._connect(), self.deadline)  # noqa: SLF001 - what it overrides
+        return HurriedSocket(parent._connect(), self.deadline, self.heed)  # noqa: SLF001 - what it overrides
 
 
 class TcpConnection(_Hurried, _Tcp):

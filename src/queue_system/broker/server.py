@@ -9,9 +9,12 @@ from typing import Final
 
 import redis
 
-from queue_system.broker.connection import Endpoint, check_url, make_client
+from queue_system.broker.connection import Endpoint
 from queue_system.broker.embedded import DATA_DIR_VARIABLE, DEFAULT_DATA_DIR, data_dir_from_url, ensure_server
 from queue_system.broker.failures import typed
+from queue_system.broker.routes import Route
+from queue_system.broker.sentinel import Sentinels, sentinel_address
+from queue_system.broker.urls import Servers, read_url
 from queue_system.errors import InvalidInputError, ServerUnreachableError
 from queue_system.model.secret_file import read_secret
 from queue_system.resilience import retry_with_backoff
@@ -21,17 +24,19 @@ _URL_FILE: Final = "QUEUE_SYSTEM_REDIS_URL_FILE"
 
 
 class Server:
-    """One server, chosen when it is first asked for. Thread-safe, and safe across a fork.
+    """One server, or the primary that sentinels name, chosen when it is first asked for.
 
-    `client` and `url` are checked; `timeout` is the limit, in s, of connecting to it and of its silence.
+    `client` and `servers` are checked; `timeout` is the limit, in s, of connecting to it and of its silence.
+    Thread-safe, and safe across a fork.
     """
 
-    def __init__(self, client: redis.Redis | None, url: str | None, timeout: float) -> None:
+    def __init__(self, client: redis.Redis | None, servers: Servers | None, timeout: float) -> None:
         self.timeout: Final = timeout
         self._client = client
-        self._url = url
+        self._servers = servers
         self._data_dir: Path | None = None
-        self._endpoint: Endpoint | None = None
+        self.route = Route(self._choose, lambda: self.address)
+        """Leads to the server in force."""
 
     @property
     def known_client(self) -> redis.Redis | None:
@@ -45,7 +50,7 @@ class Server:
     def client(self) -> redis.Redis:
         """Return a redis-py client, which connects on first use; starts an embedded server where that is the choice."""
         if self._client is None:
-            self._client = make_client(self._resolve_url(), self.timeout)
+            self._client = self._resolved().client(self.timeout)
         return self._client
 
     def answering_client(self, retries: int) -> redis.Redis:
@@ -61,51 +66,64 @@ class Server:
             try:
                 client.ping()
             except (redis.RedisError, OSError) as error:
-                raise typed(error, self.endpoint().address) from error
+                raise typed(error, self.address) from error
             return client
 
         return ping()
 
     def endpoint(self) -> Endpoint:
         """Return where it is and how to connect to it; starts an embedded server where that is the choice."""
-        if self._endpoint is None:
-            client = self.client()
-            prepare = None if self._data_dir is None else partial(ensure_server, self._data_dir)
-            self._endpoint = Endpoint(client.connection_pool, self.timeout, prepare)
-        return self._endpoint
+        return self.route()
 
     @property
     def address(self) -> str:
-        """Its address for messages, without credentials. Connects to nothing, and starts nothing."""
+        """Its address for messages, without credentials. Connects to nothing, and starts nothing.
+
+        Of a primary, it is that of the sentinels, and stays the same whichever server is the primary.
+        """
         if self._client is not None and self._data_dir is None:
-            return self.endpoint().address
+            return _address(self._client)
         chosen = self._chosen()
-        if isinstance(chosen, Path):
-            return f"embedded://{chosen}"
-        return Endpoint(make_client(chosen, self.timeout).connection_pool, self.timeout).address
+        return f"embedded://{chosen}" if isinstance(chosen, Path) else _address(chosen.client(self.timeout))
 
     def missing_data_dir(self) -> Path | None:
         """Return the folder in which the first call would start an embedded server that has never been; else None."""
         chosen = None if self._client is not None else self._chosen()
         return chosen if isinstance(chosen, Path) and not chosen.exists() else None
 
-    def _resolve_url(self) -> str:
+    def _choose(self) -> Endpoint | Sentinels:
+        """Return where the server is, or who knows that of one that is replaced when it fails."""
+        pool = self.client().connection_pool
+        if hasattr(pool, "service_name"):
+            return Sentinels(pool, self.timeout)
+        prepare = None if self._data_dir is None else partial(ensure_server, self._data_dir)
+        return Endpoint(pool, self.timeout, prepare)
+
+    def _resolved(self) -> Servers:
         chosen = self._chosen()
-        if isinstance(chosen, str):
+        if isinstance(chosen, Servers):
             return chosen
         self._data_dir = chosen
-        return ensure_server(chosen).url
+        return Servers(ensure_server(chosen).url)
 
-    def _chosen(self) -> str | Path:
-        """Return the server's URL, or the folder of an embedded one."""
-        url = self._url or _url_of_environment()
-        if not url:
+    def _chosen(self) -> Servers | Path:
+        """Return which servers the URL means, or the folder of an embedded one."""
+        servers = self._servers or _servers_of_environment()
+        if servers is None:
             return Path(os.environ.get(DATA_DIR_VARIABLE) or DEFAULT_DATA_DIR).absolute()
-        return data_dir_from_url(url) if url.startswith("embedded:") else url
+        return data_dir_from_url(servers.url) if servers.is_embedded else servers
 
 
-def _url_of_environment() -> str:
-    """Return the URL that the environment names, or that lies in the file which it names; "" if there is none."""
+def _address(client: redis.Redis) -> str:
+    pool = client.connection_pool
+    return sentinel_address(pool) if hasattr(pool, "service_name") else Endpoint(pool, 1.0).address
+
+
+def _servers_of_environment() -> Servers | None:
+    """Return what the URL means that the environment names, or that lies in the file which it names, if there is one.
+
+    Raises InvalidInputError, which names the variable.
+    """
     found = {name: value for name in _URL_VARIABLES if (value := os.environ.get(name))}
     if path := os.environ.get(_URL_FILE):
         if _URL_VARIABLES[0] in found:
@@ -113,7 +131,7 @@ def _url_of_environment() -> str:
         found = {_URL_FILE: read_secret(_URL_FILE, path)}
     for variable, url in found.items():
         try:
-            return check_url(url)
+            return read_url(url)
         except InvalidInputError as error:
             raise InvalidInputError(variable, str(error).removeprefix(f"{error.field}: ")) from None
-    return ""
+    return None

@@ -10,14 +10,16 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from redis.exceptions import RedisError
 
-from queue_system.broker.connection import VERSION_CHECK, Endpoint, SyncConnection
+from queue_system.broker.connection import VERSION_CHECK, SyncConnection
 from queue_system.broker.failures import is_of_replica, is_transient, leads_elsewhere, typed
 from queue_system.broker.protocol import Command
 from queue_system.broker.role import PRIMARY
+from queue_system.broker.routes import Route
 from queue_system.broker.wire import ErrorReply, SyncWire
 from queue_system.clock import SYSTEM_CLOCK
 from queue_system.errors import QueueSystemError, ServerError
@@ -29,11 +31,19 @@ _MAX_IDLE = 32
 
 
 class SyncTransport:
-    """A few connections of our own to one server. Thread-safe, and safe across a fork."""
+    """A few connections of our own to the server that a route leads to. Thread-safe, and safe across a fork.
 
-    def __init__(self, endpoint: Callable[[], Endpoint], retries: int) -> None:
-        self._endpoint = endpoint
+    A command is sent again up to `retries` times; where the server may be replaced, for `patience_s`. No silence is
+    borne for longer than `longest_s`.
+    """
+
+    def __init__(
+        self, route: Route, retries: int, *, patience_s: float = math.inf, longest_s: float = math.inf
+    ) -> None:
+        self._route = route
         self._retries = retries
+        self._patience_s = patience_s
+        self._longest_s = longest_s
         self._idle: deque[SyncConnection] = deque()
         self._pid = os.getpid()
         self._checked = False
@@ -45,7 +55,7 @@ class SyncTransport:
         """Run a command; on a lost connection send the same again, at once and then with backoff.
 
         Raises:
-            QueueSystemError: typed, after at most `retries` resends.
+            QueueSystemError: typed, after at most `retries` resends. Without a number, those of the transport.
         """
         return self.run_many((command,), retries=retries, wait=wait)[0]
 
@@ -68,7 +78,6 @@ class SyncTransport:
             QueueSystemError: typed, after at most `retries` resends; those before the failed command were run, those
                 after it perhaps.
         """
-        left = self._retries if retries is None else retries
         started = SYSTEM_CLOCK.monotonic()
         replies: list[Any] = []
         attempt = 0
@@ -78,8 +87,9 @@ class SyncTransport:
             try:
                 self._exchange(commands, replies, answers)
             except (ErrorReply, RedisError, OSError) as error:
-                if attempt >= left or not is_transient(error) or _is_too_late(commands, started):
-                    told = typed(error, self._endpoint().address)
+                given_up = self._is_over(attempt, retries, started) or _is_too_late(commands, started)
+                if not self._route.failed(error) or given_up:
+                    told = typed(error, self._route.address)
                     raise _told(told, commands, answers or replies, lost=lost) from error
                 lost = lost or not isinstance(error, ErrorReply)
             else:
@@ -89,12 +99,18 @@ class SyncTransport:
             if together:
                 replies.clear()
             if attempt > 0:
-                wait(backoff_delay(attempt - 1, 0.05, 2.0))
+                wait(backoff_delay(attempt - 1, 0.05, self._route.longest_wait_s))
             attempt += 1
 
     def close(self) -> None:
         """Close the idle connections; the next command opens a fresh one."""
         _close_all(self._idle)
+
+    def _is_over(self, attempt: int, retries: int | None, started: float) -> bool:
+        """Tell whether enough was tried: a number of times, or for a time where the server may be replaced."""
+        if retries is None and self._route.moves:
+            return SYSTEM_CLOCK.monotonic() - started >= self._patience_s
+        return attempt >= (self._retries if retries is None else retries)
 
     def _exchange(self, commands: Sequence[Command[Any]], replies: list[Any], answers: list[Any]) -> None:
         """Add the replies that are missing; on an error, fill `answers` with all that came, those behind it, too."""
@@ -150,8 +166,12 @@ class SyncTransport:
         if self._pid != os.getpid():
             self._idle.clear()  # the parent goes on using what the sockets lead to
             self._pid = os.getpid()
+        endpoint = self._route.check() if self._route.moves else None
         try:
             connection = self._idle.pop()
+            while endpoint is not None and connection.endpoint is not endpoint:
+                connection.close()
+                connection = self._idle.pop()
         except IndexError:
             return self._connect()
         wire = connection.wire
@@ -161,7 +181,10 @@ class SyncTransport:
         return self._connect()
 
     def _connect(self) -> SyncConnection:
-        connection = self._endpoint().connect()
+        route = self._route
+        endpoint = route()
+        heed = partial(route.heed, endpoint) if route.moves else None
+        connection = endpoint.connect(longest_s=self._longest_s, heed=heed)
         if not self._checked:
             connection.wire.send(VERSION_CHECK.request())
             reply = connection.wire.receive()

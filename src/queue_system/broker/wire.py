@@ -13,11 +13,12 @@ import socket
 import sys
 import termios
 import threading
+from collections.abc import Callable
 from typing import Any, Final
 
 import hiredis
 
-from queue_system.broker.connecting import is_green
+from queue_system.broker.connecting import HEEDED_EVERY_S, is_green
 from queue_system.broker.loop_end import before_close
 from queue_system.clock import SYSTEM_CLOCK
 
@@ -48,10 +49,19 @@ class SyncWire:
     for each KiB that passes.
     """
 
-    __slots__ = ("_descriptor", "_limit_s", "_reader", "_socket", "home", "until")
+    __slots__ = ("_descriptor", "_heed", "_limit_s", "_reader", "_socket", "_usual_s", "home", "until")
 
-    def __init__(self, connected: socket.socket, limit_s: float, until: float | None = None) -> None:
-        """Take over a socket. `until` is a moment by which all must end that is exchanged before `settle_in`."""
+    def __init__(
+        self,
+        connected: socket.socket,
+        limit_s: float,
+        until: float | None = None,
+        heed: Callable[[], object] | None = None,
+    ) -> None:
+        """Take over a socket. `until` is a moment by which all must end that is exchanged before `settle_in`.
+
+        `heed` is called once a second while the server is waited for; it may raise OSError.
+        """
         self._socket = connected
         green = is_green(type(connected))
         by_itself = green or hasattr(connected, "pending")  # as TLS sockets have
@@ -59,10 +69,13 @@ class SyncWire:
         self.home = threading.get_native_id() if green else None
         """The only thread that may use it; None: every thread may."""
         self._limit_s = limit_s
+        self._heed = heed
+        self._usual_s = limit_s if heed is None else min(limit_s, HEEDED_EVERY_S)
+        """The socket's own limit between two exchanges."""
         self.until = until
         """By when all must end that is exchanged; None: each exchange has its own limit."""
         self._reader = new_reader()
-        connected.settimeout(limit_s)
+        connected.settimeout(self._usual_s)
 
     @property
     def is_at_home(self) -> bool:
@@ -73,7 +86,7 @@ class SyncWire:
         """From now on each exchange has the whole limit."""
         if self.until is not None:
             self.until = None
-            self._socket.settimeout(self._limit_s)
+            self._socket.settimeout(self._usual_s)
 
     def send(self, request: bytes) -> None:
         """Send one request. Raises OSError."""
@@ -96,14 +109,16 @@ class SyncWire:
             try:
                 data = self._socket.recv(_CHUNK)
             except TimeoutError as error:
-                raise TimeoutError(_LATE) from error
+                patience = patience or Patience(self._limit_s, started)
+                self._wait_on(patience, error)
+                continue
             if not data:
                 raise ConnectionError("the server closed the connection")
             self._reader.feed(data)
             if (reply := self._reader.gets()) is not _INCOMPLETE:
                 break
             patience = patience or Patience(self._limit_s, started)
-            self._socket.settimeout(patience.left_s(len(data)))
+            self._allow(patience.left_s(len(data)))
         if patience is not None:
             self._restore()
         return reply
@@ -116,20 +131,35 @@ class SyncWire:
             try:
                 sent = self._socket.send(rest)
             except TimeoutError as error:
-                raise TimeoutError("the server did not take the request in time") from error
+                self._wait_on(patience, error, "the server did not take the request in time")
+                continue
             rest = rest[sent:]
             if rest:
-                self._socket.settimeout(patience.left_s(sent))
+                self._allow(patience.left_s(sent))
         self._restore()
 
     def _restore(self) -> None:
         if self.until is None:
-            self._socket.settimeout(self._limit_s)
+            self._socket.settimeout(self._usual_s)
 
     def _narrowed(self, until: float) -> Patience:
         patience = Patience(self._limit_s, until - self._limit_s)
-        self._socket.settimeout(patience.left_s(0))
+        self._allow(patience.left_s(0))
         return patience
+
+    def _allow(self, left_s: float) -> None:
+        """Let the socket wait for so long, or until it is time to heed."""
+        self._socket.settimeout(left_s if self._heed is None else min(left_s, HEEDED_EVERY_S))
+
+    def _wait_on(self, patience: Patience, error: TimeoutError, late: str = _LATE) -> None:
+        """Wait on after a silence, if there is somebody to heed and time left; else raise TimeoutError."""
+        if self._heed is None:
+            raise TimeoutError(late) from error
+        self._heed()
+        try:
+            self._allow(patience.left_s(0))
+        except TimeoutError:
+            raise TimeoutError(late) from error
 
 
 class Patience:
@@ -212,7 +242,7 @@ class AioWire(asyncio.Protocol):
             while len(self._replies) < self._expected and (reply := self._reader.gets()) is not _INCOMPLETE:
                 self._replies.append(reply)
         except ConnectionError as error:
-            self._fail(error)
+            self.fail(error)
             return
         if len(self._replies) < self._expected:
             now = self._loop.time()
@@ -223,7 +253,7 @@ class AioWire(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """End a waiting exchange with an error."""
         self._end_watch()
-        self._fail(exc or ConnectionError("the server closed the connection"))
+        self.fail(exc or ConnectionError("the server closed the connection"))
 
     def _watch_until(self, deadline: float) -> None:
         """Look at the silence at a time of the loop, or earlier; one timer serves many exchanges."""
@@ -246,7 +276,7 @@ class AioWire(asyncio.Protocol):
             self._unsent = unsent
             self._passed_at = self._loop.time()
         if self._loop.time() >= self._passed_at + self._limit_s:
-            self._fail(TimeoutError(_LATE))
+            self.fail(TimeoutError(_LATE))
         else:
             self._watch_until(self._passed_at + self._limit_s)
 
@@ -258,7 +288,8 @@ class AioWire(asyncio.Protocol):
             queued = fcntl.ioctl(descriptor, termios.TIOCOUTQ, queued)
         return self._transport.get_write_buffer_size() + int.from_bytes(queued, sys.byteorder)
 
-    def _fail(self, error: Exception) -> None:
+    def fail(self, error: Exception) -> None:
+        """End a waiting exchange with an error."""
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_exception(error)
             self._waiting.exception()  # asyncio need not tell of it if the event loop ends before who waits hears it

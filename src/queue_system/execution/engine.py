@@ -66,7 +66,7 @@ class Engine:
         self._names = list(names)
         self.lease_ms = int(config.lease_seconds * 1000)
         self._prefetch = Prefetch(slots)
-        self._transport = AioTransport(shard.endpoint)
+        self._transport = AioTransport(shard.route)
         self._reconnect = Reconnect(config.log, shard.outage, reporter.flush_counts, self.access, config.lease_seconds)
         self._registered = False
         """Whether the server has booked this incarnation, so that beats count and claims may be sent."""

@@ -23,7 +23,7 @@ class LongPoll:
         self, shard: Shard, log: StructuredLogger, flush_counts: Callable[[], None], ended: Callable[[], None]
     ) -> None:
         self._commands = shard.commands
-        self._transport = AioTransport(shard.endpoint)
+        self._transport = AioTransport(shard.route)
         self._reconnect = Reconnect(log, shard.outage, flush_counts, AccessBackoff())
         self._ended = ended
         self._task: asyncio.Task[None] | None = None

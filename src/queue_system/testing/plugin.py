@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from queue_system.broker.connection import check_url
+from queue_system.broker.urls import check_url
 from queue_system.config import QueueConfig
 from queue_system.manager import QueueManager
 from queue_system.testing.proxy import Proxy

@@ -15,7 +15,7 @@ from typing import Final, Literal, Self, TypeVar
 
 import redis
 
-from queue_system.broker.connection import check_url
+from queue_system.broker.urls import check_url
 from queue_system.testing.resp import Values, command_name
 from queue_system.validation import check_text
 

@@ -9,11 +9,11 @@ import redis
 import redis.asyncio as aioredis
 from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.retry import Retry
-from redis.sentinel import Sentinel
 
 from queue_system import QueueConfig
 from queue_system.broker.connecting import UnixConnection
-from queue_system.broker.connection import SCHEMES, Endpoint, check_url, check_version, make_client
+from queue_system.broker.connection import Endpoint, check_version
+from queue_system.broker.urls import SCHEMES, check_url, make_client
 from queue_system.errors import InvalidInputError, UnsupportedServerError
 
 
@@ -100,7 +100,6 @@ def test_a_client_has_the_limits_it_was_made_with_and_does_not_retry_by_itself()
         (redis.Redis(host="h", port=7, db=2, username="u", password="hunter2"), "redis://h:7/2"),
         (redis.Redis.from_url("redis://:hunter2@h"), "redis://h:6379/0"),
         (redis.Redis(unix_socket_path="/tmp/s", password="hunter2"), "unix:///tmp/s"),
-        (Sentinel([("h", 1)]).master_for("main", password="hunter2"), "sentinel service main"),
     ],
 )
 def test_an_address_names_the_server_without_credentials(client: redis.Redis, address: str) -> None:
@@ -189,8 +188,9 @@ def clients_of_their_own() -> dict[str, Any]:
             connection_pool=redis.ConnectionPool(redis_connect_func=lambda connection: connection.on_connect())
         ),
         "ssl_validate_ocsp": redis.Redis(ssl=True, ssl_validate_ocsp=True),
-        "redis.asyncio.client.Redis": aioredis.Redis(),
-        "valkey.client.Valkey": valkey.Valkey(),
+        "valkey_connect_func": valkey.Valkey(
+            connection_pool=valkey.ConnectionPool(valkey_connect_func=lambda connection: connection.on_connect())
+        ),
         "builtins.str": "redis://h",
     }
 

@@ -12,8 +12,9 @@ import redis.exceptions as client
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from queue_system.broker.connection import SCHEMES, Endpoint, check_url, make_client
+from queue_system.broker.connection import Endpoint
 from queue_system.broker.failures import redact, typed
+from queue_system.broker.urls import SCHEMES, check_url, make_client
 from queue_system.broker.wire import ErrorReply
 from queue_system.errors import InvalidInputError
 

@@ -9,9 +9,9 @@ import redis
 
 from queue_system import CircuitOpenError, QueueConfig, ServerUnreachableError
 from queue_system.broker.commands import Commands, ping
-from queue_system.broker.connection import check_url
 from queue_system.broker.server import Server
 from queue_system.broker.shard import SERVER_BREAKER, Shard
+from queue_system.broker.urls import read_url
 from queue_system.model.keys import Keys
 from queue_system.resilience.circuits import breaker_states
 
@@ -24,7 +24,7 @@ def make_shard(prefix: str, server: Server, *, beat_silence_s: float = 60.0) -> 
 
 
 def make_server(url: str | None = NOWHERE) -> Server:
-    return Server(None, None if url is None else check_url(url), TIMEOUT_S)
+    return Server(None, None if url is None else read_url(url), TIMEOUT_S)
 
 
 def test_a_shard_opens_nothing_until_it_is_used() -> None:
