@@ -101,10 +101,17 @@ class Claimer:
             self.prefetch.observe_wait(now - oldest)
             coming = self._claim is not None or held.arrivals.deliveries  # it would overtake what goes back now
             if now - oldest > RELEASE_AFTER_S and not coming:
-                free = len(self.executor.slots) - self.executor.running
-                held.release_waiting(keep=free if self.dispatcher.is_open else 0)
+                held.release_waiting(keep=self.executor.free if self.dispatcher.is_open else 0)
         if self.isolate():
             self.dispatcher.wake()
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the next turn may have something to claim or to wait for; it looks closer."""
+        if self._suspects.concern:
+            return True
+        waits = self._drained and (self.long_poll.waits or self._look_again_at > 0)
+        return self._claim is None and not waits and self._room() > 0
 
     def pause_s(self) -> float | None:
         """Return in how many s `tend` is due again, None where nothing that it looks at waits."""
@@ -198,8 +205,10 @@ class Claimer:
         served = self.rests.served(self.names)
         if not self._claims_in_turns or unsure or behind or self.seat.yields or served is None:
             return 0
-        waiting = len(self.inflight.buffer) + self.inflight.arrivals.deliveries
-        return self._suspects.room(self.prefetch.room(len(self.executor.slots) - self.executor.running, waiting))
+        return self._suspects.room(self._room())
+
+    def _room(self) -> int:
+        return self.prefetch.room(self.executor.free, self.inflight.startable)
 
     def _served(self) -> list[str]:
         return self.rests.served(self.names) or self.names

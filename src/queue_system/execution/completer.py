@@ -22,12 +22,13 @@ from queue_system.execution.reporting import Reporter
 from queue_system.execution.rests import Rests, full_name
 from queue_system.execution.server_clock import ServerClock
 from queue_system.execution.settlement import Settlement
-from queue_system.execution.slots import Slot
+from queue_system.execution.slots import NEVER, Slot
 from queue_system.model.keys import queue_name
 from queue_system.model.states import Code, Verb
 from queue_system.model.verdict import Reject
 
 _NOTE_RUNNING_AFTER_S = 0.1
+_LOOK_EVERY_S = 0.025
 _NOTE_AGAIN_S = 1800.0
 _NOTES_PER_KEY = 3
 _LOST, _KEPT, _WENT = (ord(code) for code in (Code.LOST, Code.KEPT, Code.WENT))
@@ -60,6 +61,9 @@ class Completer:
     _batch: Batch | None = field(default=None, init=False)
     """The batch that turns send until it is answered."""
 
+    _look_at: float = field(default=NEVER, init=False)
+    """From when on, on the monotonic clock, to look again at what runs: with many slots, that takes a while."""
+
     def __post_init__(self) -> None:
         self._note_key_s = min(_NOTE_AGAIN_S, self.dedup_ttl_s / _NOTES_PER_KEY)
 
@@ -78,6 +82,9 @@ class Completer:
 
     def note_long_runs(self, slots: Iterable[Slot], now: float) -> None:
         """Let the records of what has been running for a while say so; again in time for its deduplication key."""
+        if now < self._look_at:
+            return
+        self._look_at = now + _LOOK_EVERY_S
         for slot in slots:
             ran = now - slot.started
             if slot.delivery is not None and ran > _NOTE_RUNNING_AFTER_S:

@@ -35,6 +35,8 @@ class Dispatcher:
         self._breathing = False
         """Whether the next time slice has been asked for, by any slot."""
         self._waiting: deque[asyncio.Future[None]] = deque()
+        self._gathering: asyncio.Future[None] | None = None
+        """Ends the wait of the engine for a larger turn."""
 
     @property
     def is_open(self) -> bool:
@@ -47,6 +49,7 @@ class Dispatcher:
             if self.is_open and (delivery := self._buffer.take()) is not None:
                 return delivery
             self.starved = True
+            self.stir()
             future = asyncio.get_running_loop().create_future()
             self._waiting.append(future)
             self.changed.set()
@@ -76,6 +79,11 @@ class Dispatcher:
         self.slice_until = SYSTEM_CLOCK.monotonic() + _SLICE_S
 
     def wake(self) -> None:
+        """Let slots that wait take what the buffer holds, and the engine take a turn."""
+        self.feed()
+        self.changed.set()
+
+    def feed(self) -> None:
         """Let slots that wait take what the buffer holds."""
         count = len(self._buffer)
         while count > 0 and self._waiting:
@@ -83,7 +91,6 @@ class Dispatcher:
             if not future.done():
                 future.set_result(None)
                 count -= 1
-        self.changed.set()
 
     async def wait(self, longest_s: float | None) -> None:
         """Wait until there is something to do, for at most `longest_s`."""
@@ -94,3 +101,20 @@ class Dispatcher:
             except TimeoutError:
                 pass
         self.changed.clear()
+
+    async def gather(self, longest_s: float) -> None:
+        """Wait for `longest_s`, or until `stir` is called: a slot has found the buffer empty, or enough is settled."""
+        loop = asyncio.get_running_loop()
+        self._gathering = loop.create_future()
+        timer = loop.call_later(longest_s, self.stir)
+        try:
+            await self._gathering
+        finally:
+            timer.cancel()
+            self._gathering = None
+        self.changed.clear()
+
+    def stir(self) -> None:
+        """End a `gather` under way."""
+        if self._gathering is not None and not self._gathering.done():
+            self._gathering.set_result(None)

@@ -34,7 +34,6 @@ from queue_system.model.keys import queue_name
 from queue_system.model.verdict import Raised
 
 _FRESH = 0.7
-_GATHER_S = 0.002
 
 Settle: TypeAlias = Callable[["Engine", Delivery, Raised, float, int], object]
 
@@ -65,6 +64,8 @@ class Engine:
         self._rests = rests
         self._names = list(names)
         self.lease_ms = int(config.lease_seconds * 1000)
+        self.inflight.outbox.enough = slots
+        self.inflight.outbox.filled = self.dispatcher.stir
         self._prefetch = Prefetch(slots)
         self._transport = AioTransport(shard.route)
         self._reconnect = Reconnect(config.log, shard.outage, reporter.flush_counts, self.access, config.lease_seconds)
@@ -157,9 +158,8 @@ class Engine:
                     self._reconnect.over()
                 self.dispatcher.changed.set()
             await self.dispatcher.wait(self._longest_pause())
-            held = self.inflight
-            if not held.arrivals and self._prefetch.may_gather(len(held.buffer), len(held.outbox)):
-                await asyncio.sleep(_GATHER_S)
+            if gather_s := self._gather_s():
+                await self.dispatcher.gather(gather_s)
 
     async def turn(self) -> None:
         """Settle what finished and claim what fits. Sent again after an error, it is the same turn."""
@@ -197,7 +197,7 @@ class Engine:
         if claim is not None:
             self.claimer.answered(next(replies), incarnation)
         self._notes = []
-        self.dispatcher.changed.set()
+        self._go_on()
 
     async def register(self) -> None:
         """Register, and let turns claim nothing; from here on beats count. Raises ServerError."""
@@ -255,11 +255,29 @@ class Engine:
         pause_s = self.claimer.pause_s() or self.completer.pause_s(self.executor.running)
         return pause_s or (LOOK_EVERY_S if self._rests.queues else None)
 
+    @property
+    def _is_due(self) -> bool:
+        """Whether the next turn may have something to send."""
+        return len(self.inflight.outbox) > 0 or self.claimer.is_due
+
+    def _go_on(self) -> None:
+        """Take in what a turn has brought: at once, or where the next one follows at once, while the server has it."""
+        if self._is_due and not self._gather_s():
+            self.dispatcher.changed.set()
+        else:
+            self._take_in()
+
+    def _gather_s(self) -> float:
+        held = self.inflight
+        return self._prefetch.gather_s(self.executor.free, held.startable, len(held.outbox))
+
     def _take_in(self) -> None:
         try:
             if self.inflight.arrivals.take_in():
                 self.claimer.isolate()
-                self.dispatcher.wake()
+                self.dispatcher.feed()
+                if self._is_due:
+                    self.dispatcher.changed.set()
         except Exception:
             self._transport.close()  # replies still to come would be read as those of the next turn
             raise

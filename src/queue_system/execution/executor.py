@@ -86,6 +86,11 @@ class Executor:
         return len(self.slots) - [slot.delivery for slot in self.slots].count(None)
 
     @property
+    def free(self) -> int:
+        """How many slots have none."""
+        return len(self.slots) - self.running
+
+    @property
     def last_start(self) -> float:
         """When, on the monotonic clock, the last operation was started."""
         return max([slot.started for slot in self.slots])

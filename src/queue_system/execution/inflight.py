@@ -77,6 +77,11 @@ class InFlight:
         return len(self.buffer) + len(self._suspects)
 
     @property
+    def startable(self) -> int:
+        """How many wait for a slot, those included that were claimed and have yet to be taken in."""
+        return len(self.buffer) + self.arrivals.deliveries
+
+    @property
     def isolating(self) -> bool:
         """Whether a suspect waits or runs, so that nothing else may be claimed."""
         if self._suspects:

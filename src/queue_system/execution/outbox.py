@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -38,6 +38,9 @@ class Outbox:
     _groups: dict[tuple[str, int], list[Settlement]] = field(default_factory=dict)
     _serial: int = 0
     _size: int = 0
+    enough: int = 0
+    """At how many settlements `filled` is called."""
+    filled: Callable[[], None] | None = None
 
     def __len__(self) -> int:
         return self._size
@@ -50,6 +53,8 @@ class Outbox:
     def put(self, settlement: Settlement) -> None:
         """Add a settlement."""
         self._size += 1
+        if self._size == self.enough and self.filled is not None:
+            self.filled()
         key = (settlement.form or settlement.verb, settlement.ttl_ms)
         group = self._groups.get(key)
         if group is None:

@@ -13,6 +13,11 @@ _SMALL_TURN: Final = 100
 _LONGEST_BLOCK_S: Final = 5.0
 _SHORTEST_BLOCK_S: Final = 0.01
 _WEIGHT: Final = 0.25
+_MOMENT_S: Final = 0.002
+_GATHERED_SHARE: Final = 0.25
+LONGEST_GATHER_S: Final = 0.010
+_NOT_WORTH_IT_S: Final = 0.0005
+"""What a round trip may take anyway."""
 
 
 class Prefetch:
@@ -37,13 +42,22 @@ class Prefetch:
 
     def room(self, free_slots: int, waiting: int) -> int:
         """Return how many deliveries to claim; 0 when that is not worth a round trip."""
-        if waiting >= free_slots and waiting > self.allowance // 2:
+        if waiting - free_slots > self.allowance // 2:  # what a free slot is about to take does not wait
             return 0
         return max(0, min(free_slots + self.allowance - waiting, LARGEST_TURN))
 
-    def may_gather(self, waiting: int, unsettled: int) -> bool:
-        """Tell whether there is so much work at hand that the few settlements may wait for a larger turn."""
-        return unsettled < _SMALL_TURN and self.allowance >= _SMALL_TURN and waiting > self.allowance // 4
+    def gather_s(self, free_slots: int, waiting: int, unsettled: int) -> float:
+        """Return for how long, in s, settlements may wait for a larger turn, the slots having work meanwhile; or 0.
+
+        Where operations are short, that is a moment, for a turn to become worth it. Else it is a part of what an
+        operation takes; but where as many have ended as there are slots, they end together, and all are there.
+        """
+        if self._mean_s is None or waiting <= free_slots or unsettled >= _SMALL_TURN:
+            return 0.0
+        if self.allowance >= _SMALL_TURN:
+            return _MOMENT_S if waiting > self.allowance // 4 else 0.0
+        gather_s = min(_GATHERED_SHARE * self._mean_s, LONGEST_GATHER_S)
+        return gather_s if unsettled < self._slots and gather_s > _NOT_WORTH_IT_S else 0.0
 
     def observe_runs(self, durations_s: list[float]) -> None:
         """Learn how long the operations of a turn ran."""

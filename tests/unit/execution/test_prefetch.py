@@ -74,6 +74,41 @@ def test_the_estimate_follows_the_work() -> None:
     assert prefetch.allowance > 50
 
 
+@pytest.mark.parametrize("slots, duration_s, gather_s", [(5, 0.020, 0.005), (50, 0.020, 0.005), (5, 0.5, 0.010)])
+def test_settlements_wait_for_a_quarter_of_a_run_and_10_ms_at_most(
+    slots: int, duration_s: float, gather_s: float
+) -> None:
+    assert starved(slots, duration_s).gather_s(0, 1, 1) == pytest.approx(gather_s)
+
+
+@pytest.mark.parametrize("free, waiting, unsettled", [(0, 0, 1), (2, 2, 1), (5, 4, 0), (0, 3, 5), (0, 3, 9)])
+def test_settlements_do_not_wait_where_slots_would_starve_or_all_ended_together(
+    free: int, waiting: int, unsettled: int
+) -> None:
+    assert starved(5, 0.020).gather_s(free, waiting, unsettled) == 0
+
+
+@pytest.mark.parametrize("duration_s", [0.0, 0.0001, 0.001])
+def test_settlements_of_short_work_wait_for_a_moment_at_most(duration_s: float) -> None:
+    assert Prefetch(5).gather_s(0, 9, 1) == 0
+    assert starved(5, duration_s).gather_s(0, 9, 1) <= 0.002
+
+
+def test_settlements_wait_for_a_moment_where_much_short_work_is_at_hand() -> None:
+    prefetch = starved(100, 0.0)
+    assert prefetch.gather_s(0, 700, 99) == pytest.approx(0.002)
+    assert prefetch.gather_s(0, 700, 100) == 0
+    assert prefetch.gather_s(0, 100, 1) == 0
+
+
+def test_what_a_free_slot_is_about_to_take_keeps_no_claim_from_the_turn_that_settles() -> None:
+    one_slot = starved(1, 0.020)
+    assert one_slot.allowance == 1
+    assert one_slot.room(1, 1) == 1
+    assert one_slot.room(0, 1) == 0
+    assert starved(5, 0.020).room(3, 5) == 3
+
+
 @given(st.integers(1, 500), st.lists(st.one_of(durations.map(lambda d: [d]), durations, st.none())))
 def test_it_always_is_a_number_from_0_to_1000(slots: int, events: list[list[float] | float | None]) -> None:
     prefetch = Prefetch(slots)
