@@ -10,7 +10,7 @@ import pytest
 
 _COLUMNS = ("injected", "lost", "repeated", "recovery_s")
 _HEADING = ("file", "test", *_COLUMNS, "also")
-_TITLE = """# Faults, as often as the matrix asks for
+_TITLE = """# Faults
 
 Written by `make faults`: what each test of `tests/faults` injected and counted. Times are in seconds.
 """
