@@ -15,6 +15,7 @@ import typer
 
 from queue_system.cli.app import app
 from tests.kit.source import ROOT
+from tests.kit.waiting import wait_until
 
 PROGRAM = (sys.executable, "-m", "queue_system")
 
@@ -66,13 +67,29 @@ def clean_environment(**extra: str) -> dict[str, str]:
     return {**kept, "PYTHONPATH": path, "COLUMNS": "100", "TERM": "xterm", **extra}
 
 
-def run_program(*arguments: str, **env: str) -> Answer:
+def run_program(*arguments: str, stdout: Any = subprocess.PIPE, **env: str) -> Answer:
     """Run the program to its end."""
     done = subprocess.run(
-        [*PROGRAM, *arguments], env=clean_environment(**env), capture_output=True, text=True, timeout=50, check=False,
-        stdin=subprocess.DEVNULL,
+        [*PROGRAM, *arguments], env=clean_environment(**env), stdin=subprocess.DEVNULL, stdout=stdout,
+        stderr=subprocess.PIPE, text=True, timeout=50, check=False,
     )  # fmt: skip
-    return Answer(done.returncode, done.stdout, done.stderr)
+    return Answer(done.returncode, done.stdout or "", done.stderr)
+
+
+def read_until(process: subprocess.Popen[bytes], text: str) -> str:
+    """Wait until a program has told something on stderr, and return all that it has told so far."""
+    assert process.stderr is not None
+    os.set_blocking(process.stderr.fileno(), False)
+    told = ""
+
+    def tells() -> bool:
+        nonlocal told
+        assert process.stderr is not None
+        told += (process.stderr.read() or b"").decode()
+        return text in told
+
+    wait_until(tells, f"it tells {text!r}", 30.0)
+    return told
 
 
 @contextlib.contextmanager

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import shutil
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -20,6 +19,7 @@ from queue_system.broker.diagnostics import ROLES, try_commands
 from queue_system.testing.proxy import Proxy, Shape
 from tests.cli.support import Answer, RunCli
 from tests.kit.acl import AclServer, rules
+from tests.kit.configs import MakeConfig
 from tests.kit.contents import key_space
 from tests.kit.logs import LineLogger
 from tests.kit.servers import OwnServer, StartServer
@@ -34,19 +34,20 @@ ITEM = b'normal:work\n{"operation_id":"%b","entity":1,"processor":"work","proces
 class Patient:
     """A server of the test's own, and how to examine it."""
 
-    def __init__(self, server: OwnServer, cli: RunCli) -> None:
+    def __init__(self, server: OwnServer, cli: RunCli, make_config: MakeConfig) -> None:
         self.server = server
         self._cli = cli
+        self._make_config = make_config
 
-    def examine(self, *arguments: str) -> Answer:
-        return self._cli("doctor", "--url", self.server.url, "--prefix", "queue:", *arguments)
+    def configured(self, **settings: Any) -> QueueConfig:
+        return self._make_config(redis_url=self.server.url, queue_prefix="queue:", **settings)
 
     def show(self, command: str, *arguments: str) -> Answer:
         return self._cli(command, "--url", self.server.url, "--prefix", "queue:", *arguments)
 
-    def checks(self) -> dict[str, dict[str, Any]]:
+    def checks(self, *arguments: str) -> dict[str, dict[str, Any]]:
         """Each check's result; the exit code agrees with them."""
-        answer = self.examine("--json")
+        answer = self.show("doctor", "--json", *arguments)
         checks = {check["name"]: check for check in answer.document["checks"]}
         failed = [name for name, check in checks.items() if check["level"] == "fail"]
         assert (answer.code, answer.document["ok"]) == ((1, False) if failed else (0, True))
@@ -55,9 +56,18 @@ class Patient:
         return checks
 
 
+Treat = Callable[..., Patient]
+
+
 @pytest.fixture
-def patient(start_server: StartServer, cli: RunCli) -> Patient:
-    return Patient(start_server(), cli)
+def treat(start_server: StartServer, cli: RunCli, make_config: MakeConfig) -> Treat:
+    """Examines a server that is started with some options."""
+    return lambda **options: Patient(start_server(**options), cli, make_config)
+
+
+@pytest.fixture
+def patient(treat: Treat) -> Patient:
+    return treat()
 
 
 @pytest.fixture
@@ -66,22 +76,13 @@ def admin(patient: Patient) -> Iterator[redis.Redis]:
         yield client
 
 
-@contextlib.contextmanager
-def configured(server: OwnServer, **settings: Any) -> Iterator[QueueConfig]:
-    config = QueueConfig(redis_url=server.url, logger=LineLogger(), **settings)
-    try:
-        yield config
-    finally:
-        config.transport.close()
-
-
 async def test_all_is_well_and_nothing_changes(patient: Patient, admin: redis.Redis) -> None:
-    with configured(patient.server, lease_seconds=1.0) as config:
-        QueueManager(config).enqueue({}, "shop.work", delay=60)
-        async with running(QueueWorker(config)):
-            await eventually(lambda: admin.exists("queue:swept"), "the fleet has swept")
-            before = key_space(admin, "queue:d")
-            checks = patient.checks()
+    config = patient.configured(lease_seconds=1.0)
+    QueueManager(config).enqueue({}, "shop.work", delay=60)
+    async with running(QueueWorker(config)):
+        await eventually(lambda: admin.exists("queue:swept"), "the fleet has swept")
+        before = key_space(admin, "queue:d")
+        checks = patient.checks()
     assert {name: check["level"] for name, check in checks.items()} == dict.fromkeys(checks, "ok")
     assert list(checks) == [
         "server", "persistence", "eviction", "memory", "latency", "clock", "rights", "names", "orphans", "dead_letters",
@@ -93,7 +94,7 @@ async def test_all_is_well_and_nothing_changes(patient: Patient, admin: redis.Re
 
 
 def test_the_text_tells_what_the_document_tells(patient: Patient) -> None:
-    answer = patient.examine()
+    answer = patient.show("doctor")
     assert answer.code == 0
     assert "append-only file, appendfsync always" in answer.out
     assert "→ start one: queue-system worker" in answer.out
@@ -115,44 +116,41 @@ def test_the_text_tells_what_the_document_tells(patient: Patient) -> None:
     ],
 )
 def test_unset_allowed_modules_are_told_where_the_server_asks_for_no_password(
-    start_server: StartServer, cli: RunCli, options: dict[str, Any], arguments: tuple[str, ...], level: str, said: str
+    treat: Treat, options: dict[str, Any], arguments: tuple[str, ...], level: str, said: str
 ) -> None:
-    answer = Patient(start_server(**options), cli).examine("--json", *arguments)
-    (names,) = [check for check in answer.document["checks"] if check["name"] == "names"]
+    names = treat(**options).checks(*arguments)["names"]
     assert names["level"] == level
     assert said in names["sentence"]
     assert ("allowed_modules=[...]" in names["advice"]) is (level == "warn")
 
 
 def test_allowed_modules_that_cannot_be_found_are_told(patient: Patient) -> None:
-    answer = patient.examine("--allowed-modules", "tests.flow,no_such_shop", "--json")
-    (found,) = [check for check in answer.document["checks"] if check["name"] == "names"]
+    found = patient.checks("--allowed-modules", "tests.flow,no_such_shop")["names"]
     assert (found["level"], found["details"]["missing"]) == ("warn", ["no_such_shop"])
 
 
-def test_an_evicting_server_without_persistence(start_server: StartServer, cli: RunCli) -> None:
-    server = start_server(maxmemory="100mb", maxmemory_policy="allkeys-lru", appendonly="no")
-    checks = Patient(server, cli).checks()
+def test_an_evicting_server_without_persistence(treat: Treat) -> None:
+    checks = treat(maxmemory="100mb", maxmemory_policy="allkeys-lru", appendonly="no").checks()
     assert checks["eviction"]["level"] == checks["persistence"]["level"] == "fail"
     assert "allkeys-lru" in checks["eviction"]["sentence"]
     assert checks["persistence"]["advice"] == "set appendonly yes"
 
 
-def test_weaker_settings_are_warned_of(start_server: StartServer, cli: RunCli) -> None:
-    lazy = Patient(start_server(maxmemory_policy="volatile-lru", appendfsync="no"), cli).checks()
+def test_weaker_settings_are_warned_of(treat: Treat) -> None:
+    lazy = treat(maxmemory_policy="volatile-lru", appendfsync="no").checks()
     assert lazy["eviction"]["level"] == lazy["persistence"]["level"] == "warn"
-    snapshots = Patient(start_server(appendonly="no", save="3600 1"), cli).checks()
+    snapshots = treat(appendonly="no", save="3600 1").checks()
     assert snapshots["persistence"]["level"] == "warn"
     assert "snapshots only" in snapshots["persistence"]["sentence"]
 
 
-def test_a_server_that_cannot_write_its_data(start_server: StartServer, cli: RunCli) -> None:
-    server = start_server(tcp=True)
-    shutil.rmtree(server.folder)
-    with server.client() as client:
+def test_a_server_that_cannot_write_its_data(treat: Treat) -> None:
+    patient = treat(tcp=True)
+    shutil.rmtree(patient.server.folder)
+    with patient.server.client() as client:
         client.bgsave()
         wait_until(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err", "the save fails")
-    persistence = Patient(server, cli).checks()["persistence"]
+    persistence = patient.checks()["persistence"]
     assert persistence["level"] == "fail"
     assert "rdb_last_bgsave_status" in persistence["sentence"]
 
@@ -165,11 +163,11 @@ def test_memory_that_runs_short(patient: Patient, admin: redis.Redis) -> None:
         assert patient.checks()["memory"]["level"] == level
 
 
-def test_a_slow_connection(start_server: StartServer, cli: RunCli) -> None:
-    with Proxy(start_server(tcp=True).url) as proxy:
+def test_a_slow_connection(treat: Treat) -> None:
+    patient = treat(tcp=True)
+    with Proxy(patient.server.url) as proxy:
         proxy.delay(Shape(delay_s=(0.006, 0.006)))
-        answer = cli("doctor", "--url", proxy.url, "--json")
-    (latency,) = [check for check in answer.document["checks"] if check["name"] == "latency"]
+        latency = patient.checks("--url", proxy.url)["latency"]
     assert latency["level"] == "warn"
     assert latency["details"]["p99_ms"] >= latency["details"]["p50_ms"] >= 5
 
@@ -191,14 +189,14 @@ def test_a_refused_login_is_no_diagnosis_but_one_line_and_4(
 
 def test_no_server_is_no_diagnosis(patient: Patient) -> None:
     patient.server.stop()
-    answer = patient.examine("--json")
+    answer = patient.show("doctor", "--json")
     assert (answer.code, answer.out) == (3, "")
 
 
 def test_nobody_works(patient: Patient) -> None:
     assert patient.checks()["workers"]["level"] == "warn"
-    with configured(patient.server) as config:
-        QueueManager(config).enqueue({}, "shop.work")
+    config = patient.configured()
+    QueueManager(config).enqueue({}, "shop.work")
     workers = patient.checks()["workers"]
     assert workers["level"] == "fail"
     assert "1 waiting operation" in workers["sentence"]
@@ -207,15 +205,15 @@ def test_nobody_works(patient: Patient) -> None:
 async def test_a_worker_that_does_not_beat(patient: Patient, admin: redis.Redis) -> None:
     """One of several is a warning; the only one is a failure. Who beats and who does not is told by name."""
     admin.hset("queue:workers", "ghost", "7:60000")
-    with configured(patient.server, lease_seconds=0.4) as config:
-        async with running(QueueWorker(config)):
-            admin.hset("queue:workers", "ghost", "7:1000")
-            workers = patient.checks()["workers"]
-            assert workers["level"] == "warn"
-            beats = {worker["incarnation"]: worker["beats"] for worker in workers["details"]["workers"]}
-            assert len(beats) == 2
-            assert beats.pop("ghost") is False
-            assert set(beats.values()) == {True}
+    config = patient.configured(lease_seconds=0.4)
+    async with running(QueueWorker(config)):
+        admin.hset("queue:workers", "ghost", "7:1000")
+        workers = patient.checks()["workers"]
+        assert workers["level"] == "warn"
+        beats = {worker["incarnation"]: worker["beats"] for worker in workers["details"]["workers"]}
+        assert len(beats) == 2
+        assert beats.pop("ghost") is False
+        assert set(beats.values()) == {True}
     admin.hset("queue:workers", "ghost", "7:400")
     alone = patient.checks()["workers"]
     assert alone["level"] == "fail"
@@ -234,8 +232,7 @@ def test_a_prefix_within_another_is_told(patient: Patient, admin: redis.Redis) -
     """The users of the outer one reach all keys of the inner one."""
     admin.sadd("queue:registry", "queue:normal:work")
     admin.sadd("queue:billing:registry", "queue:billing:normal:work")
-    document = patient.examine("--prefix", "queue:billing:", "--json").document
-    (told,) = [check for check in document["checks"] if check["name"] == "orphans"]
+    told = patient.checks("--prefix", "queue:billing:")["orphans"]
     assert (told["level"], told["details"]) == ("warn", {"outer_prefixes": ["queue:"]})
     assert patient.checks()["orphans"]["level"] == "ok"
 
@@ -260,10 +257,10 @@ async def test_orphans_are_found_and_the_advice_saves_them(patient: Patient, adm
     for command in commands:
         admin.execute_command(*command.partition(" lets ")[0].split())
     assert patient.checks()["orphans"]["level"] == "ok"
-    with configured(patient.server, lease_seconds=0.4) as config:
-        config.register_callback(ran.append, "work", "shop")
-        async with running(QueueWorker(config)):
-            await eventually(lambda: len(ran) == 2, "both operations ran")
+    config = patient.configured(lease_seconds=0.4)
+    config.register_callback(ran.append, "work", "shop")
+    async with running(QueueWorker(config)):
+        await eventually(lambda: len(ran) == 2, "both operations ran")
 
 
 def test_a_squatted_key_of_the_workers_is_found_and_ends_no_examination(patient: Patient, admin: redis.Redis) -> None:
@@ -284,13 +281,13 @@ def test_a_lease_that_no_float_holds_ends_no_examination(patient: Patient, admin
 
 
 async def test_dead_letters_are_counted(patient: Patient) -> None:
-    with configured(patient.server, max_dead_letters=3) as config:
-        config.register_callback(lambda entity: 1 / 0, "work", "shop")
-        QueueManager(config).enqueue({}, "shop.work", retry_config=QueueRetryConfig(max_attempts=1))
-        QueueManager(config).enqueue({}, "os.system")
-        async with running(QueueWorker(config)):
-            status = QueueManager(config).get_queue_status
-            await eventually(lambda: status()["queue:failures"] and status()["queue:system_errors"], "both are there")
+    config = patient.configured(max_dead_letters=3)
+    config.register_callback(lambda entity: 1 / 0, "work", "shop")
+    QueueManager(config).enqueue({}, "shop.work", retry_config=QueueRetryConfig(max_attempts=1))
+    QueueManager(config).enqueue({}, "os.system")
+    async with running(QueueWorker(config)):
+        status = QueueManager(config).get_queue_status
+        await eventually(lambda: status()["queue:failures"] and status()["queue:system_errors"], "both are there")
     dead_letters = patient.checks()["dead_letters"]
     assert (dead_letters["level"], dead_letters["sentence"]) == ("warn", "1 failure, 1 system error")
     assert dead_letters["advice"] == "queue-system dead-letters list --source failures"
@@ -343,12 +340,12 @@ def test_the_examination_is_patient_with_a_long_lease(patient: Patient, admin: r
 
 
 async def test_a_queue_that_workers_leave_alone_is_told_with_the_processor_that_they_lack(patient: Patient) -> None:
-    with configured(patient.server, lease_seconds=1.0) as config:
-        queue = QueueManager(config)
-        queue.enqueue_batch([{}] * 40, "shop.lacking.charge")
-        async with running(QueueWorker(config)):
-            await eventually(lambda: "resting" in queue.get_queue_status(), "the queue is left alone", 20)
-            found = patient.checks()["workers"]
+    config = patient.configured(lease_seconds=1.0)
+    queue = QueueManager(config)
+    queue.enqueue_batch([{}] * 40, "shop.lacking.charge")
+    async with running(QueueWorker(config)):
+        await eventually(lambda: "resting" in queue.get_queue_status(), "the queue is left alone", 20)
+        found = patient.checks()["workers"]
     assert found["level"] == "fail"  # nobody else serves it
     assert "queue charge is left alone by 1 of 1 worker: shop.lacking.charge" in found["sentence"]
     assert "restart them" in found["advice"]
@@ -356,26 +353,26 @@ async def test_a_queue_that_workers_leave_alone_is_told_with_the_processor_that_
 
 
 async def test_a_queue_that_rests_because_the_system_errors_are_full_is_told_with_the_way_out(patient: Patient) -> None:
-    with configured(patient.server, lease_seconds=1.0, max_dead_letters=1) as config:
-        queue = QueueManager(config)
-        queue.enqueue_batch([{}] * 3, "shop.lacking.charge")
-        async with running(QueueWorker(config)):
-            await eventually(lambda: "is full" in str(queue.get_queue_status().get("resting")), "it rests", 20)
-            found = patient.checks()["workers"]
+    config = patient.configured(lease_seconds=1.0, max_dead_letters=1)
+    queue = QueueManager(config)
+    queue.enqueue_batch([{}] * 3, "shop.lacking.charge")
+    async with running(QueueWorker(config)):
+        await eventually(lambda: "is full" in str(queue.get_queue_status().get("resting")), "it rests", 20)
+        found = patient.checks()["workers"]
     assert "left alone by 1 of 1 worker: system_errors is full; shop.lacking.charge" in found["sentence"]
     assert "retry or drop dead letters of system_errors, or raise max_dead_letters" in found["advice"]
 
 
 async def test_a_queue_that_no_worker_serves_is_told_with_the_way_out(patient: Patient, admin: redis.Redis) -> None:
     """All workers beat and nothing runs, since they serve other queues: such a typo in --queues shows nowhere else."""
-    with configured(patient.server, lease_seconds=1.0) as config:
-        QueueManager(config).enqueue({}, "shop.work", queue_name="mails")
-        async with running(QueueWorker(config, queues=["mials"])):
-            assert patient.checks()["workers"]["level"] == "ok"  # it may be started in a moment
-            item: Any = admin.lindex("queue:normal:mails", 0)
-            old = re.sub(r'("timestamp":)[0-9.]+', r"\g<1>1700000000.0", item.decode())
-            admin.lset("queue:normal:mails", 0, old)
-            found = patient.checks()["workers"]
+    config = patient.configured(lease_seconds=1.0)
+    QueueManager(config).enqueue({}, "shop.work", queue_name="mails")
+    async with running(QueueWorker(config, queues=["mials"])):
+        assert patient.checks()["workers"]["level"] == "ok"  # it may be started in a moment
+        item: Any = admin.lindex("queue:normal:mails", 0)
+        old = re.sub(r'("timestamp":)[0-9.]+', r"\g<1>1700000000.0", item.decode())
+        admin.lset("queue:normal:mails", 0, old)
+        found = patient.checks()["workers"]
     assert found["level"] == "warn"
     assert "work has waited in mails (" in found["sentence"]
     assert "--queues" in found["advice"]
@@ -392,13 +389,13 @@ async def test_abandoned_threads_below_the_bound_and_the_queues_served_are_told_
 
     here = f"{socket.gethostname()}:{os.getpid()}"
     try:
-        with configured(patient.server, lease_seconds=1.0) as config:
-            QueueManager(config).enqueue({}, block, queue_name="mails", timeout=0.1, retry_config=ONCE)
-            async with running(QueueWorker(config, max_workers=3, queues=["mails", "reports"])) as worker:
-                await eventually(lambda: worker.abandoned == 1, "the thread is abandoned", 20)
-                await eventually(lambda: "abandoned" in patient.checks()["workers"]["details"], "it is told", 20)
-                found, status = patient.checks()["workers"], patient.show("status", "--workers")
-                (told,) = patient.show("status", "--json").document["each_worker"]
+        config = patient.configured(lease_seconds=1.0)
+        QueueManager(config).enqueue({}, block, queue_name="mails", timeout=0.1, retry_config=ONCE)
+        async with running(QueueWorker(config, max_workers=3, queues=["mails", "reports"])) as worker:
+            await eventually(lambda: worker.abandoned == 1, "the thread is abandoned", 20)
+            await eventually(lambda: "abandoned" in patient.checks()["workers"]["details"], "it is told", 20)
+            found, status = patient.checks()["workers"], patient.show("status", "--workers")
+            (told,) = patient.show("status", "--json").document["each_worker"]
     finally:
         leave.set()
     assert found["level"] == "warn"
@@ -420,12 +417,12 @@ async def test_a_worker_that_runs_no_more_sync_work_is_told_with_how_many_thread
         leave.wait(60)
 
     try:
-        with configured(patient.server, lease_seconds=1.0) as config:
-            queue = QueueManager(config)
-            queue.enqueue_batch([{}] * 4, block, timeout=0.05)
-            async with running(QueueWorker(config, max_workers=1)):
-                await eventually(lambda: "resting" in queue.get_queue_status(), "the queue is left alone", 20)
-                found = patient.checks()["workers"]
+        config = patient.configured(lease_seconds=1.0)
+        queue = QueueManager(config)
+        queue.enqueue_batch([{}] * 4, block, timeout=0.05)
+        async with running(QueueWorker(config, max_workers=1)):
+            await eventually(lambda: "resting" in queue.get_queue_status(), "the queue is left alone", 20)
+            found = patient.checks()["workers"]
     finally:
         leave.set()
     assert found["level"] == "fail"  # nobody else serves it

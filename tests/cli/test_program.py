@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
 import subprocess
 import sys
 import urllib.request
@@ -12,23 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from queue_system import QueueManager
 from tests.cli.support import PROGRAM, RunCli, RunProgram, clean_environment, run_program, started
 from tests.cli.terminal import Terminal
-from tests.kit.servers import OwnServer, StartServer, listens
+from tests.kit.servers import OwnServer, StartServer, free_port, listens
 from tests.kit.waiting import wait_until
 
 HEAVY = ("prometheus_client", "starlette", "uvicorn", "jinja2", "fastapi", "watchfiles", "queue_system.dashboard")
-
-
-def python(code: str, **env: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        env=clean_environment(**env),
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
 
 
 def test_it_tells_its_version() -> None:
@@ -95,20 +84,11 @@ def test_stdout_is_one_document_without_colours(program: RunProgram) -> None:
     assert "\x1b" not in program("status").out
 
 
-def test_without_the_extra_it_says_what_to_install() -> None:
-    for missing in ("typer", "rich"):
-        code = f"import sys; sys.modules[{missing!r}] = None\nfrom queue_system.__main__ import main; sys.exit(main())"
-        done = python(code)
-        assert done.returncode == 1
-        assert done.stderr == f"queue-system needs {missing}: pip install 'redis-queue-system[cli]'\n"
-
-
 def test_neither_the_core_nor_the_program_imports_what_it_may_not_need() -> None:
     """The core does without the extra, the program without what serves the web."""
-    shown = python(f"import sys, queue_system; print([m for m in ('typer', 'rich', *{HEAVY}) if m in sys.modules])")
-    assert shown.stdout == "[]\n"
-    shown = python(f"import sys, queue_system.cli.app; print([m for m in {HEAVY} if m in sys.modules])")
-    assert shown.stdout == "[]\n"
+    for module, unwanted in (("queue_system", ("typer", "rich", *HEAVY)), ("queue_system.cli.app", HEAVY)):
+        code = f"import sys, {module}; print([m for m in {unwanted} if m in sys.modules])"
+        assert subprocess.check_output([sys.executable, "-c", code], env=clean_environment(), timeout=30) == b"[]\n"
 
 
 def test_the_shell_completes_commands_and_options() -> None:
@@ -143,11 +123,11 @@ def test_the_script_for_completion_is_printed() -> None:
         assert "queue-system" in answer.out
 
 
-def test_watch_shows_a_live_table_until_ctrl_c(place: dict[str, str]) -> None:
+def test_watch_shows_a_live_table_until_ctrl_c(place: dict[str, str], queue: QueueManager) -> None:
     """Ctrl-C is the way to end it: exit code 0, the cursor back, no traceback."""
     with Terminal([*PROGRAM, "status", "--watch", "--interval", "50ms"], clean_environment(**place)) as terminal:
         terminal.read_until(b"waiting")
-        subprocess.run([*PROGRAM, "enqueue", "shop.send_mail", "{}"], env=clean_environment(**place), check=True)
+        queue.enqueue({}, "shop.send_mail")
         terminal.read_until(b"send_mail")
         assert terminal.wait(b"\x03") == 0
     assert b"\x1b[?25h" in terminal.seen.rpartition(b"^C")[2]
@@ -184,10 +164,10 @@ def test_watch_outlives_an_outage(start_server: StartServer) -> None:
 
 
 @pytest.mark.timeout(180)
-def test_a_question_is_asked_on_a_terminal(place: dict[str, str]) -> None:
+def test_a_question_is_asked_on_a_terminal(place: dict[str, str], queue: QueueManager) -> None:
     """Anything but yes changes nothing."""
     env = clean_environment(**place)
-    subprocess.run([*PROGRAM, "enqueue", "shop.send_mail", "{}"], env=env, check=True, stdout=subprocess.DEVNULL)
+    queue.enqueue({}, "shop.send_mail")
     for reply, code in ((b"n\n", 1), (b"\x03", 130), (b"y\n", 0)):
         with Terminal([*PROGRAM, "purge", "send_mail"], env) as terminal:
             terminal.read_until(b"[y/N]")
@@ -197,11 +177,10 @@ def test_a_question_is_asked_on_a_terminal(place: dict[str, str]) -> None:
 
 
 @pytest.mark.timeout(180)
-def test_ctrl_c_typed_again_and_again_is_one_interrupt(place: dict[str, str]) -> None:
+def test_ctrl_c_typed_again_and_again_is_one_interrupt(place: dict[str, str], queue: QueueManager) -> None:
     """Whoever leaves already, with its code, is not killed by the next one."""
-    env = clean_environment(**place)
-    subprocess.run([*PROGRAM, "enqueue", "shop.send_mail", "{}"], env=env, check=True, stdout=subprocess.DEVNULL)
-    with Terminal([*PROGRAM, "purge", "send_mail"], env) as terminal:
+    queue.enqueue({}, "shop.send_mail")
+    with Terminal([*PROGRAM, "purge", "send_mail"], clean_environment(**place)) as terminal:
         terminal.read_until(b"[y/N]")
         assert terminal.wait(b"\x03", again_s=0.05) == 130
     assert b"Traceback" not in terminal.seen
@@ -217,9 +196,7 @@ def test_a_closed_pipe_is_no_trouble(place: dict[str, str]) -> None:
 
 def test_the_dashboard_is_served_until_ctrl_c(place: dict[str, str]) -> None:
     """It answers over HTTP; Ctrl-C ends it in order."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     with started("dashboard", "--port", str(port), **place) as serving:
         wait_until(lambda: listens(port), "it answers")
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10) as response:

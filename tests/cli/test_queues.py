@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import io
+import shlex
 from dataclasses import fields
 from typing import Any
 
@@ -69,36 +70,27 @@ def test_the_command_line_has_every_keyword_of_enqueue() -> None:
 @pytest.mark.parametrize(
     "arguments, named",
     [
-        (["shop.send_mail", "{broken"], "entity: expected a JSON document, got other text"),
-        (["shop.send_mail", "NaN"], "entity"),
-        (["send mail", "{}"], "processor"),
+        ("shop.send_mail '{broken'", "entity: expected a JSON document, got other text"),
+        ("shop.send_mail NaN", "entity"),
+        ("'send mail' {}", "processor"),
+        ("shop.send_mail {} --delay soon", "--delay: expected a length of time, got 'soon'; use seconds, or 500ms"),
         (
-            ["shop.send_mail", "{}", "--delay", "soon"],
-            "--delay: expected a length of time, got 'soon'; use seconds, or 500ms",
-        ),
-        (
-            ["shop.send_mail", "{}", "--priority", "urgent"],
+            "shop.send_mail {} --priority urgent",
             "--priority: expected one of 'high', 'normal', 'low'; got 'urgent'; see 'queue-system enqueue --help'",
         ),
         (
-            ["shop.send_mail", "{}", "--retry-delays", "1s,,2s"],
+            "shop.send_mail {} --retry-delays 1s,,2s",
             "--retry-delays: expected a length of time, got ''; use seconds, or 500ms",
         ),
-        (["shop.send_mail", "{}", "--durability", "sure"], "--durability: expected one of 'fast', 'fsync',"),
-        (["shop.send_mail", "{}", "--result-ttl", "-1"], "--result-ttl: expected a length of time"),
-        (
-            ["shop.send_mail", "{}", "--max-attempts", "abc"],
-            "--max-attempts: expected a whole number of at least 1, got 'abc'",
-        ),
-        (
-            ["shop.send_mail", "{}", "--max-attempts", "0"],
-            "--max-attempts: expected a whole number of at least 1, got '0'",
-        ),
-        (["shop.send_mail", "{}", "--queue", "a b"], "queue_name"),
+        ("shop.send_mail {} --durability sure", "--durability: expected one of 'fast', 'fsync',"),
+        ("shop.send_mail {} --result-ttl -1", "--result-ttl: expected a length of time"),
+        ("shop.send_mail {} --max-attempts abc", "--max-attempts: expected a whole number of at least 1, got 'abc'"),
+        ("shop.send_mail {} --max-attempts 0", "--max-attempts: expected a whole number of at least 1, got '0'"),
+        ("shop.send_mail {} --queue 'a b'", "queue_name"),
     ],
 )
-def test_a_wrong_value_is_named_on_one_line(cli: RunCli, arguments: list[str], named: str) -> None:
-    answer = cli("enqueue", *arguments)
+def test_a_wrong_value_is_named_on_one_line(cli: RunCli, arguments: str, named: str) -> None:
+    answer = cli("enqueue", *shlex.split(arguments))
     assert (answer.code, answer.out) == (2, "")
     assert named in answer.err
     assert len(answer.err.splitlines()) == 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from pathlib import Path
 
@@ -11,8 +10,7 @@ import pytest
 from queue_system import InvalidInputError, QueueConfig, QueueManager
 from queue_system.cli.session import Place, Shared
 from queue_system.supervision import WorkerSettings
-from tests.cli.support import RunCli, RunProgram, started
-from tests.kit.waiting import wait_until
+from tests.cli.support import RunCli, RunProgram, read_until, started
 
 SECRET = "a-canary-in-a-url"
 TOKEN = "a-token-that-nobody-guesses"
@@ -80,25 +78,16 @@ def test_two_ways_to_say_the_same_are_one_too_many(cli: RunCli, url_file: str) -
 
 
 def test_the_dashboard_tells_where_it_is_and_takes_its_token_from_a_file(place: dict[str, str], tmp_path: Path) -> None:
-    file, log = tmp_path / "token", tmp_path / "log"
+    file = tmp_path / "token"
     file.write_text(f"{TOKEN}\n")
     arguments = ("dashboard", "--port", "0", "--token-file", str(file), "--root-path", "/ops")
     with started(*arguments, **place) as process:
-        assert process.stderr is not None
-        os.set_blocking(process.stderr.fileno(), False)
-
-        def told() -> str:
-            assert process.stderr is not None
-            with log.open("ab") as kept:
-                kept.write(process.stderr.read() or b"")
-            return log.read_text()
-
-        wait_until(lambda: "Ctrl-C ends it" in told(), "it tells its address", 30.0)
+        told = read_until(process, "Ctrl-C ends it")
         process.send_signal(signal.SIGTERM)
-        process.wait(30)
-        assert "the dashboard is at http://127.0.0.1:" in told()
-        assert "/ops/ and reads only" in told()
-        assert TOKEN not in told()
+        told += process.communicate(timeout=30)[1].decode()
+    assert "the dashboard is at http://127.0.0.1:" in told
+    assert "/ops/ and reads only" in told
+    assert TOKEN not in told
 
 
 def test_no_repr_shows_a_password() -> None:

@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from queue_system import QueueConfig, QueueManager
-from tests.cli.support import PROGRAM, RunCli, clean_environment, contexts
+from tests.cli.support import PROGRAM, RunCli, clean_environment, contexts, run_program
 from tests.cli.terminal import Terminal
 from tests.cli.test_dead_letters import fail, listed
 
@@ -49,16 +49,11 @@ def test_help_shows_no_types_where_they_tell_nothing(context: object, cli: RunCl
     ],
 )
 def test_a_bad_value_from_the_environment_names_its_variable(variable: str, value: str, words: list[str]) -> None:
-    environment = clean_environment(**{"QUEUE_SYSTEM_REDIS_URL": "unix:///nowhere/socket", variable: value})
-    if variable == "REDIS_URL":
-        del environment["QUEUE_SYSTEM_REDIS_URL"]
-    done = subprocess.run(
-        [*PROGRAM, *words], env=environment, capture_output=True, text=True, timeout=50, check=False,
-        stdin=subprocess.DEVNULL,
-    )  # fmt: skip
-    assert done.returncode == 2, done.stderr
-    assert len(done.stderr.splitlines()) == 1, done.stderr
-    assert variable in done.stderr
+    others = {} if variable == "REDIS_URL" else {"QUEUE_SYSTEM_REDIS_URL": "unix:///nowhere/socket"}
+    answer = run_program(*words, **{**others, variable: value})
+    assert answer.code == 2, answer.err
+    assert len(answer.err.splitlines()) == 1, answer.err
+    assert variable in answer.err
 
 
 def test_what_is_typed_is_named_as_it_was_typed(cli: RunCli) -> None:
@@ -82,25 +77,17 @@ async def test_a_stream_without_utf_8_gets_escapes(config: QueueConfig, place: d
 @pytest.mark.parametrize("words", [["--version"], ["status"], ["status", "--json"], ["worker", "--help"]])
 def test_a_full_disk_gives_one_line(place: dict[str, str], words: list[str]) -> None:
     with Path("/dev/full").open("wb") as full:
-        done = subprocess.run(
-            [*PROGRAM, *words], env=clean_environment(**place), stdout=full, stderr=subprocess.PIPE, text=True,
-            timeout=50, check=False,
-        )  # fmt: skip
-    (line,) = done.stderr.splitlines()
-    assert (done.returncode, line) == (
-        1, "Error: stdout cannot be written: No space left on device; nothing more is printed",
-    )  # fmt: skip
+        answer = run_program(*words, stdout=full, **place)
+    told = "Error: stdout cannot be written: No space left on device; nothing more is printed\n"
+    assert (answer.code, answer.err) == (1, told)
 
 
 def test_a_reader_that_has_left_is_no_error(place: dict[str, str]) -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    done = subprocess.run(
-        [*PROGRAM, "status"], env=clean_environment(**place), stdout=writer, stderr=subprocess.PIPE, timeout=50,
-        check=False,
-    )  # fmt: skip
+    answer = run_program("status", stdout=writer, **place)
     os.close(writer)
-    assert (done.returncode, done.stderr) == (1, b"")
+    assert (answer.code, answer.err) == (1, "")
 
 
 @pytest.mark.parametrize(
@@ -108,14 +95,14 @@ def test_a_reader_that_has_left_is_no_error(place: dict[str, str]) -> None:
     [["status"], ["doctor"], ["operation", "show", "x"], ["dead-letters", "list"], ["purge", "q", "--yes"]],
     ids=" ".join,
 )
-def test_looking_in_an_empty_folder_starts_no_server(tmp_path: Path, words: list[str]) -> None:
-    done = subprocess.run(
-        [*PROGRAM, *words], cwd=tmp_path, env=clean_environment(), capture_output=True, text=True, timeout=50,
-        check=False,
-    )  # fmt: skip
-    assert done.returncode == 2
-    assert "--url" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+def test_looking_in_an_empty_folder_starts_no_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    answer = run_program(*words)
+    assert answer.code == 2
+    assert "--url" in answer.err
+    assert len(answer.err.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,22 +1,17 @@
-"""`worker` as a process of its own: what it serves, how it leaves, and that a stop under load loses nothing."""
+"""`worker` as a process of its own: what it serves, what it logs, and what it refuses."""
 
 from __future__ import annotations
 
 import json
-import signal
-import time
-from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from queue_system import QueueManager
-from tests.cli.support import RunProgram, started
-from tests.kit.waiting import wait_until
+from tests.cli.support import RunProgram
 
 TARGET = f"{__name__.rpartition('.')[0]}.shop:make_config"
 WORK = "tests.cli.shop.work"
-MANY = 300
 
 
 @pytest.fixture
@@ -60,26 +55,6 @@ def test_with_debug_each_line_is_logged_once_and_as_json(program: RunProgram, qu
     lines = program("--debug", "worker", TARGET, "--burst", "--log-format", "json").err.splitlines()
     assert "worker started" in [json.loads(line)["message"] for line in lines]
     assert len(set(lines)) == len(lines)
-
-
-def test_sigterm_under_load_loses_nothing_and_spends_no_attempt(
-    place: dict[str, str], program: RunProgram, queue: QueueManager, runs: Path
-) -> None:
-    """Running operations end within the grace time; the others go back untouched, and another worker runs them."""
-    answers = queue.enqueue_batch([{"n": n, "takes_s": 0.05} for n in range(MANY)], WORK)
-    with started("worker", TARGET, "--concurrency", "10", "--grace", "10s", **place) as worker:
-        wait_until(lambda: len(runs.read_text().split()) > 30, "it works")
-        worker.send_signal(signal.SIGTERM)
-        asked = time.monotonic()
-        worker.communicate()
-    assert (worker.returncode, time.monotonic() - asked < 10) == (0, True)
-    done = len(runs.read_text().split())
-    assert 30 < done < MANY
-    assert queue.get_queue_status()["total_items"] == MANY - done
-    records = [queue.get_operation(answer["operation_id"]) for answer in answers]
-    assert Counter((r.status, r.attempts) for r in records if r) == {("succeeded", 1): done, ("queued", 0): MANY - done}
-    assert program("worker", TARGET, "--burst", "--concurrency", "100").code == 0
-    assert sorted(map(int, runs.read_text().split())) == list(range(MANY))
 
 
 @pytest.mark.parametrize(

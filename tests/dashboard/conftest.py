@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -12,7 +11,6 @@ import pytest
 import redis
 from playwright.sync_api import sync_playwright
 
-from tests.kit.servers import OwnServer
 from tests.kit.waiting import DEADLINE_S
 
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -23,10 +21,9 @@ document.addEventListener("securitypolicyviolation", (event) => violations.push(
 
 
 @pytest.fixture
-def raw(server: OwnServer) -> Iterator[redis.Redis]:
-    """A bare client of the shared server."""
-    with contextlib.closing(server.client()) as client:
-        yield client
+def raw(client: redis.Redis) -> redis.Redis:
+    """A bare client of the shared server; the tests' `client` speaks HTTP."""
+    return client
 
 
 @pytest.fixture(scope="module")

@@ -79,6 +79,20 @@ def bury(
         client.lpush(f"{config.keys.prefix}{source}", *encoded[start : start + 1000])
 
 
+def links_to_dead_letters(page: str) -> list[str]:
+    """The addresses of the letters on a page, the newest first."""
+    return [a["href"] or "" for a in Elements(page).all("a") if "/failures/" in (a["href"] or "")]
+
+
+async def posted(client: httpx.AsyncClient, *, page: str = "", **settings: Any) -> httpx.Response:
+    """Drop all letters, as the form of a page does; `data` and `headers` may say otherwise."""
+    page = page or (await client.get("/dead-letters")).text
+    data = {"action": "drop", "scope": "matching", "source": "failures", "form_token": form_token(page)}
+    settings = {"headers": OURS, **settings, "data": {**data, **settings.get("data", {})}}
+    answer: httpx.Response = await client.post("/dead-letters/change", **settings)
+    return answer
+
+
 def form_token(page: str) -> str:
     """The token that the forms of a page carry."""
     found = re.search(r'name="form_token" value="([0-9a-f]+)"', page)

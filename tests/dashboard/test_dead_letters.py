@@ -17,7 +17,16 @@ from queue_system.dashboard import create_app
 from queue_system.dashboard.dead_letters import PAGE
 from queue_system.dashboard.rendering import MOST_SHOWN
 from tests.dashboard.hostile import CORPUS
-from tests.dashboard.support import OURS, Elements, browsing, bury, dead_letter, form_token
+from tests.dashboard.support import (
+    OURS,
+    Elements,
+    browsing,
+    bury,
+    dead_letter,
+    form_token,
+    links_to_dead_letters,
+    posted,
+)
 from tests.dashboard.test_pages import assert_tame
 
 MANY = 100_000
@@ -36,8 +45,7 @@ def link(page: str, label: str) -> str:
 
 async def change(client: httpx.AsyncClient, page: str, **members: Any) -> Elements:
     """Send the form of a page, and return the page to which it leads."""
-    data = {"form_token": form_token(page), "source": "failures", **members}
-    answer = await client.post("/dead-letters/change", data=data, headers=OURS)
+    answer = await posted(client, page=page, data={"scope": [], **members})  # of none, unless it says so
     assert answer.status_code == 303
     return Elements((await client.get(answer.headers["location"])).text)
 
@@ -50,7 +58,7 @@ async def test_a_password_is_hidden_where_its_address_is_cut(
     bury(raw, config, dead_letter(1, failure_reason="y" * length + f" redis://ada:{'canary' * 10}@host/0"))
     async with browsing(create_app(config)) as client:
         page = (await client.get("/dead-letters")).text
-        one = next(a["href"] or "" for a in Elements(page).all("a") if "/failures/" in (a["href"] or ""))
+        one = links_to_dead_letters(page)[0]
         for text in (page, Elements((await client.get(one)).text).text.partition(" Payload ")[0]):
             assert "yyy" in text
             assert "canary" not in text
@@ -70,7 +78,7 @@ async def test_a_hundred_thousand_dead_letters_are_paged_and_filtered(config: Qu
         found = (await client.get("/dead-letters", params={"processor": "oldest"})).text
         assert shown(found) == ["op-000000"]
         assert 'id="older"' not in found
-        one = next(a["href"] or "" for a in Elements(page).all("a") if "/failures/" in (a["href"] or ""))
+        one = links_to_dead_letters(page)[0]
         assert parse_qs(urlsplit(one).query)["from"]
         assert seen[3 * PAGE] in Elements((await client.get(one)).text).text
 
@@ -111,7 +119,7 @@ async def test_a_payload_of_a_megabyte_is_cut_and_can_be_downloaded(config: Queu
     bury(raw, config, dead_letter(1, entity=entity))
     async with browsing(create_app(config)) as client:
         listed = (await client.get("/dead-letters")).text
-        address = next(a["href"] or "" for a in Elements(listed).all("a") if "/failures/" in (a["href"] or ""))
+        address = links_to_dead_letters(listed)[0]
         page = await client.get(address)
         assert len(page.text) < 2 * MOST_SHOWN + 8192
         assert_tame(page.text)
@@ -132,7 +140,7 @@ async def test_a_payload_that_is_deep_and_large_costs_what_is_shown(config: Queu
     async with browsing(create_app(config)) as client, asyncio.timeout(10):
         listed = await client.get("/dead-letters")
         assert len(listed.text) < 20_000
-        addresses = {a["href"] or "" for a in Elements(listed.text).all("a") if "/failures/" in (a["href"] or "")}
+        addresses = set(links_to_dead_letters(listed.text))
         pages = await asyncio.gather(*(client.get(address) for address in sorted(addresses) * 3))
         assert {page.status_code for page in pages} == {200}
         assert max(len(page.text) for page in pages) < 2 * MOST_SHOWN + 8192
@@ -152,7 +160,7 @@ async def test_hostile_dead_letters_stay_texts(config: QueueConfig, raw: redis.R
             )  # fmt: skip
             listed = (await client.get("/dead-letters")).text
             assert_tame(listed)
-            addresses = {a["href"] or "" for a in Elements(listed).all("a") if "/failures/" in (a["href"] or "")}
+            addresses = set(links_to_dead_letters(listed))
             assert len(addresses) == 5
             for address in addresses:
                 answer = await client.get(address)
@@ -165,7 +173,7 @@ async def test_one_dead_letter_is_retried(config: QueueConfig, queue: QueueManag
     bury(raw, config, dead_letter(1), dead_letter(2))
     async with browsing(create_app(config, writable=True)) as client:
         listed = (await client.get("/dead-letters")).text
-        address = next(a["href"] or "" for a in Elements(listed).all("a") if "/failures/" in (a["href"] or ""))
+        address = links_to_dead_letters(listed)[0]
         page = (await client.get(address)).text
         after = await change(client, page, action="retry", letter_id=Elements(page).value("letter_id"))
     assert "1 dead letter retried." in after.text
@@ -210,8 +218,7 @@ async def test_without_a_selection_nothing_happens(config: QueueConfig, raw: red
         page = (await client.get("/dead-letters")).text
         after = await change(client, page, action="drop")
         assert "No dead letter was selected." in after.text
-        data = {"form_token": form_token(page), "action": "explode", "letter_id": "x"}
-        assert (await client.post("/dead-letters/change", data=data, headers=OURS)).status_code == 404
+        assert (await posted(client, data={"action": "explode", "letter_id": "x", "scope": []})).status_code == 404
     assert shown(after) == ["op-000001"]
 
 
@@ -230,7 +237,7 @@ async def test_dead_letters_with_absurd_values_are_shown(config: QueueConfig, ra
     async with browsing(create_app(config)) as client:
         listed = await client.get("/dead-letters")
         assert listed.status_code == 200
-        addresses = [a["href"] or "" for a in Elements(listed.text).all("a") if "/failures/" in (a["href"] or "")]
+        addresses = links_to_dead_letters(listed.text)
         assert len(addresses) == len(absurd)
         for address, letter_bytes in zip(addresses, reversed(absurd), strict=True):
             assert (await client.get(address)).status_code == 200
@@ -244,7 +251,7 @@ async def test_a_dead_letter_and_an_operation_tell_where_they_failed(config: Que
         {"error": "boom", "error_type": "E", "traceback": where}).encode())  # fmt: skip
     async with browsing(create_app(config)) as client:
         page = (await client.get("/dead-letters")).text
-        one = next(a["href"] or "" for a in Elements(page).all("a") if "/failures/" in (a["href"] or ""))
+        one = links_to_dead_letters(page)[0]
         for address in (one, "/operations?id=op-1"):
             text = (await client.get(address)).text
             assert "line 3, in pay" in text
@@ -260,10 +267,9 @@ async def test_a_dashboard_without_the_keys_puts_back_no_signed_dead_letter(
     bury(raw, config, dead_letter(1, signature=f"k:{'0' * 64}"))
     async with browsing(create_app(config, writable=True)) as client:
         page = (await client.get("/dead-letters")).text
-        one = next(a["href"] or "" for a in Elements(page).all("a") if "/failures/" in (a["href"] or ""))
+        one = links_to_dead_letters(page)[0]
         assert 'value="retry"' not in (await client.get(one)).text
-        data = {"form_token": form_token(page), "source": "failures", "action": "retry", "scope": "matching"}
-        answer = await client.post("/dead-letters/change", data=data, headers=OURS)
+        answer = await posted(client, data={"action": "retry"})
     assert answer.status_code == 400
     assert "signed and stay" in answer.text
     assert raw.llen(config.failures_queue) == 1

@@ -25,12 +25,23 @@ from queue_system.dashboard.rendering import MOST_SHOWN, ago, duration, moment, 
 from queue_system.dashboard.sampler import Sampler
 from queue_system.inspection.workers import read_workers
 from tests.dashboard.hostile import CORPUS
-from tests.dashboard.support import OURS, TOKEN, Elements, browsing, bury, dead_letter, form_token, served
+from tests.dashboard.support import (
+    OURS,
+    TOKEN,
+    Elements,
+    browsing,
+    bury,
+    dead_letter,
+    links_to_dead_letters,
+    posted,
+    served,
+)
 from tests.kit.acl import AclServer
 from tests.kit.logs import LineLogger
-from tests.kit.servers import OwnServer, StartServer
-from tests.kit.source import ROOT
+from tests.kit.processes import environment
+from tests.kit.servers import OwnServer, StartServer, free_port
 from tests.kit.waiting import eventually, wait_until
+from tests.kit.workers import running
 
 PASSWORD = "canary-of-the-dashboard"
 
@@ -86,14 +97,12 @@ async def test_queues_are_listed_and_found_by_name(config: QueueConfig, queue: Q
 async def test_an_operation_is_shown_from_queued_to_its_result(config: QueueConfig, queue: QueueManager) -> None:
     config.register_callback(double)
     queue.enqueue({"n": 21}, double, operation_id="op/1 %?#&", priority="low")
-    worker = QueueWorker(config)
     async with browsing(create_app(config)) as client:
         queued = Elements((await client.get("/operations", params={"id": "op/1 %?#&"})).text)
         assert "queued" in queued.text
         assert any("data-refresh" in attributes for attributes in queued.all("div"))
-        await worker.start()
-        await queue.await_for("op/1 %?#&", 10)
-        await worker.stop()
+        async with running(QueueWorker(config)):
+            await queue.await_for("op/1 %?#&", 10)
         done = Elements((await client.get("/operations", params={"id": "op/1 %?#&"})).text)
     assert "succeeded" in done.text
     assert "Result 42" in done.text
@@ -106,10 +115,8 @@ async def test_a_large_result_is_cut_and_can_be_downloaded(config: QueueConfig, 
 
     config.register_callback(much)
     queue.enqueue({}, much, operation_id="much")
-    worker = QueueWorker(config)
-    await worker.start()
-    await queue.await_for("much", 10)
-    await worker.stop()
+    async with running(QueueWorker(config)):
+        await queue.await_for("much", 10)
     async with browsing(create_app(config)) as client:
         page = await client.get("/operations", params={"id": "much"})
         whole = await client.get("/operations/text", params={"id": "much"})
@@ -138,17 +145,13 @@ async def test_workers_show_where_they_run_and_what_they_hold(config: QueueConfi
 
     config.register_callback(slow)
     queue.enqueue({}, slow)
-    worker = QueueWorker(config, queues=["slow", "reports"])
-    await worker.start()
-    await begun.wait()
-    async with browsing(create_app(config)) as client:
+    async with running(QueueWorker(config, queues=["slow", "reports"])), browsing(create_app(config)) as client:
+        await begun.wait()
         await eventually(lambda: [each for each in read_workers(config) or () if each.queues], "a beat has told of it")
         page = Elements((await client.get("/workers")).text).text
-    may_end.set()
-    await worker.stop()
+        may_end.set()
     assert " slow, reports 0 1 0 ms ago alive" in page
     assert f"{socket.gethostname()}:{os.getpid()}" in page
-    assert " 1 0 ms ago alive" in page
 
 
 def assert_tame(page: str) -> None:
@@ -269,7 +272,7 @@ async def test_no_page_shows_the_password_of_the_server(start_server: StartServe
     async with browsing(create_app(config)) as browser:
         texts = [(await browser.get(path)).text for path in pages]
         assert all("cannot connect to redis://:***@" in texts[i] for i in (3, 4, 5))
-        one = next(a["href"] or "" for a in Elements(texts[5]).all("a") if "/failures/" in (a["href"] or ""))
+        one = links_to_dead_letters(texts[5])[0]
         texts.append((await browser.get(one)).text)
         server.kill()
         texts += [(await browser.get(path)).text for path in pages]
@@ -280,13 +283,10 @@ async def _fail(config: QueueConfig, reason: str) -> None:
     async def unreachable(entity: Any) -> None:
         raise ConnectionError(reason)
 
-    config.register_callback(unreachable)
-    queue, worker = QueueManager(config), QueueWorker(config)
-    once = QueueRetryConfig(max_attempts=1)
-    await queue.aenqueue({}, unreachable, operation_id="x", retry_config=once)
-    await worker.start()
-    await queue.await_for("x", 10)
-    await worker.stop()
+    queue = QueueManager(config)
+    await queue.aenqueue({}, unreachable, operation_id="x", retry_config=QueueRetryConfig(max_attempts=1))
+    async with running(QueueWorker(config)):
+        await queue.await_for("x", 10)
 
 
 async def test_many_viewers_cost_what_one_costs(config: QueueConfig) -> None:
@@ -314,12 +314,10 @@ def test_a_stream_tells_of_what_is_enqueued(config: QueueConfig, queue: QueueMan
         httpx.stream("GET", f"{address}/events?view=overview", timeout=10) as stream,
     ):
         assert stream.headers["content-type"].startswith("text/event-stream")
-        lines = (line for line in stream.iter_lines() if line)
-        first = json.loads(next(lines).removeprefix("data: "))
-        assert first.keys() == {"state", "banner", "badge", "overview"}
+        told = (json.loads(line.removeprefix("data: ")) for line in stream.iter_lines() if line)
+        assert next(told).keys() == {"state", "banner", "badge", "overview"}
         queue.enqueue_batch([{}] * 4321, "shop.send")
-        for line in lines:
-            changed = json.loads(line.removeprefix("data: "))
+        for changed in told:
             if "4,321" in changed.get("overview", ""):
                 break
         assert changed.keys() <= {"overview"}
@@ -335,13 +333,14 @@ def test_the_numbers_of_dead_letters_are_live_and_their_list_says_that_it_is_not
         again = next(a["href"] or "" for a in Elements(page).all("a") if a.get("id") == "again")
         assert "queue=mails" in again
         with httpx.stream("GET", f"{address}/events?view=dead_letters", timeout=10) as stream:
-            lines = (line for line in stream.iter_lines() if line)
-            first = json.loads(next(lines).removeprefix("data: "))
-            assert {name for name in first if f'data-live="{name}"' in page} >= {"failures", "system_errors", "badge"}
+            told = (json.loads(line.removeprefix("data: ")) for line in stream.iter_lines() if line)
+            assert {name for name in next(told) if f'data-live="{name}"' in page} >= {
+                "failures",
+                "system_errors",
+                "badge",
+            }
             bury(raw, config, *(dead_letter(n) for n in range(17)))
-            for line in lines:
-                if "17" in json.loads(line.removeprefix("data: ")).get("failures", ""):
-                    break
+            next(changed for changed in told if "17" in changed.get("failures", ""))
 
 
 async def test_a_stream_ends_so_that_its_viewer_is_asked_again(
@@ -364,25 +363,24 @@ def test_it_can_be_mounted_under_a_path(config: QueueConfig, queue: QueueManager
         entered = client.post("/ops/queues/login", data={"token": TOKEN}, headers=ours)
         assert entered.headers["location"] == "/ops/queues/"
         assert "Path=/ops/queues" in entered.headers["set-cookie"]
-        page = client.get("/ops/queues/dead-letters")
-        assert page.status_code == 200
-        elements = Elements(page.text)
-        addresses = [a.get(name) for _, a in elements.found for name in ("href", "src", "action") if a.get(name)]
-        assert all(each == "#main" or str(each).startswith("/ops/queues/") for each in addresses)
+        for path in ("/ops/queues/", "/ops/queues/queues", "/ops/queues/dead-letters/", "/ops/queues/dead-letters"):
+            page = client.get(path)
+            assert page.status_code == 200
+            elements = Elements(page.text)
+            names = ("href", "src", "action", "formaction", "data-events")
+            addresses = [a.get(name) for _, a in elements.found for name in names if a.get(name)]
+            assert all(each == "#main" or str(each).startswith("/ops/queues/") for each in addresses)
         assert client.get(elements.all("script")[0]["src"] or "").status_code == 200
 
 
 def test_serve_ends_in_order_while_somebody_watches(server: OwnServer, prefix: str) -> None:
     """A stream of live figures does not keep it from ending."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     program = (
         "from queue_system import QueueConfig; from queue_system.dashboard import serve;"
         f"serve(QueueConfig(redis_url={server.url!r}, queue_prefix={prefix!r}), '127.0.0.1', {port})"
     )
-    paths = os.pathsep.join((str(ROOT / "src"), str(ROOT)))
-    process = subprocess.Popen([sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": paths})
+    process = subprocess.Popen([sys.executable, "-c", program], env=environment())
     try:
         wait_until(lambda: _answers(port), "the dashboard answers")
         with httpx.stream("GET", f"http://127.0.0.1:{port}/events?view=overview", timeout=10) as stream:
@@ -393,13 +391,6 @@ def test_serve_ends_in_order_while_somebody_watches(server: OwnServer, prefix: s
         process.kill()
         process.wait()
     assert process.returncode in {0, -signal.SIGTERM}
-
-
-def test_a_missing_library_is_named_with_the_extra_that_brings_it() -> None:
-    program = "import sys; sys.modules['jinja2'] = None; import queue_system.dashboard"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
-    assert "the dashboard needs jinja2: pip install 'redis-queue-system[dashboard]'" in done.stderr
 
 
 def test_a_port_that_is_taken_is_told(config: QueueConfig) -> None:
@@ -435,9 +426,7 @@ async def test_a_user_of_the_server_with_few_rights_is_enough(role: str) -> None
         QueueManager(QueueConfig(redis_url=server.url_of("producer"), **settings)).enqueue({}, "shop.send")
         async with browsing(create_app(config, writable=True)) as client:
             texts = [Elements((await client.get(path)).text).text for path in ("/", "/workers", "/dead-letters")]
-            data = {"form_token": form_token((await client.get("/dead-letters")).text), "action": "retry",
-                    "scope": "matching"}  # fmt: skip
-            changed = await client.post("/dead-letters/change", data=data, headers=OURS)
+            changed = await posted(client, data={"action": "retry"})
     assert "Waiting 1" in texts[0]
     assert "web-1:77 0123456789abcdef 1 " in texts[1]
     assert "send_ invoice op-000001" in texts[2]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import socket
 from collections.abc import Iterator
@@ -11,9 +10,8 @@ from collections.abc import Iterator
 import pytest
 
 from queue_system.monitoring.connections import MOST_CONNECTIONS, BriefProtocol, StreamProtocol
-from tests.cli.support import started
+from tests.cli.support import read_until, started
 from tests.kit.servers import OwnServer
-from tests.kit.waiting import wait_until
 
 PATIENCE_S = 20.0
 
@@ -23,18 +21,7 @@ def port(server: OwnServer) -> Iterator[int]:
     """The port of a dashboard, which it tells at its start."""
     place = {"QUEUE_SYSTEM_REDIS_URL": server.url, "QUEUE_SYSTEM_PREFIX": "t-dashboard:"}
     with started("dashboard", "--port", "0", **place) as process:
-        assert process.stderr is not None
-        os.set_blocking(process.stderr.fileno(), False)
-        told = ""
-
-        def address() -> re.Match[str] | None:
-            nonlocal told
-            assert process.stderr is not None
-            told += (process.stderr.read() or b"").decode()
-            return re.search(r"http://127\.0\.0\.1:(\d+)/ and reads only", told)
-
-        wait_until(lambda: address() is not None, "it tells its address", 30.0)
-        found = address()
+        found = re.search(r"http://127\.0\.0\.1:(\d+)/", read_until(process, " and reads only"))
         assert found
         yield int(found[1])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -12,15 +12,27 @@ import pytest
 
 from tests.faults.support.bench import Bench
 from tests.faults.support.table import Table
-from tests.kit.servers import OwnServer
+from tests.kit.servers import OwnServer, StartServer
 
-OpenBench = Callable[[OwnServer], Bench]
+
+class OpenBench(Protocol):
+    """The `open_bench` fixture: a bench on a server of the test's own, which is started as `start_server` does."""
+
+    def __call__(self, *, binary: Path | None = None, **options: str) -> Bench: ...
 
 
 class Figures(Protocol):
     """The `figures` fixture: reports named values, printed and in the test's properties."""
 
     def __call__(self, **values: object) -> None: ...
+
+
+def each_ran_once(bench: Bench, figures: Figures, ids: Iterable[str], **told: object) -> None:
+    """Report how many of these operations were lost or repeated: each must have run to its end once, and no other."""
+    expected, ended = dict.fromkeys(ids, 1), bench.journal.count("end")
+    figures(lost=len(expected.keys() - ended.keys()), repeated=bench.journal.repeats(), **told)
+    assert bench.journal.count("start") == ended == expected
+    assert bench.counter("processed") == len(expected)
 
 
 @pytest.fixture(scope="session")
@@ -37,10 +49,15 @@ def bench(server: OwnServer, prefix: str, tmp_path: Path) -> Iterator[Bench]:
 
 
 @pytest.fixture
-def open_bench(tmp_path: Path) -> Iterator[OpenBench]:
+def open_bench(start_server: StartServer, tmp_path: Path) -> Iterator[OpenBench]:
     """Opens a bench on a server of the test's own."""
     with contextlib.ExitStack() as opened:
-        yield lambda server: opened.enter_context(contextlib.closing(Bench(server, "queue:", tmp_path)))
+
+        def open_on(*, binary: Path | None = None, **options: str) -> Bench:
+            server = start_server(binary=binary, **options)
+            return opened.enter_context(contextlib.closing(Bench(server, "queue:", tmp_path)))
+
+        yield open_on
 
 
 @pytest.fixture

@@ -7,10 +7,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from queue_system.errors import UndecodableItemError
-from queue_system.model.operation import decode_item
 from tests.faults.conftest import Figures
 from tests.faults.support import processors
 from tests.faults.support.bench import Bench
@@ -71,14 +67,6 @@ def recovered(letter: dict[str, Any]) -> bytes | None:
     return base64.b64decode(letter["raw_base64"], validate=True) if "raw_base64" in letter else None
 
 
-def _parsed(letter: bytes | str) -> dict[str, Any]:
-    try:
-        parsed: dict[str, Any] = json.loads(letter)
-    except ValueError:
-        return {"failure_reason": "", "failed_at": 0}
-    return parsed
-
-
 def work_item(each: str) -> bytes:
     """Return the least that makes an item."""
     return json.dumps(
@@ -131,30 +119,18 @@ def test_forbidden_names_are_refused_with_a_reason_and_nothing_is_executed(bench
     assert bench.journal.count("end") == {"innocent": 1}
 
 
-@pytest.mark.parametrize("kind", GARBAGE)
-def test_garbage_is_no_item(kind: str) -> None:
-    with pytest.raises(UndecodableItemError):
-        decode_item(GARBAGE[kind])
-
-
-def test_garbage_goes_once_to_the_system_errors_and_the_worker_goes_on(bench: Bench) -> None:
+def test_garbage_goes_once_and_byte_for_byte_to_the_system_errors_and_the_worker_goes_on(bench: Bench) -> None:
     worker = bench.start_worker()
     push(bench, "by_hand", *GARBAGE.values(), work_item("innocent"))
     wait_until(lambda: bench.journal.count("end")["innocent"], f"the innocent ran\n{bench.logs()}", 6.0)
-    bench.wait_drained(3.0)
-    assert bench.client.llen(f"{bench.prefix}system_errors") == bench.counter("system_errors") == len(GARBAGE)
-    assert bench.counter("processed") == 1
-    assert worker.stop().get("lease_lost", 0) == 0
-
-
-def test_garbage_is_kept_byte_for_byte_in_letters_that_are_json(bench: Bench) -> None:
-    bench.start_worker()
-    push(bench, "by_hand", *GARBAGE.values())
     bench.wait_drained(6.0)
-    letters = [_parsed(letter) for letter in bench.client.lrange(f"{bench.prefix}system_errors", 0, -1)]
+    letters = bench.letters("system_errors")
     kept = [recovered(letter) for letter in letters]
     assert {kind for kind, item in GARBAGE.items() if kept.count(item) != 1} == set()
+    assert len(letters) == bench.counter("system_errors") == len(GARBAGE)
     assert all(letter["failure_reason"] and letter["failed_at"] for letter in letters)
+    assert bench.counter("processed") == 1
+    assert worker.stop().get("lease_lost", 0) == 0
 
 
 def test_garbage_among_the_delayed_goes_once_to_the_system_errors(bench: Bench) -> None:

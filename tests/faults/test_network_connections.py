@@ -7,8 +7,6 @@ import contextlib
 import gc
 import random
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +17,10 @@ from queue_system.broker.aio import AioTransport
 from queue_system.broker.protocol import Command, plain
 from queue_system.errors import AccessDeniedError
 from queue_system.testing.proxy import Proxy
-from tests.faults.conftest import Figures, OpenBench
+from tests.faults.conftest import Figures, OpenBench, each_ran_once
 from tests.faults.support import processors
 from tests.faults.support.bench import Bench
 from tests.faults.support.producer import Producer, managing
-from tests.kit.servers import OwnServer, StartServer
 from tests.kit.waiting import eventually, wait_until
 
 LEASE_S = 5.0
@@ -33,14 +30,13 @@ CONNECTIONS_OF_A_WORKER = 5
 TRIES_PER_S = 15
 PATIENT = 20
 SECRET = "hush-4711"
-DENIED = 20
 
 
 def test_connections_killed_all_the_time_lose_nothing_and_do_not_pile_up(
-    start_server: StartServer, open_bench: OpenBench, figures: Figures, full: bool
+    open_bench: OpenBench, figures: Figures, full: bool
 ) -> None:
     storm_s = 60.0 if full else 3.0
-    bench = open_bench(start_server())
+    bench = open_bench()
     workers = [bench.start_worker(lease=LEASE_S) for _ in range(2)]
     most = kills = 0
     with Producer(bench.server.url, bench.prefix, "work", pause_s=0.001, max_connection_retries=PATIENT) as producer:
@@ -54,17 +50,15 @@ def test_connections_killed_all_the_time_lose_nothing_and_do_not_pile_up(
         recovery_s = wait_until(lambda: producer.last_ns > storm_over_ns, "enqueues go on", BACK_WITHIN_S)
     bench.wait_drained(20.0)
 
-    ids, starts, bound = producer.acknowledged, bench.journal.count("start"), 2 * CONNECTIONS_OF_A_WORKER + 3
+    ids, bound = producer.acknowledged, 2 * CONNECTIONS_OF_A_WORKER + 3
     lease_lost = sum(worker.stop().get("lease_lost", 0) for worker in workers)
-    figures(
-        injected=kills, lost=len(set(ids) - starts.keys()), repeated=bench.journal.repeats(),
-        recovery_s=round(recovery_s, 2), acknowledged=len(ids), most_connections=most, bound=bound,
-        lease_lost=lease_lost,
+    each_ran_once(
+        bench, figures, ids, injected=kills, recovery_s=round(recovery_s, 2), acknowledged=len(ids),
+        most_connections=most, bound=bound, lease_lost=lease_lost,
     )  # fmt: skip
     assert kills >= 30
     assert producer.errors == []
-    assert starts == dict.fromkeys(ids, 1)
-    assert bench.counter("processed") == bench.counter("enqueued") == len(ids)
+    assert bench.counter("enqueued") == len(ids)
     assert most <= bound
     assert lease_lost == 0
 
@@ -155,12 +149,10 @@ async def test_workers_cancelled_at_any_await_keep_nothing_and_settle_nothing_tw
     assert bench.counter("retried") == bench.counter("failed") == bench.counter("reclaimed") == 0
 
 
-def test_many_clients_are_all_back_soon_after_a_restart(
-    start_server: StartServer, open_bench: OpenBench, figures: Figures, full: bool
-) -> None:
+def test_many_clients_are_all_back_soon_after_a_restart(open_bench: OpenBench, figures: Figures, full: bool) -> None:
     """Each client has connections of its own, as a process has."""
     clients = 200 if full else 40
-    bench = open_bench(start_server())
+    bench = open_bench()
     workers = [bench.start_worker(lease=15.0) for _ in range(2)]
     with contextlib.ExitStack() as stack:
         producers = [
@@ -180,24 +172,22 @@ def test_many_clients_are_all_back_soon_after_a_restart(
         recovery_s = wait_until(all_back, f"all are back\n{bench.logs()}", BACK_WITHIN_S)
     bench.wait_drained(30.0)
 
-    ids, starts = {each for producer in producers for each in producer.acknowledged}, bench.journal.count("start")
-    figures(
-        injected=1, lost=len(ids - starts.keys()), repeated=bench.journal.repeats(), recovery_s=round(recovery_s, 2),
-        clients=clients, acknowledged=len(ids),
-    )  # fmt: skip
-    assert [error for producer in producers for error in producer.errors] == []
-    assert starts == dict.fromkeys(ids, 1)
+    ids = {each for producer in producers for each in producer.acknowledged}
     wait_until(
         lambda: bench.counter("processed") == len(ids), "each is counted, also where it had to be sent again", 10.0
     )
+    each_ran_once(
+        bench, figures, ids, injected=1, recovery_s=round(recovery_s, 2), clients=clients, acknowledged=len(ids)
+    )
+    assert [error for producer in producers for error in producer.errors] == []
 
 
 def test_workers_that_are_refused_for_maxclients_try_seldom_and_come_back(
-    start_server: StartServer, open_bench: OpenBench, figures: Figures, full: bool
+    open_bench: OpenBench, figures: Figures, full: bool
 ) -> None:
     """What runs meanwhile is settled afterwards, once."""
     refused_s, names = 10.0 if full else 2.0, ("a", "b", "c")
-    bench = open_bench(start_server())
+    bench = open_bench()
     ids = [each for name in names for each in bench.enqueue(5, processors.work, 1.0, name=name, queue_name=name)]
     for name in names:
         bench.start_worker(queues=[name], lease=2 * refused_s)
@@ -213,35 +203,20 @@ def test_workers_that_are_refused_for_maxclients_try_seldom_and_come_back(
     recovery_s = bench.wait_drained(BACK_WITHIN_S)
 
     tries_per_s = refused / refused_s / len(names)
-    figures(
-        injected=refused, lost=len(set(ids) - bench.journal.count("end").keys()), repeated=bench.journal.repeats(),
-        recovery_s=round(recovery_s, 2), tries_per_s_and_worker=round(tries_per_s, 1),
-    )  # fmt: skip
+    told = {"recovery_s": round(recovery_s, 2), "tries_per_s_and_worker": round(tries_per_s, 1)}
+    each_ran_once(bench, figures, ids, injected=refused, **told)
     assert 1 <= tries_per_s <= TRIES_PER_S
-    assert bench.journal.count("start") == dict.fromkeys(ids, 1)
-    assert bench.counter("processed") == len(ids)
-
-
-@dataclass(frozen=True, slots=True)
-class Denial:
-    """What a worker did while its user was switched off."""
-
-    tries: int
-    seconds: float
-    log: str
-    error: str
-    recovery_s: float
-    processed: int
-    repeats: int
 
 
 def told_of_denial(log: str) -> list[str]:
     return [line for line in log.splitlines() if "server trouble" in line and "AccessDeniedError" in line]
 
 
-def deny(bench: Bench, seconds: float) -> Denial:
-    """Switch the user of a worker off for a while, with work waiting, and on again."""
-    user = ("ACL", "SETUSER", "app")
+def test_a_user_that_is_switched_off_goes_on_when_it_may_tries_seldom_says_why_and_its_password_is_never_told(
+    open_bench: OpenBench, figures: Figures, full: bool
+) -> None:
+    """What waits meanwhile runs once; tries and lines of the log come at most once a second, the first ones at once."""
+    bench, user = open_bench(), ("ACL", "SETUSER", "app")
     bench.client.execute_command(*user, "on", f">{SECRET}", "~*", "&*", "+@all")
     with Proxy(bench.server.url) as proxy:
         url = f"redis://app:{SECRET}@{proxy.address}/0"
@@ -249,9 +224,9 @@ def deny(bench: Bench, seconds: float) -> Denial:
         bench.wait_idle(1)
         bench.client.execute_command(*user, "off")
         bench.client.execute_command("CLIENT KILL", "USER", "app")
-        bench.enqueue(DENIED, processors.work, 0.0)
+        ids = bench.enqueue(20, processors.work, 0.0)
         before, began = proxy.seen["AUTH"], time.monotonic()
-        time.sleep(seconds)  # the time of the denial itself
+        time.sleep(30.0 if full else 3.0)  # the time of the denial itself
         wait_until(lambda: told_of_denial(worker.log), "the worker has told of it, however busy the machine is", 60.0)
         tries, lasted = proxy.seen["AUTH"] - before, time.monotonic() - began
         with managing(url, bench.prefix) as manager, pytest.raises(AccessDeniedError) as denied:
@@ -259,39 +234,13 @@ def deny(bench: Bench, seconds: float) -> Denial:
         bench.client.execute_command(*user, "on")
         recovery_s = bench.wait_drained(BACK_WITHIN_S)
         worker.stop()
-    error = f"{denied.value!r} {denied.value.__cause__!r}"
-    return Denial(tries, lasted, worker.log, error, recovery_s, bench.counter("processed"), bench.journal.repeats())
 
-
-@pytest.fixture(scope="module")
-def denial(full: bool, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Denial]:
-    """What both tests of a user that is switched off look at."""
-    with OwnServer() as server, contextlib.closing(Bench(server, "queue:", tmp_path_factory.mktemp("denial"))) as bench:
-        yield deny(bench, 30.0 if full else 3.0)
-
-
-def test_a_user_that_is_switched_off_goes_on_when_it_may_and_its_password_is_never_told(
-    denial: Denial, figures: Figures, full: bool
-) -> None:
-    """What waits meanwhile runs once; the log gets at most a line a second."""
-    errors = [line for line in denial.log.splitlines() if " ERROR " in line]
-    figures(
-        injected=denial.tries, lost=DENIED - denial.processed, repeated=denial.repeats,
-        recovery_s=round(denial.recovery_s, 2), error_lines_per_s=round(len(errors) / denial.seconds, 1),
+    errors = [line for line in worker.log.splitlines() if " ERROR " in line]
+    each_ran_once(
+        bench, figures, ids, injected=tries, recovery_s=round(recovery_s, 2), tries_per_s=round(tries / lasted, 1),
+        error_lines_per_s=round(len(errors) / lasted, 1),
     )  # fmt: skip
-    assert len(errors) <= denial.seconds + 2
-    assert SECRET not in denial.log
-    assert SECRET not in denial.error
-    assert denial.processed == DENIED
-    assert denial.repeats == 0
-
-
-def test_a_worker_that_is_denied_access_says_so_in_its_log(denial: Denial) -> None:
-    """The line names the error and the way out."""
-    assert any(" ERROR " in line and "check user, password and ACL" in line for line in told_of_denial(denial.log))
-
-
-def test_a_worker_that_is_denied_access_tries_at_most_once_a_second(denial: Denial, figures: Figures) -> None:
-    """Two more tries are allowed, since the first ones come at once."""
-    figures(injected=denial.tries, tries_per_s=round(denial.tries / denial.seconds, 1))
-    assert denial.tries <= denial.seconds + 2
+    assert tries <= lasted + 2
+    assert len(errors) <= lasted + 2
+    assert SECRET not in f"{worker.log} {denied.value!r} {denied.value.__cause__!r}"
+    assert any(" ERROR " in line and "check user, password and ACL" in line for line in told_of_denial(worker.log))

@@ -15,7 +15,7 @@ from queue_system.broker.protocol import pack
 from queue_system.broker.requests import NewOperation
 from queue_system.errors import ServerUnreachableError
 from queue_system.testing.proxy import Proxy, Shape
-from tests.faults.conftest import Figures
+from tests.faults.conftest import Figures, each_ran_once
 from tests.faults.support import processors
 from tests.faults.support.bench import Bench, WorkerProcess
 from tests.faults.support.producer import Producer, managing
@@ -152,12 +152,7 @@ def test_idle_connections_that_are_half_open_are_noticed_and_their_work_runs_onc
         name: round(max((e.at_ns - broken_ns) / 1e9 for e in starts if e.operation_id.startswith(f"late-{name}")), 2)
         for name in proxies
     }
-    figures(
-        injected=2, lost=len(set(ids) - bench.journal.count("end").keys()), repeated=bench.journal.repeats(),
-        recovery_s=noticed_s,
-    )  # fmt: skip
-    assert bench.journal.count("start") == dict.fromkeys(ids, 1)
-    assert bench.counter("processed") == len(ids)
+    each_ran_once(bench, figures, ids, injected=2, recovery_s=noticed_s)
     assert max(noticed_s.values()) <= LONGEST_BLOCK_S + 5.0
 
 
@@ -258,10 +253,6 @@ def test_slow_and_narrow_networks_cost_no_lease_and_repeat_nothing(bench: Bench,
         metrics: list[dict[str, Any]] = [worker.stop() for worker in workers]
 
     lease_lost = [each.get("lease_lost", 0) for each in metrics]
-    figures(
-        injected=len(SHAPES), lost=len(set(ids) - bench.journal.count("end").keys()), repeated=bench.journal.repeats(),
-        leases_lost=sum(lease_lost), reclaimed=bench.counter("reclaimed"), drained_s=round(drained_s, 2),
-    )  # fmt: skip
-    assert bench.journal.count("start") == dict.fromkeys(ids, 1)
+    told = {"reclaimed": bench.counter("reclaimed"), "drained_s": round(drained_s, 2)}
+    each_ran_once(bench, figures, ids, injected=len(SHAPES), leases_lost=sum(lease_lost), **told)
     assert sum(lease_lost) == bench.counter("reclaimed") == 0
-    assert bench.counter("processed") == len(ids)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.util
-import os
 import signal
 import socket
 import subprocess
@@ -18,7 +17,7 @@ from typing import Any
 import pytest
 
 from queue_system import QueueConfig, QueueManager, ServerUnreachableError
-from tests.kit.servers import OwnServer, StartServer
+from tests.kit.servers import OwnServer, StartServer, frozen
 from tests.kit.source import ROOT
 
 LIMIT_S = 0.5
@@ -26,16 +25,6 @@ OUTER_S = 10.0
 """Many times the limit, and much less than what a call took that kept none."""
 
 Handle = Callable[[socket.socket], object]
-
-
-@contextlib.contextmanager
-def frozen(server: OwnServer) -> Iterator[None]:
-    """Let a server stand still."""
-    os.kill(server.pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(server.pid, signal.SIGCONT)
 
 
 @contextlib.contextmanager
@@ -116,6 +105,10 @@ def test_signals_do_not_prolong_the_limit(start_server: StartServer, fresh: bool
 def drip(connection: socket.socket, answer: bytes) -> None:
     """Answer the first request byte by byte, much faster than the limit, for longer than it."""
     connection.recv(65536)
+    send_slowly(connection, answer)
+
+
+def send_slowly(connection: socket.socket, answer: bytes) -> None:
     for byte in answer:
         connection.send(bytes([byte]))
         time.sleep(LIMIT_S / 5)  # the slowness itself
@@ -162,9 +155,7 @@ def serve_then_drip(connection: socket.socket) -> None:
             connection.sendall(b":1\r\n")
         else:
             connection.sendall(b"-ERR unknown\r\n" * request.count(b"*"))
-    for byte in b"$1000\r\n" + b"x" * 1000:
-        connection.send(bytes([byte]))
-        time.sleep(LIMIT_S / 5)  # the slowness itself
+    send_slowly(connection, b"$1000\r\n" + b"x" * 1000)
 
 
 @pytest.mark.parametrize("way", ["blocking", "async"])

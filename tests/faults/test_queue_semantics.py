@@ -16,8 +16,7 @@ from queue_system import QueueConfig, QueueManager
 from tests.faults.conftest import Figures, OpenBench
 from tests.faults.support import processors
 from tests.faults.support.bench import Bench
-from tests.faults.support.hooks import hooks
-from tests.kit.servers import StartServer
+from tests.faults.support.servers import start_workers
 from tests.kit.waiting import wait_until
 
 LEASE_S = 0.8
@@ -176,10 +175,10 @@ def test_delayed_operations_never_start_early(bench: Bench, figures: Figures, fu
 
 
 def test_operations_that_are_all_due_at_once_after_an_outage_block_no_server(
-    start_server: StartServer, open_bench: OpenBench, figures: Figures, full: bool
+    open_bench: OpenBench, figures: Figures, full: bool
 ) -> None:
     count, chunk = (1_000_000, 10_000) if full else (5000, 1000)
-    bench = open_bench(start_server(appendonly="no", slowlog_log_slower_than=str(SLOW_SCRIPT_US)))
+    bench = open_bench(appendonly="no", slowlog_log_slower_than=str(SLOW_SCRIPT_US))
     for _ in range(count // chunk):
         bench.manager.enqueue_batch([{}] * chunk, processors.nothing, delay=0.05)
     bench.client.execute_command("SLOWLOG RESET")
@@ -205,8 +204,8 @@ def test_callbacks_of_workers_that_die_right_after_the_settlement_run_once_each(
     for turn in range(rounds):
         ids += bench.enqueue(80, processors.work, 0.0, name=f"turn-{turn}", on_success=processors.on_success)
         before = bench.counter("processed"), bench.journal.count("success").total()
-        with hooks(die_at="settle-answered"):
-            started = [bench.start_worker(slots=slots, lease=LEASE_S, ready=False) for _ in range(victims)]
+        dying = {"slots": slots, "lease": LEASE_S, "ready": False, "hooks": {"die_at": "settle-answered"}}
+        started = [bench.start_worker(**dying) for _ in range(victims)]
         for victim in started:
             assert victim.wait_end(20.0) == -signal.SIGKILL, victim.log
         settled += bench.counter("processed") - before[0]
@@ -260,9 +259,7 @@ def test_a_lost_wake_up_delays_an_operation_by_one_block_at_most(bench: Bench, f
 def test_a_burst_reaches_every_idle_worker(bench: Bench, figures: Figures, full: bool) -> None:
     processes, copies, count = (5, 10, 1000) if full else (2, 5, 40)
     workers = processes * copies
-    with hooks(copies=copies):
-        for started in [bench.start_worker(slots=1, lease=15.0, ready=False) for _ in range(processes)]:
-            started.wait_ready()
+    start_workers(bench, processes, slots=1, lease=15.0, hooks={"copies": copies})
     bench.wait_idle(workers, 20.0)
     before = time.monotonic_ns()
     bench.enqueue(count, processors.work, 0.5)

@@ -23,13 +23,14 @@ from tests.faults.support.servers import (
     items_in,
     on_each_server_in_full,
     producing,
+    snapshot,
     start_workers,
     wait_ended,
 )
 from tests.kit.logs import without_told_tracebacks
 from tests.kit.servers import OwnServer, StartServer
 from tests.kit.waiting import wait_until
-from tests.scripts.support import SQUATTER, Broker
+from tests.scripts.support import SQUATTER
 
 LEASE_S = 1.0
 TAIL = 64 * 1024
@@ -96,12 +97,6 @@ def leave_in_the_middle(bench: Bench, rounds: int) -> None:
     second.kill()
 
 
-def read(server: OwnServer) -> dict[str, object]:
-    """Return every key under the prefix with its value."""
-    with contextlib.closing(Broker(server, "queue:")) as broker:
-        return broker.snapshot()
-
-
 @pytest.mark.timeout(1200)  # in full it starts 500 servers
 @on_each_server_in_full
 def test_a_log_cut_anywhere_in_its_tail_leaves_an_earlier_state_that_is_whole_and_drains(
@@ -124,7 +119,7 @@ def test_a_log_cut_anywhere_in_its_tail_leaves_an_earlier_state_that_is_whole_an
                 with copied.open("r+b") as file:
                     file.truncate(size - cut)
                 copy.start()
-                state = read(copy)
+                state = snapshot(copy)
                 states.add(tuple(sorted((item.place, item.operation_id) for item in items_in(state))))
                 found = contradictions(state)
                 if not found and number % 25 == 7:
@@ -143,7 +138,7 @@ def drain(server: OwnServer, folder: Path) -> list[str]:
     with contextlib.closing(Bench(server, "queue:", folder)) as bench:
         bench.start_worker(lease=LEASE_S)
         bench.wait_drained(PATIENCE_S)
-        state = read(server)
+        state = snapshot(server)
         left = [item for item in items_in(state) if not item.is_dead_letter]
         return contradictions(state) + [f"{item} is left" for item in left]
 
@@ -151,10 +146,9 @@ def drain(server: OwnServer, folder: Path) -> list[str]:
 @pytest.mark.timeout(300)
 @on_each_server_in_full
 def test_flushall_under_load_stops_no_worker_and_new_operations_run(
-    start_server: StartServer, open_bench: OpenBench, figures: Figures, full: bool, binary: Path | None
+    open_bench: OpenBench, figures: Figures, full: bool, binary: Path | None
 ) -> None:
-    server = start_server(binary=binary)
-    bench = open_bench(server)
+    bench = open_bench(binary=binary)
     workers = start_workers(bench, 2, lease=LEASE_S)
     ran_s = []
     times = 50 if full else 3
@@ -167,19 +161,18 @@ def test_flushall_under_load_stops_no_worker_and_new_operations_run(
         )
     bench.wait_drained(PATIENCE_S)
     wait_until(lambda: len(bench.incarnations()) == 2, "both workers are registered", PATIENCE_S)
-    found = contradictions(read(server))
+    found = contradictions(snapshot(bench.server))
     figures(injected=times, recovery_s=round(max(ran_s), 2), contradictions=len(found))
     assert not found
-    assert all(worker.alive for worker in workers)
     assert_no_loop_crashed(workers)
 
 
 @on_each_server_in_full
 def test_each_key_deleted_under_load_stops_no_worker_and_new_operations_run(
-    start_server: StartServer, open_bench: OpenBench, figures: Figures, full: bool, binary: Path | None
+    open_bench: OpenBench, figures: Figures, full: bool, binary: Path | None
 ) -> None:
     """What a key held may be lost with it; nothing else is."""
-    bench = open_bench(start_server(binary=binary))
+    bench = open_bench(binary=binary)
     workers = start_workers(bench, 2, lease=LEASE_S)
     deleted, ran_s = 0, {}
     for number in range(10 if full else 1):
@@ -194,7 +187,6 @@ def test_each_key_deleted_under_load_stops_no_worker_and_new_operations_run(
     slowest = max(ran_s, key=lambda name: ran_s[name])
     figures(injected=len(ran_s), recovery_s=round(ran_s[slowest], 2), slowest=slowest, deleted=deleted)
     assert deleted >= len(ran_s) // 2
-    assert all(worker.alive for worker in workers)
     assert_no_loop_crashed(workers)
 
 
@@ -208,7 +200,8 @@ def enqueue_one_of_each_kind(bench: Bench, name: str) -> None:
 
 
 def assert_no_loop_crashed(workers: list[WorkerProcess]) -> None:
-    """No worker has met an error that it did not expect."""
+    """All workers live, and none has met an error that it did not expect."""
+    assert all(worker.alive for worker in workers)
     logs = without_told_tracebacks("\n".join(worker.log for worker in workers))
     for sign in ("Traceback", "unexpectedly", "handling failed", "never retrieved"):
         assert sign not in logs, logs
@@ -216,10 +209,10 @@ def assert_no_loop_crashed(workers: list[WorkerProcess]) -> None:
 
 @on_each_server_in_full
 def test_foreign_types_in_place_of_any_key_stop_no_worker_and_lose_nothing_once_they_are_gone(
-    start_server: StartServer, open_bench: OpenBench, figures: Figures, full: bool, binary: Path | None
+    open_bench: OpenBench, figures: Figures, full: bool, binary: Path | None
 ) -> None:
     """While a squatter is there, calls may be refused, typed and whole; the key's own value comes back after it."""
-    bench = open_bench(start_server(binary=binary))
+    bench = open_bench(binary=binary)
     workers = start_workers(bench, 2, lease=3 * LEASE_S)
     rounds = [(pattern,) for pattern in KEYS] if full else [KEYS, ("failures",)]
     ran_s, acknowledged = {}, []
@@ -236,8 +229,8 @@ def test_foreign_types_in_place_of_any_key_stop_no_worker_and_lose_nothing_once_
             acknowledged += new
     bench.wait_drained(15.0)
 
-    acknowledged += producer.acknowledged
     ended, repeated = set(bench.journal.count("end")), bench.journal.repeats()
+    acknowledged += producer.acknowledged
     figures(
         injected=len(rounds), lost=len(set(acknowledged) - ended), repeated=repeated,
         recovery_s=round(max(ran_s.values()), 2), refused=len(producer.refused),
@@ -245,7 +238,6 @@ def test_foreign_types_in_place_of_any_key_stop_no_worker_and_lose_nothing_once_
     assert producer.kinds <= {"WrongKeyTypeError"}
     assert ended == set(acknowledged)
     assert repeated == 0
-    assert all(worker.alive for worker in workers)
     assert_no_loop_crashed(workers)
 
 

@@ -14,13 +14,12 @@ import time
 from pathlib import Path
 from typing import Self
 
-import pytest
 import redis
 
-from queue_system import QueueConfig, QueueManager, QueueWorker
-from queue_system.errors import AccessDeniedError, CircuitOpenError, QueueSystemError, ServerUnreachableError
+from queue_system import QueueConfig, QueueManager
+from queue_system.errors import CircuitOpenError, ServerUnreachableError
 from queue_system.testing.proxy import Proxy, What
-from tests.faults.conftest import Figures, OpenBench
+from tests.faults.conftest import Figures, OpenBench, each_ran_once
 from tests.faults.support import processors
 from tests.faults.support.bench import Bench
 from tests.faults.support.servers import (
@@ -71,17 +70,16 @@ class ScriptFlusher(threading.Thread):
 
 
 def test_a_killed_server_loses_nothing_and_workers_carry_on_when_it_is_back(
-    start_server: StartServer, open_bench: OpenBench, figures: Figures
+    open_bench: OpenBench, figures: Figures
 ) -> None:
-    server = start_server(appendonly="yes", appendfsync="always")
-    bench = open_bench(server)
+    bench = open_bench(appendonly="yes", appendfsync="always")
     ids = bench.enqueue(2000, processors.work, 0.02)
     workers = [bench.start_worker(lease=LEASE_S) for _ in range(2)]
     with producing(bench) as producer:
         wait_until(lambda: len(bench.journal.entries("end")) > 300, "work is under way", 10.0)
-        server.kill()
+        bench.server.kill()
         time.sleep(OUTAGE_S)
-        server.start()
+        bench.server.start()
         back_ns = time.monotonic_ns()
         resumed_s = [
             wait_until(
@@ -95,24 +93,23 @@ def test_a_killed_server_loses_nothing_and_workers_carry_on_when_it_is_back(
 
     acknowledged = {*ids, *producer.acknowledged}
     ended = set(bench.journal.count("end"))
-    kinds = {type(error).__name__ for error in producer.errors}
     figures(
         lost=len(acknowledged - ended), repeats=bench.journal.repeats(), resumed_s=[round(s, 2) for s in resumed_s],
-        acknowledged=len(acknowledged), refused=len(producer.refused), errors=sorted(kinds),
+        acknowledged=len(acknowledged), refused=len(producer.refused), errors=sorted(producer.kinds),
         longest_call_s=round(producer.longest_s, 2), reclaimed=bench.counter("reclaimed"),
     )  # fmt: skip
     assert acknowledged <= ended
     assert ended <= acknowledged | set(producer.refused)
     assert bench.journal.repeats() == 0
-    assert kinds == {ServerUnreachableError.__name__, CircuitOpenError.__name__}
+    assert producer.kinds == {ServerUnreachableError.__name__, CircuitOpenError.__name__}
     assert producer.longest_s <= LONGEST_CALL_S
     assert bench.counter("processed") == len(ended)
 
 
 def test_flushall_while_idle_makes_workers_register_again_and_run_new_items(
-    start_server: StartServer, open_bench: OpenBench, figures: Figures
+    open_bench: OpenBench, figures: Figures
 ) -> None:
-    bench = open_bench(start_server())
+    bench = open_bench()
     workers = [bench.start_worker(slots=2, lease=LEASE_S) for _ in range(2)]
     bench.enqueue(20, processors.work, 0.01)
     bench.wait_drained(5.0)
@@ -147,46 +144,12 @@ def test_script_flush_under_load_surfaces_no_error_and_repeats_nothing(bench: Be
     assert bench.counter("processed") == len(ids) + flushes
 
 
-def test_a_worker_that_starts_before_its_server_picks_up_by_itself(
-    start_server: StartServer, open_bench: OpenBench, figures: Figures
-) -> None:
-    server = start_server()
-    bench = open_bench(server)
-    server.stop()
-    worker = bench.start_worker(lease=LEASE_S)
-    time.sleep(1.0)
-    assert worker.alive
-    server.start()
-    ids = bench.enqueue(20, processors.work, 0.01)
-    picked_up_s = bench.wait_drained(BACK_AT_WORK_WITHIN_S)
-    figures(picked_up_s=round(picked_up_s, 2))
-    assert set(bench.journal.count("end")) == set(ids)
-
-
-async def test_a_wrong_password_raises_at_start_and_is_named_nowhere(start_server: StartServer) -> None:
-    server = start_server(tcp=True, requirepass="right-secret")
-    config = QueueConfig(redis_url=f"redis://:wrong-secret@127.0.0.1:{server.port}/0")
-    worker = QueueWorker(config)
-    with pytest.raises(AccessDeniedError) as raised:
-        await worker.start()
-    assert not worker.running
-    error: BaseException | None = raised.value
-    while error is not None:
-        assert "secret" not in f"{error} {error!r}"
-        error = error.__cause__
-    with pytest.raises(QueueSystemError) as refused:
-        QueueManager(config).enqueue({"id": "x"}, processors.work)
-    assert isinstance(refused.value, AccessDeniedError)
-    assert "secret" not in str(refused.value)
-
-
 @on_each_server_in_full
 def test_a_server_killed_again_and_again_loses_nothing_and_repeats_nothing(
-    start_server: StartServer, open_bench: OpenBench, figures: Figures, full: bool, binary: Path | None
+    open_bench: OpenBench, figures: Figures, full: bool, binary: Path | None
 ) -> None:
     """It holds for both ways of syncing: a kill leaves what was written to the system that writes it to the disk."""
-    server = start_server(binary=binary)
-    bench = open_bench(server)
+    bench = open_bench(binary=binary)
     workers = start_workers(bench, 2, lease=LEASE_S)
     kills = 20 if full else 2
     moments = random.Random(1)
@@ -199,22 +162,16 @@ def test_a_server_killed_again_and_again_loses_nothing_and_repeats_nothing(
                 acknowledged.update(bench.enqueue(200, processors.work, 0.05, name=f"{policy}-{kill}"))
                 time.sleep(moments.uniform(0.0, 0.3))  # the random moment itself
                 wait_until(lambda: not bench.client.info("persistence")["aof_pending_bio_fsync"], "no fsync runs", 5.0)
-                server.kill()
-                server.start()
+                bench.server.kill()
+                bench.server.start()
                 recovery_s.append(wait_resumed(bench, workers, time.monotonic_ns()))
         acknowledged.update(producer.acknowledged)
         assert producer.errors == []
     bench.wait_drained(15.0)
 
-    ended = set(bench.journal.count("end"))
-    repeated = bench.journal.repeats()
-    figures(
-        injected=2 * kills, lost=len(acknowledged - ended), repeated=repeated, recovery_s=max(recovery_s),
-        acknowledged=len(acknowledged), reclaimed=bench.counter("reclaimed"),
-    )  # fmt: skip
-    assert ended == acknowledged
-    assert repeated == bench.counter("reclaimed") == 0
-    assert bench.counter("processed") == len(acknowledged)
+    told = {"acknowledged": len(acknowledged), "reclaimed": bench.counter("reclaimed")}
+    each_ran_once(bench, figures, acknowledged, injected=2 * kills, recovery_s=max(recovery_s), **told)
+    assert bench.counter("reclaimed") == 0
 
 
 class TextLost(Proxy):
@@ -240,40 +197,34 @@ def test_a_connection_lost_between_a_forgotten_script_and_its_text_is_bridged_as
 
 @on_each_server_in_full
 def test_scripts_forgotten_every_10_ms_and_by_restarts_surface_no_error(
-    start_server: StartServer, open_bench: OpenBench, figures: Figures, full: bool, binary: Path | None
+    open_bench: OpenBench, figures: Figures, full: bool, binary: Path | None
 ) -> None:
     """Neither a producer, alone or with a batch of several requests, nor an operation notices."""
-    server = start_server(binary=binary)
-    bench = open_bench(server)
+    bench = open_bench(binary=binary)
     workers = start_workers(bench, 2, lease=LEASE_S)
     restarts = 20 if full else 2
     acknowledged = []
-    with ScriptFlusher(server) as flusher, producing(bench, retries=PATIENT) as producer:
+    with ScriptFlusher(bench.server) as flusher, producing(bench, retries=PATIENT) as producer:
         for restart in range(restarts):
             acknowledged += bench.enqueue(1100, processors.work, 0.01, name=f"batch-{restart}")
-            server.restart()
+            bench.server.restart()
             wait_resumed(bench, workers, time.monotonic_ns())
     bench.wait_drained(15.0)
 
-    acknowledged += producer.acknowledged
-    repeated, letters = bench.journal.repeats(), bench.letters("failures") + bench.letters("system_errors")
-    lost = set(acknowledged) - set(bench.journal.count("end"))
-    figures(injected=flusher.flushes, restarts=restarts, lost=len(lost), repeated=repeated, letters=len(letters))
+    letters = bench.letters("failures") + bench.letters("system_errors")
+    told = {"restarts": restarts, "letters": len(letters)}
+    each_ran_once(bench, figures, acknowledged + producer.acknowledged, injected=flusher.flushes, **told)
     assert flusher.flushes > restarts
-    assert producer.errors == []
-    assert letters == []
-    assert not lost
-    assert repeated == 0
+    assert producer.errors == letters == []
     assert not any("NOSCRIPT" in worker.log for worker in workers)
 
 
 @on_each_server_in_full
 def test_a_server_that_loads_for_longer_than_a_lease_is_waited_for_and_costs_no_lease(
-    start_server: StartServer, open_bench: OpenBench, figures: Figures, full: bool, binary: Path | None
+    open_bench: OpenBench, figures: Figures, full: bool, binary: Path | None
 ) -> None:
     """While it loads it answers every command with LOADING."""
-    server = start_server(binary=binary, key_load_delay="200")
-    bench = open_bench(server)
+    bench = open_bench(binary=binary, key_load_delay="200")
     workers = start_workers(bench, 2, lease=1.0)
     with bench.client.pipeline(transaction=False) as filling:
         for number in range(40_000 if full else 6_000):
@@ -281,9 +232,9 @@ def test_a_server_that_loads_for_longer_than_a_lease_is_waited_for_and_costs_no_
         filling.execute()
     acknowledged = bench.enqueue(600, processors.work, 0.02)
     wait_until(lambda: len(bench.journal.entries("end")) > 50, "work is under way", 10.0)
-    with contextlib.closing(impatient(server)) as watch, producing(bench, retries=PATIENT) as producer:
-        server.kill()
-        loader = threading.Thread(target=server.start)
+    with contextlib.closing(impatient(bench.server)) as watch, producing(bench, retries=PATIENT) as producer:
+        bench.server.kill()
+        loader = threading.Thread(target=bench.server.start)
         loader.start()
         down_at = time.monotonic()
         wait_until(lambda: "BusyLoading" in answer_to_ping(watch), "the server says that it loads", 5.0)
@@ -294,10 +245,8 @@ def test_a_server_that_loads_for_longer_than_a_lease_is_waited_for_and_costs_no_
         wait_until(lambda: len(producer.acknowledged) > before, "the producer goes on", BACK_AT_WORK_WITHIN_S)
     bench.wait_drained(15.0)
 
-    acknowledged += producer.acknowledged
-    lost, repeated = set(acknowledged) - set(bench.journal.count("end")), bench.journal.repeats()
-    figures(injected=1, lost=len(lost), repeated=repeated, recovery_s=recovery_s, down_s=round(down_s, 1))
+    told = {"recovery_s": recovery_s, "down_s": round(down_s, 1)}
+    each_ran_once(bench, figures, acknowledged + producer.acknowledged, injected=1, **told)
     assert down_s > 1.0, "it loaded for less than a lease; the fault was not injected"
     assert producer.errors == []
-    assert not lost
-    assert repeated == bench.counter("reclaimed") == 0
+    assert bench.counter("reclaimed") == 0

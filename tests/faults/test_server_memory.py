@@ -19,7 +19,7 @@ import pytest
 import redis
 
 from queue_system import QueueRetryConfig, ServerFullError
-from tests.faults.conftest import Figures, OpenBench
+from tests.faults.conftest import Figures, OpenBench, each_ran_once
 from tests.faults.support import processors
 from tests.faults.support.bench import Bench
 from tests.faults.support.servers import (
@@ -28,13 +28,13 @@ from tests.faults.support.servers import (
     impatient,
     on_each_server_in_full,
     producing,
+    snapshot,
     start_workers,
     wait_ended,
     wait_resumed,
 )
-from tests.kit.servers import OwnServer, StartServer, server_binary
+from tests.kit.servers import OwnServer, server_binary
 from tests.kit.waiting import wait_until
-from tests.scripts.support import Broker
 
 LEASE_S = 1.0
 LONG_LEASE_S = 10.0
@@ -76,12 +76,11 @@ def refusals(bench: Bench) -> int:
 
 @on_each_server_in_full
 def test_a_full_server_refuses_operations_whole_and_everything_that_it_holds_goes_on_to_its_end(
-    start_server: StartServer, open_bench: OpenBench, figures: Figures, full: bool, binary: Path | None
+    open_bench: OpenBench, figures: Figures, full: bool, binary: Path | None
 ) -> None:
     """Claims, settlements of every kind, beats, registrations, a reclaim and forgotten scripts: none is refused."""
     maxmemory = "64mb" if full else "8mb"
-    server = start_server(binary=binary, maxmemory=maxmemory, maxmemory_policy="noeviction")
-    bench = open_bench(server)
+    bench = open_bench(binary=binary, maxmemory=maxmemory, maxmemory_policy="noeviction")
     twice = QueueRetryConfig(max_attempts=2, delays=[0.05])
     late = bench.enqueue(
         4, processors.work, 9.0, name="late", timeout=0.05, retry_config=twice, on_failure=processors.on_failure
@@ -120,10 +119,7 @@ def test_a_full_server_refuses_operations_whole_and_everything_that_it_holds_goe
     assert set(bench.journal.count("success")) == set(held)
     assert not any("ServerFullError" in worker.log for worker in others)
     bench.wait_drained(5.0)
-    broker = Broker(server, "queue:")
-    found = contradictions(broker.snapshot())
-    broker.close()
-    assert not found
+    assert not contradictions(snapshot(bench.server))
 
 
 @contextlib.contextmanager
@@ -149,11 +145,10 @@ def told_by_errors(binary: Path | None, folder: Path) -> Path:
 @needs_linux
 @on_each_server_in_full
 def test_a_full_disk_refuses_new_operations_whole_and_loses_and_repeats_none(
-    start_server: StartServer, open_bench: OpenBench, figures: Figures, full: bool, binary: Path | None, tmp_path: Path
+    open_bench: OpenBench, figures: Figures, full: bool, binary: Path | None, tmp_path: Path
 ) -> None:
     """With `appendfsync everysec` the server answers MISCONF, and takes writes again once there is space."""
-    server = start_server(binary=told_by_errors(binary, tmp_path), appendfsync="everysec")
-    bench = open_bench(server)
+    bench = open_bench(binary=told_by_errors(binary, tmp_path), appendfsync="everysec")
     workers = start_workers(bench, 2, lease=LONG_LEASE_S)
     rounds = 5 if full else 1
     acknowledged, recovery_s = [], []
@@ -162,23 +157,16 @@ def test_a_full_disk_refuses_new_operations_whole_and_loses_and_repeats_none(
             acknowledged += bench.enqueue(400, processors.work, 0.02, name=f"before-{number}")
             wait_until(lambda: len(bench.all_in_flight()) > 4, "work is under way", 5.0)
             refused = len(producer.refused)
-            with full_disk(server):
+            with full_disk(bench.server):
                 wait_until(lambda: len(producer.refused) > refused + 10, "new operations are refused", 10.0)  # noqa: B023
             healed_ns = time.monotonic_ns()
             wait_until(lambda: "MISCONF" not in write_once(bench), "the server writes again", 5.0)
             recovery_s.append(wait_resumed(bench, workers, healed_ns))
     bench.wait_drained(15.0)
 
-    acknowledged += producer.acknowledged
-    ended, repeated = set(bench.journal.count("end")), bench.journal.repeats()
-    figures(
-        injected=rounds, lost=len(set(acknowledged) - ended), repeated=repeated, recovery_s=max(recovery_s),
-        refused=len(producer.refused),
-    )  # fmt: skip
+    told = {"recovery_s": max(recovery_s), "refused": len(producer.refused)}
+    each_ran_once(bench, figures, acknowledged + producer.acknowledged, injected=rounds, **told)
     assert producer.kinds == {"ServerFullError"}
-    assert ended == set(acknowledged)
-    assert repeated == 0
-    assert bench.counter("processed") == len(acknowledged)
 
 
 def write_once(bench: Bench) -> str:
@@ -193,27 +181,22 @@ def write_once(bench: Bench) -> str:
 @needs_linux
 @on_each_server_in_full
 def test_a_disk_that_fills_up_under_fsync_always_ends_the_server_and_loses_nothing(
-    start_server: StartServer, open_bench: OpenBench, figures: Figures, binary: Path | None, tmp_path: Path
+    open_bench: OpenBench, figures: Figures, binary: Path | None, tmp_path: Path
 ) -> None:
     """The server keeps its promise by exiting before it answers; started again with space, it goes on."""
-    server = start_server(binary=told_by_errors(binary, tmp_path), appendfsync="always")
-    bench = open_bench(server)
+    bench = open_bench(binary=told_by_errors(binary, tmp_path), appendfsync="always")
     workers = start_workers(bench, 2, lease=LONG_LEASE_S)
     acknowledged = bench.enqueue(400, processors.work, 0.02, name="before")
     with producing(bench, retries=PATIENT) as producer:
         wait_until(lambda: len(bench.all_in_flight()) > 4, "work is under way", 5.0)
-        with contextlib.suppress(ProcessLookupError), full_disk(server):  # there is no limit to lift at its end
-            watch = impatient(server)
+        with contextlib.suppress(ProcessLookupError), full_disk(bench.server):  # there is no limit to lift at its end
+            watch = impatient(bench.server)
             wait_until(lambda: "ConnectionError" in answer_to_ping(watch), "the server has ended", 10.0)
             watch.close()
-        server.kill()
-        server.start()
+        bench.server.kill()
+        bench.server.start()
         recovery_s = wait_resumed(bench, workers, time.monotonic_ns())
     bench.wait_drained(15.0)
 
-    acknowledged += producer.acknowledged
-    lost, repeated = set(acknowledged) - set(bench.journal.count("end")), bench.journal.repeats()
-    figures(injected=1, lost=len(lost), repeated=repeated, recovery_s=recovery_s)
+    each_ran_once(bench, figures, acknowledged + producer.acknowledged, injected=1, recovery_s=recovery_s)
     assert producer.errors == []
-    assert not lost
-    assert repeated == 0

@@ -7,8 +7,6 @@ jumps.
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
 import threading
 import time
 from collections.abc import Callable
@@ -20,7 +18,7 @@ import redis
 from queue_system import QueueConfig
 from queue_system.broker.commands import SCRIPTS
 from queue_system.maintenance.reclaimer import Reclaimer
-from tests.faults.conftest import Figures, OpenBench
+from tests.faults.conftest import Figures, OpenBench, each_ran_once
 from tests.faults.support import processors
 from tests.faults.support.bench import Bench
 from tests.faults.support.servers import (
@@ -33,7 +31,7 @@ from tests.faults.support.servers import (
     wait_ended,
     wait_resumed,
 )
-from tests.kit.servers import OwnServer, StartServer
+from tests.kit.servers import OwnServer, StartServer, frozen
 from tests.kit.waiting import wait_until
 from tests.scripts.support import Broker
 
@@ -45,9 +43,8 @@ NO_PRIMARY = ("127.0.0.1", 1)
 
 def freeze(server: OwnServer, seconds: float) -> None:
     """Stop the process as a debugger or a suspended machine does."""
-    os.kill(server.pid, signal.SIGSTOP)
-    time.sleep(seconds)
-    os.kill(server.pid, signal.SIGCONT)
+    with frozen(server):
+        time.sleep(seconds)
 
 
 def keep_busy(server: OwnServer, seconds: float) -> None:
@@ -67,42 +64,36 @@ def keep_busy(server: OwnServer, seconds: float) -> None:
         script.join()
 
 
-def pause_all(server: OwnServer, seconds: float) -> None:
-    """Let the server put off the commands of all clients."""
-    pause(server, seconds, "ALL")
-
-
-def pause(server: OwnServer, seconds: float, what: str) -> None:
-    """Pause and wait until writes are answered again."""
+def pause(server: OwnServer, seconds: float, what: str = "ALL") -> None:
+    """Let the server put off the commands of all clients, or their writes, and wait until it answers writes again."""
     with contextlib.closing(impatient(server, socket_timeout=None)) as client:
         client.execute_command("CLIENT", "PAUSE", int(seconds * 1000), what)
         client.set("foreign", 1)
 
 
-STALLS: dict[str, Callable[[OwnServer, float], None]] = {"frozen": freeze, "busy": keep_busy, "paused": pause_all}
+STALLS: dict[str, Callable[[OwnServer, float], None]] = {"frozen": freeze, "busy": keep_busy, "paused": pause}
 
 
 @pytest.mark.parametrize("stall", STALLS)
 @on_each_server_in_full
 def test_a_server_that_stands_still_for_two_leases_costs_no_lease_and_repeats_nothing(
-    start_server: StartServer, open_bench: OpenBench, figures: Figures, full: bool, binary: Path | None, stall: str
+    open_bench: OpenBench, figures: Figures, full: bool, binary: Path | None, stall: str
 ) -> None:
     """What runs meanwhile goes on; busy and idle workers are back at work soon after."""
     lease_s = 3.0 if full else 1.0
     seconds = 20.0 if full and stall == "busy" else 2 * lease_s
-    server = start_server(binary=binary, lua_time_limit="100")
-    bench = open_bench(server)
-    stand_still(bench, lambda: STALLS[stall](server, seconds), lease_s, seconds, figures, busy=2 if full else 1)
+    bench = open_bench(binary=binary, lua_time_limit="100")
+    stand_still(bench, lambda: STALLS[stall](bench.server, seconds), lease_s, seconds, figures, busy=2 if full else 1)
 
 
 @on_each_server_in_full
 def test_writes_that_are_paused_for_longer_than_two_leases_cost_no_lease_and_repeat_nothing(
-    start_server: StartServer, open_bench: OpenBench, figures: Figures, binary: Path | None
+    open_bench: OpenBench, figures: Figures, binary: Path | None
 ) -> None:
     """Reads are answered meanwhile, so everybody seems silent to everybody else."""
     lease_s, seconds = 1.0, 2.5  # so a beat has timed out and queues behind the reclaimer's verdict
-    server = start_server(binary=binary)
-    stand_still(open_bench(server), lambda: pause(server, seconds, "WRITE"), lease_s, seconds, figures, busy=1)
+    bench = open_bench(binary=binary)
+    stand_still(bench, lambda: pause(bench.server, seconds, "WRITE"), lease_s, seconds, figures, busy=1)
 
 
 def test_a_reaper_counts_no_silence_from_before_a_server_answered_again(start_server: StartServer) -> None:
@@ -115,10 +106,9 @@ def test_a_reaper_counts_no_silence_from_before_a_server_answered_again(start_se
         reclaimer = Reclaimer(config, config.shard, lambda: "own", broker.now_ms)
         reclaimer.perform()
         look = threading.Thread(target=reclaimer.perform)
-        os.kill(server.pid, signal.SIGSTOP)
-        look.start()
-        time.sleep(2 * lease_s)  # how long the server stands still
-        os.kill(server.pid, signal.SIGCONT)
+        with frozen(server):
+            look.start()
+            time.sleep(2 * lease_s)  # how long the server stands still
         look.join()
         reclaimer.perform()
         assert other in broker.run(broker.commands.incarnations())
@@ -143,24 +133,22 @@ def stand_still(
     idle_s = wait_ended(bench, new, BACK_AT_WORK_WITHIN_S)
     bench.wait_drained(15.0)
 
-    lost, repeated = {*ids, *new, *producer.acknowledged} - set(bench.journal.count("end")), bench.journal.repeats()
-    figures(
-        injected=1, lost=len(lost), repeated=repeated, recovery_s=recovery_s, idle_s=round(idle_s, 2),
-        stalled_s=seconds, reclaimed=bench.counter("reclaimed"),
+    each_ran_once(
+        bench, figures, [*ids, *new, *producer.acknowledged], injected=1, recovery_s=recovery_s,
+        idle_s=round(idle_s, 2), stalled_s=seconds, reclaimed=bench.counter("reclaimed"),
     )  # fmt: skip
     assert producer.errors == []
-    assert not lost
-    assert repeated == bench.counter("reclaimed") == 0
+    assert bench.counter("reclaimed") == 0
     assert not any("lease lost" in worker.log for worker in (*at_work, idle))
     assert idle.alive
 
 
 @on_each_server_in_full
 def test_a_server_demoted_under_its_workers_is_used_again_once_it_is_promoted(
-    start_server: StartServer, open_bench: OpenBench, figures: Figures, full: bool, binary: Path | None
+    open_bench: OpenBench, figures: Figures, full: bool, binary: Path | None
 ) -> None:
     """Writes are answered with READONLY and blocked clients cut off with UNBLOCKED; nothing is lost or run twice."""
-    bench = open_bench(start_server(binary=binary))
+    bench = open_bench(binary=binary)
     busy = [bench.start_worker(ready=False, lease=LONG_LEASE_S, queues=["work"]) for _ in range(2)]
     start_workers(bench, 1, lease=LONG_LEASE_S, queues=["idle"])
     rounds = 10 if full else 1
@@ -178,14 +166,9 @@ def test_a_server_demoted_under_its_workers_is_used_again_once_it_is_promoted(
             acknowledged += new
     bench.wait_drained(15.0)
 
-    acknowledged += producer.acknowledged
-    lost, repeated = set(acknowledged) - set(bench.journal.count("end")), bench.journal.repeats()
-    figures(
-        injected=rounds, lost=len(lost), repeated=repeated, recovery_s=max(recovery_s), idle_s=round(max(idle_s), 2)
-    )
+    told = {"recovery_s": max(recovery_s), "idle_s": round(max(idle_s), 2)}
+    each_ran_once(bench, figures, acknowledged + producer.acknowledged, injected=rounds, **told)
     assert producer.errors == []
-    assert not lost
-    assert repeated == 0
 
 
 def demote(bench: Bench) -> None:
@@ -201,9 +184,9 @@ def squat_on_the_marker(bench: Bench) -> None:
 
 @pytest.mark.parametrize("refuse", [demote, squat_on_the_marker])
 def test_an_idle_worker_whose_wait_is_refused_does_not_ask_again_without_a_pause(
-    start_server: StartServer, open_bench: OpenBench, figures: Figures, refuse: Callable[[Bench], None]
+    open_bench: OpenBench, figures: Figures, refuse: Callable[[Bench], None]
 ) -> None:
-    bench = open_bench(start_server())
+    bench = open_bench()
     start_workers(bench, 1, lease=LONG_LEASE_S)
     bench.wait_idle(1)
     refuse(bench)

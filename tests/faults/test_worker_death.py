@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import random
-import signal
 import threading
 import time
-from contextlib import closing
 
-from queue_system import QueueConfig
-from queue_system.maintenance.reclaimer import Reclaimer
 from tests.faults.conftest import Figures
 from tests.faults.support import processors
 from tests.faults.support.bench import Bench
@@ -125,34 +121,3 @@ def test_poison_is_dead_lettered_after_four_deliveries_and_no_neighbour_with_it(
     assert set(bench.journal.count("end")) == set(innocents)
     assert bench.counter("processed") == INNOCENTS
     assert bench.letters("failures") == []
-
-
-def test_a_killed_worker_leaves_no_trace_once_its_operations_have_run_again(bench: Bench) -> None:
-    victim = bench.start_worker(slots=2)
-    bench.enqueue(2, processors.work, 0.5)
-    wait_until(lambda: len(bench.in_flight(victim.incarnation)) == 2, "both are in flight", 5.0)
-    victim.send(signal.SIGKILL)
-    survivor = bench.start_worker(slots=2)
-    bench.wait_drained(6.0)
-    wait_until(lambda: bench.incarnations() == {survivor.incarnation}, "the dead incarnation is gone", 3.0)
-    assert not bench.client.exists(f"{bench.prefix}inflight:{victim.incarnation}")
-
-
-def test_a_mass_death_is_noticed_by_a_single_survivor_within_a_few_leases(bench: Bench, figures: Figures) -> None:
-    lease_s, dead = 0.5, 100
-    run, commands = bench.config.transport.run, bench.config.commands
-    bench.enqueue(dead, processors.work, 0.0)
-    for i in range(dead):
-        run(commands.beat("register", f"dead{i}", int(lease_s * 1000)))
-        assert run(commands.claim(f"dead{i}", "c1", 1))
-    config = QueueConfig(redis_url=bench.server.url, queue_prefix=bench.prefix, lease_seconds=lease_s)
-    reclaimer = Reclaimer(config, config.shard, lambda: "own", lambda: time.time_ns() // 1_000_000)
-    random.seed(0)  # draws 0.84 first: such a survivor rests
-    run(commands.beat("register", "own", int(lease_s * 1000)))
-    started = time.monotonic()
-    with closing(config.transport):
-        while bench.counter("reclaimed") < dead and (left := started + 4 * lease_s - time.monotonic()) > 0:
-            time.sleep(min(reclaimer.perform(), left))
-            run(commands.beat("beat", "own", int(lease_s * 1000)))
-    figures(injected=dead, lost=0, recovery_s=round(time.monotonic() - started, 2), lease_s=lease_s)
-    assert bench.counter("reclaimed") == dead

@@ -15,7 +15,7 @@ from queue_system.broker.commands import SCRIPTS
 from tests.faults.conftest import Figures
 from tests.faults.support import processors
 from tests.faults.support.bench import Bench, WorkerProcess
-from tests.faults.support.hooks import CRASH_POINTS, hooks
+from tests.faults.support.hooks import CRASH_POINTS
 from tests.kit.waiting import wait_until
 
 LEASE_S = 0.5
@@ -39,8 +39,7 @@ AT_ONCE = 6
 
 def die_at(bench: Bench, point: str, queue: str) -> WorkerProcess:
     """Start a worker that serves one queue until it comes to a crash point."""
-    with hooks(die_at=point):
-        return bench.start_worker(slots=1, lease=LEASE_S, ready=False, queues=[queue])
+    return bench.start_worker(slots=1, lease=LEASE_S, ready=False, queues=[queue], hooks={"die_at": point})
 
 
 def wait_killed(victims: Sequence[WorkerProcess]) -> None:
@@ -74,6 +73,8 @@ def test_a_death_at_each_crash_point_has_exactly_the_outcome_that_is_laid_down(
             survivor = bench.start_worker(lease=LEASE_S)
             recovery_s = max(recovery_s, bench.wait_drained(30.0))
             wait_until(lambda: bench.incarnations() == {survivor.incarnation}, "none is left", 5.0)  # noqa: B023
+            left = set(bench.client.scan_iter(match=f"{bench.prefix}inflight:*", count=1000))
+            assert left <= {f"{bench.prefix}inflight:{survivor.incarnation}".encode()}
             survivor.stop()
 
     starts, callbacks = bench.journal.count("start"), bench.journal.count("success")
@@ -125,8 +126,7 @@ def test_a_forked_child_that_comes_back_ends_there_and_its_parent_notices_nothin
 ) -> None:
     count = 50 if full else 2
     once = QueueRetryConfig(max_attempts=1)
-    with hooks(uvloop=uvloop):
-        worker = bench.start_worker()
+    worker = bench.start_worker(hooks={"uvloop": uvloop})
     kinds: dict[str, tuple[Callable[..., Any], int]] = {
         "returning": (processors.fork, 0),
         "raising": (processors.fork, 1),
@@ -163,8 +163,7 @@ def test_a_forked_child_runs_no_step_of_what_else_was_ready_in_its_parent(
     bench: Bench, uvloop: bool, begun: bool
 ) -> None:
     """A child that awaits goes back to an event loop whose next steps are those of other operations."""
-    with hooks(uvloop=uvloop):
-        worker = bench.start_worker()
+    worker = bench.start_worker(hooks={"uvloop": uvloop})
     bench.enqueue(8, processors.fork_among_others, 0.0 if begun else 1.0)
     bench.wait_drained(30.0)
     worker.stop()
@@ -181,8 +180,7 @@ def test_processes_that_a_processor_forks_end_on_sigterm(
     bench: Bench, uvloop: bool, processor: Callable[..., Any]
 ) -> None:
     """The worker's own handler, which asks an event loop to stop, is none of theirs."""
-    with hooks(uvloop=uvloop):
-        worker = bench.start_worker(slots=1)
+    worker = bench.start_worker(slots=1, hooks={"uvloop": uvloop})
     count, long_s = 3, 60.0
     bench.enqueue(count, processor, long_s)
     bench.wait_drained(30.0)
@@ -193,8 +191,7 @@ def test_processes_that_a_processor_forks_end_on_sigterm(
 
 @pytest.mark.parametrize("uvloop", [False, True], ids=["asyncio", "uvloop"])
 def test_a_forked_child_that_lives_on_keeps_no_connection_of_its_dead_parent_open(bench: Bench, uvloop: bool) -> None:
-    with hooks(uvloop=uvloop):
-        worker = bench.start_worker(slots=2)
+    worker = bench.start_worker(slots=2, hooks={"uvloop": uvloop})
     bench.wait_idle(1)
     bench.enqueue(1, processors.fork_a_survivor, 30.0)
     bench.wait_drained(5.0)
@@ -215,8 +212,7 @@ def test_a_sick_heartbeat_recovers_or_the_worker_starts_nothing_past_its_lease(
     bench: Bench, figures: Figures, fault: str
 ) -> None:
     lease, operations = 1.0, 100
-    with hooks(heartbeat=fault):
-        sick = bench.start_worker(slots=2, lease=lease)
+    sick = bench.start_worker(slots=2, lease=lease, hooks={"heartbeat": fault})
     bench.enqueue(operations, processors.work, 0.05)
     wait_until(lambda: bench.journal.entries("end"), "the sick worker is at work", 5.0)
     other = bench.start_worker(slots=2, lease=lease)
@@ -239,8 +235,7 @@ def test_a_sick_heartbeat_recovers_or_the_worker_starts_nothing_past_its_lease(
 
 def test_a_worker_without_free_descriptors_backs_off_and_recovers(bench: Bench, figures: Figures, full: bool) -> None:
     held_s = 10.0 if full else 1.5
-    with hooks(descriptors=64):
-        worker = bench.start_worker(slots=2)
+    worker = bench.start_worker(slots=2, hooks={"descriptors": 64})
     bench.enqueue(1, processors.exhaust_descriptors, held_s)
     wait_until(lambda: bench.journal.entries("exhausted"), f"no descriptor is free\n{bench.logs()}", 5.0)
     bench.client.client_kill_filter(_type="normal")

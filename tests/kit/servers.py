@@ -11,6 +11,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -168,6 +169,16 @@ class OwnServer:
                 else:
                     return
         raise RuntimeError(f"{self._binary} did not get ready; its log:\n{self._log.read_text(errors='replace')}")
+
+
+@contextlib.contextmanager
+def frozen(server: OwnServer) -> Iterator[None]:
+    """Let a server stand still, as a debugger or a suspended machine does."""
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
 
 
 class StartServer(Protocol):

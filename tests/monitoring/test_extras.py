@@ -20,6 +20,10 @@ async def ask():
         print(answer.status_code, answer.text)
 asyncio.run(ask())
 """
+CLI = """
+from queue_system.__main__ import main
+print(main(), end=" ")
+"""
 HEALTH = """
 import queue_system.logs, queue_system.monitoring.health
 print(sorted({"prometheus_client", "uvicorn"} & sys.modules.keys()), "loaded")
@@ -43,19 +47,14 @@ def run_without(module: str, program: str) -> str:
     "module, program, told",
     [
         ("starlette", "import queue_system.monitoring.probes", "pip install 'redis-queue-system[web]'"),
-        (
-            "prometheus_client",
-            "import queue_system.monitoring.prometheus",
-            "pip install 'redis-queue-system[prometheus]'",
-        ),
+        ("prometheus_client", "import queue_system.monitoring.prometheus", "'redis-queue-system[prometheus]'"),
         ("prometheus_client", METRICS, "501 metrics need: pip install 'redis-queue-system[prometheus]'"),
-        (
-            "starlette",
-            HEALTH,
-            "[] loaded",
-        ),
+        ("jinja2", "import queue_system.dashboard", "needs jinja2: pip install 'redis-queue-system[dashboard]'"),
+        ("typer", CLI, "1 queue-system needs typer: pip install 'redis-queue-system[cli]'\n"),
+        ("rich", CLI, "1 queue-system needs rich: pip install 'redis-queue-system[cli]'\n"),
+        ("starlette", HEALTH, "[] loaded"),
     ],
-    ids=["probes", "prometheus", "metrics", "health"],
+    ids=["probes", "prometheus", "metrics", "dashboard", "typer", "rich", "health"],
 )
 def test_a_missing_library_is_told_by_its_extra_and_health_loads_none(module: str, program: str, told: str) -> None:
     assert told in run_without(module, program)

@@ -7,7 +7,7 @@ import json
 import re
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -87,11 +87,12 @@ class Bench:
 
     def start_worker(
         self, *, slots: int = 10, lease: float = 1.0, only_sleeps: bool = False, ready: bool = True,
-        standby: bool = False, url: str | None = None, **worker: Any
+        standby: bool = False, url: str | None = None, hooks: Mapping[str, Any] | None = None, **worker: Any
     ) -> WorkerProcess:  # fmt: skip
         """Start a worker process, at `url` if it is not the server's; with `ready=False` do not wait for its start.
 
-        With `standby` it has imported everything and begins when it is told to. `worker` goes to QueueWorker.
+        With `standby` it has imported everything and begins when it is told to. `hooks` are what it does to itself
+        (`hooks.install`). `worker` goes to QueueWorker.
         """
         settings = {
             "config": {
@@ -103,6 +104,7 @@ class Bench:
             "worker": {"max_workers": slots, **worker},
             "only_sleeps": only_sleeps,
             "standby": standby,
+            "hooks": hooks or {},
         }
         self._started += 1
         process = WorkerProcess(settings, self.journal.path, self._folder / f"worker-{self._started}.log")

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import inspect
-import json
 import os
 import resource
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from queue_system.broker.commands import SCRIPTS
@@ -26,31 +24,17 @@ from queue_system.maintenance.heartbeat import Heartbeat
 from queue_system.model.operation import PHASE_SUCCESS
 from tests.faults.support.notes import begun, note
 
-VARIABLE = "FAULTS_HOOKS"
-"""The environment variable that tells a worker process what to do to itself."""
-
 Condition = Callable[..., object]
 """Decides by the result of a method, then its arguments with `self`, whether the fault comes now."""
 
 
-@contextlib.contextmanager
-def hooks(**wanted: Any) -> Iterator[None]:
-    """Let worker processes that are started meanwhile carry these hooks.
+def install(wanted: Mapping[str, Any]) -> None:
+    """Prepare this process as its test asks for.
 
     `die_at`: a crash point. `heartbeat`: "errors" or "exits" in every other beat, or "hangs" at the third.
     `descriptors`: the limit of open files. `copies`: how many workers in the process. `config`: settings beyond those
     of the bench. `uvloop`: whether to run in the fastest event loop.
     """
-    os.environ[VARIABLE] = json.dumps(wanted)
-    try:
-        yield
-    finally:
-        del os.environ[VARIABLE]
-
-
-def install() -> dict[str, Any]:
-    """Prepare this process as its test asks for, and return what `hooks` was given."""
-    wanted: dict[str, Any] = json.loads(os.environ.get(VARIABLE, "{}"))
     if "die_at" in wanted:
         method, moment, condition = CRASH_POINTS[wanted["die_at"]]
         _hook(method, moment, _death(condition))
@@ -58,7 +42,6 @@ def install() -> dict[str, Any]:
         _hook("Heartbeat.perform", "before", _Arrhythmia(wanted["heartbeat"]))
     if "descriptors" in wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted["descriptors"], wanted["descriptors"]))
-    return wanted
 
 
 def _death(condition: Condition) -> Condition:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections import Counter
@@ -18,6 +19,7 @@ from tests.faults.support.bench import Bench, WorkerProcess
 from tests.faults.support.producer import Producer
 from tests.kit.servers import NO_REDIS, REDIS, OwnServer
 from tests.kit.waiting import wait_until
+from tests.scripts.support import Broker
 
 BACK_AT_WORK_WITHIN_S = 5.0
 PRIORITIES = ("high", "normal", "low")
@@ -73,6 +75,12 @@ def wait_ended(bench: Bench, ids: list[str], within_s: float) -> float:
 def impatient(server: OwnServer, **settings: Any) -> redis.Redis:
     """Return a client that sends nothing twice."""
     return server.client(retry=Retry(NoBackoff(), 0), **settings)
+
+
+def snapshot(server: OwnServer) -> dict[str, Any]:
+    """Return every key of a bench's prefix with its value."""
+    with contextlib.closing(Broker(server, "queue:")) as broker:
+        return broker.snapshot()
 
 
 def answer_to_ping(client: redis.Redis) -> str:
