@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 import pytest
@@ -92,6 +92,22 @@ def matches(query: Document, document: Document) -> bool:
             raise AssertionError(f"a query of kind {kind}")
 
 
+def averaged(documents: Iterable[Document], metrics: set[str]) -> list[Any]:
+    """What the second query averages over; the first finds these metrics at least, in the order of their time."""
+    every, rates = bodies()
+    found = [document for document in documents if matches(every["query"], document)]
+    assert metrics <= {hit["metric_name"] for hit in found}
+    for hit in found:
+        assert isinstance(hit["metric_value"], int | float)
+    ((by, _),) = every["sort"][0].items()
+    stamps = [hit[by] for hit in found]
+    assert stamps == sorted(stamps), "a log's stamps grow"
+    rated = [document for document in found if matches(rates["query"], document)]
+    aggregation = rates["aggs"]["success_rate_over_time"]
+    assert all(aggregation["date_histogram"]["field"] in document for document in rated)
+    return [document[aggregation["aggs"]["avg_success_rate"]["avg"]["field"]] for document in rated]
+
+
 class JsonLog(logging.Handler):
     """Keeps each record as the document that a shipper of JSON logs sends."""
 
@@ -142,17 +158,5 @@ async def test_the_queries_find_the_records_of_a_working_system(
         await inbox.take(3)
     config.update_metric("success_rate", 97.5, force_log=True)
 
-    every, rates = bodies()
-    found = [document for document in documents() if matches(every["query"], document)]
-    assert {"enqueued", "processed", "avg_process_time", "success_rate"} <= {hit["metric_name"] for hit in found}
-    for hit in found:
-        assert isinstance(hit["metric_value"], int | float)
-    (sorting,) = every["sort"]
-    (by,) = sorting
-    stamps = [hit[by] for hit in found]
-    assert stamps == sorted(stamps), "a log's stamps grow"
-
-    rated = [document for document in documents() if matches(rates["query"], document)]
-    averaged = rates["aggs"]["success_rate_over_time"]["aggs"]["avg_success_rate"]["avg"]["field"]
-    assert [document[averaged] for document in rated] == [100.0, 97.5], "the worker's own, and the one set by hand"
-    assert all(rates["aggs"]["success_rate_over_time"]["date_histogram"]["field"] in document for document in rated)
+    metrics = {"enqueued", "processed", "avg_process_time", "success_rate"}
+    assert averaged(documents(), metrics) == [100.0, 97.5], "the worker's own, and the one set by hand"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import threading
 from typing import Any
 
@@ -22,7 +20,7 @@ from queue_system import (
 from tests.contract.support import counted
 from tests.kit.contents import documents
 from tests.kit.inbox import Inbox
-from tests.kit.servers import StartServer
+from tests.kit.servers import StartServer, frozen
 from tests.kit.waiting import DEADLINE_S
 
 ONCE = QueueRetryConfig(max_attempts=1)
@@ -51,13 +49,9 @@ async def test_process_queue_item_does_not_wait_for_a_frozen_server(start_server
     server = start_server()
     worker = QueueWorker(QueueConfig(redis_url=server.url, connection_timeout=0.1))
     assert await worker._process_queue_item(0) is False
-    os.kill(server.pid, signal.SIGSTOP)
-    try:
+    with frozen(server), pytest.raises(ServerUnreachableError):
         async with asyncio.timeout(DEADLINE_S):
-            with pytest.raises(ServerUnreachableError):
-                await worker._process_queue_item(0)
-    finally:
-        os.kill(server.pid, signal.SIGCONT)
+            await worker._process_queue_item(0)
 
 
 async def test_the_breaker_of_process_queue_item_opens_at_the_fifth_failure(start_server: StartServer) -> None:
@@ -107,18 +101,16 @@ async def test_handle_queue_item_keeps_what_it_cannot_process(
 async def test_execute_callback_tries_again_when_the_callback_raises(config: QueueConfig, kind: str) -> None:
     calls: list[Any] = []
 
-    def in_thread(data: Any) -> None:
+    def notify(data: Any) -> None:
         calls.append(data)
-        assert threading.current_thread() is not threading.main_thread()
+        assert (threading.current_thread() is threading.main_thread()) is (kind == "async")
         if len(calls) < 3:
             raise OSError("not yet")
 
-    async def in_loop(data: Any) -> None:
-        calls.append(data)
-        if len(calls) < 3:
-            raise OSError("not yet")
+    async def notify_async(data: Any) -> None:
+        notify(data)
 
-    config.register_callback(in_thread if kind == "sync" else in_loop, name="notify", module="app.mail")
+    config.register_callback(notify if kind == "sync" else notify_async, name="notify", module="app.mail")
     await QueueWorker(config)._execute_callback("notify", "app.mail", {"result": 1})
     assert calls == [{"result": 1}] * 3
 

@@ -194,7 +194,8 @@ async def test_a_write_needs_the_token_of_a_form_that_this_browser_was_given(con
         mine = form_token((await client.get("/dead-letters")).text)
         client.cookies.clear()
         other = (await client.get("/dead-letters")).text
-        for wrong in ([], "", mine, b"\xff", "0" * 64):  # a list of none sends none
+        wrongs: list[Any] = [[], "", mine, b"\xff", "0" * 64]  # a list of none sends none
+        for wrong in wrongs:
             assert (await posted(client, page=other, data={"form_token": wrong})).status_code == 403
         assert (await posted(client, page=other)).status_code == 303
         client.cookies.clear()

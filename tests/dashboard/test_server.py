@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import re
-import socket
 from collections.abc import Iterator
 
 import pytest
 
 from queue_system.monitoring.connections import MOST_CONNECTIONS, BriefProtocol, StreamProtocol
 from tests.cli.support import read_until, started
+from tests.kit.raw_http import answer, dial, request
 from tests.kit.servers import OwnServer
-
-PATIENCE_S = 20.0
 
 
 @pytest.fixture(scope="module")
@@ -26,28 +24,11 @@ def port(server: OwnServer) -> Iterator[int]:
         yield int(found[1])
 
 
-def exchange(port: int, sent: bytes) -> bytes:
-    """All that comes until the other side closes."""
-    received = b""
-    with socket.create_connection(("127.0.0.1", port), PATIENCE_S) as connection:
-        connection.settimeout(PATIENCE_S)
-        with contextlib.suppress(ConnectionError):
-            connection.sendall(sent)
-            while part := connection.recv(65536):
-                received += part
-    return received
-
-
-def request(path: str = "/login", *more: str, method: str = "GET") -> bytes:
-    lines = [f"{method} {path} HTTP/1.1", "Host: localhost", "Connection: close", *more, "", ""]
-    return "\r\n".join(lines).encode()
-
-
 def test_a_flood_of_silent_connections_leaves_the_pages_to_others(port: int) -> None:
     with contextlib.ExitStack() as flood:
         for _ in range(2 * MOST_CONNECTIONS):
-            flood.enter_context(socket.create_connection(("127.0.0.1", port), PATIENCE_S))
-        assert exchange(port, request("/")).startswith(b"HTTP/1.1 200 ")
+            flood.enter_context(dial(port))
+        assert answer(port, request("/")).startswith(b"HTTP/1.1 200 ")
 
 
 def test_a_stream_of_live_figures_may_last_and_a_probe_s_answer_may_not() -> None:
@@ -74,5 +55,5 @@ def test_a_stream_of_live_figures_may_last_and_a_probe_s_answer_may_not() -> Non
          "chunked"],
 )  # fmt: skip
 def test_what_no_browser_of_ours_sends_is_refused(port: int, sent: bytes) -> None:
-    answer = exchange(port, sent)
-    assert answer == b"" or answer[9:10] == b"4"
+    received = answer(port, sent)
+    assert received == b"" or received[9:10] == b"4"

@@ -54,7 +54,7 @@ def open_bench(start_server: StartServer, tmp_path: Path) -> Iterator[OpenBench]
     with contextlib.ExitStack() as opened:
 
         def open_on(*, binary: Path | None = None, **options: str) -> Bench:
-            server = start_server(binary=binary, **options)
+            server = start_server(binary=binary, tcp=False, **options)
             return opened.enter_context(contextlib.closing(Bench(server, "queue:", tmp_path)))
 
         yield open_on

@@ -204,8 +204,10 @@ def test_callbacks_of_workers_that_die_right_after_the_settlement_run_once_each(
     for turn in range(rounds):
         ids += bench.enqueue(80, processors.work, 0.0, name=f"turn-{turn}", on_success=processors.on_success)
         before = bench.counter("processed"), bench.journal.count("success").total()
-        dying = {"slots": slots, "lease": LEASE_S, "ready": False, "hooks": {"die_at": "settle-answered"}}
-        started = [bench.start_worker(**dying) for _ in range(victims)]
+        started = [
+            bench.start_worker(slots=slots, lease=LEASE_S, ready=False, hooks={"die_at": "settle-answered"})
+            for _ in range(victims)
+        ]
         for victim in started:
             assert victim.wait_end(20.0) == -signal.SIGKILL, victim.log
         settled += bench.counter("processed") - before[0]

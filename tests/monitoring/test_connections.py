@@ -13,10 +13,9 @@ from queue_system import QueueConfig
 from queue_system.monitoring import connections
 from queue_system.monitoring.guard import host_name, is_named, is_private
 from queue_system.monitoring.probes import ProbeServer, create_app
+from tests.kit.raw_http import PATIENCE_S, answer, dial, request, rest
 from tests.kit.servers import OwnServer
 from tests.kit.waiting import wait_until
-
-PATIENCE_S = 20.0
 
 
 @pytest.fixture(scope="module")
@@ -30,32 +29,6 @@ def port(server: OwnServer) -> Iterator[int]:
     config.transport.close()
 
 
-def dial(port: int, sent: bytes = b"") -> socket.socket:
-    connection = socket.create_connection(("127.0.0.1", port), PATIENCE_S)
-    connection.settimeout(PATIENCE_S)
-    connection.sendall(sent)
-    return connection
-
-
-def answer(port: int, request: bytes) -> bytes:
-    """All that comes until the other side closes."""
-    with dial(port, request) as connection:
-        return rest(connection)
-
-
-def rest(connection: socket.socket) -> bytes:
-    received = b""
-    with contextlib.suppress(ConnectionResetError):
-        while part := connection.recv(65536):
-            received += part
-    return received
-
-
-def request(path: str = "/livez", host: str = "localhost", *more: str, method: str = "GET") -> bytes:
-    lines = [f"{method} {path} HTTP/1.1", f"Host: {host}", "Connection: close", *more, "", ""]
-    return "\r\n".join(lines).encode()
-
-
 @pytest.mark.parametrize(
     "said",
     [b"", b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX-A: 1\r\n"],
@@ -66,7 +39,7 @@ def test_a_flood_of_connections_that_ask_nothing_leaves_the_probe_to_others(port
         for _ in range(2 * connections.MOST_CONNECTIONS):
             flood.enter_context(dial(port, said))
         for _ in range(3):
-            assert answer(port, request()).startswith(b"HTTP/1.1 200 ")
+            assert answer(port, request("/livez")).startswith(b"HTTP/1.1 200 ")
 
 
 def test_what_sends_no_request_in_time_is_closed(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,25 +67,25 @@ def test_what_sends_no_request_in_time_is_closed(port: int, monkeypatch: pytest.
      "a.b.example.net:1", "queue-exporter.default.svc:9200", "x.svc.cluster.local"],
 )  # fmt: skip
 def test_probes_are_answered_under_addresses_private_names_and_those_that_are_named(port: int, host: str) -> None:
-    assert answer(port, request(host=host)).startswith(b"HTTP/1.1 200 ")
+    assert answer(port, request("/livez", host=host)).startswith(b"HTTP/1.1 200 ")
 
 
 @pytest.mark.parametrize("host", ["rebound.example.org", "127.0.0.1.example.com", "", "a b", "[::1", "xexample.net"])
 @pytest.mark.parametrize("path", ["/livez", "/metrics", "/nowhere"])
 def test_a_foreign_name_of_the_host_is_refused(port: int, host: str, path: str) -> None:
     """As a page of another site has it that lets its own name lead here."""
-    assert answer(port, request(path, host))[9:12] in {b"421", b"400"}
+    assert answer(port, request(path, host=host))[9:12] in {b"421", b"400"}
 
 
 @pytest.mark.parametrize(
     "sent",
     [
-        request() .replace(b"Connection", b"Host: evil.example.org\r\nConnection"),
+        request("/livez") .replace(b"Connection", b"Host: evil.example.org\r\nConnection"),
         request("http://evil.example.org/livez"),
-        request("/livez", "localhost", f"X-A: {'a' * 100_000}"),
-        request("/livez", "localhost", *(f"X-{n}: {n}" for n in range(20_000))),
-        request("/livez", "localhost", "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13"),
-        request(method="TRACE"), request(method="OPTIONS"), request(method="POST"), request("*", method="OPTIONS"),
+        request("/livez", f"X-A: {'a' * 100_000}"),
+        request("/livez", *(f"X-{n}: {n}" for n in range(20_000))),
+        request("/livez", "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13"),
+        *(request("/livez", method=name) for name in ("TRACE", "OPTIONS", "POST")), request("*", method="OPTIONS"),
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", b"GET\r\n\r\n", b"GET /livez HTTP/9\r\n\r\n",
     ],
     ids=["two-hosts", "absolute", "long-header", "many-headers", "websocket", "trace", "options", "post", "star", "tls",
@@ -121,13 +94,10 @@ def test_a_foreign_name_of_the_host_is_refused(port: int, host: str, path: str) 
 def test_what_is_no_plain_request_is_refused_without_a_line_in_the_log(
     port: int, sent: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with dial(port) as connection:
-        with contextlib.suppress(OSError):
-            connection.sendall(sent)
-        received = rest(connection)
+    received = answer(port, sent)
     assert received == b"" or received[9:10] == b"4"
     assert caplog.records == []
-    assert answer(port, request(method="HEAD")).endswith(b"\r\n\r\n")
+    assert answer(port, request("/livez", method="HEAD")).endswith(b"\r\n\r\n")
 
 
 def test_a_request_without_a_host_is_one_of_no_browser(port: int) -> None:
@@ -156,6 +126,6 @@ def test_a_process_without_free_descriptors_says_so_once_and_answers_later(
             wait_until(lambda: "out of system resource" in caplog.text, "that is logged")
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-        connection.sendall(request())
+        connection.sendall(request("/livez"))
         assert b" 200 OK" in rest(connection)
     assert caplog.text.count("out of system resource") == 1

@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 import pytest
+import redis
 
 from queue_system import QueueConfig, QueueManager, QueueRetryConfig, QueueWorker, ServerUnreachableError
 from queue_system.inspection import fleet
@@ -16,6 +17,7 @@ from queue_system.monitoring import latest as answers
 from queue_system.monitoring.collectors import FleetCollector
 from queue_system.monitoring.latest import Latest
 from tests.kit.configs import MakeConfig
+from tests.kit.foreign import push
 from tests.kit.servers import OwnServer
 from tests.kit.waiting import eventually
 from tests.kit.workers import running
@@ -26,23 +28,16 @@ def figures(config: QueueConfig) -> dict[str, QueueStats]:
     return {f"{queue.priority}:{queue.name}": queue for queue in read_fleet(config).queues}
 
 
-def push(server: OwnServer, config: QueueConfig, name: str, item: bytes | dict[str, Any]) -> None:
-    """Push an item as a foreign client does."""
-    with server.client() as client:
-        client.sadd(config.get_registry_key(), config.get_queue_key(name))
-        client.lpush(config.get_queue_key(name), item if isinstance(item, bytes) else json.dumps(item))
-
-
 def test_the_age_of_a_queue_is_that_of_the_item_which_is_served_next(
-    make_config: MakeConfig, server: OwnServer
+    make_config: MakeConfig, client: redis.Redis
 ) -> None:
     config, now = make_config(), time.time()
-    push(server, config, "old", {"processor": "p", "timestamp": now - 100})
-    push(server, config, "old", {"processor": "p", "timestamp": now - 10})
-    push(server, config, "was_delayed", {"processor": "p", "timestamp": now - 5000, "due": now - 50})
-    push(server, config, "silent", {"processor": "p"})
-    push(server, config, "broken", b"no item at all")
-    push(server, config, "ahead", {"processor": "p", "timestamp": now + 1000})
+    push(client, config, json.dumps({"processor": "p", "timestamp": now - 100}), name="old")
+    push(client, config, json.dumps({"processor": "p", "timestamp": now - 10}), name="old")
+    push(client, config, json.dumps({"processor": "p", "timestamp": now - 5000, "due": now - 50}), name="was_delayed")
+    push(client, config, json.dumps({"processor": "p"}), name="silent")
+    push(client, config, b"no item at all", name="broken")
+    push(client, config, json.dumps({"processor": "p", "timestamp": now + 1000}), name="ahead")
     QueueManager(config).enqueue({"timestamp": now - 9999, "blob": "x" * 100_000}, "shop.p", queue_name="large")
     found = figures(config)
     assert found["normal:old"].depth == 2

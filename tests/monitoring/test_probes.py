@@ -20,7 +20,7 @@ from queue_system import QueueConfig, QueueManager, QueueWorker
 from queue_system.monitoring.health import WorkerHealth, health_of, longest_beat_s
 from queue_system.monitoring.probes import ProbeServer, create_app, serve
 from tests.kit.configs import MakeConfig
-from tests.kit.servers import OwnServer, StartServer, free_port
+from tests.kit.servers import OwnServer, StartServer, free_port, frozen, listens
 from tests.kit.waiting import eventually, wait_until
 from tests.kit.workers import running
 from tests.monitoring.support import Probe, of, probing
@@ -130,11 +130,8 @@ def out_of_order(own: OwnServer, trouble: str) -> Iterator[None]:
         yield
         own.start()
         return
-    os.kill(own.pid, signal.SIGSTOP)
-    try:
+    with frozen(own):
         yield
-    finally:
-        os.kill(own.pid, signal.SIGCONT)
 
 
 async def eventually_ready(probe: Probe) -> None:
@@ -269,14 +266,14 @@ async def test_the_server_in_the_event_loop_ends_when_cancelled_and_leaves_the_s
     before = signal.getsignal(signal.SIGTERM)
     serving = asyncio.create_task(serve(create_app(make_config(), None), f"127.0.0.1:{port}"))
     async with httpx.AsyncClient() as client:
-        await eventually(lambda: accepts(port), "it listens")
+        await eventually(lambda: listens(port), "it listens")
         assert (await client.get(f"http://127.0.0.1:{port}/livez")).status_code == 200
         assert (await client.post(f"http://127.0.0.1:{port}/livez")).status_code == 405
     assert signal.getsignal(signal.SIGTERM) is before
     serving.cancel()
     with pytest.raises(asyncio.CancelledError):
         await serving
-    assert not accepts(port)
+    assert not listens(port)
 
 
 @pytest.mark.parametrize(
@@ -293,9 +290,3 @@ def test_an_address_that_cannot_be_had_is_refused(
     told = "expected HOST:PORT" if address else "in use"
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(error, match=told):
         ProbeServer(app, address or f"127.0.0.1:{taken.getsockname()[1]}")
-
-
-def accepts(port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1.0):
-        return True
-    return False

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from prometheus_client import CollectorRegistry, Histogram
 
 from queue_system import QueueManager, QueueWorker
@@ -24,6 +25,7 @@ from queue_system.monitoring.collectors import HealthCollector
 from queue_system.monitoring.health import WorkerHealth, health_of
 from queue_system.monitoring.labels import Place
 from tests.kit.configs import MakeConfig
+from tests.kit.foreign import push
 from tests.kit.hostile_texts import CORPUS
 from tests.kit.processes import environment
 from tests.kit.servers import OwnServer
@@ -71,7 +73,7 @@ def test_the_fleet_and_the_worker_are_shown_beside_them(busy: Busy) -> None:
 
 
 async def test_the_wait_is_counted_from_when_an_operation_was_due(
-    make_config: MakeConfig, server: OwnServer, prefix: str
+    make_config: MakeConfig, client: redis.Redis, prefix: str
 ) -> None:
     """Neither the delay of an enqueue nor what passed before a retry is a wait; here both took hours."""
     config, name, tries = make_config(), f"due-{prefix[:-1]}", []
@@ -87,9 +89,7 @@ async def test_the_wait_is_counted_from_when_an_operation_was_due(
     now = time.time()
     item = {"operation_id": "1", "processor": "flaky", "processor_module": "shop", "timestamp": now - 9000, "due": now,
             "max_attempts": 2, "delays": [0.05]}  # fmt: skip
-    with server.client() as client:
-        client.sadd(config.get_registry_key(), config.get_queue_key(name))
-        client.lpush(config.get_queue_key(name), json.dumps(item))
+    push(client, config, json.dumps(item), name=name)
     async with running(QueueWorker(config)):
         await eventually(lambda: config.get_metrics()["processed"] == 1, "it succeeds at last")
     shown = scrape()

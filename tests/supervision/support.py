@@ -44,6 +44,11 @@ class Program(PythonProcess):
         """Wait for the end and return the exit code."""
         return self.wait_end(within_s)
 
+    def leaves(self, within_s: float = 15.0) -> int:
+        """Ask it to leave, and return the exit code."""
+        self.send(signal.SIGTERM)
+        return self.ends(within_s)
+
     def children(self) -> list[int]:
         """The ids of the worker processes that it has started, and that run."""
         return [pid for pid in children_of(self.process.pid) if is_alive(pid)]

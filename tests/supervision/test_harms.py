@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -47,8 +46,7 @@ def test_who_replaces_what_a_worker_needs_harms_no_other_operation_and_not_its_e
     bench.enqueue(6, first=1, seconds=0.01)
     bench.enqueue(6, first=7, processor=app.note_in_a_thread)
     bench.wait_for_notes("end", 1 + len(LATER))
-    program.send(signal.SIGTERM)
-    assert program.ends(LEAVES_WITHIN_S) == 0, program.log
+    assert program.leaves(LEAVES_WITHIN_S) == 0, program.log
     assert bench.noted("end") == Counter([0, *LATER])
     assert bench.in_flight() == []
 
@@ -58,8 +56,7 @@ def test_a_process_that_can_neither_begin_threads_nor_log_leaves_in_time(
     bench: Bench, harm: Callable[[], None]
 ) -> None:
     program = harmed(bench, {}, harm)
-    program.send(signal.SIGTERM)
-    assert program.ends(LEAVES_WITHIN_S) == 0, program.log
+    assert program.leaves(LEAVES_WITHIN_S) == 0, program.log
 
 
 def test_a_signal_s_handler_that_ends_the_event_loop_is_told_in_one_line(bench: Bench) -> None:
@@ -77,8 +74,7 @@ def test_a_signal_s_handler_that_ends_the_event_loop_is_told_in_one_line(bench: 
 def test_a_timer_that_is_left_behind_keeps_no_process_from_its_orderly_end(bench: Bench) -> None:
     """Its signals come no more when the worker has left."""
     program = harmed(bench, {}, harms.set_a_timer)
-    program.send(signal.SIGTERM)
-    assert program.ends(LEAVES_WITHIN_S) == 0, program.log
+    assert program.leaves(LEAVES_WITHIN_S) == 0, program.log
 
 
 def test_a_callback_that_fails_for_ever_fills_no_log(bench: Bench, variables: dict[str, str]) -> None:

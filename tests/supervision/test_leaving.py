@@ -58,8 +58,7 @@ def test_a_process_that_can_begin_no_thread_leaves_all_the_same(bench: Bench) ->
     bench.enqueue(1, app.block_without_threads, seconds=LONG_S)
     program = bench.start(grace=0.2)
     bench.wait_for_notes("start", 1)
-    program.send(signal.SIGTERM)
-    assert program.ends(LEAVES_WITHIN_S) == 0
+    assert program.leaves(LEAVES_WITHIN_S) == 0
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -74,8 +73,7 @@ def test_a_processor_that_cancels_all_tasks_ends_no_process(bench: Bench, proces
     bench.wait_for_notes("end", 20)
     assert len(program.lines("worker started")) == processes
     assert program.lines("worker drains") == []
-    program.send(signal.SIGTERM)
-    assert program.ends(LEAVES_WITHIN_S) == 0
+    assert program.leaves(LEAVES_WITHIN_S) == 0
 
 
 @pytest.mark.parametrize(

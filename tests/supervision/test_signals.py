@@ -51,8 +51,7 @@ def test_what_outlives_the_grace_is_handed_back_without_an_attempt_spent(bench: 
     bench.enqueue(1, app.spin, first=1)
     program = bench.start(grace=0.2)
     bench.wait_for_notes("start", 2)
-    program.send(signal.SIGTERM)
-    assert program.ends() == 0
+    assert program.leaves() == 0
     assert [(item.get("attempts", 0), item.get("crashes", 0)) for item in bench.waiting()] == [(0, 0)] * 2
     assert not any(is_alive(pid) for _, pid in bench.notes("start"))
 
@@ -107,8 +106,7 @@ def test_a_processor_that_handles_signals_does_not_make_its_worker_deaf(
     program = bench.start(processes=processes, concurrency=2)
     (line,) = program.wait_for(TAKEN_BACK)
     assert "SIGTERM" in line
-    program.send(signal.SIGTERM)
-    assert program.ends() == 0
+    assert program.leaves() == 0
     assert bench.noted("start") == bench.noted("end") + Counter({0: 1})
     assert bench.waiting() == []
     assert len(program.lines(TAKEN_BACK)) == 1
@@ -117,8 +115,7 @@ def test_a_processor_that_handles_signals_does_not_make_its_worker_deaf(
 def test_a_signal_before_the_worker_has_started_ends_it(bench: Bench) -> None:
     program = bench.start(target="tests.supervision.slow_app:config")
     program.wait_for("importing")
-    program.send(signal.SIGTERM)
-    assert program.ends() == 0
+    assert program.leaves() == 0
     assert program.lines("worker started") == []
 
 
@@ -130,8 +127,7 @@ def test_a_child_that_is_asked_twice_still_drains(bench: Bench) -> None:
     ((_, pid),) = bench.notes("start")
     for _ in range(3):
         os.kill(pid, signal.SIGTERM)
-    program.send(signal.SIGTERM)
-    assert program.ends() == 0
+    assert program.leaves() == 0
     assert bench.noted("end") == {0: 1}
 
 
@@ -139,8 +135,7 @@ def test_a_child_that_is_asked_twice_still_drains(bench: Bench) -> None:
 def test_a_signal_ends_a_worker_whose_target_never_ends_its_import(bench: Bench, processes: int) -> None:
     program = bench.start(target="tests.supervision.stuck_app:config", processes=processes, variables={"STUCK": "1"})
     wait_until(lambda: program.log.count("stuck") == processes, "the target is being imported")
-    program.send(signal.SIGTERM)
-    assert program.ends(10.0) == 0
+    assert program.leaves(10.0) == 0
 
 
 def test_a_signal_counts_where_the_stack_has_room_for_its_handler_only() -> None:
