@@ -22,8 +22,6 @@ def place(server: OwnServer, prefix: str) -> dict[str, str]:
 
 @pytest.fixture
 def cli(place: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[RunCli]:
-    """Runs the program in this process."""
-
     def run_here(*arguments: str, stdin: str | bytes = "", env: Mapping[str, str] | None = None) -> Answer:
         typed = stdin.encode() if isinstance(stdin, str) else stdin
         with monkeypatch.context() as patch:
@@ -42,8 +40,6 @@ def cli(place: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
 
 @pytest.fixture
 def program(place: dict[str, str]) -> RunProgram:
-    """Runs the program in a process of its own."""
-
     def run_there(*arguments: str, env: Mapping[str, str] | None = None) -> Answer:
         return run_program(*arguments, **{**place, **(env or {})})
 

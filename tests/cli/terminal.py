@@ -41,7 +41,6 @@ class Terminal:
         os.close(self._theirs)
 
     def send(self, keys: bytes) -> None:
-        """Type some keys."""
         os.write(self._ours, keys)
 
     def read_until(self, text: bytes) -> None:

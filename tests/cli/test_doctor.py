@@ -339,28 +339,31 @@ def test_the_examination_is_patient_with_a_long_lease(patient: Patient, admin: r
     assert time.monotonic() - began >= 1.5
 
 
-async def test_a_queue_that_workers_leave_alone_is_told_with_the_processor_that_they_lack(patient: Patient) -> None:
-    config = patient.configured(lease_seconds=1.0)
+@pytest.mark.parametrize(
+    "settings, count, rests, told, advice",
+    [
+        ({}, 40, "resting", "queue charge is left alone by 1 of 1 worker: shop.lacking.charge", "restart them"),
+        (
+            {"max_dead_letters": 1}, 3, "is full",
+            "left alone by 1 of 1 worker: system_errors is full; shop.lacking.charge",
+            "retry or drop dead letters of system_errors, or raise max_dead_letters",
+        ),
+    ],
+    ids=["no processor", "full system errors"],
+)  # fmt: skip
+async def test_a_queue_that_workers_leave_alone_is_told_with_the_reason_and_the_way_out(
+    patient: Patient, settings: dict[str, Any], count: int, rests: str, told: str, advice: str
+) -> None:
+    config = patient.configured(lease_seconds=1.0, **settings)
     queue = QueueManager(config)
-    queue.enqueue_batch([{}] * 40, "shop.lacking.charge")
+    queue.enqueue_batch([{}] * count, "shop.lacking.charge")
     async with running(QueueWorker(config)):
-        await eventually(lambda: "resting" in queue.get_queue_status(), "the queue is left alone", 20)
+        await eventually(lambda: rests in str(queue.get_queue_status()), "the queue is left alone", 20)
         found = patient.checks()["workers"]
     assert found["level"] == "fail"  # nobody else serves it
-    assert "queue charge is left alone by 1 of 1 worker: shop.lacking.charge" in found["sentence"]
-    assert "restart them" in found["advice"]
+    assert told in found["sentence"]
+    assert advice in found["advice"]
     assert list(found["details"]["resting"]) == ["charge"]
-
-
-async def test_a_queue_that_rests_because_the_system_errors_are_full_is_told_with_the_way_out(patient: Patient) -> None:
-    config = patient.configured(lease_seconds=1.0, max_dead_letters=1)
-    queue = QueueManager(config)
-    queue.enqueue_batch([{}] * 3, "shop.lacking.charge")
-    async with running(QueueWorker(config)):
-        await eventually(lambda: "is full" in str(queue.get_queue_status().get("resting")), "it rests", 20)
-        found = patient.checks()["workers"]
-    assert "left alone by 1 of 1 worker: system_errors is full; shop.lacking.charge" in found["sentence"]
-    assert "retry or drop dead letters of system_errors, or raise max_dead_letters" in found["advice"]
 
 
 async def test_a_queue_that_no_worker_serves_is_told_with_the_way_out(patient: Patient, admin: redis.Redis) -> None:

@@ -18,14 +18,6 @@ CONTEXTS = {context.command_path: context for context in contexts()}
 COMMANDS = {path: context for path, context in CONTEXTS.items() if not hasattr(context.command, "commands")}
 
 
-def test_every_command_of_the_issue_is_there() -> None:
-    names = {path.removeprefix("queue-system ") for path in COMMANDS}
-    assert names >= {
-        "worker", "enqueue", "status", "operation show", "operation wait", "dead-letters list", "dead-letters show",
-        "dead-letters retry", "dead-letters drop", "purge", "doctor", "bench", "dashboard", "exporter",
-    }  # fmt: skip
-
-
 @pytest.mark.parametrize("path", CONTEXTS)
 def test_every_option_has_help_and_an_environment_variable_that_acts(
     path: str, monkeypatch: pytest.MonkeyPatch

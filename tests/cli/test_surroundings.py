@@ -150,13 +150,6 @@ async def test_a_dead_letter_that_must_stay_exits_with_1(cli: RunCli, config: Qu
     assert "1 dead letter named by an id stayed" in answer.err
 
 
-async def test_a_question_gives_the_number_that_match(cli: RunCli, config: QueueConfig) -> None:
-    await fail(config, "out of stock", "no address", "out of stock")
-    asked = cli("dead-letters", "drop", "--error", "stock")
-    assert "Delete 2 dead letters of the 3 in failures for good?" in asked.err
-    assert len(listed(cli)) == 3
-
-
 def test_a_name_without_a_module_is_warned_of(cli: RunCli, queue: QueueManager) -> None:
     doubtful = cli("enqueue", "send_mail", "1")
     assert doubtful.code == 0

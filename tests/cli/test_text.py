@@ -74,16 +74,17 @@ def assert_harmless(cli: RunCli, *commands: list[str]) -> None:
             assert not any(line.strip().startswith(FORGED) for line in lines)
 
 
-@pytest.mark.parametrize("text", CORPUS.values())
+@pytest.mark.parametrize("text", [MARKUP, *CORPUS.values()])
 def test_a_dead_letter_that_somebody_else_wrote_is_shown_harmlessly(
     cli: RunCli, queue: QueueManager, client: redis.Redis, text: str
 ) -> None:
-    """No member of a dead letter begins a line of the terminal, its traceback of several lines neither."""
-    members = ("operation_id", "processor", "queue", "failure_reason", "error_type", "entity")
-    dead_letter = dict.fromkeys(members, text) | {"traceback": f"{FORGED}\n{text}\n{FORGED}"}
-    client.lpush(queue.config.keys.failures, json.dumps(dead_letter))
-    (found,) = queue.list_dead_letters().letters
-    assert_harmless(cli, ["dead-letters", "list"], ["dead-letters", "show", found.letter_id])
+    """No member of it begins a line of the terminal, its traceback of several lines neither, nor do its bytes."""
+    members = ("operation_id", "processor", "queue", "failure_reason", "error_type")
+    dead_letter = dict.fromkeys(members, text) | {"entity": {text: text}, "traceback": f"{FORGED}\n{text}\n{FORGED}"}
+    client.lpush(queue.config.keys.failures, b"\x1b[2J[red]no json\xff", json.dumps(dead_letter))
+    found = queue.list_dead_letters().letters
+    assert len(found) == 2
+    assert_harmless(cli, ["dead-letters", "list"], *(["dead-letters", "show", each.letter_id] for each in found))
 
 
 def test_what_the_operator_typed_is_escaped_in_errors(cli: RunCli) -> None:

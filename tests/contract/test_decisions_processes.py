@@ -1,17 +1,16 @@
-"""What is decided where the specification is silent: scripts, forks, deaths and servers of other processes."""
+"""What is decided where the specification is silent: scripts and forks of other processes."""
 
 from __future__ import annotations
 
 import json
-import signal
 import sys
 from pathlib import Path
 
 import pytest
 import redis
 
-from queue_system import QueueConfig, QueueManager, QueueRetryConfig, QueueWorker
-from tests.contract.support import counted, python, run
+from queue_system import QueueConfig, QueueWorker
+from tests.contract.support import run
 from tests.kit.contents import documents
 from tests.kit.inbox import Inbox
 from tests.kit.servers import OwnServer
@@ -50,30 +49,6 @@ for child in range(3):
 for n in range(20):
     queue.enqueue({"by": "parent", "n": n}, "app.handle")
 print([os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children])
-"""
-
-VICTIM = """\
-import asyncio, os, signal
-from queue_system import QueueConfig, QueueWorker
-
-async def die(entity):
-    os.kill(os.getpid(), signal.SIGKILL)
-
-async def main():
-    config = QueueConfig(redis_url=os.environ["URL"], queue_prefix=os.environ["PREFIX"], lease_seconds=0.5)
-    config.register_callback(die, name="work")
-    await QueueWorker(config).start()
-    await asyncio.Event().wait()
-
-asyncio.run(main())
-"""
-
-EMBEDDED = """\
-from queue_system import QueueConfig, QueueManager
-
-queue = QueueManager(config=QueueConfig())
-queue.enqueue({}, "app.handle")
-print(queue.get_queue_status()["queue:normal:handle"])
 """
 
 
@@ -117,26 +92,3 @@ def test_configuration_and_manager_are_fork_safe(
     items = documents(raw, config.get_queue_key("handle"))
     assert len({item["operation_id"] for item in items}) == 81
     assert len({(item["entity"]["by"], item["entity"]["n"]) for item in items}) == 81
-
-
-async def test_a_workers_death_loses_nothing_and_is_no_attempt(
-    server: OwnServer, prefix: str, queue: QueueManager, tmp_path: Path, inbox: Inbox
-) -> None:
-    """The operation may run once only, and it runs to its end on another worker after the first was killed."""
-    (tmp_path / "script.py").write_text(VICTIM)
-    with python("script.py", cwd=tmp_path, URL=server.url, PREFIX=prefix) as process:
-        queue.enqueue({"n": 1}, "work", retry_config=QueueRetryConfig(max_attempts=1))
-        process.wait(timeout=20)
-    assert process.returncode == -signal.SIGKILL
-
-    config = QueueConfig(redis_url=server.url, queue_prefix=prefix, lease_seconds=0.5)
-    config.register_callback(inbox.put, name="work")
-    async with running(QueueWorker(config)):
-        assert await inbox.next() == {"n": 1}
-    assert (counted(config, "processed"), counted(config, "failed")) == (1, 0)
-
-
-def test_without_any_url_a_server_of_the_folder_is_embedded_and_its_data_survives(tmp_path: Path) -> None:
-    assert run_script(EMBEDDED, tmp_path) == "1\n"
-    assert (tmp_path / ".queue-system").is_dir()
-    assert run_script(EMBEDDED, tmp_path) == "2\n"

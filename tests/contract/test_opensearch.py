@@ -74,7 +74,6 @@ Document = dict[str, Any]
 
 
 def bodies() -> list[Document]:
-    """The two queries' bodies."""
     return [json.loads(body) for body in re.split(r"//.*\nGET .*\n", OPENSEARCH)[1:]]
 
 

@@ -28,7 +28,6 @@ async def handle(entity: Any) -> None: ...
 
 
 def stored(raw: redis.Redis, config: QueueConfig, name: str = "handle", priority: str = "normal") -> dict[str, Any]:
-    """The only item of a queue."""
     (item,) = documents(raw, config.get_queue_key(name, priority))
     return item
 

@@ -34,6 +34,12 @@ def wait_for_text(page: Any, selector: str, text: str) -> None:
     )
 
 
+def visit(page: Any, url: str) -> None:
+    """Go there, and wait for live figures."""
+    page.goto(url)
+    wait_for_text(page, '[data-live="state"]', "live")
+
+
 def focused(page: Any) -> str:
     """What has the focus, in words."""
     return str(page.evaluate("document.activeElement.textContent.trim() || document.activeElement.id"))
@@ -81,8 +87,7 @@ def test_an_operation_is_followed(address: str, tab: OpenTab, queue: QueueManage
 def test_the_stream_comes_back(config: QueueConfig, address: str, tab: OpenTab, queue: QueueManager) -> None:
     """Cut off, the page says so; it goes on by itself."""
     page = tab()
-    page.goto(address)
-    wait_for_text(page, '[data-live="state"]', "live")
+    visit(page, address)
     page.context.set_offline(True)
     page.evaluate("stream.dispatchEvent(new Event('error'))")
     wait_for_text(page, '[data-live="state"]', "disconnected")
@@ -174,8 +179,7 @@ def test_hostile_texts_do_nothing(address: str, tab: OpenTab, config: QueueConfi
     elsewhere: list[str] = []
     page.on("request", lambda request: None if request.url.startswith(address) else elsewhere.append(request.url))
     for path in ("/dead-letters", "/dead-letters?source=system_errors", "/workers", "/"):
-        page.goto(address + path)
-        wait_for_text(page, '[data-live="state"]', "live")
+        visit(page, address + path)
         while older := page.query_selector("#older"):
             here = page.url
             older.click()
@@ -246,8 +250,7 @@ def test_a_phone_needs_no_sideways_scrolling(address: str, tab: OpenTab, config:
     )
     page = tab(**PHONE)
     for path in PAGES:
-        page.goto(address + path)
-        wait_for_text(page, '[data-live="state"]', "live")
+        visit(page, address + path)
         assert page.evaluate("document.documentElement.scrollWidth") == 375, path
     page.goto(f"{address}/dead-letters")
     page.tap("tbody a")
@@ -268,8 +271,7 @@ def test_every_text_can_be_read_in_light_and_in_dark(
     bury(raw, config, dead_letter(1))
     page = tab(color_scheme=scheme)
     for path in PAGES:
-        page.goto(address + path)
-        wait_for_text(page, '[data-live="state"]', "live")
+        visit(page, address + path)
         assert page.evaluate(_FAINT) == [], path
     paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (sum(map(int, paper[4:-1].split(","))) < 100) == (scheme == "dark")
@@ -306,12 +308,10 @@ _FAINT = """() => {
 def test_nothing_moves_where_motion_is_not_wanted(address: str, tab: OpenTab) -> None:
     running = "document.getAnimations().length"
     page = tab(reduced_motion="reduce")
-    page.goto(address)
-    wait_for_text(page, '[data-live="state"]', "live")
+    visit(page, address)
     assert page.evaluate(running) == 0
     page = tab(reduced_motion="no-preference")
-    page.goto(address)
-    wait_for_text(page, '[data-live="state"]', "live")
+    visit(page, address)
     assert page.evaluate(running) > 0
 
 

@@ -24,7 +24,6 @@ PATHS = ("/", "/queues", "/workers", "/operations?id=x", "/dead-letters", "/nowh
 
 
 def addresses(page: str) -> list[str]:
-    """Every address that a page leads to."""
     return re.findall(r'(?:href|src|action|formaction|data-events)="([^"]*)"', page)
 
 

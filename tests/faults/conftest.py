@@ -43,14 +43,12 @@ def full() -> bool:
 
 @pytest.fixture
 def bench(server: OwnServer, prefix: str, tmp_path: Path) -> Iterator[Bench]:
-    """A bench on the shared server."""
     with contextlib.closing(Bench(server, prefix, tmp_path)) as opened:
         yield opened
 
 
 @pytest.fixture
 def open_bench(start_server: StartServer, tmp_path: Path) -> Iterator[OpenBench]:
-    """Opens a bench on a server of the test's own."""
     with contextlib.ExitStack() as opened:
 
         def open_on(*, binary: Path | None = None, **options: str) -> Bench:
@@ -62,8 +60,6 @@ def open_bench(start_server: StartServer, tmp_path: Path) -> Iterator[OpenBench]
 
 @pytest.fixture
 def figures(record_property: Callable[[str, object], None], request: pytest.FixtureRequest) -> Figures:
-    """Reports figures under the test's name."""
-
     def report(**values: object) -> None:
         for name, value in values.items():
             record_property(name, value)

@@ -34,7 +34,6 @@ W = "w1"
 
 
 def drain_s(full: bool) -> float:
-    """How long a drain may take."""
     return 1800.0 if full else 30.0
 
 
@@ -48,7 +47,6 @@ def stored(bench: Bench) -> Counter[str]:
 
 
 def wait_processed(bench: Bench, count: int) -> None:
-    """Wait until so many operations have succeeded."""
     wait_until(lambda: bench.counter("processed") == count, f"{count} have run\n{bench.logs()}", 2 * LEASE_S)
 
 
@@ -198,7 +196,6 @@ class Life:
         assert await self._run(commands.settle(W, f"s{self.lives}", verdict, 8)) == b"d"
 
     def close(self) -> None:
-        """Drop the connection."""
         self._transport.close()
 
     async def _run(self, command: Command[Any]) -> Any:

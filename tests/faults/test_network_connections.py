@@ -69,7 +69,6 @@ def echo(text: str) -> Command[bytes]:
 
 
 def descriptors() -> int:
-    """Count the open files and sockets of this process."""
     gc.collect()
     return len(list(Path("/dev/fd").iterdir()))
 
@@ -104,7 +103,6 @@ async def test_calls_cancelled_at_any_await_never_cross_their_replies(
 
 
 async def briefly(entity: dict[str, Any]) -> None:
-    """Take a moment."""
     await asyncio.sleep(0.001)
 
 

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 
-from queue_system import QueueConfig, QueueManager
 from tests.faults.conftest import Figures, OpenBench
 from tests.faults.support import processors
 from tests.faults.support.bench import Bench
@@ -118,38 +117,6 @@ def test_a_storm_on_one_deduplication_key_has_one_live_operation_at_a_time_and_l
     assert storm.holders <= storm.queued.keys()
     assert bench.counter("processed") == len(storm.queued)
     assert not bench.client.exists(f"{bench.prefix}dedup")
-
-
-def test_a_late_settlement_does_not_free_the_key_that_another_operation_has_taken(bench: Bench) -> None:
-    entity = {"id": "first", "seconds": 0.3}
-    frozen = bench.start_worker(slots=1, lease=LEASE_S)
-    bench.manager.enqueue(entity, processors.work, operation_id="first", deduplication_key=KEY)
-    wait_until(lambda: bench.journal.entries("start"), "the first runs", 5.0)
-    frozen.send(signal.SIGSTOP)
-    bench.start_worker(slots=1, lease=LEASE_S)
-    bench.wait_drained(10.0)
-    entity = {"id": "second", "seconds": 1.5}
-    bench.manager.enqueue(entity, processors.work, operation_id="second", deduplication_key=KEY)
-    wait_until(lambda: bench.journal.count("start")["second"], "the second runs", 5.0)
-    frozen.send(signal.SIGCONT)
-    wait_until(lambda: "lease lost" in frozen.log, "the frozen worker learns that its settlement was late", 5.0)
-    third = bench.manager.enqueue(entity, processors.work, operation_id="third", deduplication_key=KEY)
-    assert not bench.journal.count("end")["second"], "the machine is too slow for this test to mean anything"
-    assert (third["status"], third["operation_id"]) == ("duplicate", "second")
-
-
-def test_the_key_of_an_operation_that_vanished_is_free_after_its_time(bench: Bench) -> None:
-    config = QueueConfig(redis_url=bench.server.url, queue_prefix=bench.prefix, dedup_ttl=0.5)
-    with closing(config.transport):
-        manager = QueueManager(config)
-        vanished = manager.enqueue({"id": "vanished"}, processors.work, deduplication_key=KEY)
-        bench.client.delete(f"{bench.prefix}normal:work")
-        again = manager.enqueue({"id": "next"}, processors.work, deduplication_key=KEY)
-        assert (again["status"], again["operation_id"]) == ("duplicate", vanished["operation_id"])
-        wait_until(
-            lambda: manager.enqueue({"id": "next"}, processors.work, deduplication_key=KEY)["status"] == "queued",
-            "the key is free again", 5.0,
-        )  # fmt: skip
 
 
 def test_delayed_operations_never_start_early(bench: Bench, figures: Figures, full: bool) -> None:
@@ -277,5 +244,4 @@ def test_a_burst_reaches_every_idle_worker(bench: Bench, figures: Figures, full:
 
 
 def busy(bench: Bench) -> int:
-    """Count the incarnations that hold an operation."""
     return sum(bool(bench.in_flight(incarnation)) for incarnation in bench.incarnations())

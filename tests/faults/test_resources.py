@@ -71,7 +71,6 @@ def run_operations(bench: Bench, count: int) -> None:
 
 
 def wait_expired(bench: Bench) -> None:
-    """Wait until no record of a finished operation is left."""
     wait_until(lambda: not any(bench.client.scan_iter(match=f"{bench.prefix}operation:*", count=1000)), "expired", 60.0)
 
 

@@ -205,5 +205,4 @@ def calls_of_scripts(bench: Bench) -> int:
 
 
 def connections(bench: Bench) -> int:
-    """Return how many connections the server has accepted."""
     return int(bench.client.info("stats")["total_connections_received"])

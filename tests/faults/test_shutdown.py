@@ -20,7 +20,6 @@ EXIT_WITHIN_S = 5.0
 
 
 def items(bench: Bench) -> list[dict[str, Any]]:
-    """Return what waits in the lists."""
     lists = bench.client.smembers(f"{bench.prefix}registry")
     return [json.loads(item) for each in lists for item in bench.client.lrange(each, 0, -1)]
 

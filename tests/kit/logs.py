@@ -16,8 +16,6 @@ def without_told_tracebacks(log: str) -> str:
 
 
 class Line(NamedTuple):
-    """One line of a log."""
-
     level: str
     message: str
     fields: dict[str, Any]
@@ -46,6 +44,5 @@ class LineLogger:
         return [line.fields for line in self.lines if line.message == message]
 
     def values(self, metric_name: str) -> list[Any]:
-        """The values that were logged for a metric."""
         named = self.of("Queue metric update")
         return [fields["metric_value"] for fields in named if fields["metric_name"] == metric_name]

@@ -31,12 +31,10 @@ class PythonProcess:
 
     @property
     def pid(self) -> int:
-        """The process id."""
         return self.process.pid
 
     @property
     def alive(self) -> bool:
-        """Whether the process has not ended."""
         return self.process.poll() is None
 
     @property

@@ -29,17 +29,14 @@ async def succeed(entity: Any) -> None:
 
 
 async def explode(entity: dict[str, Any]) -> None:
-    """Raise what the entity says."""
     raise ValueError(entity["text"])
 
 
 async def hang(entity: Any) -> None:
-    """Exceed any limit."""
     await asyncio.sleep(60)
 
 
 async def main(url: str, prefix: str) -> None:
-    """Work until all is settled."""
     config = QueueConfig(redis_url=url, queue_prefix=prefix)
     queue = QueueManager(config)
     prometheus.enable(config)

@@ -27,12 +27,10 @@ class Busy:
 
     @property
     def documents(self) -> list[dict[str, Any]]:
-        """The log lines, decoded."""
         return [json.loads(line) for line in self.lines]
 
 
 def run_busy(server: OwnServer, log_format: str) -> Busy:
-    """Run `busy_process` to its end."""
     prefix = f"t{uuid.uuid4().hex[:12]}:"
     ended = subprocess.run(
         [sys.executable, "-m", "tests.monitoring.busy_process", server.url, prefix, log_format],

@@ -17,7 +17,6 @@ async def succeed(entity: Any) -> None:
 
 
 async def main(url: str, prefix: str) -> None:
-    """Enqueue and handle ten operations."""
     config = QueueConfig(redis_url=url, queue_prefix=prefix)
     prometheus.enable(config)
     QueueManager(config).enqueue_batch([{}] * 10, succeed, queue_name="shared")

@@ -10,12 +10,21 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.applications import Starlette
 
+from queue_system.execution.delivery import Delivery
+from queue_system.execution.settlement import Settlement
+from queue_system.model.operation import Operation
+from queue_system.model.states import Verb
 from queue_system.monitoring.labels import Place
 from queue_system.monitoring.probes import ProbeServer
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 PATIENCE_S = 8.0
 """How long a test waits for an answer over HTTP: far less than the server's own limits in these tests."""
+
+
+def settlement(queue: str, verb: Verb = Verb.COMPLETE) -> Settlement:
+    """What becomes of an operation of a queue, such as "high:mails"."""
+    return Settlement(Delivery("w", 1, queue.encode(), b"", Operation(processor="p"), 0.0), verb, b"")
 
 
 class Probe:
@@ -25,18 +34,15 @@ class Probe:
         self._client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S)
 
     def get(self, path: str) -> tuple[int, dict[str, Any]]:
-        """Return the status and the JSON of an answer."""
         response = self._client.get(path)
         return response.status_code, response.json()
 
     def scrape(self) -> Samples:
-        """Return what `/metrics` shows."""
         response = self._client.get("/metrics")
         assert response.status_code == 200
         return parsed(response.text)
 
     def close(self) -> None:
-        """Drop the connection."""
         self._client.close()
 
 

@@ -107,11 +107,9 @@ class Watched:
         return {f"{a['alertname']} {a['job']}" if a["alertname"].endswith("Down") else a["alertname"] for a in down}
 
     def wait_for(self, *alerts: str) -> None:
-        """Wait until all of these fire."""
         wait_until(lambda: set(alerts) <= self.firing(), f"{alerts} fire", WITHIN_S)
 
     def close(self) -> None:
-        """End all of it."""
         self._api.close()
         self._stack.close()
 

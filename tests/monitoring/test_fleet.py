@@ -24,7 +24,6 @@ from tests.kit.workers import running
 
 
 def figures(config: QueueConfig) -> dict[str, QueueStats]:
-    """The figures by list."""
     return {f"{queue.priority}:{queue.name}": queue for queue in read_fleet(config).queues}
 
 

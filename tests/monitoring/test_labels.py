@@ -12,12 +12,8 @@ import pytest
 from prometheus_client import REGISTRY, Counter
 
 from queue_system import QueueConfig, QueueManager
-from queue_system.execution.delivery import Delivery
-from queue_system.execution.settlement import Settlement
 from queue_system.inspection.beats import Beats
 from queue_system.inspection.fleet import FleetReader
-from queue_system.model.operation import Operation
-from queue_system.model.states import Verb
 from queue_system.monitoring import prometheus
 from queue_system.monitoring.collectors import FleetCollector, HealthCollector
 from queue_system.monitoring.health import WorkerHealth
@@ -25,7 +21,7 @@ from queue_system.monitoring.labels import EVENTS, SERVER_NAME, Place, place_of
 from tests.kit.configs import MakeConfig
 from tests.kit.servers import OwnServer
 from tests.kit.source import ROOT
-from tests.monitoring.support import Samples, of, parsed
+from tests.monitoring.support import Samples, of, parsed, settlement
 
 
 def collected(*collectors: Any) -> Samples:
@@ -38,9 +34,8 @@ def fleet_of(config: QueueConfig) -> FleetCollector:
 
 def settle(config: QueueConfig, queue: str) -> None:
     """Count one success of a queue for a configuration."""
-    delivery = Delivery("w", 1, f"high:{queue}".encode(), b"", Operation(processor="p"), 0.0)
     for observer in config.observers:
-        observer.settled([Settlement(delivery, Verb.COMPLETE, b"")])
+        observer.settled([settlement(f"high:{queue}")])
 
 
 def test_two_fleets_are_told_apart(make_config: MakeConfig, prefix: str) -> None:

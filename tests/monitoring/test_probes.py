@@ -30,7 +30,6 @@ ENDPOINTS = ("/livez", "/readyz", "/status.json")
 
 @contextlib.contextmanager
 def watching(config: QueueConfig, worker: QueueWorker, **options: Any) -> Iterator[Probe]:
-    """Serve the probes of one worker."""
     with probing(create_app(config, lambda: [health_of(worker)], **options)) as probe:
         yield probe
 

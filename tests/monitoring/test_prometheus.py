@@ -16,9 +16,6 @@ import redis
 from prometheus_client import CollectorRegistry, Histogram
 
 from queue_system import QueueManager, QueueWorker
-from queue_system.execution.delivery import Delivery
-from queue_system.execution.settlement import Settlement
-from queue_system.model.operation import Operation
 from queue_system.model.states import Verb
 from queue_system.monitoring import prometheus
 from queue_system.monitoring.collectors import HealthCollector
@@ -33,13 +30,12 @@ from tests.kit.source import ROOT
 from tests.kit.waiting import eventually
 from tests.kit.workers import running
 from tests.monitoring.conftest import Busy
-from tests.monitoring.support import Samples, of, parsed
+from tests.monitoring.support import Samples, of, parsed, settlement
 
 PLACE = Place("redis://here:6379/0", "queue:")
 
 
 def scrape(*collectors: Any) -> Samples:
-    """What this process shows now."""
     return parsed(prometheus.exposition(collectors).decode())
 
 
@@ -155,17 +151,16 @@ def test_queues_beyond_what_a_process_tells_apart_are_counted_together(monkeypat
 
 
 def test_what_is_handed_back_unstarted_is_not_counted() -> None:
-    operation = Operation(processor="p", timestamp=1.0)
-    delivery = Delivery("w", 1, b"high:handed-back", b"", operation, 0.0)
-    prometheus.Counting(prometheus._instruments(), PLACE).settled([Settlement(delivery, Verb.RELEASE, b"")])
+    counting = prometheus.Counting(prometheus._instruments(), PLACE)
+    counting.settled([settlement("high:handed-back", Verb.RELEASE)])
     assert "handed-back" not in str(scrape())
 
 
 def test_what_came_from_no_queue_is_counted_too() -> None:
     """As an item does that a foreign client made due without a queue."""
-    counting = prometheus.Counting(prometheus._instruments(), Place("redis://no-queue:6379/0", "q:"))
-    counting.settled([Settlement(Delivery("w", 1, b"", b"", Operation(processor=""), 0.0), Verb.REJECT, b"")])
-    labels = {"server": "redis://no-queue:6379/0", "prefix": "q:", "queue": "other", "outcome": "system_error"}
+    place = Place("redis://no-queue:6379/0", "q:")
+    prometheus.Counting(prometheus._instruments(), place).settled([settlement("", Verb.REJECT)])
+    labels = {**place._asdict(), "queue": "other", "outcome": "system_error"}
     assert of(scrape(), "queue_system_operations_total", **labels) == 1
 
 

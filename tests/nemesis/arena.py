@@ -99,11 +99,9 @@ class Arena:
         return int(status["total_items"] + status[f"{PREFIX}delayed"] + status[f"{PREFIX}running"])
 
     def in_flight(self) -> int:
-        """Return how many items are in flight."""
         return int(self._status()[f"{PREFIX}running"])
 
     def records(self) -> dict[str, str]:
-        """Return the status of each operation."""
         with contextlib.closing(self.server.client()) as client:
             return _records(client)
 

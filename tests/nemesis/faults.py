@@ -70,7 +70,6 @@ class Nemesis:
         self._pen.note("ok", "heal")
 
     def kill(self, worker: Worker) -> None:
-        """Kill a worker."""
         with self._fault("kill", worker.name):
             worker.kill()
 

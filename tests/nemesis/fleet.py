@@ -64,6 +64,5 @@ class Fleet:
         return worker
 
     def close(self) -> None:
-        """Kill what still runs."""
         for worker in self.workers:
             worker.kill()

@@ -63,7 +63,6 @@ class History:
         os.write(self._file, json.dumps(line, separators=(",", ":")).encode() + b"\n")
 
     def close(self) -> None:
-        """Close the file."""
         os.close(self._file)
 
 
@@ -73,7 +72,6 @@ def read_history(path: Path) -> list[Event]:
 
 
 def parse_event(line: str) -> Event:
-    """Read one line."""
     data = json.loads(line)
     at, by, kind, what = data.pop("at"), data.pop("by"), data.pop("kind"), data.pop("what")
     return Event(at / 1e9, by, kind, what, data)

@@ -30,12 +30,10 @@ def work_in_thread(entity: dict[str, Any]) -> str:
 
 
 async def on_success(data: dict[str, Any]) -> None:
-    """Note that the callback of a success ran."""
     await _callback(data, "on_success")
 
 
 async def on_failure(data: dict[str, Any]) -> None:
-    """Note that the callback of a failure ran."""
     await _callback(data, "on_failure")
 
 

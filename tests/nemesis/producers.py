@@ -89,11 +89,9 @@ class Producer(threading.Thread):
         self.close()
 
     def close(self) -> None:
-        """Close the connections."""
         self._manager.config.transport.close()
 
     def run(self) -> None:
-        """Produce."""
         serial = 0
         while not self._over.wait(self._rng.expovariate(self._rate)):
             if self._again and self._rng.random() < 0.5:

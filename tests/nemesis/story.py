@@ -29,7 +29,6 @@ class Story:
             self._add(worker, "info", "worker", state="ready")
 
     def wait(self, seconds: float) -> None:
-        """Let time pass."""
         self._now += seconds
 
     def enqueue(
@@ -61,13 +60,11 @@ class Story:
         self._add("p", "ok", "enqueue", call=call, answers=[[status, named]])
 
     def claim(self, operation_id: str, by: str) -> int:
-        """Let a worker claim under the next token."""
         self._token += 1
         self._add(by, "ok", "claim", id=operation_id, token=self._token, phase="")
         return self._token
 
     def run(self, operation_id: str, by: str, token: int, end: Kind = "ok") -> None:
-        """Let a worker run the processor."""
         self._add(by, "invoke", "run", id=operation_id, token=token, attempt=0)
         self._add(by, end, "run", id=operation_id, token=token, attempt=0)
 
@@ -92,7 +89,6 @@ class Story:
         self.settle(operation_id, by, token, verb)
 
     def callback(self, operation_id: str, phase: str, by: str = "w1") -> None:
-        """Let a worker run a callback."""
         self._add(by, "invoke", "callback", id=operation_id, token=self._token, phase=phase)
         self._add(by, "ok", "callback", id=operation_id, token=self._token, phase=phase)
 

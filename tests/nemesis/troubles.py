@@ -28,7 +28,6 @@ class Fault:
 
     @property
     def span(self) -> Span:
-        """Its begin and end."""
         return self.begin, self.end
 
 

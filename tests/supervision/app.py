@@ -47,7 +47,6 @@ async def work(entity: dict[str, Any]) -> None:
 
 
 async def block(entity: dict[str, Any]) -> None:
-    """Block the event loop."""
     note(entity, "start")
     time.sleep(entity["seconds"])  # noqa: ASYNC251 - that is its fault
     note(entity, "end")
@@ -72,7 +71,6 @@ def end_a_process(entity: dict[str, Any]) -> None:
 
 
 async def wait_in_a_thread(entity: dict[str, Any]) -> None:
-    """Wait in the default pool of threads."""
     note(entity, "start")
     await asyncio.to_thread(time.sleep, entity["seconds"])
 
@@ -187,12 +185,10 @@ def harm(entity: dict[str, Any]) -> None:
 
 
 def note_in_a_thread(entity: dict[str, Any]) -> None:
-    """Note the end, in a thread."""
     note(entity, "end")
 
 
 async def harm_in_the_loop(entity: dict[str, Any]) -> None:
-    """Do it in the event loop."""
     harm(entity)
 
 
@@ -206,7 +202,6 @@ def _sleep_on() -> None:
 
 
 def grow(entity: dict[str, Any]) -> None:
-    """Leak memory."""
     note(entity, "start")
     _leaked.append(b"x" * (entity["mb"] << 20))
     note(entity, "end")
@@ -216,5 +211,4 @@ _leaked: list[bytes] = []
 
 
 def note(entity: dict[str, Any], event: str) -> None:
-    """Note an event of an operation in the journal that it names."""
     Journal(Path(entity["journal"])).note(event, entity["n"])

@@ -16,6 +16,5 @@ from tests.supervision.support import Bench
 
 @pytest.fixture
 def bench(server: OwnServer, prefix: str, tmp_path: Path, client: redis.Redis, queue: QueueManager) -> Iterator[Bench]:
-    """A queue and its programs; they are killed at the end."""
     with contextlib.closing(Bench(server, prefix, tmp_path, client, queue)) as opened:
         yield opened

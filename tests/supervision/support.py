@@ -41,7 +41,6 @@ class Program(PythonProcess):
         return self.lines(message)
 
     def ends(self, within_s: float = 15.0) -> int:
-        """Wait for the end and return the exit code."""
         return self.wait_end(within_s)
 
     def leaves(self, within_s: float = 15.0) -> int:
@@ -54,12 +53,10 @@ class Program(PythonProcess):
         return [pid for pid in children_of(self.process.pid) if is_alive(pid)]
 
     def wait_for_children(self, count: int) -> list[int]:
-        """Wait until there are so many."""
         wait_until(lambda: len(self.children()) == count, f"{count} children run")
         return self.children()
 
     def close(self) -> None:
-        """Kill it and all its descendants."""
         pids = list(descendants_of(self.pid))
         self.kill()
         for pid in pids:
@@ -102,19 +99,15 @@ class Bench:
         wait_until(lambda: len(self.notes(event)) >= count, f"{count} operations note {event!r}")
 
     def waiting(self) -> list[dict[str, Any]]:
-        """The items in the lists."""
         lists: Any = self.client.smembers(f"{self.prefix}registry")
         return [json.loads(item) for each in lists for item in self.items(each)]
 
     def items(self, key: bytes) -> list[bytes]:
-        """The items of one list."""
         items: Any = self.client.lrange(key.decode(), 0, -1)
         return list(items)
 
     def in_flight(self) -> list[bytes]:
-        """The hashes of what is in flight."""
         return list(self.client.scan_iter(match=f"{self.prefix}inflight:*", count=1000))
 
     def close(self) -> None:
-        """Kill what still runs."""
         self._stack.close()

@@ -28,7 +28,6 @@ LEAVES_WITHIN_S = WorkerSettings().grace + supervisor._MARGIN_S
 
 
 def blocks(language: str, page: str = PAGE) -> list[str]:
-    """The page's code blocks in a language."""
     return re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL)
 
 

@@ -31,7 +31,6 @@ class Manager:
         self._socket.settimeout(DEADLINE_S)
 
     def hear(self) -> str:
-        """Wait for the next state."""
         return self._socket.recv(1024).decode()
 
     def hear_until(self, state: str) -> set[str]:
@@ -42,11 +41,9 @@ class Manager:
         return heard
 
     def heard_nothing(self) -> bool:
-        """Whether nothing waits to be heard."""
         return not select.select([self._socket], [], [], 0)[0]
 
     def close(self) -> None:
-        """Hear nothing more."""
         self._socket.close()
 
 

@@ -52,7 +52,6 @@ class WorkerProcess(PythonProcess):
             raise AssertionError(f"the worker ended before it was ready; its log:\n{self.log}")
 
     def kill(self) -> None:
-        """End it by SIGKILL, also when it is stopped, and wait for its end."""
         super().kill()
         self.begin()
         if self.process.stdout is not None:
@@ -136,7 +135,6 @@ class Bench:
             raise AssertionError(f"{error}: {self.manager.get_queue_status()}\n{self.logs()}") from None
 
     def incarnations(self) -> set[str]:
-        """Return the registered incarnations."""
         names: list[bytes] = self.client.execute_command("HKEYS", f"{self.prefix}workers")
         return {name.decode() for name in names}
 
@@ -164,15 +162,12 @@ class Bench:
         return found
 
     def counter(self, name: str) -> int:
-        """Return one of the fleet's counters."""
         return int(self.client.hget(f"{self.prefix}metrics", name) or 0)
 
     def letters(self, dead_letters: str) -> list[dict[str, Any]]:
-        """Return the dead letters of `failures` or `system_errors`."""
         return [json.loads(letter) for letter in self.client.lrange(f"{self.prefix}{dead_letters}", 0, -1)]
 
     def logs(self) -> str:
-        """Return the last lines of every worker's log."""
         return "\n".join(f"{worker.pid}:\n" + "\n".join(worker.log.splitlines()[-30:]) for worker in self._workers)
 
     def close(self) -> None:

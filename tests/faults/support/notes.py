@@ -20,7 +20,6 @@ begun: Final = threading.Event()
 
 
 def note(event: str, operation_id: str, run: int = 0) -> None:
-    """Note an event of one run."""
     Journal(Path(os.environ[VARIABLE])).note(event, operation_id, run)
 
 

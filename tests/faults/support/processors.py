@@ -42,7 +42,6 @@ async def block_the_loop(entity: dict[str, Any]) -> None:
 
 
 async def poison(entity: dict[str, Any]) -> None:
-    """Kill the process that runs it."""
     begin(entity["id"])
     os.kill(os.getpid(), signal.SIGKILL)
     await asyncio.sleep(60.0)
@@ -56,12 +55,10 @@ def meet(entity: dict[str, Any]) -> None:
 
 
 async def on_success(data: dict[str, Any]) -> None:
-    """Note that the operation succeeded."""
     note("success", data["operation_id"])
 
 
 async def on_failure(data: dict[str, Any]) -> None:
-    """Note that the operation failed."""
     note("failure", data["operation_id"])
 
 

@@ -59,7 +59,6 @@ class Producer(threading.Thread):
         self.join(30.0)
 
     def run(self) -> None:
-        """Produce."""
         with self._open as manager:
             serial = 0
             while not self.over.wait(self._pause_s):

@@ -78,7 +78,6 @@ def impatient(server: OwnServer, **settings: Any) -> redis.Redis:
 
 
 def snapshot(server: OwnServer) -> dict[str, Any]:
-    """Return every key of a bench's prefix with its value."""
     with contextlib.closing(Broker(server, "queue:")) as broker:
         return broker.snapshot()
 
@@ -102,7 +101,6 @@ class Item:
 
     @property
     def is_dead_letter(self) -> bool:
-        """Whether it is a dead letter."""
         return self.place in ("failures", "system_errors")
 
 
