@@ -86,7 +86,7 @@ class QueueManager:
 
     @blocking
     def get_queue_status(self) -> Flow[dict[str, Any]]:
-        """Return the length of every registered list and of the dead letters, and figures of the whole fleet.
+        """Return the length of every registered list and of the dead letters, and numbers of the whole fleet.
 
         The members: each list's key, `queue:failures`, `queue:system_errors`, `queue:delayed`, `queue:running`,
         `total_items` (the sum of the registered lists), `metrics` (the fleet's counters), `status_time` (Unix seconds),

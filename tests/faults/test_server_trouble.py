@@ -96,7 +96,7 @@ def test_writes_that_are_paused_for_longer_than_two_leases_cost_no_lease_and_rep
     stand_still(bench, lambda: pause(bench.server, seconds, "WRITE"), lease_s, seconds, figures, busy=1)
 
 
-def test_a_reaper_counts_no_silence_from_before_a_server_answered_again(start_server: StartServer) -> None:
+def test_a_reclaimer_counts_no_silence_from_before_a_server_answered_again(start_server: StartServer) -> None:
     """Whoever is seen to live by the answer has a whole lease from then on."""
     server, lease_s, other = start_server(), 0.5, "other"
     config = QueueConfig(redis_url=server.url, lease_seconds=lease_s)

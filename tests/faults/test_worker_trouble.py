@@ -33,7 +33,7 @@ RUNS_AND_CALLBACKS = {
     "callback-settled": (1, 1),
 }
 """How often an operation and its callback run when the worker dies there and another takes over."""
-REAPERS_DIE_AT = ("dead-marked", "items-moved")
+RECLAIMERS_DIE_AT = ("declared-dead", "items-reclaimed")
 AT_ONCE = 6
 
 
@@ -52,7 +52,7 @@ def test_a_death_at_each_crash_point_has_exactly_the_outcome_that_is_laid_down(
     bench: Bench, figures: Figures, full: bool
 ) -> None:
     points = [*RUNS_AND_CALLBACKS, "beaten"]
-    assert {*points, *REAPERS_DIE_AT} == CRASH_POINTS.keys()
+    assert {*points, *RECLAIMERS_DIE_AT} == CRASH_POINTS.keys()
     for script in SCRIPTS.values():  # so that what was sent is run, not refused
         bench.client.script_load(script.source)
     rounds, recovery_s = 100 if full else 1, 0.0
@@ -68,8 +68,8 @@ def test_a_death_at_each_crash_point_has_exactly_the_outcome_that_is_laid_down(
                 expected[operation] = RUNS_AND_CALLBACKS.get(point, (2, 1))
                 victims.append(die_at(bench, point, queue))
             wait_killed(victims)
-            for reaper_point in REAPERS_DIE_AT if first == 0 else ():
-                wait_killed([die_at(bench, reaper_point, "nothing")])
+            for reclaimer_point in RECLAIMERS_DIE_AT if first == 0 else ():
+                wait_killed([die_at(bench, reclaimer_point, "nothing")])
             survivor = bench.start_worker(lease=LEASE_S)
             recovery_s = max(recovery_s, bench.wait_drained(30.0))
             wait_until(lambda: bench.incarnations() == {survivor.incarnation}, "none is left", 5.0)  # noqa: B023

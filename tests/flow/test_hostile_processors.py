@@ -437,14 +437,14 @@ async def test_a_slot_whose_task_ends_is_replaced_and_that_is_logged(
     async with running(worker):
         engine = worker._engine
         assert engine is not None
-        gate = engine.dispatcher
-        take = gate.take
+        dispatcher = engine.dispatcher
+        take = dispatcher.take
 
         async def broken() -> Any:
-            gate.take = take  # type: ignore[method-assign]
+            dispatcher.take = take  # type: ignore[method-assign]
             raise RuntimeError("a bug")
 
-        gate.take = broken  # type: ignore[method-assign]
+        dispatcher.take = broken  # type: ignore[method-assign]
         queue.enqueue({}, inbox.put)
         await inbox.next()
         await all_slots_run(queue, inbox, 2)
@@ -532,9 +532,9 @@ def test_the_end_of_a_worker_keeps_its_bound_whatever_runs_and_names_what_it_aba
     async def main() -> None:
         worker = QueueWorker(config)
         await worker.start()
-        stream = worker._engine
-        assert stream is not None
-        await eventually(lambda: stream.executor.running == len(ids) and len(_blocked) == 2, "all run")
+        engine = worker._engine
+        assert engine is not None
+        await eventually(lambda: engine.executor.running == len(ids) and len(_blocked) == 2, "all run")
         if stops:
             await worker.stop(grace=0.05)
 

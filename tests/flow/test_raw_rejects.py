@@ -86,7 +86,7 @@ async def test_a_forged_item_with_the_id_of_another_leaves_its_record_alone(
     assert read_record(client, config, "mine").status == "delayed"
 
 
-async def test_a_reaper_tells_too_what_it_cannot_read(
+async def test_a_reclaimer_tells_too_what_it_cannot_read(
     queue: QueueManager, config: QueueConfig, client: redis.Redis
 ) -> None:
     queue.enqueue({}, process, operation_id="mine", deduplication_key="key")

@@ -134,7 +134,7 @@ def signed(keys: dict[str, str] | None, item: bytes) -> bytes:
     ],
     ids=["limit", "other keys", "other secret", "unsigned", "no keys", "keys and limit"],
 )
-def test_what_a_reaper_cannot_judge_goes_back_unchanged(
+def test_what_a_reclaimer_cannot_judge_goes_back_unchanged(
     make_config: MakeConfig, client: redis.Redis, settings: dict[str, Any], item: bytes
 ) -> None:
     """A worker with the settings of whoever enqueued it runs it; a change or a dead letter would take it from him."""
@@ -161,7 +161,7 @@ def test_those_who_can_judge_an_item_come_first(make_config: MakeConfig, client:
 
 
 @pytest.mark.parametrize("phase", ["", "on_success"])
-def test_what_a_reaper_dead_letters_is_logged_with_its_id_and_counted(
+def test_what_a_reclaimer_dead_letters_is_logged_with_its_id_and_counted(
     make_config: MakeConfig, client: redis.Redis, phase: str
 ) -> None:
     log, told = LineLogger(), []
@@ -178,7 +178,7 @@ def test_what_a_reaper_dead_letters_is_logged_with_its_id_and_counted(
     assert len(documents(client, config.system_errors_queue)) == 2
 
 
-def test_two_reapers_count_a_dead_letter_once(make_config: MakeConfig) -> None:
+def test_two_reclaimers_count_a_dead_letter_once(make_config: MakeConfig) -> None:
     configs = [make_config(lease_seconds=LEASE_S) for _ in range(2)]
     hold(configs[0], "gone", *(item_of(f"poison{i}", crashes=3) for i in range(20)))
     threads = [threading.Thread(target=reclaimer(config).perform) for config in configs]

@@ -1,4 +1,4 @@
-"""The single-item entry points: the same executor and settlement, outside the stream."""
+"""The single-item entry points: the same executor and settlement, outside the turns of the engine."""
 
 from __future__ import annotations
 

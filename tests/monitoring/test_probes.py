@@ -197,9 +197,9 @@ async def test_a_worker_without_a_slot_or_that_starts_nothing_is_neither_alive_n
     with watching(config, worker, blocked_after=0.2) as probe:
         async with running(worker):
             await eventually(lambda: health_of(worker).consuming, "it consumes")
-            stream = worker._engine
-            assert stream is not None
-            slots = list(stream.executor.slots)
+            engine = worker._engine
+            assert engine is not None
+            slots = list(engine.executor.slots)
             for slot in slots:
                 slot.closing = True  # so that nobody replaces it
                 assert slot.task is not None

@@ -171,32 +171,32 @@ class Model:
             self.inflight.pop(worker, None)
         return True
 
-    def mark(self, worker: str, observed: bytes) -> bool:
+    def declare_dead(self, worker: str, observed: bytes) -> bool:
         """declare_dead.lua."""
         if self.workers.get(worker) != observed:
             return False
         self.workers[f"dead:{worker}"] = self.workers.pop(worker)
         return True
 
-    def move(self, worker: str, moves: Iterable[Reclaim]) -> list[int]:
+    def reclaim(self, worker: str, reclaims: Iterable[Reclaim]) -> list[int]:
         """reclaim.lua."""
         if f"dead:{worker}" not in self.workers:
             return [0, 0]
         moved, held, requeue = 0, self.inflight[worker], []
-        for move in moves:
-            if held.get(move.token) != move.old:
+        for reclaim in reclaims:
+            if held.get(reclaim.token) != reclaim.old:
                 continue
-            del held[move.token]
+            del held[reclaim.token]
             moved += 1
-            if move.how != "reject":
-                requeue.append(self._put_back(move.new, head=move.how == "next"))
+            if reclaim.how != "reject":
+                requeue.append(self._requeue(reclaim.new, head=reclaim.how == "next"))
                 continue
-            self._bury("system_errors", move.new)
+            self._bury("system_errors", reclaim.new)
             self.metrics["system_errors"] += 1
-            if move.operation_id:
-                self._finish(move.operation_id, move.record, move.deduplication_key, "rejected")
-            if move.follow_up:
-                requeue.append(self._put_back(move.follow_up, head=True))
+            if reclaim.operation_id:
+                self._finish(reclaim.operation_id, reclaim.record, reclaim.deduplication_key, "rejected")
+            if reclaim.follow_up:
+                requeue.append(self._requeue(reclaim.follow_up, head=True))
         self._index(requeue)
         self.metrics["reclaimed"] += moved
         left = len(self.tokens(worker))
@@ -260,7 +260,7 @@ class Model:
             if key:
                 self.dedup[key] = id_
         self._take_dead_letter(source, requeue_of.dead_letter)
-        self._put_back(f"{queue}\n".encode() + requeue_of.item, head=False)
+        self._requeue(f"{queue}\n".encode() + requeue_of.item, head=False)
         return "d"
 
     def _take_dead_letter(self, source: str, dead_letter: bytes) -> bool:
@@ -338,7 +338,7 @@ class Model:
             case "running", (id_, record):
                 self.records[id_] = timeless(record), False
             case "release", ():
-                self._index([self._put_back(held.pop(token), head=True)])
+                self._index([self._requeue(held.pop(token), head=True)])
             case "retry", (id_, record, value, _):
                 del held[token]
                 self.delayed.add(token + b"\n" + value)
@@ -361,7 +361,7 @@ class Model:
             del self.dedup[key]
         self.metrics[outcome] += 1
 
-    def _put_back(self, value: bytes, *, head: bool) -> str:
+    def _requeue(self, value: bytes, *, head: bool) -> str:
         queue, _, item = value.decode().partition("\n")
         record, final = self.records.get(id_of(item.encode()), (b"", False))
         if record.startswith(b"running\t"):

@@ -16,7 +16,7 @@ def test_an_incarnation_that_beat_meanwhile_stays(broker: Broker) -> None:
         assert not broker.run(broker.commands.declare_dead(W, b"1:15000"))
 
 
-def test_an_incarnation_that_left_or_never_was_is_not_marked(broker: Broker) -> None:
+def test_an_incarnation_that_left_or_never_was_is_not_declared_dead(broker: Broker) -> None:
     broker.run(broker.commands.beat("leave", W, LEASE_MS))
     with broker.unchanged():
         for incarnation in (W, "nobody"):
@@ -30,11 +30,11 @@ def test_sent_again_it_changes_nothing(broker: Broker) -> None:
         assert not broker.run(broker.commands.declare_dead(W, b"1:15000"))
 
 
-def test_an_entry_that_makes_no_sense_can_be_marked(broker: Broker) -> None:
+def test_a_worker_whose_entry_makes_no_sense_can_be_declared_dead(broker: Broker) -> None:
     broker.client.hset(broker.keys.workers, W, b"\xff\n")
     assert broker.run(broker.commands.declare_dead(W, b"\xff\n"))
 
 
-def test_a_foreign_type_refuses_the_mark(broker: Broker) -> None:
+def test_a_foreign_type_refuses_it(broker: Broker) -> None:
     broker.squat("workers")
     assert_refused(broker, broker.commands.declare_dead(W, b"1:15000"))

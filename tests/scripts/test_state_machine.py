@@ -125,7 +125,7 @@ class Scripts(RuleBasedStateMachine):
     def mark(self, worker: str, stale: bool) -> None:
         observed = b"0:15000" if stale else self.model.workers.get(worker, b"1:15000")
         dead = self.broker.run(self.broker.commands.declare_dead(worker, observed))
-        assert dead == self.model.mark(worker, observed)
+        assert dead == self.model.declare_dead(worker, observed)
 
     @rule(worker=workers, hows=st.lists(st.sampled_from(["next", "later", "reject"]), min_size=1, max_size=4))
     def move(self, worker: str, hows: list[str]) -> None:
@@ -133,7 +133,7 @@ class Scripts(RuleBasedStateMachine):
         chosen = zip(self.model.tokens(worker), hows, strict=False)
         moves = [self.moved(token, held[token], how) for token, how in chosen]
         moves += moves[:1]
-        assert self.broker.run(self.broker.commands.reclaim(worker, moves)) == self.model.move(worker, moves)
+        assert self.broker.run(self.broker.commands.reclaim(worker, moves)) == self.model.reclaim(worker, moves)
 
     @precondition(lambda self: not self.full)
     @rule(queue=queues)

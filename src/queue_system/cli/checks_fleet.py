@@ -13,7 +13,7 @@ from queue_system.cli.checks import Examination, Level, Look, Result
 from queue_system.cli.text import count, span
 from queue_system.execution.rests import FULL
 from queue_system.inspection.fleet import read_fleet
-from queue_system.inspection.workers import MOST_WORKERS, holdings_flow, presences_flow
+from queue_system.inspection.workers import MOST_WORKERS, inflight_flow, presences_flow
 from queue_system.model.formats import id_of, is_dead, lease_s_of, place_of
 
 _BEATS_PER_LEASE: Final = 4
@@ -47,7 +47,7 @@ def workers(exam: Examination) -> Result:
         time.sleep(_LOOK_EVERY_S)  # a counter in a hash offers no event to wait for
         last = exam.look()
     told = exam.read(presences_flow(exam.shard, sorted(living)[:MOST_WORKERS]))
-    holds = exam.read(holdings_flow(exam.shard, sorted(living)))
+    holds = exam.read(inflight_flow(exam.shard, sorted(living)))
     result = _judge(living, silent, told, holds)
     return result if silent else _unserved(exam, _left_alone(exam, len(living), _given_up(told, result)))
 
@@ -88,7 +88,7 @@ def stuck_leases(exam: Examination) -> Result:
     """Tell whether an incarnation was declared dead and nobody takes over what it held."""
     early = {name for name in exam.first_look.entries if is_dead(name)}
     late = {name for name in exam.look().entries if is_dead(name)}
-    stuck = exam.read(holdings_flow(exam.shard, [id_of(name) for name in sorted(early & late)]))
+    stuck = exam.read(inflight_flow(exam.shard, [id_of(name) for name in sorted(early & late)]))
     if not stuck:
         return Result(Level.OK, "no operations of dead workers are left")
     return Result(

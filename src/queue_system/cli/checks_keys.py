@@ -8,7 +8,7 @@ from typing import Any, Final
 from queue_system.broker.diagnostics import key_length, key_page, key_type
 from queue_system.cli.checks import Examination, Level, Result
 from queue_system.cli.text import count
-from queue_system.inspection.workers import holdings_flow
+from queue_system.inspection.workers import inflight_flow
 from queue_system.model.formats import dead
 from queue_system.model.keys import PRIORITIES, split_queue
 
@@ -106,7 +106,7 @@ def _held_by_nobody(exam: Examination, hashes: Sequence[str]) -> dict[str, int]:
     entries = exam.look().entries
     names = [key.removeprefix(start) for key in hashes if key.startswith(start)]
     lost = [name for name in names if name not in entries and dead(name) not in entries]
-    held = exam.read(holdings_flow(exam.shard, lost))
+    held = exam.read(inflight_flow(exam.shard, lost))
     return {name: tokens for name, tokens in held.items() if tokens}
 
 

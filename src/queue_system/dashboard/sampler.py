@@ -23,7 +23,7 @@ HISTORY: Final = 120
 
 _PATIENCE_S: Final = 1.5  # how long a page waits for the first stats before it is shown without
 _UNWATCHED_S: Final = 600.0  # so long it goes on for nobody, so that who comes back finds the sparklines filled
-_HOLDINGS_S: Final = 5.0  # so long after somebody asked for them, what each worker holds is read
+_INFLIGHT_S: Final = 5.0  # how long after a request for it what each worker holds is read
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class Sampler:
         self._task: asyncio.Task[None] | None = None
         self._next: asyncio.Event = asyncio.Event()
         self._asked_at = 0.0
-        self._holdings_asked_at = float("-inf")
+        self._inflight_asked_at = float("-inf")
         self._ended = False
         self.latest = Snapshot()
 
@@ -96,7 +96,7 @@ class Sampler:
         """Keep the task going; tell whether it was."""
         self._asked_at = time.monotonic()
         if inflight:
-            self._holdings_asked_at = self._asked_at
+            self._inflight_asked_at = self._asked_at
         if self._ended or (self._task is not None and not self._task.done()):
             return self.latest.serial > 0
         self._next = asyncio.Event()
@@ -104,7 +104,7 @@ class Sampler:
         return False
 
     def _wants_inflight(self) -> bool:
-        return time.monotonic() - self._holdings_asked_at < _HOLDINGS_S
+        return time.monotonic() - self._inflight_asked_at < _INFLIGHT_S
 
     async def _sample(self) -> None:
         while time.monotonic() - self._asked_at < _UNWATCHED_S:

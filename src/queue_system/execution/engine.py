@@ -208,7 +208,7 @@ class Engine:
         self._register(pulse, self.incarnation, sent)
 
     async def claim_one(self, adopt: bytes = b"") -> Delivery | None:
-        """Claim a single delivery, outside the stream of turns, or book the one given. Raises ServerError."""
+        """Claim a single delivery outside the turns, or book the one given. Raises ServerError."""
         (claimed,) = await self._transport.run(await self.claimer.claim_one(adopt))
         self.claimer.answered(claimed, self.incarnation)
         self._take_in()

@@ -73,7 +73,7 @@ def workers_flow(shard: Shard, *, inflight: bool = True, details: bool = True) -
     held: dict[str, int] = {}
     if inflight and looked:
         try:
-            held = yield from holdings_flow(shard, looked)
+            held = yield from inflight_flow(shard, looked)
         except (AccessDeniedError, WrongKeyTypeError):
             held = {}
     return [_record(name, entries[name], told.get(id_of(name)), held) for name in names]
@@ -104,7 +104,7 @@ def presences_flow(shard: Shard, worker_ids: Sequence[str]) -> Flow[dict[str, Pr
     return told
 
 
-def holdings_flow(shard: Shard, worker_ids: Sequence[str]) -> Flow[dict[str, int]]:
+def inflight_flow(shard: Shard, worker_ids: Sequence[str]) -> Flow[dict[str, int]]:
     """Return how many operations each of some workers holds. Raises ServerError."""
     if not worker_ids:
         return {}

@@ -41,7 +41,7 @@ def _ignore(queue: bytes, operation: Operation) -> None:
 
 
 class Reclaimer(PeriodicService):
-    """Watches all incarnations; reclaims one whose counter stood still for its whole lease, with unbroken contact.
+    """Watches all incarnations; reclaims one whose counter stood still for its whole lease while the server answered.
 
     In a large fleet about eight watch, so that what is read does not grow with the square of the workers. The others
     look only whether anybody watches, and begin at once when nobody does. `rejected` is told of each dead letter.
@@ -115,7 +115,7 @@ class Reclaimer(PeriodicService):
     def _watch(self) -> float:
         now = SYSTEM_CLOCK.monotonic()
         if now - self._last_look > 4 * self.interval_s:
-            self._seen.clear()  # contact was broken: everybody has a whole lease to beat again
+            self._seen.clear()  # the server was silent: everybody has a whole lease to beat again
         sign = secrets.token_hex(4) if self._fit else ""
         entries = self.shard.transport.run(self.shard.commands.watch(sign), retries=0)
         answered = SYSTEM_CLOCK.monotonic()

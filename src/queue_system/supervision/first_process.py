@@ -1,4 +1,4 @@
-"""The duties of a container's first process: it passes signals on and waits for orphans."""
+"""The tasks of a container's first process: it passes signals on and waits for orphans."""
 
 from __future__ import annotations
 

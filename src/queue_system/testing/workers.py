@@ -17,7 +17,7 @@ async def kill_worker(worker: QueueWorker) -> None:
 
 
 async def _expire_lease(worker: QueueWorker, incarnation: str) -> None:
-    """Mark an incarnation dead, as another worker does at the end of its lease; the next worker takes over."""
+    """Declare an incarnation dead, as another worker does at the end of its lease; the next worker takes over."""
     commands = worker.config.shard.commands
     run = worker.config.shard.arun
     while (entry := (await run(commands.incarnations())).get(incarnation)) is not None:

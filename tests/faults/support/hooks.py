@@ -83,7 +83,7 @@ def _is_second_of_a_run() -> Condition:
 CRASH_POINTS: Final[dict[str, tuple[str, str, Condition]]] = {
     "claim-sent": ("AioWire.send", "after", _sends("claim")),
     "claim-answered": ("InFlight.claimed", "before", lambda result, inflight, claimed: claimed.values),
-    "delivery-taken": ("Dispatcher.take", "after", lambda result, gate: True),
+    "delivery-taken": ("Dispatcher.take", "after", lambda result, dispatcher: True),
     "run-start": ("Executor.run", "before", _runs("")),
     "run-end": ("Executor.run", "after", _runs("")),
     "verdict-put": ("Completer.put", "after", lambda result, completer, settlement: settlement.verb == "complete"),
@@ -93,8 +93,8 @@ CRASH_POINTS: Final[dict[str, tuple[str, str, Condition]]] = {
     "callback-end": ("Executor.run", "after", _runs(PHASE_SUCCESS)),
     "callback-settled": ("Completer.judged", "before", _is_answered(PHASE_SUCCESS)),
     "beaten": ("Heartbeat.perform", "after", _is_second_of_a_run()),
-    "dead-marked": ("SyncTransport.run", "after", _is_answered_yes("declare_dead")),
-    "items-moved": ("SyncTransport.run", "after", _is_answered_yes("reclaim")),
+    "declared-dead": ("SyncTransport.run", "after", _is_answered_yes("declare_dead")),
+    "items-reclaimed": ("SyncTransport.run", "after", _is_answered_yes("reclaim")),
 }
 """Name to method, whether before or after it, and the condition."""
 

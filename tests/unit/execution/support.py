@@ -26,7 +26,7 @@ SETTLER = Settler("host:1", 300.0, 10_000)
 
 
 class Stage:
-    """What a worker holds and its completer with a real tally, and the metrics that it fills; they never meet a server.
+    """What a worker holds, its completer with a real reporter, and the metrics that it fills; they never meet a server.
 
     `lost` has the incarnations of which the completer said that they are lost.
     """

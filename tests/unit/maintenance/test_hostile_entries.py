@@ -12,7 +12,7 @@ from queue_system.model.dead_letter import read_time
 @given(st.binary(max_size=50) | st.from_regex(rb"[0-9]{1,20}:[0-9]{1,20}", fullmatch=True))
 @example(b"1:" + b"9" * 400)
 def test_any_entry_of_a_worker_gives_a_lease(entry: bytes) -> None:
-    """It ends the round of no reaper."""
+    """It ends the round of no reclaimer."""
     assert _lease_s(entry) >= 0.2
 
 

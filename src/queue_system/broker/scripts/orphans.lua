@@ -3,7 +3,7 @@
 -- ARGV      1 cursor in the hash of all incarnations ("" to look at those given) · then incarnations
 -- Reply     {next cursor, how many were found}
 -- Uses      workers inflight
--- Invariant what is registered, or marked as dead already, is left as it is.
+-- Invariant what is registered, or declared dead already, is left as it is.
 local cursor, names, found = ARGV[1], {}, 0
 redis.call('HLEN', workers)
 for i = 2, #ARGV do names[i - 1] = ARGV[i] end
