@@ -196,7 +196,7 @@ class QueueConfig:
             beat_silence_s=self.lease_seconds / _SILENCES_PER_LEASE,
             patience_s=self.failover_patience,
         )
-        """Where all operations are. Whoever asks for it has one shard in mind: with several, each would have to choose.
+        """Where all operations are. Its users assume one shard: with several, each would have to choose.
 
         It is handed on from there; nobody else reaches the server through a configuration.
         """
@@ -292,7 +292,7 @@ class QueueConfig:
         return str(self.shard.breaker.state)
 
     def notice_blocking(self, operation: str, twin: str) -> None:
-        """Tell, once for each method, of a call that blocks the running event loop."""
+        """Warn, once for each method, of a call that blocks the running event loop."""
         if operation not in self._noticed:
             self._noticed.add(operation)
             self.log.info("a blocking call holds up the event loop: await its async twin", call=operation, twin=twin)

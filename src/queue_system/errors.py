@@ -78,7 +78,7 @@ class ServerError(QueueSystemError):
     """What the commands of one call were answered, None for those without a good answer."""
 
     def after_lost_answer(self) -> Self:
-        """Tell that an earlier try got no answer, so that nobody knows whether it was carried out; return itself."""
+        """Note that an earlier try got no answer, so that nobody knows whether it was carried out; return itself."""
         self.outcome_unknown = True
         if not isinstance(self, ServerUnreachableError):  # whose text says so
             self.args = (f"{self}; the outcome is unknown, as an earlier try got no answer: sending again is safe",)
@@ -169,7 +169,7 @@ class WaitTimeoutError(QueueSystemError, TimeoutError):
 class OperationFailedError(QueueSystemError):
     """The operation whose result was asked for has failed for good.
 
-    `status` is `"failed"` or `"system_error"`; `error_type` and `error` tell of its last exception, as far as known.
+    `status` is `"failed"` or `"system_error"`; `error_type` and `error` describe its last exception, if known.
     """
 
     def __init__(self, operation_id: str, status: str, error_type: str | None, error: str | None) -> None:

@@ -13,7 +13,7 @@ class Inheritable(Protocol):
     """What lives on in forked children."""
 
     def renew(self) -> None:
-        """Learn, in a child that was forked just now, that no other thread of the parent is there any more."""
+        """Note, in a child that was forked just now, that no other thread of the parent is there any more."""
 
 
 _inherited: weakref.WeakSet[Inheritable] = weakref.WeakSet()

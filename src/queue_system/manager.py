@@ -96,7 +96,7 @@ class QueueManager:
 
     @blocking
     def list_workers(self) -> Flow[list[WorkerRecord]]:
-        """Return the workers that are registered, and of the first 200 what each tells of itself and holds.
+        """Return the workers that are registered, and of the first 200 what each reports of itself and holds.
 
         They are in the order of their places, those that are declared dead at the end. A killed worker is listed until
         another one has taken over its work: a worker lives if its `heartbeat` has grown a while later.

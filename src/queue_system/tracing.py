@@ -49,7 +49,7 @@ def enable(
         parent: make each execution's span a child of the one that enqueued it, in one trace. Default: it begins a trace
             of its own. Either way it links to the one that enqueued it.
         baggage: let items carry the baggage of who enqueues them to the processor. It is readable in Redis, and goes on
-            to whatever the processor calls; whoever can write items can write it.
+            to whatever the processor calls; anybody who can write items can write it.
         tracer_provider: default: the application's global one.
     """
     check_instance("config", config, QueueConfig)

@@ -346,7 +346,7 @@ class QueueWorker:
             finally:
                 slot.delivery = None
             if slot.task is not None and slot.task.cancelling() and not slot.closing:
-                clean.run(engine.tasks.start, worker_id)  # whoever cancels may do so for ever
+                clean.run(engine.tasks.start, worker_id)  # what cancels it may do so for ever
                 return
 
     @retry_with_backoff(max_retries=3, base_delay=0.1, max_delay=2.0)

@@ -8,12 +8,12 @@ from queue_system.broker.requests import Place
 from tests.scripts.support import Broker, assert_refused
 
 
-def drop(broker: Broker, *letters: bytes, source: str = "failures", number: int = 1) -> bytes:
-    return broker.run(broker.commands.drop(Place(source, "c", number, 0, 99), letters))
+def drop(broker: Broker, *dead_letters: bytes, source: str = "failures", number: int = 1) -> bytes:
+    return broker.run(broker.commands.drop(Place(source, "c", number, 0, 99), dead_letters))
 
 
 @pytest.mark.parametrize("source", ["failures", "system_errors"])
-def test_the_given_letters_go_and_are_counted(broker: Broker, source: str) -> None:
+def test_the_given_dead_letters_go_and_are_counted(broker: Broker, source: str) -> None:
     broker.client.rpush(broker.keys.prefix + source, "new", "mid", b"\xff\x00", "old")
     assert drop(broker, b"\xff\x00", b"none", b"new", source=source) == b"dgd"
     snapshot = broker.snapshot()
@@ -29,13 +29,13 @@ def test_sent_again_it_gives_the_same_answer_and_drops_nothing_more(broker: Brok
     assert 0 < broker.client.pttl(f"{broker.keys.prefix}answer:c") <= 300_000
 
 
-def test_equal_letters_go_one_for_each_time_they_are_named(broker: Broker) -> None:
+def test_equal_dead_letters_go_one_for_each_time_they_are_named(broker: Broker) -> None:
     broker.client.rpush(broker.keys.failures, "x", "y", "x", "x")
     assert drop(broker, b"x", b"x") == b"dd"
     assert sorted(broker.snapshot()["failures"]) == [b"x", b"y"]
 
 
-def test_no_letters_and_no_list_leave_only_the_answer(broker: Broker) -> None:
+def test_no_dead_letters_and_no_list_leave_only_the_answer(broker: Broker) -> None:
     before = broker.snapshot()
     assert (drop(broker), drop(broker, b"x", number=2)) == (b"", b"g")
     assert broker.snapshot() == {**before, "answer:c": b"2 g"}

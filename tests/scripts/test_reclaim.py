@@ -47,7 +47,7 @@ def test_what_ran_where_its_worker_died_is_noted_as_queued(broker: Broker, first
     assert broker.client.get(broker.keys.operation("2")) == b"succeeded\t\t7\tnormal:a\t\t1\t5\t6\tw\n"
 
 
-def test_reject_writes_a_letter_the_record_and_puts_the_callback_next(broker: Broker, first: int) -> None:
+def test_reject_writes_a_dead_letter_the_record_and_puts_the_callback_next(broker: Broker, first: int) -> None:
     broker.client.hset(broker.keys.prefix + "dedup", "k", "1")
     callback = b"normal:a\n" + item_of("callback")
     rejected = Reclaim(
@@ -63,7 +63,7 @@ def test_reject_writes_a_letter_the_record_and_puts_the_callback_next(broker: Br
     assert (counters[b"rejected"], counters[b"system_errors"], counters[b"reclaimed"]) == (b"1", b"1", b"1")
 
 
-def test_a_rejected_item_without_an_id_leaves_the_letter_alone(broker: Broker, first: int) -> None:
+def test_a_rejected_item_without_an_id_leaves_the_dead_letter_alone(broker: Broker, first: int) -> None:
     records = {key for key in broker.snapshot() if key.startswith("operation:")}
     assert move(broker, Reclaim(b"%d" % first, value_of(Q, "1"), "reject", b"letter")) == (1, 2)
     snapshot = broker.snapshot()

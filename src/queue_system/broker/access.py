@@ -27,13 +27,13 @@ class AccessBackoff:
         return self._next_try is not None
 
     def deny(self) -> None:
-        """Learn that access was denied."""
+        """Note that access was denied."""
         with self._lock:
             if self._next_try is None:
                 self._next_try = self._clock.monotonic() + _PAUSE_S
 
     def answer(self) -> None:
-        """Learn that the server answered."""
+        """Note that the server answered."""
         self._next_try = None
 
     def wait_s(self) -> float:

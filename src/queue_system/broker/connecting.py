@@ -75,7 +75,7 @@ def within(limit_s: float, fn: Callable[..., T], *arguments: object) -> T:
 
 
 def is_green(kind: type) -> bool:
-    """Tell whether gevent or eventlet has put a class of its own in the place of the standard library's."""
+    """Return whether gevent or eventlet has put a class of its own in the place of the standard library's."""
     return kind.__module__.partition(".")[0] in {"gevent", "eventlet"}
 
 

@@ -41,7 +41,7 @@ ROLES: Final[Mapping[str, str]] = {
 
 
 def try_commands(prefix: str, names: Sequence[str]) -> Command[list[str]]:
-    """Learn which of some commands the user may not run. It takes Redis 7 or Valkey. Raises KeyError.
+    """Note which of some commands the user may not run. It takes Redis 7 or Valkey. Raises KeyError.
 
     A command that a script may not call on this server counts as allowed.
     """

@@ -133,7 +133,7 @@ def code_of(error: BaseException) -> str:
 
 
 def is_transient(error: BaseException) -> bool:
-    """Tell whether sending the same command again, perhaps on a fresh connection, may help."""
+    """Return whether sending the same command again, perhaps on a fresh connection, may help."""
     if isinstance(error, client.AuthenticationError | client.NoPermissionError) or str(error).startswith(_REFUSED):
         return False
     code = code_of(error)
@@ -150,7 +150,7 @@ def is_transient(error: BaseException) -> bool:
 
 
 def leads_elsewhere(error: BaseException | None) -> bool:
-    """Tell whether a reply says that its server may not be the one to ask any more: no connection to it is kept.
+    """Return whether a reply says that its server may not be the one to ask any more: no connection to it is kept.
 
     NOREPLICAS is among them: so answers a primary that was cut off from the others, which have another one now.
     """
@@ -162,7 +162,7 @@ def leads_elsewhere(error: BaseException | None) -> bool:
 
 
 def is_of_replica(error: BaseException) -> bool:
-    """Tell whether a reply says that its server is a replica."""
+    """Return whether a reply says that its server is a replica."""
     return code_of(error) in _REPLICA
 
 

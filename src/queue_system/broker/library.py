@@ -126,7 +126,7 @@ def _names(code: str) -> set[str]:
 
 
 def _is_closed(code: str) -> bool:
-    """Tell whether an expression is a single call, which keeps all its values, or stands in parentheses."""
+    """Return whether an expression is a single call, which keeps all its values, or stands in parentheses."""
     closed = _CLOSED.fullmatch(code)
     return closed is not None and min(_depths(closed[1]), default=0) >= 0
 

@@ -37,7 +37,7 @@ class _Tied:
         if owners := list(self.actions.items()):
             for owner, action in owners:
                 action(owner)
-            _turn(loop)  # lets the loop close what was dropped; who waits for that comes no further
+            _turn(loop)  # lets the loop close what was dropped; a task that waits for that gets no further
 
 
 _tied: Final[weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Tied]] = weakref.WeakKeyDictionary()
@@ -69,7 +69,7 @@ def cancelled_before_close() -> Iterator[None]:
 
 
 def is_being_closed(loop: asyncio.AbstractEventLoop) -> bool:
-    """Tell whether somebody is about to close the loop by hand; no task of it goes on after a few turns."""
+    """Return whether somebody is about to close the loop by hand; no task of it goes on after a few turns."""
     tied = _tied.get(loop)
     return tied is not None and tied.ends
 

@@ -67,7 +67,7 @@ class Shard:
         """The durabilities of which the server has shown that it can confirm them."""
         self.outage = LogThrottle(1.0, SYSTEM_CLOCK)
         self.maintenance_outage = LogThrottle(10.0, SYSTEM_CLOCK)
-        """They let one line a second, or in ten, through that tells of the server in trouble, whoever writes it."""
+        """They let through one line a second, or in ten, about trouble of the server, whichever part writes it."""
 
     def endpoint(self) -> Endpoint:
         """Return where the server in force is and how to connect to it; starts an embedded one."""

@@ -210,7 +210,7 @@ def _ask_for_primary(wire: SyncWire, error: ErrorReply) -> None:
 
 
 def _is_too_late(commands: Sequence[Command[Any]], started: float) -> bool:
-    """Tell whether one of the commands may do its work a second time, if it is sent again now."""
+    """Return whether one of the commands may do its work a second time, if it is sent again now."""
     within_s = min([command.resend_within_s for command in commands], default=math.inf)
     return SYSTEM_CLOCK.monotonic() - started > within_s
 
@@ -222,7 +222,7 @@ def _note(replies: Sequence[Any], answers: list[Any]) -> None:
 def _told(
     error: QueueSystemError, commands: Sequence[Command[Any]], answers: Sequence[Any], *, lost: bool
 ) -> QueueSystemError:
-    """Let an error tell which commands were answered, and whether an earlier try may have been carried out."""
+    """Let an error say which commands were answered, and whether an earlier try may have been carried out."""
     if isinstance(error, ServerError):
         pairs = itertools.zip_longest(commands, answers)
         error.answers = tuple([None if answer is None else command.parse(answer) for command, answer in pairs])

@@ -172,7 +172,7 @@ class Patience:
         self._since = since
 
     def left_s(self, passed: int) -> float:
-        """Learn that so many bytes have passed; return how many s are left, and raise TimeoutError if none are."""
+        """Note how many bytes have passed; return how many s are left, and raise TimeoutError if none are."""
         now = SYSTEM_CLOCK.monotonic()
         self._since = min(now, self._since + passed * _S_PER_BYTE)
         left_s = self._since + self._limit_s - now
@@ -284,7 +284,7 @@ class AioWire(asyncio.Protocol):
         """Count the bytes of a request that have not reached the server's host, as far as this one knows."""
         descriptor = self._transport.get_extra_info("socket").fileno()
         queued = bytes(4)
-        with contextlib.suppress(OSError):  # a system that does not tell
+        with contextlib.suppress(OSError):  # a system that does not say
             queued = fcntl.ioctl(descriptor, termios.TIOCOUTQ, queued)
         return self._transport.get_write_buffer_size() + int.from_bytes(queued, sys.byteorder)
 
@@ -292,7 +292,7 @@ class AioWire(asyncio.Protocol):
         """End a waiting exchange with an error."""
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_exception(error)
-            self._waiting.exception()  # asyncio need not tell of it if the event loop ends before who waits hears it
+            self._waiting.exception()  # asyncio need not report it if the event loop ends before the waiter hears of it
 
 
 def _replace(descriptor: int) -> None:

@@ -87,7 +87,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 
 def _report(error: Exception) -> int:
-    """Tell on one line what is wrong with the command line, and where to look."""
+    """Say on one line what is wrong with the command line, and where to look."""
     context = getattr(error, "ctx", None)
     message = error.format_message() if hasattr(error, "format_message") else str(error)
     if not message or context is None:

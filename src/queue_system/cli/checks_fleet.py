@@ -85,7 +85,7 @@ def _judge(
 
 
 def stuck_leases(exam: Examination) -> Result:
-    """Tell whether an incarnation was declared dead and nobody takes over what it held."""
+    """Return whether an incarnation was declared dead and nobody takes over what it held."""
     early = {name for name in exam.first_look.entries if is_dead(name)}
     late = {name for name in exam.look().entries if is_dead(name)}
     stuck = exam.read(inflight_flow(exam.shard, [id_of(name) for name in sorted(early & late)]))
@@ -100,7 +100,7 @@ def stuck_leases(exam: Examination) -> Result:
 
 
 def _given_up(told: Mapping[str, Presence], result: Result) -> Result:
-    """Tell which workers have threads or tasks that they gave up at a time limit and that still run."""
+    """Check which workers have threads or tasks that they gave up at a time limit and that still run."""
     found = {worker: presence.abandoned for worker, presence in told.items() if presence.abandoned}
     if not found:
         return result
@@ -112,7 +112,7 @@ def _given_up(told: Mapping[str, Presence], result: Result) -> Result:
 
 
 def _left_alone(exam: Examination, living: int, result: Result) -> Result:
-    """Tell which queues beating workers leave alone, because they cannot resolve or run what these hold."""
+    """Check which queues beating workers leave alone, because they cannot resolve or run what these hold."""
     rests: dict[str, list[str]] = {}
     reasons: dict[str, str] = {}
     for rest in exam.status.get("resting", ()):
@@ -133,7 +133,7 @@ def _left_alone(exam: Examination, living: int, result: Result) -> Result:
 
 
 def _unserved(exam: Examination, result: Result) -> Result:
-    """Tell which queues hold work that nobody starts although no worker is busy, where nothing else is wrong."""
+    """Check which queues hold work that nobody starts although no worker is busy, where nothing else is wrong."""
     if result.level is not Level.OK:
         return result
     stats = read_fleet(exam.config)

@@ -111,7 +111,7 @@ def _held_by_nobody(exam: Examination, hashes: Sequence[str]) -> dict[str, int]:
 
 
 def dead_letters(exam: Examination) -> Result:
-    """Tell how many operations have failed for good, and whether the oldest are being dropped."""
+    """Check how many operations have failed for good, and whether the oldest are being dropped."""
     config = exam.config
     most = exam.config.max_dead_letters
     counts = {"failures": exam.status[config.failures_queue], "system_errors": exam.status[config.system_errors_queue]}

@@ -27,7 +27,7 @@ _MIB: Final = 1024 * 1024
 
 
 def server(exam: Examination) -> Result:
-    """Tell which server this is, and whether its version has known flaws."""
+    """Check which server this is, and whether its version has known flaws."""
     info = exam.info
     name = "Valkey" if "valkey_version" in info else "Redis"
     version = info.get("valkey_version") or info.get("redis_version")
@@ -45,7 +45,7 @@ def server(exam: Examination) -> Result:
 
 
 def persistence(exam: Examination) -> Result:
-    """Tell what a restart or a power cut would lose."""
+    """Check what a restart or a power cut would lose."""
     info = exam.info
     settings = exam.settings
     if not info and not settings:
@@ -76,7 +76,7 @@ def persistence(exam: Examination) -> Result:
 
 
 def eviction(exam: Examination) -> Result:
-    """Tell whether the server throws operations away when memory runs short."""
+    """Return whether the server throws operations away when memory runs short."""
     policy = exam.settings.get("maxmemory-policy") or exam.info.get("maxmemory_policy")
     if policy is None:
         return Result(Level.SKIP, "the server does not show its policy", "let this user run INFO")
@@ -93,7 +93,7 @@ def eviction(exam: Examination) -> Result:
 
 
 def memory(exam: Examination) -> Result:
-    """Tell how much room is left."""
+    """Check how much room is left."""
     used = int(exam.info.get("used_memory", 0))
     limit = int(exam.info.get("maxmemory", 0))
     if not used:
@@ -146,7 +146,7 @@ def clock(exam: Examination) -> Result:
 
 
 def rights(exam: Examination) -> Result:
-    """Tell which rights the current user lacks for a role of docs/acl."""
+    """Check which rights the current user lacks for a role of docs/acl."""
     lacks: dict[str, list[str]] = {}
     try:
         for role, names in ROLES.items():
@@ -171,7 +171,7 @@ def rights(exam: Examination) -> Result:
 
 
 def names(exam: Examination) -> Result:
-    """Tell which functions an item may name, as far as this configuration says, and who may write items."""
+    """Check which functions an item may name, as far as this configuration says, and who may write items."""
     allowed = exam.allowed_modules
     endpoint = exam.shard.endpoint()
     details = {"allowed_modules": allowed, "asks_for_credentials": endpoint.is_authenticated}

@@ -65,7 +65,7 @@ def dashboard(
         )  # fmt: skip
     except KeyboardInterrupt:
         return  # the way to end it
-    except (OSError, SystemExit) as error:  # uvicorn tells what it is, and exits
+    except (OSError, SystemExit) as error:  # uvicorn says what it is, and exits
         raise InvalidInputError("port", f"cannot listen at {host}:{port}; choose another port with --port") from error
 
 

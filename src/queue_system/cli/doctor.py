@@ -72,7 +72,7 @@ def doctor(
     except ServerError as error:
         if isinstance(error, AccessDeniedError) and not error.logged_in:
             raise
-        # else the checks that need it tell why
+        # else the checks that need it say why
     results: list[tuple[str, Result]] = []
     with session.output.progress("examining", len(CHECKS)) as advance:
         for result in examine(examination, CHECKS):

@@ -1,4 +1,4 @@
-"""Commands whose help leaves out types that tell nothing: those of flags and of arguments."""
+"""Commands whose help leaves out types that say nothing: those of flags and of arguments."""
 
 from __future__ import annotations
 

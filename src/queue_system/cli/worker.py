@@ -122,7 +122,7 @@ def worker(
         **chosen,
     )
     if settings.target is None:
-        QueueWorker(session.config, **_given(settings))  # so that what is wrong is told by the name of its option
+        QueueWorker(session.config, **_given(settings))  # so that an error names the option
     work = partial(run, settings, session.variables, ends_process=True)
     raise typer.Exit(waiting_for_orphans(work) if os.getpid() == FIRST else work())
 

@@ -104,7 +104,7 @@ class Selection:
         return any(v is not None for v in (self.queue, self.processor, self.error, self.min_age, self.max_age))
 
     def includes(self, dead_letter: bytes, now: float) -> bool:
-        """Tell whether a dead letter is meant; `now` is the server's time in Unix seconds."""
+        """Return whether a dead letter is meant; `now` is the server's time in Unix seconds."""
         if self.letter_ids is not None and letter_id(dead_letter) not in self.letter_ids:
             return False
         if not self._reads:
@@ -169,7 +169,7 @@ def retry_flow(config: QueueConfig, source: str, selection: Selection) -> Flow[i
     """Put the items of dead letters back into their queues, attempts reset; return how many.
 
     A dead letter stays if its item would not be taken by a worker of this configuration, or if its operation lives, has
-    succeeded, or has a deduplication key that a live one holds; one warning tells how many stayed.
+    succeeded, or has a deduplication key that a live one holds; one warning says how many stayed.
 
     Raises:
         InvalidInputError: some are signed and stay, because this configuration has no keys; the others are done.
@@ -273,7 +273,7 @@ class _Drop:
             for _ in range(_LOOKS):
                 if not gone:
                     break
-                page = yield from walk.read()  # others are at work, so some may lie elsewhere by now
+                page = yield from walk.read()  # others change the list, too, so some may be elsewhere by now
                 gone = yield from self._take([entry for entry in page if entry[1] in gone])
             if self._missing is not None:
                 self._missing.update(map(letter_id, gone))
@@ -306,7 +306,7 @@ class _Drop:
         return gone
 
     def _forget(self, dropped: Iterable[bytes]) -> Flow[None]:
-        """Delete what was kept of items that were too large to be sent; who may not do so lets them expire."""
+        """Delete what was kept of items that were too large to be sent; a user who may not do so lets them expire."""
         keys = [read_note(dead_letter).kept_key for dead_letter in dropped if _KEPT in dead_letter]
         if keys := [key for key in keys if self._shard.keys.is_oversized(key)]:
             with contextlib.suppress(AccessDeniedError):

@@ -59,7 +59,7 @@ def confirmed(
 
 
 def _is_answer_to(wait: Command[Any], error: ServerError) -> bool:
-    """Tell whether all but the wait was done: of several errors the first is raised, and a server names the command."""
+    """Return whether all but the wait was done: the first of several errors is raised, and it names the command."""
     reply = error.__cause__
     return isinstance(reply, ErrorReply) and wait.name in re.findall(r"\w+", str(reply).upper())
 

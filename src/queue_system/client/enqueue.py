@@ -190,7 +190,7 @@ def _tell_queued(config: QueueConfig, error: ServerError, operations: Sequence[N
 
 
 def _may_be_queued(error: ServerError | CircuitOpenError) -> bool:
-    """Tell whether operations may be queued of which an error does not tell that they are."""
+    """Return whether operations may be queued of which an error does not tell that they are."""
     return isinstance(error, UnconfirmedError) or (isinstance(error, ServerError) and error.outcome_unknown)
 
 

@@ -18,7 +18,7 @@ from queue_system.dashboard.throttle import Throttle
 from queue_system.validation import check_callable, check_flag, check_list, check_text, refused, type_name
 
 AuthHook: TypeAlias = Callable[[HTTPConnection], bool | Awaitable[bool]]
-"""Tells whether a request may be answered; it may be async."""
+"""Decides whether a request may be answered; it may be async."""
 
 COOKIE: Final = "queue_system_dashboard"
 SESSION_S: Final = 12 * 3600
@@ -31,7 +31,7 @@ _MOST_ENDED: Final = 10_000
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether a host name or address leads to this machine only."""
+    """Return whether a host name or address leads to this machine only."""
     if host.lower() == _LOOPBACK_NAME:
         return True
     try:
@@ -82,7 +82,7 @@ class Access:
         self.throttle = Throttle()
 
     def answers_host(self, connection: HTTPConnection) -> bool:
-        """Tell whether the name under which we are asked is one of ours: another site's may lead here as well."""
+        """Return whether the name under which we are asked is one of ours: another site's may lead here as well."""
         host = _host_name(connection.headers.get("host", ""))
         if is_loopback(host):
             return True
@@ -91,7 +91,7 @@ class Access:
         return self._hosts is None or host in self._hosts
 
     async def admits(self, connection: HTTPConnection) -> bool:
-        """Tell whether a request may be answered: it carries the token or a session, or the hook says so."""
+        """Return whether a request may be answered: it carries the token or a session, or the hook says so."""
         if self.local_only:
             return connection.client is None or is_loopback(connection.client.host)
         if self.has_bearer(connection) or (self.has_login and self.is_session(connection.cookies.get(COOKIE, ""))):
@@ -111,7 +111,7 @@ class Access:
         return f"{body}.{self._mac(body)}"
 
     def is_session(self, cookie: str) -> bool:
-        """Tell whether a cookie came from `new_session`, and not too long ago."""
+        """Return whether a cookie came from `new_session`, and not too long ago."""
         body, _, mac = cookie.rpartition(".")
         if not hmac.compare_digest(self._mac(body).encode(), mac.encode(errors="replace")):
             return False
@@ -141,12 +141,12 @@ class Access:
         return hmac.compare_digest(self.form_token(connection, "").encode(), given.encode(errors="replace"))
 
     def has_bearer(self, connection: HTTPConnection) -> bool:
-        """Tell whether a request carries our token, and not an `Authorization` that is a proxy's or the hook's."""
+        """Return whether a request carries our token, and not an `Authorization` that is a proxy's or the hook's."""
         given = connection.headers.get("authorization", "")
         return given[: len(_BEARER)].lower() == _BEARER and self.is_token(given[len(_BEARER) :].strip())
 
     def offers_wrong_bearer(self, connection: HTTPConnection) -> bool:
-        """Tell whether a request offers a token, but not ours; a hook may know it."""
+        """Return whether a request offers a token, but not ours; a hook may know it."""
         given = connection.headers.get("authorization", "")
         return self.has_login and given[: len(_BEARER)].lower() == _BEARER and not self.has_bearer(connection)
 
@@ -155,10 +155,10 @@ class Access:
 
 
 def is_same_origin(connection: HTTPConnection) -> bool:
-    """Tell whether a browser sent this from a page of ours; what shows no origin at all is not taken for one.
+    """Return whether a browser sent this from a page of ours; what shows no origin at all is not taken for one.
 
     An origin of `null` is anybody's: `Sec-Fetch-Site` must speak for it, which browsers leave out on plain HTTP but for
-    loopback. There the origin alone tells; the referrer policy of our pages lets browsers name it.
+    loopback. There the origin alone decides; the referrer policy of our pages lets browsers name it.
     """
     site = connection.headers.get("sec-fetch-site")
     origin = connection.headers.get("origin", "null")

@@ -20,7 +20,7 @@ class Login:
         self._log = log
 
     async def form(self, request: Request) -> Response:
-        """Show the form; a visitor who is signed in already is sent on."""
+        """Show the form; a visitor who is signed in already is redirected."""
         if not self._pages.access.has_login or await self._pages.access.admits(request):
             return RedirectResponse(f"{root_of(request.scope)}/", 303)
         return self._pages.login(request)

@@ -32,7 +32,7 @@ _NAMES: Final = frozenset({
 
 
 def is_forwarded(scope: Scope) -> bool:
-    """Tell whether a request came through a proxy, which makes everybody look like this machine."""
+    """Return whether a request came through a proxy, which makes everybody look like this machine."""
     return any(_is_forwarding(name) for name, _ in scope["headers"])
 
 

@@ -22,7 +22,7 @@ HISTORY: Final = 120
 """How many samples the sparklines show."""
 
 _PATIENCE_S: Final = 1.5  # how long a page waits for the first stats before it is shown without
-_UNWATCHED_S: Final = 600.0  # so long it goes on for nobody, so that who comes back finds the sparklines filled
+_UNWATCHED_S: Final = 600.0  # how long it goes on unwatched, so that a viewer who comes back finds filled sparklines
 _INFLIGHT_S: Final = 5.0  # how long after a request for it what each worker holds is read
 
 
@@ -93,7 +93,7 @@ class Sampler:
             await asyncio.gather(self._task, return_exceptions=True)
 
     def _watch(self, *, inflight: bool) -> bool:
-        """Keep the task going; tell whether it was."""
+        """Keep the task going; return whether it was running."""
         self._asked_at = time.monotonic()
         if inflight:
             self._inflight_asked_at = self._asked_at

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 MOST_FAILURES: Final = 10
-"""So many wrong tokens of one client are looked at within `WINDOW_S`."""
+"""How many wrong tokens of one client are checked within `WINDOW_S`."""
 WINDOW_S: Final = 60.0
 _MOST_CLIENTS: Final = 1000
 
@@ -22,7 +22,7 @@ class Throttle:
         self._failures: OrderedDict[str, deque[float]] = OrderedDict()
 
     def wait_s(self, client: str) -> float:
-        """Return for how long a client's next token is not looked at; 0: it may try."""
+        """Return how long a client's next token is not checked; 0: it may try."""
         failures = self._failures.get(_network(client))
         if failures is None or len(failures) < MOST_FAILURES:
             return 0.0

@@ -19,7 +19,7 @@ class Arrivals:
         return bool(self._waiting)
 
     def add(self, arrival: Callable[[], None], deliveries: int = 0) -> None:
-        """Learn an answer, with so many deliveries in it."""
+        """Take note of an answer and of how many deliveries are in it."""
         self._waiting.append(arrival)
         self.deliveries += deliveries
 

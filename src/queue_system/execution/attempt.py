@@ -106,7 +106,7 @@ class AttemptRunner:
             await wrapped.end(outcome, verdict)
 
     def give_up(self, engine: Engine, delivery: Delivery, outcome: Raised, started: float, started_ms: int) -> None:
-        """Judge and settle a delivery whose slot is abandoned, and tell of it."""
+        """Judge and settle a delivery whose slot is abandoned, and report it."""
         ended = SYSTEM_CLOCK.monotonic()
         timing = Timing(started_ms, engine.clock.at(ended), ended - started)
         verdict = judge(delivery.operation, outcome, started_ms / 1000, timing.ended_ms / 1000)
@@ -161,7 +161,7 @@ class AttemptRunner:
         return engine.executor.run(slot, processor, call.argument, call.limit_s, call.limit_name, around)
 
     def _report(self, delivery: Delivery, outcome: Outcome, verdict: Retry | Fail | Reject) -> Retry | Fail | Reject:
-        """Tell of an execution that went wrong; return the verdict with the traceback that may be kept."""
+        """Report an execution that went wrong; return the verdict with the traceback that may be kept."""
         if self.on_error is not None:
             self.on_error(delivery.operation_id, verdict)
         if not self._config.tracebacks:
@@ -173,7 +173,7 @@ class AttemptRunner:
     def _settle(
         self, engine: Engine, delivery: Delivery, outcome: Outcome, verdict: Verdict, timing: Timing
     ) -> Verdict:
-        """Tell of what went wrong, and put the verdict among what the next turn sends; return it as it was told."""
+        """Report what went wrong, and put the verdict among what the next turn sends; return it as it was reported."""
         if type(verdict) is not Complete and not isinstance(verdict, Complete | Release):
             verdict = self._report(delivery, outcome, verdict)
         settlement = self._settler.settle(delivery, verdict, timing)

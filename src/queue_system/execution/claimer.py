@@ -59,7 +59,7 @@ class Claimer:
     """When the next delayed item is due by the server's time, as the last answer said; -1: there is none."""
     _suspects: Suspects = field(init=False)
     _series: str = field(default_factory=lambda: f"{secrets.token_hex(4)}.c", init=False)
-    """What the ids of claims begin with; whoever writes into our hash does not know it."""
+    """What the ids of claims begin with; a stranger who writes into our hash does not know it."""
     _serial: Iterator[int] = field(default_factory=lambda: itertools.count(1), init=False)
     _claims_in_turns: bool = field(default=True, init=False)
     """Whether turns claim: not where single items are handled, nor once the worker stops."""
@@ -134,7 +134,7 @@ class Claimer:
         return self.commands.claim(self.inflight.incarnation, *claim, names, expected=self._largest_seen)
 
     def answered(self, claimed: Claimed | None, incarnation: str) -> None:
-        """Learn the answer to a claim, None if the server does not know the incarnation that has asked."""
+        """Note the answer to a claim, None if the server does not know the incarnation that has asked."""
         if incarnation != self.inflight.incarnation:
             self._drained = False  # one that waited was woken under a name that no longer counts
             return
@@ -157,7 +157,7 @@ class Claimer:
         self.dispatcher.note_claim(len(claimed.values), self.executor.last_start)
 
     def isolate(self) -> bool:
-        """Let a suspect start if it is its turn; tell whether that is so."""
+        """Let a suspect start if it is its turn; return whether it did."""
         if not self._suspects.concern:
             return False
         more = self._claims_in_turns and not self._drained
@@ -170,7 +170,7 @@ class Claimer:
     async def claim_one(self, adopt: bytes) -> Command[Claimed | None]:
         """Return what claims a single item, or books one that was taken from its list, which is to be sent at once."""
         if adopt:
-            self.seat.busy = True  # it must be booked whoever has the process
+            self.seat.busy = True  # it must be booked, whichever worker has the process
         else:
             await self.seat.wait()
         self._claim = claim = self._new_claim(1)
@@ -188,13 +188,13 @@ class Claimer:
             self.inflight.release_waiting()
 
     def renew(self) -> None:
-        """Learn that the incarnation was reclaimed. A long poll goes on: dropped, it could take the wake-up along."""
+        """Note that the incarnation was reclaimed. A long poll goes on: dropped, it could take the wake-up along."""
         self._suspects.drop()
         self._drained = False
         self._claim = None
 
     def leave_process(self) -> None:
-        """Learn that the worker has ended."""
+        """Note that the worker has ended."""
         PROCESS.remove(self.seat)
 
     def _wanted(self, *, registered: bool) -> int:

@@ -57,7 +57,7 @@ class Completer:
     _note_key_s: float = field(init=False)
     """After how many s the note of an operation with a deduplication key is repeated, which lets the key last."""
     _series: str = field(default_factory=lambda: f"{secrets.token_hex(4)}.s", init=False)
-    """What the ids of batches begin with; whoever writes into our hash does not know it."""
+    """What the ids of batches begin with; a stranger who writes into our hash does not know it."""
     _batch: Batch | None = field(default=None, init=False)
     """The batch that turns send until it is answered."""
 
@@ -101,7 +101,7 @@ class Completer:
             self.put(self.inflight.settler.running(delivery, started_ms, now_ms))
 
     def pause_s(self, running: int) -> float | None:
-        """Return in how many s `note_long_runs` is due again, where so many operations run."""
+        """Return in how many s `note_long_runs` is due again, for the given number of running operations."""
         return _NOTE_RUNNING_AFTER_S if running else None
 
     def choose(self) -> Batch | None:
@@ -118,7 +118,7 @@ class Completer:
         return self.commands.settle(self.inflight.incarnation, id_, batch.packed, batch.count)
 
     def answered(self, batch: Batch, codes: bytes, incarnation: str) -> None:
-        """Learn the answer to a batch of an incarnation."""
+        """Note the answer to a batch of an incarnation."""
         if incarnation != self.inflight.incarnation:
             return
         self._batch = None
@@ -129,13 +129,13 @@ class Completer:
             self.judged(batch, codes, self.clock.now_ms())
 
     def judged(self, batch: Batch, codes: bytes, now_ms: int) -> None:
-        """Learn a code for each settlement of a batch; they are booked when the arrivals are taken in."""
+        """Note a code for each settlement of a batch; they are booked when the arrivals are taken in."""
         self.inflight.arrivals.add(partial(self._book, batch, codes, now_ms))
 
     async def reconsider(self, transport: AioTransport) -> bool:
-        """Learn whether a batch that fails again and again was applied; if it was not, send less of it at once.
+        """Note whether a batch that fails again and again was applied; if it was not, send less of it at once.
 
-        Tell whether the server has answered.
+        Return whether the server has answered.
         """
         batch = self._batch
         if batch is None:
@@ -158,7 +158,7 @@ class Completer:
             self._batch = None
 
     def renew(self) -> None:
-        """Learn that the incarnation was reclaimed."""
+        """Note that the incarnation was reclaimed."""
         self._batch = None
 
     def _book(self, batch: Batch, codes: bytes, now_ms: int) -> None:
@@ -186,7 +186,7 @@ class Completer:
             self.reporter.dead_letters_dropped(codes.count(_WENT))
 
     def _was_kept(self, settlement: Settlement, declined: Reject, code: int) -> bool:
-        """Tell whether an operation waits on, because the system errors are full; log what became of it."""
+        """Return whether an operation waits on, because the system errors are full; log what became of it."""
         delivery = settlement.delivery
         operation = settlement.delivery.operation
         queue = queue_name(delivery.queue)

@@ -61,7 +61,7 @@ class Dispatcher:
                 raise
 
     def note_claim(self, found: int, last_start: float) -> None:
-        """Learn how much a claim brought, and when the last operation was started."""
+        """Note how much a claim brought, and when the last operation was started."""
         if not found:
             self.work_since = math.inf
         elif last_start >= self.work_since or self.work_since == math.inf:

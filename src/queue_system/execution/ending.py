@@ -142,7 +142,7 @@ class Ending:
         self._engine.claimer.leave_process()
 
     def _leave(self) -> bool:
-        """Settle what can be, release the rest and sign off. Tell whether all of that is done. Raises ServerError."""
+        """Settle what can be, release the rest and sign off. Return whether all of that is done. Raises ServerError."""
         engine = self._engine
         commands = engine.shard.commands
         run = partial(engine.shard.transport.run, retries=0)
@@ -167,7 +167,7 @@ class Ending:
 
 
 def _within(longest_s: float, work: Callable[[], None]) -> None:
-    """Do what blocks in a thread, and wait for it for so long."""
+    """Do what blocks in a thread, and wait for it for at most the given time."""
     thread = threading.Thread(target=work, name="queue-system-sign-off", daemon=True)
     thread.start()
     thread.join(longest_s)

@@ -122,7 +122,7 @@ class Engine:
 
     @property
     def unsettled(self) -> bool:
-        """Whether anything has yet to be handed back, settled or answered. Who is not registered awaits nothing."""
+        """Whether anything has yet to be handed back, settled or answered. An unregistered worker awaits nothing."""
         claiming = self._registered and self.claimer.awaits_answer
         return bool(self.inflight.buffer or self.completer.unsettled or claiming or self.inflight.arrivals)
 
@@ -131,7 +131,7 @@ class Engine:
         return encode_presence(self._names, len(self.executor.slots), self.executor.abandoned)
 
     def hold_back(self, delivery: Delivery) -> None:
-        """Learn that a sync operation was not begun, since too many threads were abandoned: its queue rests."""
+        """Note that a sync operation was not begun, since too many threads were abandoned: its queue rests."""
         self._rests.hold(queue_name(delivery.queue), self.executor.threads.refusal)
 
     def start_slots(self, work: Work, settle: Settle) -> None:
@@ -216,7 +216,7 @@ class Engine:
         return self.inflight.buffer.take()
 
     def confirm(self, sent: float) -> None:
-        """Learn that a beat sent at that monotonic time was answered."""
+        """Note that a beat sent at that monotonic time was answered."""
         was_open = self.dispatcher.is_open
         self.dispatcher.last_beat = sent
         self.dispatcher.valid_until = sent + _FRESH * self._config.lease_seconds
@@ -224,7 +224,7 @@ class Engine:
             self.dispatcher.wake()
 
     def lose(self, incarnation: str) -> None:
-        """Learn that an incarnation was reclaimed: drop all it held and begin a new one."""
+        """Note that an incarnation was reclaimed: drop all it held and begin a new one."""
         if incarnation != self.incarnation:
             return
         lost = len(self.inflight.held)
@@ -290,7 +290,7 @@ class Engine:
             self.confirm(sent)
 
     def _thread_abandoned(self) -> None:
-        """Tell that a thread of the current operation was given up."""
+        """Report that a thread of the current operation was given up."""
         slot = CURRENT.get()
         fields = {} if slot is None or slot.delivery is None else {
             "operation_id": slot.delivery.operation_id, "processor": slot.delivery.operation.processor

@@ -96,7 +96,7 @@ class Executor:
         return max([slot.started for slot in self.slots])
 
     def refuses(self, processor: Processor) -> bool:
-        """Tell whether too many threads were abandoned for a processor that would need another."""
+        """Return whether too many threads were abandoned for a processor that would need another."""
         return self.threads.abandoned >= self.threads.most_abandoned and self._place_of(processor) == "thread"
 
     async def run(
@@ -108,7 +108,7 @@ class Executor:
         limit_name: str = "work_timeout",
         around: Around | None = None,
     ) -> Outcome:
-        """Run a processor, and what surrounds it, until `limit_s` after the slot's start; tell how that ended.
+        """Run a processor, and what surrounds it, until `limit_s` after the slot's start; return how that ended.
 
         `limit_name` says whose limit that is.
         """
@@ -272,7 +272,7 @@ def _late(slot: Slot) -> TimeoutError:
 
 
 def is_meant_for_the_process(error: BaseException) -> bool:
-    """Tell whether a signal's handler raised it in this thread, as far as can be told, and not the processor."""
+    """Return whether a signal's handler raised it in this thread, as far as can be told, and not the processor."""
     codes = {frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)}
     if ThreadPool._serve.__code__ in codes:  # noqa: SLF001 - it comes from a thread, and signals do not
         return False

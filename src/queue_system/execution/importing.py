@@ -110,4 +110,4 @@ class Importer:
         if self._running.get(key) is ended:
             del self._running[key]
         if not ended.cancelled():
-            ended.exception()  # nobody may be left to hear it
+            ended.exception()  # nothing may be left that awaits it

@@ -32,7 +32,7 @@ class InFlight:
     """The deliveries of one incarnation at a time; what is handed back without having run goes to the outbox.
 
     An item that was in flight at two deaths of its worker is a suspect: it waits apart, and starts only when nothing
-    else is in flight in this process, so that poison is told from its neighbours.
+    else is in flight in this process, so that poison is not confused with its neighbours.
     """
 
     def __init__(self, settler: Settler, reporter: Reporter, signer: Signer | None = None) -> None:
@@ -46,7 +46,7 @@ class InFlight:
         self.outbox = Outbox()
         """What is settled and has not been sent."""
         self.newest = 0
-        """The newest token that the server had given out, to whomever, when it answered the last claim taken in."""
+        """The newest token that the server had given out to any worker when it answered the last claim taken in."""
         self.releasing: set[int] = set()
         """Tokens that are handed back though no delivery of theirs has come."""
         self._suspects: deque[Delivery] = deque()
@@ -104,7 +104,7 @@ class InFlight:
         return not (self.held or self.arrivals or self.releasing)
 
     def claimed(self, claimed: Claimed) -> None:
-        """Learn what a claim brought; it is held when the arrivals are taken in."""
+        """Note what a claim brought; it is held when the arrivals are taken in."""
         self.arrivals.add(partial(self._accept_all, claimed), len(claimed.values))
 
     def _accept_all(self, claimed: Claimed) -> None:
@@ -178,7 +178,7 @@ class InFlight:
     def isolate(self, *, alone: bool = True, aside_s: float = 0.1) -> bool:
         """Let the first suspect start if it is all that is held; hand back what stands in its way.
 
-        `alone` tells whether nothing else is held in this process. Other suspects wait for `aside_s`.
+        `alone` says whether nothing else is held in this process. Other suspects wait for `aside_s`.
         """
         if not self._suspects:
             return False
@@ -192,7 +192,7 @@ class InFlight:
     def set_suspects_aside(self, wait_s: float, *, keep: int = 0) -> None:
         """Let all suspects but the first few wait for a while as delayed items, so that they block nothing.
 
-        They come back one after the other: who has waited longest first, and each perhaps to another process.
+        They come back one after the other: the one that has waited longest first, and each perhaps to another process.
         """
         if len(self._suspects) > keep:
             self._aside_until = SYSTEM_CLOCK.monotonic() + wait_s

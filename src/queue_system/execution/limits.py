@@ -11,7 +11,7 @@ _OWN_LIMIT = "timeout of the operation"
 
 
 class DefaultLimit(float):
-    """A default that can be told from the same number given by a caller."""
+    """A default that can be distinguished from the same number given by a caller."""
 
 
 class AttemptLimits:

@@ -45,7 +45,7 @@ HOOK_WITHIN_S: Final = 10.0
 _TIDY_UP_S: Final = 1.0
 """How long a hook may go on after its cancellation before it is abandoned."""
 _MOST_ABANDONED: Final = 20
-"""While so many hooks are abandoned and still run, no further one is begun."""
+"""While this many hooks are abandoned and still run, no further one is begun."""
 
 Call: TypeAlias = Callable[[Any], Awaitable[Outcome]]
 """Calls a processor or callback with its argument."""
@@ -55,7 +55,7 @@ _MISSING: Final = object()
 
 
 class Hook(msgspec.Struct, frozen=True):
-    """A method of an application's middleware that is told of something."""
+    """A method of an application's middleware that is called when something happens."""
 
     name: str
     call: Callable[..., Any]
@@ -101,9 +101,9 @@ class Chain:
         self.surrounds = bool(arounds or self.on_start)
         """Whether anything is to be done around a processor."""
         self.at_end = {name: _hooks(methods, name)[::-1] for name in ("on_success", "on_failure", "on_retry")}
-        """The hooks that are told of the end of an attempt, in their order: the outermost is the last."""
+        """The hooks that hear of the end of an attempt, in their order: the outermost is the last."""
         self.telling: set[asyncio.Task[None]] = set()
-        """The tasks that tell of attempts whose slots were abandoned."""
+        """The tasks that report attempts whose slots were abandoned."""
         self.abandoned: set[asyncio.Task[Any]] = set()
         """The hooks that ignore their cancellation."""
 
@@ -163,7 +163,7 @@ class WrappedAttempt:
         return self._chain.surrounds
 
     def resolved(self, argument: Any, limit_s: float) -> None:
-        """Learn what the processor or callback will be called with, and for how long at most."""
+        """Note what the processor or callback will be called with, and for how long at most."""
         if self._chain.wrapping.middleware:
             self._operation = self._record(argument.data if isinstance(argument, Callback) else argument, limit_s)
 
@@ -226,7 +226,7 @@ class WrappedAttempt:
             self._chain.reporter.hook_failed(self._delivery, "tracing", error)
 
     def tell_apart(self, outcome: Outcome, verdict: Verdict) -> None:
-        """Tell the hooks of the end of an attempt whose slot was abandoned; its trace ends when it does."""
+        """Report to the hooks the end of an attempt whose slot was abandoned; its trace ends when it does."""
         if self._hooks_at(outcome, verdict)[0]:
             telling = asyncio.Task(self._tell(outcome, verdict), context=self._slot.context)
             self._chain.telling.add(telling)
@@ -249,7 +249,7 @@ class WrappedAttempt:
         slot.stopped = False
 
     def _hooks_at(self, outcome: Outcome, verdict: Verdict) -> tuple[tuple[Hook, ...], tuple[Any, ...]]:
-        """Return which hooks are told of a verdict, and with what."""
+        """Return which hooks hear of a verdict, and with which arguments."""
         error = error_of(outcome) if isinstance(outcome, Raised | Unprocessable) else None
         told: tuple[Any, ...]
         match verdict:

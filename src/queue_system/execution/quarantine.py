@@ -1,6 +1,6 @@
 """Gives a process to one suspect at a time, whatever else the process holds. Never talks to Redis.
 
-Whoever dies takes everything along that its process holds: all workers, of all configurations, in all threads.
+A death takes along everything that the process holds: all workers, of all configurations, in all threads.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Quarantine:
             return True
 
     def ask(self, seat: Seat, *, empty: bool) -> bool:
-        """Give the process to a worker, whose others then start nothing more; tell whether it has it.
+        """Give the process to a worker, whose others then start nothing more; return whether it has it.
 
         Not while the others have their turn, unless none of them, nor this one if it is `empty`, holds anything.
         """
@@ -104,20 +104,20 @@ class Quarantine:
         return max(0.0, self._rest_until - self._now())
 
     def begin(self) -> None:
-        """Learn that a suspect of the owner starts."""
+        """Note that a suspect of the owner starts."""
         if not self._begun:
             self._begun = self._now()
             self._patience_s = min(max(PATIENCE_S, 2 * self._owned_s()), LONGEST_PATIENCE_S)
 
     def may_go_on(self) -> bool:
-        """Tell whether one more suspect of the owner may follow."""
+        """Return whether one more suspect of the owner may follow."""
         return self._now() - self._begun <= STREAK_S
 
     def _owned_s(self) -> float:
         return self._now() - self._since
 
     def is_overdue(self) -> bool:
-        """Tell whether the others have waited for long enough."""
+        """Return whether the others have waited for long enough."""
         return self._owned_s() > self._patience_s
 
     def end(self, seat: Seat, *, in_vain: bool) -> None:
@@ -133,7 +133,7 @@ class Quarantine:
         self._wake(seat)
 
     def remove(self, seat: Seat) -> None:
-        """Learn that a worker has ended."""
+        """Note that a worker has ended."""
         self.end(seat, in_vain=False)
         with self._lock:
             self._seats.discard(seat)
@@ -183,8 +183,8 @@ class Seat:
         return not any(other.busy for other in self.quarantine.others(self))
 
     def enter(self) -> bool:
-        """Tell whether this worker may claim; from then on it counts as busy."""
-        # Who is busy is waited for: whoever asks for the process now will find that.
+        """Return whether this worker may claim; from then on it counts as busy."""
+        # A busy worker is waited for: one that asks for the process now will find it busy.
         return (self.busy and not self.taken) or self.quarantine.enter(self)
 
     async def wait(self) -> None:
@@ -195,7 +195,7 @@ class Seat:
             await asyncio.sleep(_LOOK_AGAIN_S)
 
     def vacate(self) -> None:
-        """Learn that nothing is booked on this worker any more."""
+        """Note that nothing is booked on this worker any more."""
         self.busy = False
         if (owner := self.quarantine.owner()) is not None:
             owner.call()

@@ -36,14 +36,14 @@ class Reconnect:
         self._failures = 0
         """How many tries have failed in a row."""
         self._lines = 0
-        """How many times the log was written to since the server answered last; 0: nobody was told of a failure."""
+        """How many times the log was written to since the server answered last; 0: no failure was logged."""
         self._overwritten_since = math.inf
         """Since when, on the monotonic clock, a foreign type stands in the place of what is held; inf: none does."""
         self._throttle = throttle
         self._flush_counts = flush_counts
 
     def over(self) -> bool:
-        """Learn that the server answered; tell whether the log says that it had not before."""
+        """Note that the server answered; return whether the log says that it had not before."""
         told = self._lines > 0
         failures = self._failures
         if failures:
@@ -56,7 +56,7 @@ class Reconnect:
         return told
 
     async def is_overwritten(self, error: Exception, transport: AioTransport, tokens: Command[list[int]]) -> bool:
-        """Tell whether a foreign type has stood for a lease where a turn found it: in the place of what is held.
+        """Return whether a foreign type has stood for a lease where a turn found it: in the place of what is held.
 
         What comes back before that was not lost, and need not run again.
         """
@@ -68,7 +68,7 @@ class Reconnect:
             self._overwritten_since = min(self._overwritten_since, SYSTEM_CLOCK.monotonic())
             return SYSTEM_CLOCK.monotonic() - self._overwritten_since >= self._lease_s
         except QueueSystemError:
-            return False  # the next turn tells
+            return False  # the next turn will show
         self._overwritten_since = math.inf
         return False
 

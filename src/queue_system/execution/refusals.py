@@ -31,7 +31,7 @@ class Refusals:
         """How many settlements may travel together."""
 
     def passed(self) -> None:
-        """Learn that a batch was answered."""
+        """Note that a batch was answered."""
         self._failures = 0
         self.share = min(LARGEST_TURN, 2 * self.share)
         if self.share == LARGEST_TURN:
@@ -74,7 +74,7 @@ class Refusals:
         return (self._settler.shelve(refused, self._config.queue_prefix, now_ms, kept_ms),)
 
     def _is_to_blame(self, token: int) -> bool:
-        """Tell whether a settlement has failed often enough since the server has shown that it takes others.
+        """Return whether a settlement has failed often enough since the server has shown that it takes others.
 
         The first time it may have been the server, which was out of reach until it was asked.
         """

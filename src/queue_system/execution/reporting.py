@@ -67,7 +67,7 @@ class Reporter:
     def judged(self, operation_id: str, processor: str, verdict: Retry | Fail | Reject, *, timed_out: bool) -> None:
         """Log what became of an execution that went wrong, and count the error.
 
-        A rejection with a `wait` is told of as soon as the server has said whether it is one.
+        A rejection with a `wait` is reported once the server has said whether it is one.
         """
         if isinstance(verdict, Reject) and verdict.wait:
             return
@@ -118,7 +118,7 @@ class Reporter:
             )
 
     def taken_over(self, queue: bytes, operation: Operation) -> None:
-        """Tell the observers of a dead letter of an operation whose workers died; its line has been written."""
+        """Report to the observers a dead letter of an operation whose workers died; it has been logged."""
         delivery = Delivery("", 0, queue, b"", operation, 0.0)
         self._tell(lambda observer: observer.settled([Settlement(delivery, Verb.REJECT, b"")]))
 

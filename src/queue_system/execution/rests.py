@@ -13,7 +13,7 @@ from queue_system.metrics import MetricsRecorder, StructuredLogger
 from queue_system.model.operation import Operation
 
 FEW: Final = 5
-"""How many unresolvable operations of a queue go to the system errors at once; so many in a row begin a rest."""
+"""How many unresolvable operations of a queue go to the system errors at once; that many in a row begin a rest."""
 SHORTEST_S: Final = 1.0
 LONGEST_S: Final = 30.0
 REGAIN_S: Final = 60.0
@@ -70,7 +70,7 @@ class Rests:
         """What has yet to be reported to others, by queue and reason."""
 
     def missed(self, queue: str, reason: str) -> tuple[float, bool]:
-        """Learn that an operation cannot be resolved. Return how long it should wait, and whether it has to.
+        """Note that an operation cannot be resolved. Return how long it should wait, and whether it has to.
 
         One that need not wait goes to the system errors: it is among the few of its queue that may.
         """
@@ -93,7 +93,7 @@ class Rests:
         return wait_s, True
 
     def refused(self, queue: str, operation_id: str, processor: str, error: str) -> None:
-        """Learn that the system errors are full, so that an operation had to wait: its queue rests at once."""
+        """Note that the system errors are full, so that an operation had to wait: its queue rests at once."""
         now = self._now()
         misses = self.queues.setdefault(queue, _Misses(_short(f"{processor}: {error}"), now))
         misses.full = True
@@ -110,12 +110,12 @@ class Rests:
             self._begin(queue, misses, now)
 
     def accepted(self, queue: str) -> None:
-        """Learn that an operation that cannot be resolved went to the system errors: they have room."""
+        """Note that an operation that cannot be resolved went to the system errors: they have room."""
         if (misses := self.queues.get(queue)) is not None:
             misses.full = False
 
     def hold(self, queue: str, reason: str) -> None:
-        """Learn that an operation of a queue was handed back, since nothing of its kind can be run here now."""
+        """Note that an operation of a queue was handed back, since nothing of its kind can be run here now."""
         now = self._now()
         misses = self.queues.setdefault(queue, _Misses(_short(reason), now))
         misses.reason = _short(reason)
@@ -124,7 +124,7 @@ class Rests:
             self._begin(queue, misses, now)
 
     def resolved(self, queue: str) -> None:
-        """Learn that an operation of a queue among `queues` was resolved: a rest of it ends."""
+        """Note that an operation of a queue among `queues` was resolved: a rest of it ends."""
         misses = self.queues.get(queue)
         if misses is None:
             return
@@ -191,7 +191,7 @@ def full_name(operation: Operation) -> str:
 
 
 def may_be_known(name: str, module: str | None) -> bool:
-    """Tell whether another worker may resolve a name: not one that is no name, or leads into the standard library."""
+    """Return whether another worker may resolve a name: not one that is no name, or leads into the standard library."""
     if not _NAME.match(name) or (module is not None and not _NAME.match(module)):
         return False
     return module is None or module.partition(".")[0] not in sys.stdlib_module_names

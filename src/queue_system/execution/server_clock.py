@@ -14,7 +14,7 @@ class ServerClock:
         self._offset_ms = (SYSTEM_CLOCK.time() - SYSTEM_CLOCK.monotonic()) * 1000
 
     def learn(self, now_ms: int) -> None:
-        """Learn what time it is there now, in ms."""
+        """Note what time it is there now, in ms."""
         self._offset_ms = now_ms - SYSTEM_CLOCK.monotonic() * 1000
 
     def at(self, monotonic: float) -> int:

@@ -40,7 +40,7 @@ async def handle_one(
 
 
 async def _handle_apart(engine: Engine, ending: Ending, delivery: Delivery, handle: Handle) -> None:
-    """Handle a delivery in a task of its own, so that a cancellation of the caller is told from others."""
+    """Handle a delivery in a task of its own, so that a cancellation of the caller is not taken for another."""
     (slot,) = engine.executor.slots
     slot.delivery = delivery
     task = start_apart(slot, handle(engine, slot, delivery), "queue-system-item")

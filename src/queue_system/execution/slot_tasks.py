@@ -35,7 +35,7 @@ class SlotTasks:
     _stand_ins: list[WorkerTask[None]] = field(default_factory=list, init=False)
 
     def start_all(self, work: Work, settle: Settle) -> None:
-        """Start a task for each slot that does `work`. `settle` settles what is given up, told when it was started."""
+        """Start a task for each slot that does `work`. `settle` settles what is given up, and gets its start time."""
         self._work = work
         self.executor.give_up = partial(self._give_up, settle)
         for index in range(len(self.executor.slots)):
@@ -79,7 +79,7 @@ class SlotTasks:
             self.executor.abandon(slot)
 
     def log_abandoned(self) -> None:
-        """Tell of what still runs, and will be handed back."""
+        """Log what still runs and will be handed back."""
         if stuck := self.running():
             self.log.warning(
                 "operations ignore their cancellation: they are abandoned and run again elsewhere",

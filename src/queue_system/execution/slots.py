@@ -109,7 +109,7 @@ def forget_cancellations(task: asyncio.Task[None] | None) -> None:
 
 
 def is_the_end(error: BaseException, task: asyncio.Task[None] | None) -> bool:
-    """Tell whether an error means the task or the process, not what the task does: it is closed, or a signal came."""
+    """Return whether an error means the task or the process, not what the task does: it is closed, or a signal came."""
     if issubclass(type(error), GeneratorExit):
         running = asyncio._get_running_loop()  # noqa: SLF001 - None where the garbage collector closes the task
         if running is None or asyncio.current_task(running) is not task:
@@ -128,7 +128,7 @@ def forget_task(task: asyncio.Task[Any]) -> None:
 
 
 def differs(context: contextvars.Context, clean: contextvars.Context) -> bool:
-    """Tell whether a slot's context is no longer as it was."""
+    """Return whether a slot's context is no longer as it was."""
     try:
         return context != clean
     except Exception:  # noqa: BLE001 - the values of variables may not be comparable, as arrays are not

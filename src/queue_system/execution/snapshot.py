@@ -1,4 +1,4 @@
-"""What a worker tells of its own state, as facts of one moment. Never talks to Redis."""
+"""What a worker says about its own state, as facts of one moment. Never talks to Redis."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from queue_system.execution.engine import Engine
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSnapshot:
-    """A worker's own state at one moment. All durations are in s; None where there is nothing to tell."""
+    """A worker's own state at one moment. All durations are in s; None where there is nothing to report."""
 
     worker_id: str = ""
     """The name of this life of the worker, as in `list_workers`. Empty before its start; another after a restart."""
@@ -45,7 +45,7 @@ class WorkerSnapshot:
     contact_age_s: float | None = None
     """Since when no beat has been answered; None: none ever was."""
     next_due_s: float | None = None
-    """In how many s the next delayed operation is due, as the last claim was told; None: there was none."""
+    """In how many s the next delayed operation is due, according to the last claim; None: there was none."""
 
     @property
     def busy(self) -> int:

@@ -48,7 +48,7 @@ class Suspects:
         return self._seat.taken or self._inflight.suspected
 
     def tend(self, *, running: bool, is_open: bool, more: bool) -> bool:
-        """Do what is due; tell whether a suspect may start.
+        """Do what is due; return whether a suspect may start.
 
         `running` says whether anything runs in this worker, `is_open` whether something may start, `more` whether there
         may be more to claim.
@@ -76,7 +76,7 @@ class Suspects:
         return room
 
     def drop(self) -> None:
-        """Learn that all is lost that was held."""
+        """Note that all is lost that was held."""
         self._seat.quarantine.end(self._seat, in_vain=False)
 
     def _make_room(self) -> None:

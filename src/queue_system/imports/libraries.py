@@ -1,4 +1,4 @@
-"""Tells an application's files from those of libraries, by where they lie."""
+"""Distinguishes an application's files from those of libraries, by where they lie."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def _is_installed(folder: Path, entry: str) -> bool:
 
 @functools.lru_cache(maxsize=256)
 def _installed(folder: str, _changed_ns: int) -> frozenset[str] | None:
-    """The entries of a folder that distributions have brought; None where one does not tell: it may be any."""
+    """The entries of a folder that distributions have brought; None where one does not say: it may be any."""
     found: set[str] = set()
     for distribution in metadata.distributions(path=[folder]):
         if (entries := _entries_of(distribution)) is None:

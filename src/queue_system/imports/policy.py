@@ -175,7 +175,7 @@ def _may_define(found: Found, name: str) -> bool:
     try:
         return defines(found, name)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return True  # its import will raise the same, before it runs a line, and tell more
+        return True  # its import will raise the same, before it runs a line, and say more
     except OSError as error:
         raise ImportFailedError(f"module {found.name!r} cannot be read: {error}") from error
 

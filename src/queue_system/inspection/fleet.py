@@ -38,7 +38,7 @@ class QueueStats:
 
 @dataclass(frozen=True, slots=True)
 class FleetStats:
-    """The fleet at `at`, in Unix seconds of the server. `complete` tells whether all lists are among `queues`."""
+    """The fleet at `at`, in Unix seconds of the server. `complete` says whether all lists are among `queues`."""
 
     at: float
     queues: Sequence[QueueStats]

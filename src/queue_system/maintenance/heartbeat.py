@@ -34,10 +34,10 @@ class Holder(Protocol):
         """What it knows of the server."""
 
     def confirm(self, sent: float) -> None:
-        """Learn that a beat was answered."""
+        """Note that a beat was answered."""
 
     def lose(self, incarnation: str) -> None:
-        """Learn that the incarnation was reclaimed."""
+        """Note that the incarnation was reclaimed."""
 
     def release_unknown(self, incarnation: str, tokens: Sequence[int]) -> None:
         """Hand back tokens that nobody here knows."""
@@ -46,7 +46,7 @@ class Holder(Protocol):
 class Heartbeat(PeriodicService):
     """Beats every quarter of a lease, and notices tokens that the server books on us and nobody here knows.
 
-    `tell` returns what the worker tells of itself (`Presence`).
+    `tell` returns what the worker reports of itself (`Presence`).
     """
 
     name = "heartbeat"

@@ -100,7 +100,7 @@ class Judge:
         changed = change_item(item, {"operation_id": operation_id, "crashes": crashes})
         how = "next" if crashes == 1 else "later"
         new = signed_value(self._signer, queue, changed)
-        if operation.phase:  # the record tells of the verdict, which stands
+        if operation.phase:  # the record has the verdict, which stands
             return Fate(Reclaim(token, value, how, new), operation_id, operation)
         times_ms = (self._now_ms(), int(operation.timestamp * 1000), 0)
         record = encode_record(_QUEUED, operation, queue, operation.attempts, times_ms, body=tell_crashes(b"", crashes))

@@ -44,7 +44,7 @@ class Reclaimer(PeriodicService):
     """Watches all incarnations; reclaims one whose counter stood still for its whole lease while the server answered.
 
     In a large fleet about eight watch, so that what is read does not grow with the square of the workers. The others
-    look only whether anybody watches, and begin at once when nobody does. `rejected` is told of each dead letter.
+    only check whether any worker watches, and begin at once when none does. `rejected` is called for each dead letter.
     """
 
     name = "reclaimer"
@@ -103,7 +103,7 @@ class Reclaimer(PeriodicService):
         return super().failed(error)
 
     def _is_watched(self, asked: float) -> bool:
-        """Tell whether some worker has shown recently that it watches."""
+        """Return whether some worker has shown recently that it watches."""
         try:
             sign = self.shard.transport.run(self.shard.commands.watched(), retries=0)
         except WrongKeyTypeError:
@@ -156,7 +156,7 @@ class Reclaimer(PeriodicService):
         return True
 
     def _is_silent(self, incarnation: str, entry: bytes, asked: float, answered: float) -> bool:
-        """Tell whether an entry has stood still from an answer to a later question for a whole lease."""
+        """Return whether an entry has stood still from an answer to a later question for a whole lease."""
         seen = self._seen.get(incarnation)
         if seen is None or seen.entry != entry:
             self._seen[incarnation] = Observation(entry, answered)
@@ -164,7 +164,7 @@ class Reclaimer(PeriodicService):
         return asked - seen.since >= _lease_s(entry)
 
     def _beats(self, entry: bytes, asked: float, answered: float) -> bool:
-        """Tell whether this worker's own beats reach the server."""
+        """Return whether this worker's own beats reach the server."""
         if self._own_seen.entry != entry:
             self._own_seen = Observation(entry, answered)
         return asked - self._own_seen.since < _OWN_SILENCE * self._config.lease_seconds
@@ -198,7 +198,7 @@ class Reclaimer(PeriodicService):
         return False
 
     def _take_over(self, incarnation: str, *, last: bool) -> bool:
-        """Move what an incarnation held, in one pass; tell whether something was left for others to judge."""
+        """Reclaim what an incarnation held, in one pass; return whether something was left for others to judge."""
         commands = self.shard.commands
         run = self.shard.transport.run
         cursor = ""

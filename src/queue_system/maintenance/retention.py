@@ -49,7 +49,7 @@ class Retention(PeriodicService):
                 when = read_time(dead_letter)
                 if when is not None and when < oldest_kept:
                     expired.append((kept, dead_letter))
-                else:  # one that tells no time is nobody's to drop
+                else:  # one without a time must not be dropped by age
                     kept += 1
                     young = young or when is not None
             gone = run(commands.trim(source, expired)) if expired else 0

@@ -59,7 +59,7 @@ class PeriodicService:
         raise NotImplementedError
 
     def failed(self, error: QueueSystemError) -> float:
-        """Learn that the server failed a round; return how many s to wait before the next."""
+        """Note that the server failed a round; return how many s to wait before the next."""
         if self._throttle.ready():
             self.log.error(
                 "maintenance task failed and is tried again",

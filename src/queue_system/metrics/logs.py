@@ -18,7 +18,7 @@ _VALUE_LIMIT_BYTES: Final = 2048
 _CUT_MARK: Final = "..."
 _METHODS: Final = ("debug", "info", "warning", "error")
 _KEYWORD_NAMES: Final = frozenset({"self", "event", "message", "msg", "method_name", "level", "logger", "timestamp"})
-_CALLER: Final = 4  # frames from Logger.log up to whoever called debug, info, warning or error
+_CALLER: Final = 4  # frames from Logger.log up to the caller of debug, info, warning or error
 
 
 class StructuredLogger:
@@ -130,7 +130,7 @@ class LogThrottle:
         self._lock = threading.RLock()
 
     def ready(self) -> bool:
-        """Tell whether a line may be written now, and take that permission."""
+        """Return whether a line may be written now, and take that permission."""
         now = self._clock.monotonic()
         with self._lock:
             passes = now >= self._next_at

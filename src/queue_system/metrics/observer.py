@@ -7,10 +7,10 @@ from typing import Any, Protocol
 
 
 class SettlementObserver(Protocol):
-    """Told once a turn, on the worker's event loop; whatever it does delays that turn."""
+    """Called once a turn, on the worker's event loop; whatever it does delays that turn."""
 
     def settled(self, settlements: Sequence[Any]) -> None:
-        """Learn which settlements the server accepted."""
+        """Note which settlements the server accepted."""
 
     def lease_lost(self, operations: int) -> None:
-        """Learn how many deliveries were taken over by others."""
+        """Note how many deliveries were taken over by others."""

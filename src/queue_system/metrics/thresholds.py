@@ -21,14 +21,14 @@ class Kind(enum.Enum):
 
 
 def kind_of(metric_name: str) -> Kind:
-    """Tell a metric's kind by its name: `avg_*` is a mean, `*_rate` a gauge, everything else a counter."""
+    """Return a metric's kind by its name: `avg_*` is a mean, `*_rate` a gauge, everything else a counter."""
     if metric_name.startswith("avg_"):
         return Kind.MEAN
     return Kind.GAUGE if metric_name.endswith("_rate") else Kind.COUNTER
 
 
 def logs_every_change(metric_name: str) -> bool:
-    """Tell whether each change is worth a line: the name speaks of an error, a failure or a timeout."""
+    """Return whether each change is worth a line: the name speaks of an error, a failure or a timeout."""
     lowered = metric_name.lower()
     return any(word in lowered for word in _URGENT_WORDS)
 

@@ -73,7 +73,7 @@ class Note(msgspec.Struct):
 
     @property
     def where(self) -> tuple[str, str]:
-        """Priority and name of the queue it came from; two empty texts when it came from none of ours."""
+        """Priority and name of the queue it came from; two empty texts when it came from no queue of this system."""
         return split_queue(_text(self.queue).encode(errors="replace")) or ("", "")
 
     @property
@@ -110,7 +110,7 @@ class Requeue(msgspec.Struct, frozen=True):
     """What a dead letter becomes again: its queue (`high:NAME`) and the item, signed where items are.
 
     `operation_id` is "" where no record belongs to the item: it is a callback's, or has no id. `untold` is "n" and the
-    item's old nonce if its record was not told that it became a dead letter, as of one that could not be verified.
+    item's old nonce if its record does not say that it became a dead letter, as of one that could not be verified.
     """
 
     dead_letter: bytes
@@ -242,7 +242,7 @@ def requeue(dead_letter: bytes, nonce: str, acceptance: Acceptance, *, due: floa
 
 
 def needs_keys(note: Note, signer: Signer | None) -> bool:
-    """Tell whether a dead letter or the item in it is signed while nothing here could sign it again."""
+    """Return whether a dead letter or the item in it is signed while nothing here could sign it again."""
     if signer is not None:
         return False
     if is_signature(note.signature):
@@ -255,10 +255,10 @@ def needs_keys(note: Note, signer: Signer | None) -> bool:
 
 
 def _find_item(dead_letter: bytes, note: Note, queue: bytes, signer: Signer | None) -> tuple[bool, bytes]:
-    """Return whether the operation's record was told of the dead letter, and the item that is in it.
+    """Return whether the operation's record knows of the dead letter, and the item in it.
 
     Raises:
-        UndecodableItemError: there is no item, it came from no queue, or nobody of ours has signed it.
+        UndecodableItemError: there is no item, it came from no queue, or none of the keys has signed it.
     """
     if split_queue(queue) is None:
         raise UndecodableItemError("queue: it did not come from a queue of ours")

@@ -15,7 +15,7 @@ _MAX_DEPTH: Final = 200
 
 
 def is_model(value: object) -> bool:
-    """Tell whether a value converts itself as pydantic's models do."""
+    """Return whether a value converts itself as pydantic's models do."""
     return hasattr(type(value), "model_dump")
 
 

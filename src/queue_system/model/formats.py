@@ -1,6 +1,6 @@
 """What Python reads and writes of the formats that `broker/scripts/lib` owns. Never talks to Redis.
 
-Records are in `record.py`, dead letters in `dead_letter.py`, and what tells of an item that is too large to be sent in
+Records are in `record.py`, dead letters in `dead_letter.py`, and what stands for an item too large to be sent in
 `oversized.py`. All of this may have been written by anybody: nothing here raises.
 """
 
@@ -36,7 +36,7 @@ def dead(worker_id: str) -> str:
 
 
 def is_dead(field: str) -> bool:
-    """Tell whether a field of the hash of all workers stands for one that was declared dead."""
+    """Return whether a field of the hash of all workers stands for one that was declared dead."""
     return field.startswith(_DEAD)
 
 
@@ -81,5 +81,5 @@ def whole_ms(score: bytes) -> int:
 
 
 def is_number(text: bytes) -> bool:
-    """Tell whether bytes are a whole number of at most 20 digits."""
+    """Return whether bytes are a whole number of at most 20 digits."""
     return text.isdigit() and len(text) <= _LONGEST_NUMBER

@@ -83,7 +83,7 @@ class Keys:
         return f"{self.prefix}operation:{operation_id}"
 
     def change(self, operation_id: str) -> str:
-        """Return the stream that tells those who wait that an operation's record has changed."""
+        """Return the stream that announces to those who wait that an operation's record has changed."""
         return f"{self.prefix}change:{operation_id}"
 
     def inflight(self, incarnation: str) -> str:
@@ -95,7 +95,7 @@ class Keys:
         return f"{self.prefix}wake" if name is None else f"{self.prefix}wake:{name}"
 
     def is_oversized(self, key: str) -> bool:
-        """Tell whether a key is one under which a script keeps an item that is too large to be sent."""
+        """Return whether a key is one under which a script keeps an item that is too large to be sent."""
         return key.startswith(f"{self.prefix}oversized:") and key.removeprefix(f"{self.prefix}oversized:").isdecimal()
 
     @property

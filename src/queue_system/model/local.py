@@ -74,13 +74,13 @@ class LocalCallables:
             return key
 
     def was_known(self, key: Key) -> bool:
-        """Tell whether this process has used a name before."""
+        """Return whether this process has used a name before."""
         name, _, number = key[1].partition("#")
         known = self.counts.get((key[0], name), 0)
         return known >= 1 if not number else number.isdecimal() and len(number) < 12 and int(number) <= known  # noqa: PLR2004
 
     def hold(self, operation: Operation, operations: int = 1) -> None:
-        """Learn that so many operations that are about to be sent name the same callables as this one.
+        """Note how many operations that are about to be sent name the same callables as this one.
 
         Raises:
             InvalidInputError: that would be too many callables, or very many were enqueued since it was described.
@@ -106,7 +106,7 @@ class LocalCallables:
                 self.known[key].queued += operations
 
     def release(self, operation: Operation, operations: int = 1) -> None:
-        """Learn that so many operations are settled, or were never added."""
+        """Note how many operations are settled, or were never added."""
         with self._lock:
             if operation.on_success is operation.on_failure is None:
                 try:

@@ -61,7 +61,7 @@ class Middleware:
     """A base for middleware: each method may be left out. One object serves all attempts, which run side by side.
 
     `around` is async. A hook is async, or sync and then runs in a thread; what it raises is logged and changes nothing.
-    Hooks tell of processors, not of callbacks.
+    Hooks hear of processors, not of callbacks.
     """
 
     async def around(self, operation: RunningOperation, call_next: CallNext, /) -> Any:
@@ -72,16 +72,16 @@ class Middleware:
         return await call_next(operation)
 
     def on_start(self, operation: RunningOperation, /) -> Awaitable[None] | None:
-        """Learn that an attempt begins. It counts against the limit of the attempt."""
+        """Called when an attempt begins. It counts against the limit of the attempt."""
 
     def on_success(self, operation: RunningOperation, result: Any, /) -> Awaitable[None] | None:
-        """Learn that the operation is done."""
+        """Called when the operation is done."""
 
     def on_failure(self, operation: RunningOperation, error: BaseException, /) -> Awaitable[None] | None:
-        """Learn that the operation is not tried again: it is among the failures or the system errors."""
+        """Called when the operation is not tried again: it is among the failures or the system errors."""
 
     def on_retry(self, operation: RunningOperation, error: BaseException, delay: float, /) -> Awaitable[None] | None:
-        """Learn that the attempt went wrong, and that another follows after `delay` s."""
+        """Called when the attempt went wrong and another follows after `delay` s."""
 
 
 class Wrapping(msgspec.Struct, frozen=True):
@@ -125,7 +125,7 @@ def name_of(entry: Any) -> str:
 
 
 def is_async(function: Any) -> bool:
-    """Tell whether calling a function returns a coroutine."""
+    """Return whether calling a function returns a coroutine."""
     call = getattr(function, "__call__", None)  # noqa: B004 - an object's own coroutine method
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
 
@@ -151,4 +151,4 @@ def _check_method(name: str, method: Any) -> None:
     except TypeError:
         raise refused(_FIELD, call, f"{shown(method)} with other parameters") from None
     except ValueError:
-        pass  # it does not tell its parameters
+        pass  # its parameters cannot be learned

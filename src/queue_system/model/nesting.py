@@ -6,7 +6,7 @@ from itertools import accumulate
 from typing import Final
 
 MAX_DEPTH: Final = 500
-"""How many arrays and objects within one another an item may have; every supported Python can decode so many."""
+"""How many arrays and objects within one another an item may have; every supported Python can decode that many."""
 SHALLOW_BYTES: Final = 2 * MAX_DEPTH
 """What has fewer bytes than this is not that deep: a level takes two."""
 _STEPS: Final = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")  # as signed numbers: +1 and -1
@@ -14,7 +14,7 @@ _OTHERS: Final = bytes(set(range(256)) - set(b'[{]}"'))
 
 
 def has_many_parts(encoded: bytes) -> bool:
-    """Tell whether there are so many arrays and objects that they might be nested too deep."""
+    """Return whether there are so many arrays and objects that they might be nested too deep."""
     return len(encoded) >= SHALLOW_BYTES and encoded.count(b"[") + encoded.count(b"{") >= MAX_DEPTH
 
 

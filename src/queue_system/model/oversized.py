@@ -51,7 +51,7 @@ def read_oversized(item: bytes, token: int) -> Oversized | None:
     return Oversized(id_, kept_in.decode(errors="replace"), int(size), sha1.decode(), bytes.fromhex(head.decode()))
 
 
-def raw_dead_letter(  # noqa: PLR0913 - what any dead letter tells, and the token
+def raw_dead_letter(  # noqa: PLR0913 - what any dead letter says, and the token
     item: bytes,
     token: int,
     queue: bytes,

@@ -113,7 +113,7 @@ class QueueRetryConfig:
         return delay * random.uniform(1 - _JITTER, 1 + _JITTER)
 
     def would_exceed_timeout(self, first_attempt_time: float, current_time: float, *, delay: float = 0.0) -> bool:
-        """Tell whether a retry `delay` seconds after `current_time` would start with nothing left of `timeout`.
+        """Return whether a retry `delay` seconds after `current_time` would start with nothing left of `timeout`.
 
         Both times are seconds of one clock. Always False without a timeout.
         """

@@ -76,7 +76,7 @@ class Signer:
 
 
 def is_signed(item: bytes) -> bool:
-    """Tell whether an item ends in a signature, by any key."""
+    """Return whether an item ends in a signature, by any key."""
     start = item.rfind(_MARK, -_LONGEST_SIGNATURE)
     return start >= 0 and _SIGNATURE.fullmatch(item, start) is not None
 
@@ -87,7 +87,7 @@ def signed_value(signer: Signer | None, queue: bytes, item: bytes) -> bytes:
 
 
 def is_signature(value: object) -> bool:
-    """Tell whether the member `signature` of an item or a dead letter has the form of one, right or wrong."""
+    """Return whether the member `signature` of an item or a dead letter has the form of one, right or wrong."""
     return isinstance(value, str) and _SIGNED.fullmatch(value) is not None
 
 

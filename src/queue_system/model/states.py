@@ -68,7 +68,7 @@ class Code(StrEnum):
 
 
 class Form(NamedTuple):
-    """How a verb is sent: how many arguments a delivery has, and which codes may come back, beside `LOST`."""
+    """How a verb is sent: how many arguments a delivery has, and which codes may come back besides `LOST`."""
 
     arity: int
     codes: tuple[Code, ...] = (Code.DONE,)
@@ -86,7 +86,7 @@ VERBS: Final[dict[str, Form]] = {
     "aside": Form(2),
     Verb.RUNNING: Form(3),
 }
-"""The verbs of settle.lua, which has other forms of some. Its header tells what each argument is."""
+"""The verbs of settle.lua, which has other forms of some. Its header says what each argument is."""
 
 
 def render_states() -> str:

@@ -21,7 +21,7 @@ class Succeeded(msgspec.Struct, frozen=True, gc=False):
 
 
 class Raised(msgspec.Struct, frozen=True):
-    """The processor raised, or was stopped at its limit (`timed_out`); `trace` tells where.
+    """The processor raised, or was stopped at its limit (`timed_out`); `trace` says where.
 
     `exception` is what it raised; None where there is no such object, as of what a child process raised.
     """

@@ -35,7 +35,7 @@ class FleetCollector(Collector):
         up = _gauge("fleet_up", "Whether the server answered for the fleet's stats.")
         try:
             stats = self._ask()
-        except Exception:  # noqa: BLE001 - a scrape shows what it can; the probe of readiness tells why
+        except Exception:  # noqa: BLE001 - a scrape shows what it can; the readiness probe says why
             up.add_metric(self._place, 0)
             return [up]
         up.add_metric(self._place, 1)

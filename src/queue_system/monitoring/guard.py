@@ -30,12 +30,12 @@ def host_name(host: str) -> str:
 
 
 def is_named(name: str, allowed: Sequence[str]) -> bool:
-    """Tell whether a name is one of those that are allowed; `*.example.org` allows all below it, `*` every one."""
+    """Return whether a name is one of those that are allowed; `*.example.org` allows all below it, `*` every one."""
     return any(each in {name, "*"} or (each[:2] == "*." and name.endswith(each[1:])) for each in allowed)
 
 
 def is_private(name: str) -> bool:
-    """Tell whether no other site can have a name: it is an address, or known to a private DNS only."""
+    """Return whether no other site can have a name: it is an address, or known to a private DNS only."""
     try:
         ipaddress.ip_address(name)
     except ValueError:

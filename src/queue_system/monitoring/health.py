@@ -56,7 +56,7 @@ class WorkerHealth:
     def aged(self, seconds: float, told_every_s: float = 0.0) -> WorkerHealth:
         """Return what is known `seconds` later when nothing was heard of the worker since: all durations have grown.
 
-        An event loop that tells of itself every so often is late only by how much longer it has been silent.
+        An event loop that reports at intervals is late only by how much longer than one it has been silent.
         """
         heartbeat = self.heartbeat_age_s
         contact = self.contact_age_s

@@ -1,4 +1,4 @@
-"""The labels that tell one fleet's metrics from another's, and what no label may hold. Connects to nothing."""
+"""The labels that distinguish one fleet's metrics from another's, and what no label may hold. Connects to nothing."""
 
 from __future__ import annotations
 

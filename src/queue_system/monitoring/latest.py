@@ -20,7 +20,7 @@ PATIENCE_S: Final = 1.0
 class Latest(Generic[T_co]):
     """The latest answer to a slow question, which is asked in a thread, at most once per `FRESH_S`.
 
-    Whoever wants it waits for at most `PATIENCE_S`, however long the answer takes. Thread-safe.
+    A caller waits for it for at most `PATIENCE_S`, however long the answer takes. Thread-safe.
     """
 
     def __init__(self, ask: Callable[[], T_co]) -> None:

@@ -59,12 +59,12 @@ class _Probes:
         self._place = place_of(config)
 
     async def live(self, _: Request) -> Response:
-        """Tell whether a restart would help; the server plays no part in it."""
+        """Return whether a restart would help; the server plays no part in it."""
         workers = self._health()
         return _verdict([f"worker {w.pid}: {why}" for w in workers for why in w.why_dead(*self._limits)], workers)
 
     async def ready(self, _: Request) -> Response:
-        """Tell whether the server answers and at least one worker here consumes."""
+        """Return whether the server answers and at least one worker here consumes."""
         workers = self._health()
         reasons = (await _answer(self._server))[1]
         if self._has_workers and not any(worker.consuming for worker in workers):

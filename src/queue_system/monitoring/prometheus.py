@@ -171,7 +171,7 @@ class _QueueInstruments:
 
 
 def _feed(histogram: Histogram, samples: list[float], units: float = 1.0) -> None:
-    """Take in many samples, given in so many `units` a second, with one update per bucket.
+    """Take in many samples, in units of which a second has `units`, with one update per bucket.
 
     The public API takes one sample at a time, which would cost more than all else that is done for an operation here.
     """
@@ -284,7 +284,7 @@ def _remove(folder: Path, owner: int) -> None:
 
 
 def mark_dead(pid: int) -> None:
-    """Learn that a child has ended: what it counted stays counted, its files go, so that they do not add up."""
+    """Note that a child has ended: what it counted stays counted, its files go, so that they do not add up."""
     folder = Path(os.environ[_FOLDER])
     with _files:
         mark_process_dead(pid, str(folder))

@@ -92,7 +92,7 @@ class CircuitBreaker:
         self._clock = clock
         self._lock = threading.RLock()  # a signal handler may call what it interrupted
         self._state = _CLOSED
-        self._era = 0  # grows with every change of state, so that late outcomes are told from current ones
+        self._era = 0  # grows with every change of state, so that late outcomes are not taken for current ones
         self._opened_at = 0.0
         self._trials = 0
         self._failures: deque[float] = deque(maxlen=failure_threshold)
@@ -106,7 +106,7 @@ class CircuitBreaker:
             self._era += 1
 
     def half_open(self) -> None:
-        """Learn that the service is at another place now: what failed at the old one tells nothing of it.
+        """Note that the service is at another place now: what failed at the old one tells nothing of it.
 
         An open breaker admits trials at once; a closed one forgets its failures. The calls under way count no more, and
         take no trial's place.

@@ -52,7 +52,7 @@ class Leaving:
     """Watches from a thread that this process leaves within its limits, and ends it if it does not."""
 
     def __init__(self, asked: Callable[[], bool], grace_s: float, code: int) -> None:
-        """`asked` tells whether the process has to leave; `code` is its exit code if that does not end in time."""
+        """`asked` says whether the process has to leave; `code` is its exit code if that does not end in time."""
         self._asked = asked
         self._grace_s = grace_s
         self._code = code
@@ -70,7 +70,7 @@ class Leaving:
         threading.Thread(target=self._watch, name="queue-system-leaving", daemon=True).start()
 
     def left(self, code: int) -> None:
-        """Learn that the worker has signed off, and the exit code that the process is to have."""
+        """Note that the worker has signed off, and the exit code that the process is to have."""
         self._left = code
 
     def _watch(self) -> None:

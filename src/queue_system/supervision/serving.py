@@ -67,7 +67,7 @@ def run_to_end(serving: Serving, work: Coroutine[Any, Any, int]) -> int:
 
 
 class Serving:
-    """The life of one worker. `tell` hears its health once a second."""
+    """The life of one worker. `tell` gets its health once a second."""
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class Serving:
         self._leaving = Leaving(lambda: departure.asked, settings.grace, DONE) if ends_process else None
 
     def end_by(self, error: BaseException, log: StructuredLogger) -> int:
-        """Tell of an error that has ended the event loop, or kept it from being closed; return the exit code."""
+        """Report an error that has ended the event loop, or kept it from being closed; return the exit code."""
         if self._code is None:
             why = (
                 "an error of something that runs here has ended this worker's event loop: the process ends,"
@@ -189,7 +189,7 @@ class Serving:
         return DONE
 
     async def _watch(self, worker: QueueWorker) -> int:
-        """Tell of the worker's health; return when only a new process helps."""
+        """Report the worker's health; return when only a new process helps."""
         told = False
         while True:
             health = health_of(worker)

@@ -33,7 +33,7 @@ _IN_ORDER: Final = {DONE, RECYCLED, -signal.SIGTERM}
 
 _SIGNALS: Final = (*LEAVE, signal.SIGCHLD)
 _CHANGED: Final = 0
-"""What stands beside the numbers of signals when a source file has changed."""
+"""What stands among the numbers of signals when a source file has changed."""
 
 
 class Supervisor:
@@ -151,7 +151,7 @@ class Supervisor:
         code = place.ended()
         if code is None or child is None:
             return
-        with contextlib.suppress(KeyError, ValueError):  # its channel has told of the end before
+        with contextlib.suppress(KeyError, ValueError):  # its channel has reported the end before
             self._selector.unregister(child.channel)
         self._forget(pid)
         if self._leaving:

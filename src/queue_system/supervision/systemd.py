@@ -31,13 +31,13 @@ class Notifier:
         self._ready = False
 
     def ready(self) -> None:
-        """Tell that the service is up. Only the first call does so."""
+        """Report that the service is up. Only the first call does so."""
         if not self._ready:
             self._ready = True
             self._send("READY=1")
 
     def stopping(self) -> None:
-        """Tell that the service winds down."""
+        """Report that the service is stopping."""
         self._send("STOPPING=1")
 
     def alive(self) -> None:

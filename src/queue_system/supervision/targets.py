@@ -116,7 +116,7 @@ def _takes_no_arguments(factory: Any) -> bool:
         inspect.signature(factory).bind()
     except TypeError:
         return False
-    except ValueError:  # a builtin that does not tell
+    except ValueError:  # a builtin without a known signature
         return True
     return True
 

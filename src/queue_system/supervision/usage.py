@@ -18,7 +18,7 @@ _SHOWN = 5
 
 
 async def is_exhausted(worker: QueueWorker) -> bool:
-    """Tell whether no item is ready or due for the worker and it holds none; False when the server does not say."""
+    """Return whether no item is ready or due for the worker and it holds none; False when the server does not say."""
     found = worker.snapshot()
     if not (found.worker_id and found.idle):
         return False

@@ -28,7 +28,7 @@ async def run_until_idle(
     target: QueueConfig | QueueWorker,
     *,
     delayed: Delayed = "leave",
-    timeout: float = 30.0,  # noqa: ASYNC109 - what is left is told when it is over
+    timeout: float = 30.0,  # noqa: ASYNC109 - its error says what was left
     raise_errors: bool = False,
 ) -> None:
     """Run a worker until nothing that it serves is ready or running, callbacks included.
@@ -64,7 +64,7 @@ async def _run(worker: QueueWorker, delayed: Delayed, timeout: float) -> None:  
     grace: float | None = None
     try:
         async with asyncio.timeout(timeout):
-            while not await watch.is_idle():  # noqa: ASYNC110 - another worker may end last: no event tells
+            while not await watch.is_idle():  # noqa: ASYNC110 - another worker may end last: no event says so
                 await asyncio.sleep(_LOOK_EVERY_S)
     except TimeoutError:
         grace = 0.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 try:
-    import starlette  # noqa: F401 - asked here, so that its absence is told in one place
+    import starlette  # noqa: F401 - asked here, so that its absence is reported in one place
 except ImportError as missing:
     raise ImportError("web applications need Starlette: pip install 'redis-queue-system[web]'") from missing
 

@@ -50,7 +50,7 @@ async def operation_stream(
 def operation_json(record: OperationRecord) -> dict[str, Any]:
     """Return an operation's record as a handler answers it and a stream sends it: with `finished`, and no traceback.
 
-    A traceback tells of the code on the server, which is no business of a client.
+    A traceback reveals code of the server, which is no business of a client.
     """
     members = {**msgspec.to_builtins(record), "finished": record.finished}
     del members["traceback"]

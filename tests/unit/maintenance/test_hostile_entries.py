@@ -17,9 +17,9 @@ def test_any_entry_of_a_worker_gives_a_lease(entry: bytes) -> None:
 
 
 @given(st.binary(max_size=50) | st.floats(0, 1e12).map(lambda time: b'{"failed_at":%b}' % repr(time).encode()))
-def test_any_dead_letter_is_old_enough_or_not(letter: bytes) -> None:
-    when = read_time(letter)
-    assert (when is not None) is letter.startswith(b'{"failed_at":')
+def test_any_dead_letter_is_old_enough_or_not(dead_letter: bytes) -> None:
+    when = read_time(dead_letter)
+    assert (when is not None) is dead_letter.startswith(b'{"failed_at":')
     assert when is None or 0 <= when <= 1e12
 
 

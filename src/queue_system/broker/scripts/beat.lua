@@ -1,6 +1,6 @@
 -- Registers an incarnation, shows that it lives, or signs it off.
 -- KEYS      1 prefix of every key
--- ARGV      1 "register", "beat" or "leave" · 2 incarnation · 3 lease in ms · 4 what the worker tells of itself
+-- ARGV      1 "register", "beat" or "leave" · 2 incarnation · 3 lease in ms · 4 what the worker reports of itself
 -- Reply     {1 alive or 0 unregistered, tokens in flight, registered incarnations}
 -- Uses      workers inflight
 -- Invariant a beat never brings back an incarnation that was reclaimed; one that holds tokens does not leave.

@@ -10,7 +10,7 @@ local priority, name, delay_ms, nonce = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARG
 local due_ms = now_ms + delay_ms
 local queue, status = priority .. ':' .. name, delay_ms > 0 and DELAYED or QUEUED
 local header = record_head(status, nonce, due_ms, queue, '')
--- What a delayed one's record tells beside the due time: no execution yet, and when it was enqueued.
+-- What a delayed one's record says besides the due time: no execution yet, and when it was enqueued.
 local rest = delay_ms > 0 and record_rest('0', string.format('%d', now_ms), '') or ''
 local list, ready = prefix() .. queue, ready_index(priority)
 local careful, items, writes, answers, held, pushed, indexed, written = ARGV[4] ~= '', {}, {}, nil, nil, nil, nil, nil

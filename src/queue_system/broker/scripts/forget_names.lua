@@ -28,7 +28,7 @@ for _, list in ipairs(page[2]) do
     local empty_since = since(name)
     if redis.call('EXISTS', unpack(lists)) > 0 then
       redis.call('ZREM', drained, name)
-    elseif redis.call('DEL', wake_key(name)) == 1 or not empty_since then -- a marker tells of a use since the last pass
+    elseif redis.call('DEL', wake_key(name)) == 1 or not empty_since then -- a marker shows a use since the last pass
       redis.call('ZADD', drained, now_ms, name)
     elseif now_ms - empty_since >= tonumber(ARGV[3]) then
       redis.call('SREM', registry(), unpack(lists))

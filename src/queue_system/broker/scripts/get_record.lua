@@ -3,7 +3,7 @@
 -- ARGV      1 operation id · 2 for how many ms somebody waits, or "" for nobody
 -- Reply     {record or "", server ms, id of the last change that was told, or "0"}
 -- Uses      records changes time
--- Invariant it changes nothing but who waits; a change after the reply has a greater id; full memory does not fail it.
+-- Invariant it changes nothing but the notes of who waits; a change after the reply has a greater id; full memory does not fail it.
 local id, waits_ms = ARGV[1], tonumber(ARGV[2])
 local record = redis.pcall('GET', record_key(id))
 if type(record) ~= 'string' then record = '' end

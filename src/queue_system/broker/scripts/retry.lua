@@ -2,7 +2,7 @@
 -- KEYS      1 prefix of every key
 -- ARGV      1 to 5 as lib/dead_letter_places.lua has them · 6 lifetime of a deduplication key in ms · 7 nonce of the call
 --           then for each letter: letter · queue · item · id ("" writes no record) · deduplication key
---           · "n" and the item's own nonce if its record was not told that the item became a letter, else ""
+--           · "n" and the item's own nonce if its record does not say that it became a dead letter, else ""
 -- Reply     a string with one code for each: "d" done · "g" gone, or not near its place · "l" its operation lives, has
 --           succeeded, or lacks its deduplication key, which a live one holds
 -- Uses      dead_letter_places records delayed deduplication changes values requeue counters time

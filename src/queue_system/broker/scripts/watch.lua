@@ -1,6 +1,6 @@
 -- Reads all incarnations, and shows the others that somebody watches them.
 -- KEYS      1 prefix of every key
--- ARGV      1 a sign that differs from the last one ("": whoever asks is not fit to take over, and shows nothing)
+-- ARGV      1 a sign that differs from the last one ("": the caller is not fit to take over, and shows nothing)
 -- Reply     {incarnation, entry...}
 -- Uses      workers
 -- Invariant it changes nothing but the sign.

@@ -80,7 +80,7 @@ async function refresh() {
     const fresh = (await load(location.href)).getElementById(part.id);
     if (fresh && part.isConnected) morph(part, fresh);
   } catch {
-    // the banner tells of it
+    // the banner says so
   } finally {
     refreshing = false;
   }

@@ -28,7 +28,7 @@ class Inherited(Protocol):
     """What a child must give up."""
 
     def cut_off(self) -> None:
-        """Learn that this process is a child that was forked just now."""
+        """Note that this process is a child that was forked just now."""
 
 
 _ASYNCIO_HANDLER: Final = getattr(asyncio.unix_events, "_sighandler_noop", None)
@@ -75,7 +75,7 @@ def leave_if_forked(home: int, error: BaseException | None = None) -> None:
 def silence(loop: asyncio.AbstractEventLoop) -> None:
     """In a forked child: drop what its loop would run next, and give it an empty selector in place of the shared one.
 
-    The child would go on with other operations of its parent, and take its wake-ups; uvloop never hears of a thread
+    The child would go on with other operations of its parent, and take its wake-ups; uvloop never learns of a thread
     again once it has lost one.
     """
     for ready in (getattr(loop, "_ready", None), *gc.get_referents(loop)):  # uvloop's has no name

@@ -1,4 +1,4 @@
-"""Tells a SIGINT that an operation sends to its own process from one of an operator."""
+"""Distinguishes a SIGINT that an operation sends to its own process from one of an operator."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ class ProcessPool:
         self._ending: set[asyncio.Future[int]] = set()
 
     async def run(self, reference: Reference, argument: Any, begins: Callable[[], None]) -> Outcome:
-        """Call a function in a child process and tell how that ended; `begins` is called when the child has found it.
+        """Call a function in a child process and return how that ended; `begins` is called when the child has found it.
 
         Cancelling the caller ends the child, and returns when it is gone. Raises ProcessDiedError when it died.
         """
@@ -162,7 +162,7 @@ class ProcessPool:
     async def _bury(self, child: Child) -> int:
         """Wait for a child whose channel has closed, or whose time is over, and return its exit code."""
         child.signal_group(signal.SIGKILL)  # does nothing to one that is ending already
-        while (code := child.process.poll()) is None:  # noqa: ASYNC110 - no event tells of a death everywhere
+        while (code := child.process.poll()) is None:  # noqa: ASYNC110 - no event reports a death everywhere
             await asyncio.sleep(_LOOK_AGAIN_S)
         child.channel.close()
         self._children.discard(child)

@@ -1,4 +1,4 @@
--- Tells which of some new operations may be added, where an id or a deduplication key may be taken.
+-- Finds which of some new operations may be added, where an id or a deduplication key may be taken.
 -- Owns      ARGV 4 and from 5 on of enqueue.lua
 -- Uses      records deduplication
 -- Invariant nothing is written; an operation of the same call, sent again, counts as queued.

@@ -1,5 +1,5 @@
 -- Cuts a dead letter to what is read to learn its age.
--- Invariant a letter of up to 64 KiB is whole; of a larger one the end is left, where our letters tell why they are here.
+-- Invariant a letter of up to 64 KiB is whole; of a larger one the end is left, where our dead letters say why they are here.
 
 local function part(letter)
   if #letter <= 65536 then return letter end

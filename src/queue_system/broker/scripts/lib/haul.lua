@@ -1,10 +1,10 @@
 -- What a claim has taken so far, and for how much more it has room.
 -- Uses      claim_request values limits tokens oversized
--- Invariant about 8 MiB are taken; what is too large to be sent stays behind, and what tells of it goes in its place.
+-- Invariant about 8 MiB are taken; what is too large to be sent stays behind, and a stub goes in its place.
 
 local values, wrong, first_token, fresh_token, spent, seen = {}, {}, nil, nil, 0, 0
 
--- Takes items until so many bytes are spent, and returns how many.
+-- Takes items until the given bytes are spent, and returns how many it took.
 local function add(header, items, most_bytes)
   local count = #values
   for i = 1, #items do
@@ -24,7 +24,7 @@ local function add(header, items, most_bytes)
   return #items
 end
 
--- How many of so many items may be read at once, if they are as large as the largest so far.
+-- How many items, of a given number, may be read at once if they are as large as the largest so far.
 local function fitting(count, bytes) return math.max(1, math.min(count, math.floor((MOST_BYTES - bytes) / math.max(1, largest)))) end
 
 local function has_room() return #values < wanted and (spent == 0 or spent + largest < MOST_BYTES) end

@@ -7,7 +7,7 @@ local function inflight_of(incarnation) return prefix() .. 'inflight:' .. incarn
 
 local function is_token(field) return string.byte(field) ~= 35 end -- "#"
 
--- How many of so many fields are tokens, as far as this version knows.
+-- How many of a number of fields are tokens, as far as this version knows.
 local function count_tokens(inflight, fields) return fields - redis.call('HEXISTS', inflight, '#claim') - redis.call('HEXISTS', inflight, '#settle') end
 
 -- How many are, whatever else lies there; it reads the name of each field.

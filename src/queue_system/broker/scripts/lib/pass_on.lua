@@ -1,6 +1,6 @@
 -- Passes on the wake-up that a claim which takes nothing may have used.
 -- Uses      claim_request queues ready wake
--- Invariant nothing here makes a script fail; who waits for nothing that is there is not woken.
+-- Invariant nothing here makes a script fail; a worker is woken only for queues that hold something.
 
 local function pass_on_wake_up()
   redis.pcall('ZREM', wake(), '') -- a write that maxmemory allows allows the next

@@ -7,7 +7,7 @@ local function registry() return prefix() .. 'registry' end
 
 local PRIORITIES = {'high', 'normal', 'low'}
 
--- The priority and the name of a queue; nothing if it is none of ours.
+-- The priority and the name of a queue; nothing if it is no queue of this system.
 local function split_queue(queue)
   local priority, name = string.match(queue, '^(%a+):([%w_.-]+)$')
   if priority == 'high' or priority == 'normal' or priority == 'low' then return priority, name end

@@ -1,9 +1,9 @@
 -- What is known of an operation.
 -- Owns      `operation:ID`: status, nonce, ms of the last change, queue, deduplication key
---           and, if it tells more, attempts, ms when it was enqueued, ms when it was started, worker; between them tabs;
+--           and, if it says more, attempts, ms when it was enqueued, ms when it was started, worker; between them tabs;
 --           then a line feed and JSON
 -- Uses      prefix states
--- Invariant a record that is none of ours reads as none.
+-- Invariant what is no record of this system reads as none.
 
 local records = prefix() .. 'operation:' -- for loops; else a name less is carried into a function
 
@@ -18,7 +18,7 @@ local function record_head(status, nonce, ms, queue, key) return string.format('
 
 local function record_rest(attempts, queued_ms, worker) return string.format('\t%s\t%s\t0\t%s', attempts, queued_ms, worker) end
 
--- From the rest of the line: how many attempts, and when it was enqueued; nothing if it tells neither.
+-- From the rest of the line: how many attempts, and when it was enqueued; nothing if it says neither.
 local function record_counts(rest) return string.match(rest, '^\t(%d+)\t(%d+)\t') end
 
 -- Lets the record of a running operation say that it is queued; whether it was one.

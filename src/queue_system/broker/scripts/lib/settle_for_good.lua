@@ -1,5 +1,5 @@
 -- The verdicts that end an operation.
--- Owns      ARGV of these verbs, as settle.lua tells
+-- Owns      ARGV of these verbs, as settle.lua says
 -- Uses      prefix settle_request dead_letters give_up settle_back oversized values verbs
 -- Invariant the record is written once the token is gone, and a letter before it.
 

@@ -1,6 +1,6 @@
 -- The incarnations that are registered, and those that others take over.
 -- Owns      `workers`: incarnation → count of its beats, a colon, its lease in ms; "dead:" before the name of one that is taken over
---           `incarnations`: incarnation → what the worker tells of itself
+--           `incarnations`: incarnation → what the worker reports of itself
 -- Uses      prefix
 -- Invariant an incarnation is registered, or dead, or neither.
 
