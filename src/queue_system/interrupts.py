@@ -15,7 +15,7 @@ _ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, 
 
 
 def sent_by_a_signal(error: BaseException) -> bool:
-    """Return whether a signal's handler raised an error in this thread, as far as can be told."""
+    """Return whether a signal's handler raised an error in this thread, as far as can be known."""
     if threading.current_thread() is not threading.main_thread():
         return False
     if issubclass(type(error), KeyboardInterrupt) and signal.getsignal(signal.SIGINT) is signal.default_int_handler:

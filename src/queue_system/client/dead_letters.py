@@ -204,7 +204,7 @@ def _acceptance(config: QueueConfig) -> Acceptance:
 
 
 class _Walk:
-    """A way through a list of dead letters, page by page, from the newest that there is to the oldest."""
+    """A walk through a list of dead letters, page by page, from the newest to the oldest."""
 
     def __init__(self, shard: Shard, source: object) -> None:
         self.source = check_choice("source", source, _SOURCES)

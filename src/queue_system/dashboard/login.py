@@ -13,7 +13,7 @@ from queue_system.metrics import StructuredLogger
 
 
 class Login:
-    """The endpoints by which a browser gets and gives back its session."""
+    """The endpoints by which a browser gets and ends its session."""
 
     def __init__(self, pages: Pages, log: StructuredLogger) -> None:
         self._pages = pages

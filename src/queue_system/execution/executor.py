@@ -272,7 +272,7 @@ def _late(slot: Slot) -> TimeoutError:
 
 
 def is_meant_for_the_process(error: BaseException) -> bool:
-    """Return whether a signal's handler raised it in this thread, as far as can be told, and not the processor."""
+    """Return whether a signal's handler raised it in this thread, as far as can be known, and not the processor."""
     codes = {frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)}
     if ThreadPool._serve.__code__ in codes:  # noqa: SLF001 - it comes from a thread, and signals do not
         return False

@@ -1,4 +1,4 @@
--- Reads the oldest dead letters, so that their age can be told.
+-- Reads the oldest dead letters to learn their age.
 -- KEYS      1 prefix of every key
 -- ARGV      1 "failures" or "system_errors" · 2 how many of the oldest to pass over
 -- Reply     up to 100 letters, the oldest first, of one larger than 64 KiB the last 4 KiB

@@ -1,4 +1,4 @@
--- Reads the item that each of some lists serves next, so that its age can be told.
+-- Reads the item that each of some lists serves next to learn its age.
 -- KEYS      1 prefix of every key
 -- ARGV      lists, as "high:NAME"
 -- Reply     for each list its last item, of one larger than 4 KiB the last 2 KiB; nil for an empty list, and for one

@@ -12,7 +12,7 @@ if answered then return answered end
 redis.call('ZCARD', delayed)
 redis.call('HLEN', dedup())
 
-local ids, keys = {}, {} -- what this request gives back to life
+local ids, keys = {}, {} -- what this request brings back to life
 local function lives(id, key, untold)
   if id == '' then return false end
   if ids[id] or keys[key] then return true end
