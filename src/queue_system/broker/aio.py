@@ -119,7 +119,7 @@ class AioTransport:
         return replies
 
     async def _learn(self, replies: list[Any], first: ErrorReply) -> None:
-        """Learn from errors whether to keep the connection: a fresh one may lead to a new primary."""
+        """Note from errors whether to keep the connection: a fresh one may lead to a new primary."""
         try:
             if is_of_replica(first) and self._wire is not None:
                 (told,) = await self._wire.send(PRIMARY.request(), 1, self._route().timeout)

@@ -31,7 +31,7 @@ class AioPool:
     def __init__(
         self, route: Route, retries: int, hopeless: Callable[[], bool], *, patience_s: float = math.inf
     ) -> None:
-        """`hopeless` tells whether other calls have shown that sending again is of no use.
+        """`hopeless` says whether other calls have shown that sending again is of no use.
 
         A command is sent again up to `retries` times; where the server may be replaced, for `patience_s`.
         """
@@ -91,14 +91,14 @@ class AioPool:
             await idle.keeper.aclose()
 
     def _may_help(self, error: ServerError) -> bool:
-        """Tell whether sending again may help: where the server is replaced, also if it was cut off from the others."""
+        """Return whether sending again may help: where the server is replaced, also if it was cut off from others."""
         if isinstance(error, CertificateError):
             return False
         elsewhere = self._route.moves and leads_elsewhere(error.__cause__)
         return elsewhere or isinstance(error, ServerUnreachableError)
 
     def _is_over(self, attempt: int, started: float) -> bool:
-        """Tell whether enough was tried: a number of times, or for a time where the server may be replaced."""
+        """Return whether enough was tried: a number of times, or for a time where the server may be replaced."""
         if self._route.moves:
             return SYSTEM_CLOCK.monotonic() - started >= self._patience_s
         return attempt >= self._retries or self._hopeless()

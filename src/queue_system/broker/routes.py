@@ -46,7 +46,7 @@ class Follower(Protocol):
         """
 
     def renew(self) -> None:
-        """Learn, in a forked child, that open connections are the parent's."""
+        """Note, in a forked child, that open connections are the parent's."""
 
 
 class Traveller(Protocol):
@@ -124,7 +124,7 @@ class Route:
         return _LONGEST_WAIT_S if self.moves else _LONGEST_WAIT_FOR_ONE_S
 
     def failed(self, error: BaseException) -> bool:
-        """Learn of an error that came instead of an answer; tell whether sending again may help. Never blocks.
+        """Note an error that came instead of an answer; return whether sending again may help. Never blocks.
 
         If it may, and the server may be another one by now, the next who needs it asks.
         """
@@ -144,7 +144,7 @@ class Route:
             raise RouteChangedError(f"{endpoint.address} is no longer the primary")
 
     def holds(self, endpoint: Endpoint | None) -> bool:
-        """Tell whether a server surely is the one in force."""
+        """Return whether a server surely is the one in force."""
         return endpoint is self._endpoint and not self._is_due
 
     def check(self) -> Endpoint:

@@ -93,7 +93,7 @@ class Sentinels:
         raise self._unknown(problems)
 
     def renew(self) -> None:
-        """Learn, in a forked child, that open connections are the parent's."""
+        """Note, in a forked child, that open connections are the parent's."""
         for sentinel in self._sentinels:
             sentinel.connection = None
 

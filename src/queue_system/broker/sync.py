@@ -107,7 +107,7 @@ class SyncTransport:
         _close_all(self._idle)
 
     def _is_over(self, attempt: int, retries: int | None, started: float) -> bool:
-        """Tell whether enough was tried: a number of times, or for a time where the server may be replaced."""
+        """Return whether enough was tried: a number of times, or for a time where the server may be replaced."""
         if retries is None and self._route.moves:
             return SYSTEM_CLOCK.monotonic() - started >= self._patience_s
         return attempt >= (self._retries if retries is None else retries)

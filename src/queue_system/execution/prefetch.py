@@ -60,7 +60,7 @@ class Prefetch:
         return gather_s if unsettled < self._slots and gather_s > _NOT_WORTH_IT_S else 0.0
 
     def observe_runs(self, durations_s: list[float]) -> None:
-        """Learn how long the operations of a turn ran."""
+        """Note how long the operations of a turn ran."""
         if not durations_s:
             return
         mean_s = sum(durations_s) / len(durations_s)
@@ -68,16 +68,16 @@ class Prefetch:
         self._mean_s = mean_s if known is None else known + _WEIGHT * (mean_s - known)
 
     def observe_running(self, longest_s: float) -> None:
-        """Learn that an operation has been running for so long already."""
+        """Note how long an operation has been running already."""
         if self._mean_s is not None and longest_s > WINDOW_S:
             self._mean_s = max(self._mean_s, longest_s / self._slots)
 
     def observe_starving(self) -> None:
-        """Learn that slots were free while a turn was under way and there was more to claim."""
+        """Note that slots were free while a turn was under way and there was more to claim."""
         self._allowance = min(max(2.0 * self._allowance, float(self._slots)), _LARGEST)
 
     def observe_wait(self, waited_s: float) -> None:
-        """Learn how long the last delivery waited for a slot."""
+        """Note how long the last delivery waited for a slot."""
         if waited_s > WINDOW_S:
             self._allowance *= max(0.25, 0.8 * WINDOW_S / waited_s)
 
