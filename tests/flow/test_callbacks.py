@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -11,56 +10,30 @@ import redis
 
 from queue_system import QueueConfig, QueueManager, QueueRetryConfig, QueueWorker
 from queue_system.model.registry import Registry
+from tests.flow.hostile import hang
 from tests.kit.contents import documents, next_letter, read_record
 from tests.kit.inbox import Inbox
+from tests.kit.operations import ONCE, fail, raising
 from tests.kit.workers import first_letter, running
-
-ONCE = QueueRetryConfig(max_attempts=1)
 
 
 def succeed(entity: Any) -> Any:
     return {"seen": entity}
 
 
-def fail(entity: Any) -> None:
-    raise ValueError("boom")
-
-
-@pytest.mark.parametrize("is_async", [True, False])
-async def test_a_success_callback_gets_entity_result_and_id(
-    queue: QueueManager, config: QueueConfig, inbox: Inbox, is_async: bool
-) -> None:
-    async def told(data: dict[str, Any]) -> None:
-        inbox.put(data)
-
-    answer = queue.enqueue({"n": 1}, succeed, on_success=told if is_async else inbox.put, on_failure=fail)
-    assert answer["has_callbacks"]
-    async with running(QueueWorker(config)):
-        data = await inbox.next()
-    assert data == {"entity": {"n": 1}, "result": {"seen": {"n": 1}}, "operation_id": answer["operation_id"]}
-    assert inbox.empty
-    assert config.get_metrics()["processed"] == 1
-
-
-@pytest.mark.parametrize("is_async", [True, False])
 async def test_a_failure_callback_is_called_after_the_last_attempt_only(
-    queue: QueueManager, config: QueueConfig, inbox: Inbox, is_async: bool
+    queue: QueueManager, config: QueueConfig, inbox: Inbox
 ) -> None:
     attempts: list[Any] = []
-
-    async def told(data: dict[str, Any]) -> None:
-        inbox.put(data)
 
     def work(entity: Any) -> None:
         attempts.append(entity)
         raise ValueError(f"attempt {len(attempts)}")
 
     retry = QueueRetryConfig.fixed(0.0, max_attempts=2)
-    answer = queue.enqueue({"n": 1}, work, on_failure=told if is_async else inbox.put, retry_config=retry)
+    queue.enqueue({"n": 1}, work, on_failure=inbox.put, retry_config=retry)
     async with running(QueueWorker(config, max_workers=1)):
-        data = await asyncio.wait_for(inbox._queue.get(), 10)
-    assert data["error"] == "attempt 2"
-    assert (data["entity"], data["operation_id"]) == ({"n": 1}, answer["operation_id"])
+        assert (await inbox.next())["error"] == "attempt 2"
     assert inbox.empty
     assert len(attempts) == 2
 
@@ -95,9 +68,19 @@ async def test_a_callback_may_return_a_coroutine_or_be_an_object(
 
 
 @pytest.mark.parametrize("phase, processor", [("on_success", succeed), ("on_failure", fail)])
-async def test_a_missing_callback_is_a_system_error_with_its_phase_and_the_verdict_stands(
-    queue: QueueManager, config: QueueConfig, client: redis.Redis, phase: str, processor: Callable[..., Any]
-) -> None:
+async def test_a_missing_callback_is_sought_once_and_a_system_error_with_its_phase_and_the_verdict_stands(
+    queue: QueueManager, config: QueueConfig, client: redis.Redis, monkeypatch: pytest.MonkeyPatch, phase: str,
+    processor: Callable[..., Any],
+) -> None:  # fmt: skip
+    """As with processors, only what may pass is tried again."""
+    sought: list[str] = []
+    resolve = Registry.resolve
+
+    def counting(registry: Registry, name: str, module: str | None) -> Any:
+        sought.append(name)
+        return resolve(registry, name, module)
+
+    monkeypatch.setattr(Registry, "resolve", counting)
     options: dict[str, Any] = {phase: "no.such.callback"}
     answer = queue.enqueue({"n": 1}, processor, retry_config=ONCE, **options)
     letter = await first_letter(config, client, "system_errors")
@@ -110,24 +93,7 @@ async def test_a_missing_callback_is_a_system_error_with_its_phase_and_the_verdi
     metrics = config.get_metrics()
     assert (metrics["processed"], metrics["failed"]) == ((1, 0) if phase == "on_success" else (0, 1))
     assert metrics["system_errors"] == 1
-
-
-async def test_a_callback_whose_name_leads_to_nothing_is_looked_for_once(
-    queue: QueueManager, config: QueueConfig, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As with processors, only what may pass is tried again."""
-    sought: list[str] = []
-    resolve = Registry.resolve
-
-    def counting(registry: Registry, name: str, module: str | None) -> Any:
-        sought.append(name)
-        return resolve(registry, name, module)
-
-    monkeypatch.setattr(Registry, "resolve", counting)
-    queue.enqueue({}, succeed, on_success="nowhere.to_be_found")
-    letter = await first_letter(config, client, "system_errors")
-    assert (letter["phase"], letter["error_type"]) == ("on_success", "UnresolvableNameError")
-    assert sought == ["to_be_found"]
+    assert sought == ["callback"]
 
 
 async def test_a_callback_that_raises_is_tried_again(queue: QueueManager, config: QueueConfig, inbox: Inbox) -> None:
@@ -147,20 +113,13 @@ async def test_a_callback_that_raises_is_tried_again(queue: QueueManager, config
 
 
 @pytest.mark.parametrize("error", [ValueError("boom"), SystemExit(3), StopIteration()], ids=lambda e: type(e).__name__)
-@pytest.mark.parametrize("is_async", [True, False])
 async def test_a_callback_that_keeps_raising_is_a_system_error_and_the_verdict_stands(
     config: QueueConfig, client: redis.Redis, inbox: Inbox, error: BaseException, is_async: bool
 ) -> None:
     """The worker's only slot goes on; no error of a callback is taken for a time-out."""
     queue = QueueManager(config)
 
-    def told(data: dict[str, Any]) -> None:
-        raise error
-
-    async def told_async(data: dict[str, Any]) -> None:
-        raise error
-
-    answer = queue.enqueue({}, succeed, on_success=told_async if is_async else told)
+    answer = queue.enqueue({}, succeed, on_success=raising(error, is_async=is_async))
     async with running(QueueWorker(config, max_workers=1, work_timeout=3.0)):
         letter = await next_letter(client, config.system_errors_queue)
         queue.enqueue({"n": "next"}, inbox.put)
@@ -174,10 +133,7 @@ async def test_a_callback_that_keeps_raising_is_a_system_error_and_the_verdict_s
 async def test_a_callback_that_hangs_is_ended_at_the_limit_of_the_worker(
     queue: QueueManager, config: QueueConfig, client: redis.Redis
 ) -> None:
-    async def told(data: dict[str, Any]) -> None:
-        await asyncio.Event().wait()
-
-    queue.enqueue({}, succeed, on_success=told)
+    queue.enqueue({}, succeed, on_success=hang)
     letter = await first_letter(config, client, "system_errors", work_timeout=0.1)
     assert (letter["phase"], letter["error_type"]) == ("on_success", "TimeoutError")
 

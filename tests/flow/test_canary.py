@@ -15,63 +15,38 @@ import redis
 from queue_system import QueueConfig, QueueManager, QueueSystemError, QueueWorker
 from tests.faults.support.bench import WorkerProcess
 from tests.kit.configs import close
-from tests.kit.servers import OwnServer, StartServer
+from tests.kit.operations import process
+from tests.kit.servers import StartServer
 from tests.kit.strange_servers import QuotingServer, serving
 from tests.kit.waiting import eventually, wait_until
 
 CANARY = "canary-7f3a91c2-of-the-url"
 
 
-def process(entity: Any) -> Any:
-    return entity
+ADDRESS = "redis://:{canary}@127.0.0.1:{port}/0"
+TROUBLES: dict[str, tuple[dict[str, str], str]] = {
+    "a wrong password": ({"requirepass": "another"}, ADDRESS),
+    "an unknown user": ({}, ADDRESS.replace("//", "//nobody")),
+    "a user without rights": ({}, ADDRESS.replace("//", "//shop")),
+    "a database that is none": ({"requirepass": CANARY}, ADDRESS.replace("/0", "/9999")),
+    "a server without TLS": ({"requirepass": CANARY}, ADDRESS.replace("redis", "rediss")),
+    "a server that is down": ({"requirepass": CANARY}, ADDRESS),
+    "a full server": ({"requirepass": CANARY, "maxmemory": "1"}, ADDRESS),
+}
+"""Settings of a server, and how it is reached."""
 
 
-def with_canary(server: OwnServer, *, scheme: str = "redis", user: str = "", database: int = 0) -> str:
-    return f"{scheme}://{user}:{CANARY}@127.0.0.1:{server.port}/{database}"
-
-
-def a_wrong_password(start: StartServer) -> str:
-    return with_canary(start(tcp=True, requirepass="another"))
-
-
-def an_unknown_user(start: StartServer) -> str:
-    return with_canary(start(tcp=True), user="nobody")
-
-
-def a_user_without_rights(start: StartServer) -> str:
-    server = start(tcp=True)
-    with server.client() as admin:
-        admin.execute_command("ACL", "SETUSER", "shop", "on", f">{CANARY}", "~*", "+ping", "+select")
-    return with_canary(server, user="shop")
-
-
-def a_database_that_is_none(start: StartServer) -> str:
-    return with_canary(start(tcp=True, requirepass=CANARY), database=9999)
-
-
-def a_server_without_tls(start: StartServer) -> str:
-    return with_canary(start(tcp=True, requirepass=CANARY), scheme="rediss")
-
-
-def a_server_that_is_down(start: StartServer) -> str:
-    server = start(tcp=True, requirepass=CANARY)
-    server.stop()
-    return with_canary(server)
-
-
-def a_full_server(start: StartServer) -> str:
-    return with_canary(start(tcp=True, requirepass=CANARY, maxmemory="1"))
-
-
-Trouble = Callable[[StartServer], str]
-TROUBLES: list[Trouble] = [
-    a_wrong_password, an_unknown_user, a_user_without_rights, a_database_that_is_none, a_server_without_tls,
-    a_server_that_is_down, a_full_server,
-]  # fmt: skip
-CASES = [
-    *((trouble, "url") for trouble in TROUBLES),
-    *((trouble, given) for trouble in TROUBLES[:1] for given in ("client", "environment")),
-]
+def url_of(trouble: str, start: StartServer) -> str:
+    """Make the trouble, and tell the address with which a user meets it."""
+    settings, address = TROUBLES[trouble]
+    options: dict[str, Any] = {**settings}
+    server = start(tcp=True, **options)
+    if trouble == "a user without rights":
+        with server.client() as admin:
+            admin.execute_command("ACL", "SETUSER", "shop", "on", f">{CANARY}", "~*", "+ping", "+select")
+    if trouble == "a server that is down":
+        server.stop()
+    return address.format(canary=CANARY, port=server.port)
 
 
 def chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -139,9 +114,12 @@ async def outputs_of(caplog: pytest.LogCaptureFixture, **settings: Any) -> list[
 
 
 @pytest.mark.timeout(60)
-@pytest.mark.parametrize("trouble, given", CASES, ids=lambda value: getattr(value, "__name__", value))
+@pytest.mark.parametrize(
+    "trouble, given",
+    [*((trouble, "url") for trouble in TROUBLES), ("a wrong password", "client"), ("a wrong password", "environment")],
+)
 async def test_no_output_of_a_call_or_a_worker_tells_the_password(
-    trouble: Trouble,
+    trouble: str,
     given: str,
     start_server: StartServer,
     monkeypatch: pytest.MonkeyPatch,
@@ -149,7 +127,7 @@ async def test_no_output_of_a_call_or_a_worker_tells_the_password(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    url = trouble(start_server)
+    url = url_of(trouble, start_server)
     settings: dict[str, Any] = {}
     if given == "url":
         settings["redis_url"] = url

@@ -84,7 +84,6 @@ async def test_a_running_operation_keeps_its_key_however_short_the_keys_lifetime
 
 
 @pytest.mark.parametrize("own", [True, False])
-@pytest.mark.parametrize("is_async", [True, False])
 async def test_an_enqueue_is_not_sent_again_when_its_record_may_be_gone(
     start_server: StartServer, make_config: MakeConfig, *, own: bool, is_async: bool
 ) -> None:

@@ -24,11 +24,11 @@ from tests.kit.configs import MakeConfig
 from tests.kit.contents import documents, next_letter, read_record
 from tests.kit.inbox import Inbox
 from tests.kit.logs import LineLogger
+from tests.kit.operations import ONCE
 from tests.kit.servers import OwnServer, StartServer
 from tests.kit.waiting import eventually, wait_until
-from tests.kit.workers import running
+from tests.kit.workers import first_letter, running
 
-ONCE = QueueRetryConfig(max_attempts=1)
 KEYS = {"2026": "a secret of the year 2026"}
 Q = "normal:jobs"
 OPERATOR = """
@@ -119,7 +119,8 @@ def test_a_retry_resets_what_was_counted_and_keeps_what_is_not_known(
 ) -> None:
     item = item_of("op", first_attempt_time=1.5, crashes=2, nonce="old", max_attempts=7)
     item = item.replace(b'"entity"', b'"x-trace":{"big":12345678901234567890},"entity"')
-    client.lpush(config.failures_queue, encode_dead_letter(item, Q.encode(), "boom", "ValueError", 1.0, crashes=2))
+    letter = encode_dead_letter(item, Q.encode(), "boom", "ValueError", 1.0, crashes=2, traceback="in work\n")
+    client.lpush(config.failures_queue, letter)
     assert queue.retry_dead_letters() == 1
     (back,) = waiting(client, config)
     assert next(iter(back)) == "operation_id"
@@ -211,8 +212,7 @@ async def test_bytes_that_are_an_item_by_now_run(make_config: MakeConfig, client
     small, large = make_config(max_item_bytes=100), make_config()
     large.register_callback(inbox.put, "take", "shop")
     QueueManager(large).enqueue({"x": "y" * 2000}, "shop.take", "jobs", operation_id="op")
-    async with running(QueueWorker(small)):
-        await next_letter(client, large.system_errors_queue)
+    await first_letter(small, client, "system_errors")
     copy: Any = client.lindex(large.system_errors_queue, 0)
     client.lpush(large.system_errors_queue, copy)
     assert [letter.retryable for letter in QueueManager(small).list_dead_letters("system_errors").letters] == [
@@ -254,8 +254,7 @@ async def test_a_callback_s_letter_runs_the_callback_alone(
 async def test_signed_letters_run_and_forged_ones_stay(
     make_config: MakeConfig, client: redis.Redis, inbox: Inbox
 ) -> None:
-    log = LineLogger()
-    config = make_config(signing_keys=KEYS, logger=log)
+    config = make_config(signing_keys=KEYS)
     queue, broken = QueueManager(config), True
 
     def work(entity: Any) -> None:
@@ -281,7 +280,7 @@ async def test_signed_letters_run_and_forged_ones_stay(
         assert await inbox.next() == good["entity"]
     assert inbox.empty
     assert len(documents(client, config.failures_queue)) == 4
-    assert log.of("dead letters stay")[0]["not_retryable"] == 4
+    assert config.logger.of("dead letters stay")[0]["not_retryable"] == 4
     assert documents(client, config.system_errors_queue) == []
 
 
@@ -293,8 +292,7 @@ async def test_what_an_unknown_key_signed_runs_once_the_key_is_known(
     both.register_callback(inbox.put, "take", "shop")
     producer = QueueManager(make_config(signing_keys=new))
     producer.enqueue({"n": 1}, "shop.take", "jobs", operation_id="op", deduplication_key="k")
-    async with running(QueueWorker(old)):
-        await next_letter(client, old.system_errors_queue)
+    await first_letter(old, client, "system_errors")
     assert QueueManager(old).retry_dead_letters("system_errors") == 0
     assert await QueueManager(both).aretry_dead_letters("system_errors") == 1
     async with running(QueueWorker(both)):

@@ -10,7 +10,6 @@ import redis
 from queue_system import QueueManager, QueueRetryConfig, QueueWorker
 from tests.kit.configs import MakeConfig
 from tests.kit.contents import documents
-from tests.kit.logs import LineLogger
 from tests.kit.waiting import eventually
 from tests.kit.workers import running
 
@@ -34,8 +33,7 @@ async def test_failures_beyond_the_cap_go_and_are_counted(make_config: MakeConfi
 
 async def test_unprocessable_items_beyond_the_cap_go_too(make_config: MakeConfig, client: redis.Redis) -> None:
     """These are bytes that are no item; one whose processor another worker may know pushes nothing out."""
-    log = LineLogger()
-    config = make_config(max_dead_letters=3, logger=log)
+    config = make_config(max_dead_letters=3)
     queue = QueueManager(config)
     client.sadd(config.get_registry_key(), config.get_queue_key("raw"))
     client.lpush(config.get_queue_key("raw"), *[b"no item"] * 10)
@@ -44,4 +42,4 @@ async def test_unprocessable_items_beyond_the_cap_go_too(make_config: MakeConfig
     status = queue.get_queue_status()
     assert status[config.system_errors_queue] == 3
     assert status["metrics"]["dead_letters_dropped"] == config.get_metrics()["dead_letters_dropped"] == 7
-    assert log.of("dead letters dropped: there are as many as max_dead_letters; retry or drop some")
+    assert config.logger.of("dead letters dropped: there are as many as max_dead_letters; retry or drop some")

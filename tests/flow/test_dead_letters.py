@@ -9,8 +9,9 @@ from typing import Any
 
 import redis
 
-from queue_system import QueueConfig, QueueManager, QueueWorker
+from queue_system import QueueConfig, QueueManager
 from queue_system.maintenance.retention import Retention
+from tests.kit.contents import documents
 
 DAY_S = 86_400.0
 
@@ -23,11 +24,6 @@ def push_letters(client: redis.Redis, key: str, *ages_s: float) -> None:
     """Push dead letters of these ages, the oldest first, as they come to be there."""
     for age_s in ages_s:
         client.lpush(key, json.dumps({"operation_id": f"{age_s:g}", "failed_at": time.time() - age_s}))
-
-
-def ids(client: redis.Redis, key: str) -> list[str]:
-    found: Any = client.lrange(key, 0, -1)
-    return [json.loads(letter)["operation_id"] for letter in found]
 
 
 def test_a_letter_without_a_time_is_kept_and_keeps_no_other(config: QueueConfig, client: redis.Redis) -> None:
@@ -53,7 +49,7 @@ def test_workers_that_trim_at_the_same_time_drop_each_old_letter_once(config: Qu
     with ThreadPoolExecutor(4) as pool:
         dropped = list(pool.map(lambda _: Retention(config, config.shard, now_ms).trim(), range(4)))
     assert sum(dropped) == 2000
-    assert ids(client, config.failures_queue) == ["1"]
+    assert [each["operation_id"] for each in documents(client, config.failures_queue)] == ["1"]
     assert QueueManager(config).get_queue_status()["metrics"]["dead_letters_dropped"] == 2000
 
 
@@ -61,7 +57,7 @@ def test_a_round_of_retention_trims_and_the_first_one_waits(config: QueueConfig,
     push_letters(client, config.failures_queue, 30 * DAY_S)
     retention = Retention(config, config.shard, now_ms)
     assert retention.first_wait_s == retention.perform() == 60.0
-    assert ids(client, config.failures_queue) == []
+    assert documents(client, config.failures_queue) == []
 
 
 def test_stopped_retention_does_nothing_more(config: QueueConfig, client: redis.Redis) -> None:
@@ -69,4 +65,3 @@ def test_stopped_retention_does_nothing_more(config: QueueConfig, client: redis.
     retention = Retention(config, config.shard, now_ms)
     retention.stop()
     assert retention.trim() == 0
-    assert QueueWorker(config).running is False

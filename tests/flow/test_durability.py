@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-import redis
 
 from queue_system import InvalidInputError, QueueManager, UnconfirmedError
 from tests.kit.configs import MakeConfig
+from tests.kit.operations import work
 from tests.kit.servers import OwnServer, StartServer
 from tests.kit.waiting import eventually
-
-
-def work(entity: object) -> None:
-    """Stand for a processor."""
-
 
 OpenQueue = Callable[..., QueueManager]
 
@@ -31,21 +27,6 @@ def open_queue(make_config: MakeConfig) -> OpenQueue:
         return QueueManager(make_config(redis_url=server.url, connection_timeout=2.0, **settings))
 
     return opened
-
-
-@contextlib.contextmanager
-def replica_of(primary: OwnServer, start_server: StartServer) -> Iterator[OwnServer]:
-    """A replica that is in step with its primary."""
-    replica = start_server(tcp=True, replicaof=f"127.0.0.1 {primary.port}")
-    yield replica
-
-
-def knows_waitaof(client: redis.Redis) -> bool:
-    try:
-        client.execute_command("WAITAOF", 0, 0, 1)
-    except redis.ResponseError:
-        return False
-    return True
 
 
 async def in_step(replica: OwnServer) -> None:
@@ -143,66 +124,46 @@ def test_the_default_of_the_configuration_holds_for_every_enqueue(
     assert queue.get_queue_status()["metrics"]["confirmed"] == 3
 
 
-def test_fsync_without_an_append_only_file_is_refused_before_anything_is_written(
-    start_server: StartServer, open_queue: OpenQueue
+@pytest.mark.parametrize(
+    "durability, missing, told",
+    [
+        ("fsync", "append-only file", "this server cannot confirm 'fsync': .*appendonly"),
+        ("fsync", "WAITAOF", r".*7\.2"),
+        ("replicated", "replica", "this server cannot confirm 'replicated' now; it needs a replica"),
+    ],
+)
+def test_what_a_server_cannot_confirm_is_refused_before_anything_is_written(
+    start_server: StartServer, open_queue: OpenQueue, tmp_path: Path, durability: Any, missing: str, told: str
 ) -> None:
-    queue = open_queue(start_server(appendonly="no"))
-    with pytest.raises(InvalidInputError, match=r"durability: this server cannot confirm 'fsync': .*appendonly"):
-        queue.enqueue({}, work, durability="fsync")
+    without_waitaof = tmp_path / "settings"
+    without_waitaof.write_text('rename-command WAITAOF ""\n')
+    options = {"append-only file": {"appendonly": "no"}, "WAITAOF": {"include": str(without_waitaof)}, "replica": {}}
+    settings: dict[str, Any] = options[missing]
+    queue = open_queue(start_server(**settings))
+    with pytest.raises(InvalidInputError, match=f"durability: {told}"):
+        queue.enqueue({}, work, durability=durability)
     assert queue.get_queue_status()["total_items"] == 0
 
 
-def test_fsync_on_a_server_without_that_command_is_refused_before_anything_is_written(
-    start_server: StartServer, open_queue: OpenQueue, tmp_path: Path
-) -> None:
-    settings = tmp_path / "without-waitaof.conf"
-    settings.write_text('rename-command WAITAOF ""\n')
-    queue = open_queue(start_server(include=str(settings)))
-    with pytest.raises(InvalidInputError, match=r"durability: .*7\.2"):
-        queue.enqueue({}, work, durability="fsync")
-    assert queue.get_queue_status()["total_items"] == 0
-
-
-def test_replicated_without_a_replica_is_refused_before_anything_is_written(
-    start_server: StartServer, open_queue: OpenQueue
-) -> None:
-    queue = open_queue(start_server())
-    with pytest.raises(
-        InvalidInputError, match=r"durability: this server cannot confirm 'replicated' now; it needs a replica"
-    ):
-        queue.enqueue({}, work, durability="replicated")
-    assert queue.get_queue_status()["total_items"] == 0
-
-
-async def test_replicated_returns_when_a_replica_has_the_operation(
+async def test_replicated_returns_when_a_replica_has_the_operation_and_says_what_is_unknown_when_none_confirms(
     start_server: StartServer, open_queue: OpenQueue
 ) -> None:
     primary = start_server(tcp=True, repl_diskless_sync_delay="0")
-    with replica_of(primary, start_server) as replica:
-        await in_step(replica)
-        queue = open_queue(primary)
-        answer = queue.enqueue({}, work, durability="replicated")
-        with contextlib.closing(replica.client()) as client:
-            assert client.exists(queue.config.keys.operation(answer["operation_id"]))
-
-
-async def test_an_enqueue_that_no_replica_confirms_says_what_is_unknown_and_how_to_go_on(
-    start_server: StartServer, open_queue: OpenQueue
-) -> None:
-    primary = start_server(tcp=True, repl_diskless_sync_delay="0")
-    with replica_of(primary, start_server) as replica:
-        await in_step(replica)
-        queue = open_queue(primary)
-        queue.enqueue({}, work, durability="replicated")
-        replica.kill()
-        with pytest.raises(UnconfirmedError, match=r"'replicated' was not confirmed within 1\.6 s") as caught:
-            queue.enqueue({}, work, operation_id="mine", durability="replicated")
-        assert caught.value.operation_ids == ("mine",)
-        assert queue.get_queue_status()["total_items"] == 2
-        replica.start()
-        await in_step(replica)
-        assert queue.enqueue({}, work, operation_id="mine", durability="replicated")["status"] == "duplicate"
-        assert queue.get_queue_status()["total_items"] == 2
+    replica = start_server(tcp=True, replicaof=f"127.0.0.1 {primary.port}")
+    await in_step(replica)
+    queue = open_queue(primary)
+    answer = queue.enqueue({}, work, durability="replicated")
+    with replica.client() as client:
+        assert client.exists(queue.config.keys.operation(answer["operation_id"]))
+    replica.kill()
+    with pytest.raises(UnconfirmedError, match=r"'replicated' was not confirmed within 1\.6 s") as caught:
+        queue.enqueue({}, work, operation_id="mine", durability="replicated")
+    assert caught.value.operation_ids == ("mine",)
+    assert queue.get_queue_status()["total_items"] == 2
+    replica.start()
+    await in_step(replica)
+    assert queue.enqueue({}, work, operation_id="mine", durability="replicated")["status"] == "duplicate"
+    assert queue.get_queue_status()["total_items"] == 2
 
 
 def test_a_connection_lost_while_waiting_confirms_nothing_by_mistake(

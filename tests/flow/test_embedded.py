@@ -29,8 +29,8 @@ from queue_system.broker.embedded import (
     release,
 )
 from queue_system.errors import InvalidInputError, ServerError, ServerUnreachableError
+from tests.kit.processes import environment
 
-SRC = Path(__file__).parents[2] / "src"
 ENDS_WITHIN_S = 20.0
 PRELUDE = """
 import os, sys, redis
@@ -69,7 +69,7 @@ class Client:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=os.environ | {"PYTHONPATH": str(SRC)},
+            env=environment(),
         )
 
     def __enter__(self) -> Self:
@@ -152,13 +152,6 @@ def kill_and_wait(pid: int, lock_file: Path) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
 
 
-def test_two_processes_of_one_directory_share_a_server(data_dir: Path) -> None:
-    with Client(data_dir) as one, Client(data_dir) as two, one.connect() as first, two.connect() as second:
-        first.set("greeting", "hello")
-        assert second.get("greeting") == "hello"
-        assert information(first)["run_id"] == information(second)["run_id"]
-
-
 def test_its_folder_keeps_itself_out_of_version_control(data_dir: Path) -> None:
     """It holds data and lies in the project's own folder; what somebody wrote there instead stays."""
     ensure_server(data_dir)
@@ -231,13 +224,6 @@ def test_the_server_stays_for_the_last_process_and_stops_with_it(data_dir: Path,
         wait_for_supervisor_end(data_dir)
         assert is_free(data_dir / "server.lock")
         assert not (data_dir / "server.sock").exists()
-
-
-def test_release_lets_this_process_leave(data_dir: Path) -> None:
-    ensure_server(data_dir)
-    release(data_dir)
-    wait_for_supervisor_end(data_dir)
-    assert is_free(data_dir / "server.lock")
 
 
 def test_a_forked_child_keeps_the_server_when_its_parent_leaves(data_dir: Path) -> None:

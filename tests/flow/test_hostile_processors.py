@@ -10,9 +10,8 @@ import logging
 import os
 import signal
 import sys
-import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
@@ -23,29 +22,26 @@ import uvloop
 from queue_system import QueueConfig, QueueManager, QueueRetryConfig, QueueWorker
 from queue_system.monitoring.health import health_of
 from queue_system.supervision.signals import handling
+from tests.flow.hostile import (
+    LONG_S,
+    block,
+    cancel_itself,
+    cancel_itself_and_return,
+    ignore_cancellations,
+    named,
+    own_task,
+    released,
+)
+from tests.flow.hostile import blocked as _blocked
 from tests.kit.configs import MakeConfig
 from tests.kit.contents import documents, next_letter, read_record
 from tests.kit.inbox import Inbox
 from tests.kit.logs import LineLogger
+from tests.kit.operations import ONCE, raising
 from tests.kit.waiting import eventually
 from tests.kit.workers import running
 
-ONCE = QueueRetryConfig(max_attempts=1)
-LONG_S = 60.0
-
 _variable: contextvars.ContextVar[int] = contextvars.ContextVar("variable", default=0)
-
-
-def own_task() -> asyncio.Task[Any]:
-    """The task that runs the caller."""
-    task = asyncio.current_task()
-    assert task is not None
-    return task
-
-
-async def cancel_itself(_: Any) -> None:
-    own_task().cancel()
-    await asyncio.sleep(LONG_S)
 
 
 async def cancel_itself_often(_: Any) -> None:
@@ -57,10 +53,6 @@ async def cancel_itself_often(_: Any) -> None:
 async def be_cancelled_by_a_timer(_: Any) -> None:
     asyncio.get_running_loop().call_later(0.01, own_task().cancel)
     await asyncio.sleep(LONG_S)
-
-
-async def raise_cancelled(_: Any) -> None:
-    raise asyncio.CancelledError
 
 
 async def be_cancelled_by_a_child(_: Any) -> None:
@@ -87,22 +79,6 @@ async def fail_in_a_task_group(_: Any) -> None:
         raise ValueError("one of the group")
 
 
-async def raise_generator_exit(_: Any) -> None:
-    raise GeneratorExit
-
-
-async def raise_interrupt(_: Any) -> None:
-    raise KeyboardInterrupt
-
-
-def raise_interrupt_in_a_thread(_: Any) -> None:
-    raise KeyboardInterrupt
-
-
-async def raise_an_exit(_: Any) -> None:
-    raise SystemExit(7)
-
-
 class UnreadableError(Exception):
     """Cannot be looked at."""
 
@@ -118,14 +94,6 @@ def raise_what_has_an_unreadable_type(_: Any) -> None:
             raise SystemExit(name)
 
     raise Unreadable("UnreadableTypeError", (Exception,), {})  # type: ignore[misc]  # a type that mypy cannot see
-
-
-async def raise_what_is_unreadable(_: Any) -> None:
-    raise UnreadableError
-
-
-def raise_what_is_unreadable_in_a_thread(_: Any) -> None:
-    raise UnreadableError
 
 
 async def raise_what_has_an_unreadable_type_in_the_loop(_: Any) -> None:
@@ -161,11 +129,12 @@ async def cancel_a_scope_that_it_never_leaves(_: Any) -> None:
 
 
 FAILING = [
-    cancel_itself, cancel_itself_often, be_cancelled_by_a_timer, raise_cancelled, be_cancelled_by_a_child,
-    change_its_context_and_cancel_itself, await_its_own_task, fail_in_a_task_group, raise_generator_exit,
-    raise_interrupt, raise_interrupt_in_a_thread, raise_an_exit, stop_the_loop, close_the_loop,
-    raise_what_is_unreadable, raise_what_is_unreadable_in_a_thread,
-    raise_what_has_an_unreadable_type, raise_what_has_an_unreadable_type_in_the_loop,
+    cancel_itself, cancel_itself_often, be_cancelled_by_a_timer, raising(asyncio.CancelledError),
+    be_cancelled_by_a_child, change_its_context_and_cancel_itself, await_its_own_task, fail_in_a_task_group,
+    raising(GeneratorExit), raising(KeyboardInterrupt), raising(KeyboardInterrupt, is_async=False),
+    raising(SystemExit(7)), stop_the_loop, close_the_loop, raising(UnreadableError),
+    raising(UnreadableError, is_async=False), raise_what_has_an_unreadable_type,
+    raise_what_has_an_unreadable_type_in_the_loop,
     time_out_as_old_libraries_do, cancel_a_scope_that_it_never_leaves,
 ]  # fmt: skip
 
@@ -174,11 +143,6 @@ async def swallow_its_own_cancellation(_: Any) -> str:
     own_task().cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await asyncio.sleep(LONG_S)
-    return "done"
-
-
-async def cancel_itself_and_return(_: Any) -> str:
-    own_task().cancel()
     return "done"
 
 
@@ -218,11 +182,6 @@ SUCCEEDING = [
     swallow_its_own_cancellation, cancel_itself_and_return, cancel_itself_take_it_back_and_return, be_cancelled_later,
     leave_scopes_by_their_timeout,
 ]  # fmt: skip
-
-
-def named(processor: Callable[..., Any]) -> str:
-    """The name of a case."""
-    return getattr(processor, "__name__", "")
 
 
 async def all_slots_run(queue: QueueManager, inbox: Inbox, slots: int) -> None:
@@ -284,7 +243,9 @@ async def test_a_job_that_the_application_cancels_has_failed(
         await all_slots_run(queue, inbox, 1)
 
 
-FAILING_AT_ONCE = [cancel_itself, be_cancelled_by_a_timer, raise_generator_exit, raise_interrupt, stop_the_loop]
+FAILING_AT_ONCE = [
+    cancel_itself, be_cancelled_by_a_timer, raising(GeneratorExit), raising(KeyboardInterrupt), stop_the_loop,
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("processor", FAILING_AT_ONCE, ids=named)
@@ -359,7 +320,7 @@ async def raise_the_signal(_: Any) -> None:
 
 def interrupt_its_process_from_a_thread(_: Any) -> None:
     os.kill(os.getpid(), signal.SIGINT)
-    _released.wait(LONG_S)
+    released.wait(LONG_S)
 
 
 async def interrupt_its_process_by_to_thread(_: Any) -> None:
@@ -373,7 +334,6 @@ INTERRUPTING = [
 
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
 @pytest.mark.parametrize("processor", INTERRUPTING, ids=named)
-@pytest.mark.usefixtures("_release_threads")
 def test_who_sends_an_interrupt_to_its_own_program_has_spent_an_attempt(
     config: QueueConfig, client: redis.Redis, processor: Callable[..., Any], run: Any
 ) -> None:
@@ -399,16 +359,15 @@ def test_a_program_that_ends_without_stopping_its_worker_has_its_signal_handler_
         signal.signal(signal.SIGINT, before)
 
 
-@pytest.mark.usefixtures("_release_threads")
 def test_an_interrupt_from_outside_spends_no_attempt(config: QueueConfig, client: redis.Redis) -> None:
     def interrupt(_: QueueConfig) -> bool:
         if _blocked:
             os.kill(os.getpid(), signal.SIGINT)
         return False
 
-    run_apart(config, block_a_thread, interrupt)
+    run_apart(config, block, interrupt)
     assert not client.zcard(config.keys.delayed)
-    assert client.llen(config.get_queue_key("block_a_thread")) == 1
+    assert client.llen(config.get_queue_key("block")) == 1
 
 
 def test_a_processor_that_stops_its_own_worker_and_does_not_end_has_spent_an_attempt(
@@ -478,12 +437,6 @@ async def test_a_processor_that_ignores_its_cancellation_gives_its_slot_up(
     assert config.get_metrics()["processed"] == 1
 
 
-async def ignore_cancellations(_: Any) -> None:
-    while True:
-        with contextlib.suppress(BaseException):
-            await asyncio.sleep(LONG_S)
-
-
 async def tidy_up_for_long(_: Any) -> None:
     try:
         await asyncio.sleep(LONG_S)
@@ -492,17 +445,10 @@ async def tidy_up_for_long(_: Any) -> None:
 
 
 async def wait_in_a_thread(_: Any) -> None:
-    await asyncio.to_thread(block_a_thread, None)
+    await asyncio.to_thread(block, None)
 
 
-def block_a_thread(_: Any) -> None:
-    _blocked.append(None)
-    _released.wait(LONG_S)
-
-
-_released = threading.Event()
-_blocked: list[None] = []
-NEVER_ENDING = [ignore_cancellations, tidy_up_for_long, wait_in_a_thread, block_a_thread]
+NEVER_ENDING = [ignore_cancellations, tidy_up_for_long, wait_in_a_thread, block]
 STOPS_WITHIN_S = 20.0
 TOO_MANY_ABANDONED = (
     "the queue is left alone: this worker has abandoned too many threads to run its sync work;"
@@ -510,16 +456,7 @@ TOO_MANY_ABANDONED = (
 )
 
 
-@pytest.fixture
-def _release_threads() -> Iterator[None]:
-    _released.clear()
-    _blocked.clear()
-    yield
-    _released.set()
-
-
 @pytest.mark.parametrize("stops", [True, False], ids=["stop", "end of asyncio.run"])
-@pytest.mark.usefixtures("_release_threads")
 def test_the_end_of_a_worker_keeps_its_bound_whatever_runs_and_names_what_it_abandons(
     config: QueueConfig, queue: QueueManager, client: redis.Redis, log: LineLogger, stops: bool
 ) -> None:
@@ -545,17 +482,16 @@ def test_the_end_of_a_worker_keeps_its_bound_whatever_runs_and_names_what_it_aba
     (told,) = log.of("operations ignore their cancellation: they are abandoned and run again elsewhere")
     assert "op-ignore_cancellations" in told["operation_ids"].split(", ")
     threads = {line["operation_id"] for line in log.of("a thread is abandoned and runs on")}
-    assert threads == {"op-wait_in_a_thread", "op-block_a_thread"}
+    assert threads == {"op-wait_in_a_thread", "op-block"}
     assert not client.exists(config.keys.workers)
 
 
-@pytest.mark.usefixtures("_release_threads")
 async def test_a_worker_that_has_abandoned_many_threads_hands_sync_work_back_and_runs_the_rest(
     config: QueueConfig, queue: QueueManager, inbox: Inbox, log: LineLogger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("queue_system.execution.runners.threads._LEAST_BOUND", 2)
     monkeypatch.setattr("queue_system.execution.runners.threads._BOUND_FACTOR", 0)
-    queue.enqueue_batch([{}] * 8, block_a_thread, timeout=0.05, retry_config=ONCE)
+    queue.enqueue_batch([{}] * 8, block, timeout=0.05, retry_config=ONCE)
 
     async def work(entity: Any) -> None:
         inbox.put(entity["n"])
@@ -568,7 +504,7 @@ async def test_a_worker_that_has_abandoned_many_threads_hands_sync_work_back_and
         assert health_of(worker).abandoned == worker.abandoned == 2
         resting = queue.get_queue_status()["resting"]
         assert "2 threads passed their time limit and still run" in str(resting)
-        _released.set()
+        released.set()
         await eventually(lambda: worker.abandoned == 0, "they have ended")
         await eventually(lambda: config.get_metrics()["processed"] == 26, "the others run then")
     assert config.get_metrics()["failed"] == 2

@@ -11,13 +11,12 @@ from typing import Any
 import pytest
 import redis
 
-from queue_system import InvalidInputError, QueueConfig, QueueManager, QueueRetryConfig, QueueWorker
+from queue_system import InvalidInputError, QueueConfig, QueueManager, QueueWorker
 from tests.kit.contents import key_space
 from tests.kit.logs import LineLogger
+from tests.kit.operations import ONCE
 from tests.kit.waiting import eventually
 from tests.kit.workers import first_letter, running
-
-ONCE = QueueRetryConfig(max_attempts=1)
 
 
 def steps(entity: Any) -> Iterator[int]:

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
-import os
-import signal
-import subprocess
-import sys
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 
 from queue_system import QueueConfig, QueueManager, QueueWorker
+from tests.flow.hostile import block, hang
 from tests.kit.configs import MakeConfig
 from tests.kit.inbox import Inbox
-from tests.kit.servers import OwnServer, StartServer
-from tests.kit.source import SRC
+from tests.kit.processes import frozen
+from tests.kit.servers import StartServer
 from tests.kit.strange_servers import SilentServer, serving
 from tests.kit.waiting import eventually
 from tests.kit.workers import running
@@ -114,26 +111,15 @@ async def test_stopping_waits_for_what_runs(queue: QueueManager, config: QueueCo
 
 
 async def test_what_does_not_end_in_time_goes_back_and_spends_no_attempt(
-    queue: QueueManager, config: QueueConfig, client: redis.Redis, inbox: Inbox, is_async: bool
+    queue: QueueManager, config: QueueConfig, client: redis.Redis, is_async: bool
 ) -> None:
-    release = threading.Event()
-
-    def hang(entity: Any) -> None:
-        inbox.put("started")
-        release.wait(5)
-
-    async def hang_async(entity: Any) -> None:
-        inbox.put("started")
-        await asyncio.Event().wait()
-
-    queue.enqueue({}, hang_async if is_async else hang, queue_name="jobs", timeout=60)
+    queue.enqueue({}, hang if is_async else block, queue_name="jobs", timeout=60)
     before: Any = client.lindex(config.get_queue_key("jobs"), 0)
     worker = QueueWorker(config, work_timeout=60)
     await worker.start()
-    await inbox.next()
+    await eventually(lambda: worker.snapshot().busy, "it runs")
     worker.work_timeout = 0.05  # how long stop waits; the running attempt keeps its own limit
     await asyncio.wait_for(worker.stop(), 8)
-    release.set()
     assert client.lrange(config.get_queue_key("jobs"), 0, -1) == [before]
     assert config.get_metrics()["retried"] == config.get_metrics()["failed"] == 0
 
@@ -182,39 +168,6 @@ async def test_stopping_without_a_server_is_bounded(
     assert not worker.running
 
 
-@pytest.mark.timeout(30)
-def test_a_hanging_sync_callback_does_not_keep_a_stopped_process_alive(
-    server: OwnServer, prefix: str, tmp_path: Path
-) -> None:
-    """As with a hanging processor: its thread is given up, and the interpreter ends."""
-    program = tmp_path / "program.py"
-    program.write_text("""
-import asyncio, sys, threading
-from queue_system import QueueConfig, QueueManager, QueueWorker
-config = QueueConfig(redis_url=sys.argv[1], queue_prefix=sys.argv[2])
-started = threading.Event()
-def hang(data):
-    started.set()
-    threading.Event().wait(600)
-async def main():
-    QueueManager(config).enqueue({}, lambda entity: None, on_success=hang)
-    worker = QueueWorker(config, work_timeout=0.2)
-    await worker.start()
-    await asyncio.to_thread(started.wait, 10)
-    await worker.stop()
-    print("stopped", flush=True)
-asyncio.run(main())
-""")
-    command = [sys.executable, str(program), server.url, prefix]
-    with subprocess.Popen(command, env={"PYTHONPATH": str(SRC)}, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "stopped\n"
-            assert process.wait(5) == 0
-        finally:
-            process.kill()
-
-
 @pytest.mark.parametrize("kind", ["asyncio", "uvloop"])
 @pytest.mark.parametrize("way", ["started", "stopped"])
 def test_a_worker_whose_event_loop_was_closed_works_in_another_one(
@@ -258,26 +211,18 @@ def test_a_frozen_server_holds_up_the_end_of_a_worker_for_five_seconds_at_most(
     """With an operation that has to be cancelled, and settlements that cannot be sent."""
     server = start_server()
     config = make_config(redis_url=server.url)
-    took_s: list[float] = []
+    with contextlib.ExitStack() as at_end:
 
-    async def main() -> None:
-        began = asyncio.Event()
+        async def main() -> float:
+            QueueManager(config).enqueue({}, hang)
+            worker = QueueWorker(config, max_workers=2)
+            await worker.start()
+            await eventually(lambda: worker.snapshot().busy, "it runs")
+            at_end.enter_context(frozen(server.pid))
+            frozen_at = time.monotonic()
+            if stops:
+                await worker.stop(grace=0.5)
+            return frozen_at
 
-        async def work(_: Any) -> None:
-            began.set()
-            await asyncio.sleep(60)
-
-        QueueManager(config).enqueue({}, work)
-        worker = QueueWorker(config, max_workers=2)
-        await worker.start()
-        await asyncio.wait_for(began.wait(), 10)
-        os.kill(server.pid, signal.SIGSTOP)
-        took_s.append(time.monotonic())
-        if stops:
-            await worker.stop(grace=0.5)
-
-    try:
-        asyncio.run(main())
-        assert time.monotonic() - took_s[0] <= 5.0
-    finally:
-        os.kill(server.pid, signal.SIGCONT)
+        frozen_at = asyncio.run(main())
+        assert time.monotonic() - frozen_at <= 5.0

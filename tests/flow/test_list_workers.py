@@ -5,24 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import redis
 
-from queue_system import AccessDeniedError, QueueConfig, QueueManager, QueueWorker, WorkerRecord
+from queue_system import AccessDeniedError, QueueConfig, QueueManager, QueueWorker
 from tests.kit.acl import AclServer
 from tests.kit.configs import MakeConfig
 from tests.kit.waiting import eventually
 from tests.kit.workers import running
 
 HERE = f"{socket.gethostname()}:{os.getpid()}"
-
-
-def by_id(queue: QueueManager) -> dict[str, WorkerRecord]:
-    """The workers by their ids."""
-    return {worker.worker_id: worker for worker in queue.list_workers()}
 
 
 async def test_a_worker_is_listed_with_its_queues_its_slots_and_what_it_holds_until_it_stops(
@@ -71,7 +65,7 @@ def test_what_nobody_tells_is_none_and_what_foreign_programs_write_is_not_believ
         ("all@host:3", "host:3", 1, 15.0, False),
         ("a@host:1", "host:1", 9, 15.0, True),
     ]
-    known = by_id(queue)["all@host:3"]
+    (known,) = [each for each in listed if each.worker_id == "all@host:3"]
     assert (known.queues, known.slots, known.serves) == ([], 2, "all queues")
     assert {(each.queues, each.slots, each.serves) for each in listed if each != known} == {(None, None, "")}
 
@@ -96,24 +90,16 @@ def test_a_key_of_a_foreign_type_hides_what_lies_behind_it_only(
     assert (found.heartbeat, found.queues, found.holds) == (1, None, None)
 
 
-@pytest.fixture
-def guarded(prefix: str) -> Iterator[AclServer]:
-    """A server with the users of docs/acl for the test's prefix."""
-    with AclServer(prefix) as server:
-        yield server
-
-
-async def test_a_viewer_may_list_the_workers_and_who_may_not_is_told_so(
-    guarded: AclServer, make_config: MakeConfig
-) -> None:
-    viewer, enqueuer = (
-        QueueManager(make_config(redis_url=guarded.url_of(role))) for role in ("viewer", "enqueuer")
-    )  # fmt: skip
-    async with running(QueueWorker(make_config(redis_url=guarded.url), queues=["mails"])):
-        await eventually(lambda: [each for each in viewer.list_workers() if each.queues], "a beat has told of it")
-        (found,) = await viewer.alist_workers()
-        assert (found.worker, found.queues, found.slots) == (HERE, ["mails"], 5)
-        with pytest.raises(AccessDeniedError):
-            enqueuer.list_workers()
-        with pytest.raises(AccessDeniedError):
-            await enqueuer.alist_workers()
+async def test_a_viewer_may_list_the_workers_and_who_may_not_is_told_so(prefix: str, make_config: MakeConfig) -> None:
+    with AclServer(prefix) as guarded:
+        viewer, enqueuer = (
+            QueueManager(make_config(redis_url=guarded.url_of(role))) for role in ("viewer", "enqueuer")
+        )  # fmt: skip
+        async with running(QueueWorker(make_config(redis_url=guarded.url), queues=["mails"])):
+            await eventually(lambda: [each for each in viewer.list_workers() if each.queues], "a beat has told of it")
+            (found,) = await viewer.alist_workers()
+            assert (found.worker, found.queues, found.slots) == (HERE, ["mails"], 5)
+            with pytest.raises(AccessDeniedError):
+                enqueuer.list_workers()
+            with pytest.raises(AccessDeniedError):
+                await enqueuer.alist_workers()

@@ -15,10 +15,10 @@ from queue_system.errors import CircuitOpenError
 from queue_system.model import local
 from tests.kit.contents import documents
 from tests.kit.inbox import Inbox
+from tests.kit.operations import ONCE, either
 from tests.kit.waiting import eventually
 from tests.kit.workers import running
 
-ONCE = QueueRetryConfig(max_attempts=1)
 KEPT = 5
 
 
@@ -28,15 +28,8 @@ def _few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("queue_system.execution.executor._MOST_PLACES", KEPT)
 
 
-def sync_processor(inbox: Inbox, n: int) -> Callable[[Any], Any]:
+def processor_of(inbox: Inbox, n: int) -> Callable[[Any], Any]:
     def work(_: Any) -> None:
-        inbox.put(n)
-
-    return work
-
-
-def async_processor(inbox: Inbox, n: int) -> Callable[[Any], Any]:
-    async def work(_: Any) -> None:
         inbox.put(n)
 
     return work
@@ -47,13 +40,12 @@ def living(refs: list[weakref.ref[Any]]) -> int:
     return sum(ref() is not None for ref in refs)
 
 
-@pytest.mark.parametrize("make", [sync_processor, async_processor])
 async def test_processors_whose_operations_are_settled_are_let_go(
-    config: QueueConfig, queue: QueueManager, inbox: Inbox, make: Callable[[Inbox, int], Any]
+    config: QueueConfig, queue: QueueManager, inbox: Inbox, is_async: bool
 ) -> None:
     refs = []
     for n in range(40):
-        processor = make(inbox, n)
+        processor = either(processor_of(inbox, n), is_async=is_async)
         refs.append(weakref.ref(processor))
         queue.enqueue({}, processor)
         del processor
@@ -80,7 +72,7 @@ async def test_what_is_retried_or_has_callbacks_is_kept_until_the_last_of_it_has
 
     retried = QueueRetryConfig.fixed(0.05, max_attempts=2)
     for n in range(30):
-        callback = sync_processor(inbox, n)
+        callback = processor_of(inbox, n)
         queue.enqueue({}, failing_once(n), retry_config=retried, on_success=callback, on_failure=callback)
     async with running(QueueWorker(config, max_workers=4)):
         assert sorted(await inbox.take(30)) == list(range(30))
@@ -101,7 +93,7 @@ async def test_a_dead_letter_whose_processor_was_forgotten_ends_as_one_that_says
     async with running(QueueWorker(config, max_workers=2)):
         await eventually(lambda: len(documents(client, config.failures_queue)) == 1, "it has failed", 10)
         for n in range(2 * KEPT):
-            queue.enqueue({}, sync_processor(inbox, n))
+            queue.enqueue({}, processor_of(inbox, n))
         await inbox.take(2 * KEPT)
         await eventually(lambda: len(config.registry.local.known) <= KEPT, "they are let go", 10)
         await queue.aretry_dead_letters()
@@ -113,13 +105,13 @@ async def test_a_dead_letter_whose_processor_was_forgotten_ends_as_one_that_says
 async def test_what_is_not_queued_after_all_is_let_go(config: QueueConfig, queue: QueueManager, inbox: Inbox) -> None:
     """A duplicate, and what an open breaker refuses."""
     for n in range(20):
-        queue.enqueue({}, sync_processor(inbox, n), deduplication_key="same")
-        queue.enqueue_batch([{}], sync_processor(inbox, n), deduplication_key=["same"])
+        queue.enqueue({}, processor_of(inbox, n), deduplication_key="same")
+        queue.enqueue_batch([{}], processor_of(inbox, n), deduplication_key=["same"])
     while not config.breaker.is_open:
         config.breaker.record_failure()
     for n in range(20):
         with pytest.raises(CircuitOpenError):
-            queue.enqueue({}, sync_processor(inbox, n))
+            queue.enqueue({}, processor_of(inbox, n))
         with pytest.raises(CircuitOpenError):
-            queue.enqueue_batch([{}, {}], sync_processor(inbox, n))
+            queue.enqueue_batch([{}, {}], processor_of(inbox, n))
     assert len(config.registry.local.known) == KEPT + 1

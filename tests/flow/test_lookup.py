@@ -21,7 +21,6 @@ from queue_system import (
 )
 from tests.kit.configs import MakeConfig
 from tests.kit.contents import record_of
-from tests.kit.inbox import Inbox
 from tests.kit.logs import LineLogger
 from tests.kit.waiting import eventually
 from tests.kit.workers import running
@@ -63,7 +62,7 @@ async def test_a_record_follows_its_operation_from_queued_over_running_to_succee
     assert queued.enqueued_at == pytest.approx(time.time(), abs=5)
     assert not queued.finished
     async with running(QueueWorker(config)):
-        await eventually(lambda: _status(queue, operation_id) == "running", "the operation is noted as running")
+        await eventually(lambda: record_of(queue, operation_id).status == "running", "it is noted as running")
         gate.set()
         done = await queue.await_for(operation_id, timeout=5)
     assert (done.status, done.result, done.attempts, done.error) == ("succeeded", {"passed": "g"}, 1, None)
@@ -72,18 +71,9 @@ async def test_a_record_follows_its_operation_from_queued_over_running_to_succee
     assert queue.get_operation(operation_id) == done
 
 
-def _status(queue: QueueManager, operation_id: str) -> str:
-    record = queue.get_operation(operation_id)
-    return "" if record is None else record.status
-
-
-async def test_a_delayed_operation_says_when_it_is_due_and_is_queued_from_then_on(queue: QueueManager) -> None:
-    later = queue.enqueue({}, echo, delay=60)["operation_id"]
-    soon = queue.enqueue({}, echo, delay=0.05)["operation_id"]
-    record = record_of(queue, later)
-    assert record.status == "delayed"
-    assert record.due_at == pytest.approx(time.time() + 60, abs=5)
-    await eventually(lambda: _status(queue, soon) == "queued", "the operation is due")
+async def test_a_delayed_operation_is_queued_from_when_it_is_due(queue: QueueManager) -> None:
+    operation_id = queue.enqueue({}, echo, delay=0.05)["operation_id"]
+    await eventually(lambda: record_of(queue, operation_id).status == "queued", "the operation is due")
 
 
 async def test_a_failed_operation_keeps_its_error(config: QueueConfig, queue: QueueManager) -> None:
@@ -91,13 +81,6 @@ async def test_a_failed_operation_keeps_its_error(config: QueueConfig, queue: Qu
     async with running(QueueWorker(config)):
         record = await queue.await_for(operation_id, timeout=5)
     assert (record.status, record.error, record.error_type) == ("failed", "it cannot be done", "ValueError")
-
-
-async def test_a_name_that_leads_nowhere_is_a_system_error(config: QueueConfig, queue: QueueManager) -> None:
-    operation_id = queue.enqueue({}, "no_such_module_anywhere.function")["operation_id"]
-    async with running(QueueWorker(config)):
-        record = await queue.await_for(operation_id, timeout=5)
-    assert (record.status, record.error_type) == ("system_error", "UnresolvableNameError")
 
 
 async def test_every_waiter_is_woken(make_config: MakeConfig, gate: asyncio.Event) -> None:
@@ -108,7 +91,7 @@ async def test_every_waiter_is_woken(make_config: MakeConfig, gate: asyncio.Even
     async with running(QueueWorker(config)):
         waiters = [asyncio.create_task(queue.await_for(operation_id, timeout=30)) for _ in range(20)]
         waiters += [asyncio.create_task(asyncio.to_thread(queue.wait_for, operation_id, 30)) for _ in range(3)]
-        await eventually(lambda: _status(queue, operation_id) == "running", "the operation is noted as running")
+        await eventually(lambda: record_of(queue, operation_id).status == "running", "it is noted as running")
         gate.set()
         records = await asyncio.gather(*waiters)
         assert time.monotonic() - started < LOOKS_AGAIN_S - 1, "they looked by themselves"
@@ -139,7 +122,7 @@ async def test_a_waiter_is_woken_by_few_reads(
     async with running(QueueWorker(config)):
         waiter = asyncio.create_task(queue.await_for(operation_id, timeout=30))
         started = time.monotonic()
-        await eventually(lambda: _status(queue, operation_id) == "running", "the operation is noted as running")
+        await eventually(lambda: record_of(queue, operation_id).status == "running", "it is noted as running")
         before = _calls(client, "xread")
         gate.set()
         await waiter
@@ -235,22 +218,6 @@ async def test_an_encrypted_result_is_read_as_it_was(make_config: MakeConfig) ->
     async with running(QueueWorker(config)):
         record = await queue.await_for((await queue.aenqueue({"secret": 1}, echo))["operation_id"], timeout=5)
     assert record.result == {"secret": 1}
-
-
-async def test_waiting_costs_nothing_once_nobody_waits(
-    config: QueueConfig, queue: QueueManager, client: redis.Redis, prefix: str
-) -> None:
-    """The settlement that finds only waits of the past removes them."""
-    client.zadd(f"{prefix}waiters", {"long-gone": 1})
-    inbox = Inbox()
-
-    async def note(entity: Any) -> None:
-        inbox.put(entity)
-
-    async with running(QueueWorker(config)):
-        queue.enqueue({}, note)
-        await inbox.next()
-        await eventually(lambda: not client.exists(f"{prefix}waiters"), "the old waits are removed")
 
 
 def test_a_record_is_public_and_frozen() -> None:

@@ -13,11 +13,8 @@ from queue_system import QueueConfig, QueueManager, WaitTimeoutError
 from tests.kit.configs import MakeConfig
 from tests.kit.contents import record_of
 from tests.kit.foreign import die, hold, reclaimer
+from tests.kit.operations import work
 from tests.kit.servers import OwnServer
-
-
-def work(entity: object) -> None:
-    """Stand for a processor."""
 
 
 def limited_by_url(server: OwnServer) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 import pytest
 
 from queue_system import QueueConfig, QueueManager, QueueWorker
+from tests.flow.hostile import LONG_S, hang
 from tests.kit.logs import LineLogger
 from tests.kit.servers import OwnServer, StartServer
 from tests.kit.waiting import wait_until
@@ -26,7 +27,6 @@ NewLoop: TypeAlias = Callable[[], asyncio.AbstractEventLoop]
 End: TypeAlias = Callable[[Coroutine[Any, Any, None], NewLoop], None]
 
 BEGIN_WITHIN_S = 30.0
-LONG_S = 60.0
 
 
 class ProgramError(Exception):
@@ -93,10 +93,6 @@ def closed_in_another(main: Coroutine[Any, Any, None], new_loop: NewLoop) -> Non
         loop.close()
 
     asyncio.run(close())
-
-
-async def hang(_: Any) -> None:
-    await asyncio.sleep(LONG_S)
 
 
 @pytest.mark.parametrize("end", [closed, run, closed_in_another])

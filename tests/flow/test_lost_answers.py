@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Any
 
@@ -45,10 +44,12 @@ class Line:
 
 
 @pytest.fixture
-def line(start_server: StartServer, make_config: MakeConfig) -> Iterator[Line]:
+async def line(start_server: StartServer, make_config: MakeConfig) -> AsyncIterator[Line]:
     server = start_server(tcp=True)
-    with Proxy(server.url) as proxy, contextlib.closing(server.client()) as admin:
-        yield Line(proxy, admin, make_config(redis_url=proxy.url))
+    with Proxy(server.url) as proxy, server.client() as admin:
+        line = Line(proxy, admin, make_config(redis_url=proxy.url))
+        yield line
+        await line.queue.aclose()
 
 
 async def call(queue: QueueManager, name: str, *arguments: Any, is_async: bool, **options: Any) -> Any:
@@ -58,7 +59,6 @@ async def call(queue: QueueManager, name: str, *arguments: Any, is_async: bool, 
     return await asyncio.to_thread(partial(getattr(queue, name), *arguments, **options))
 
 
-@pytest.mark.parametrize("is_async", [True, False])
 async def test_a_refusal_after_a_lost_answer_says_that_the_outcome_is_unknown(line: Line, *, is_async: bool) -> None:
     line.proxy.lose("reply", "enqueue", times=1)
     line.fill_when(lambda what, _, lost: what == "reply" and lost)
@@ -66,10 +66,8 @@ async def test_a_refusal_after_a_lost_answer_says_that_the_outcome_is_unknown(li
         await call(line.queue, "enqueue", {}, "shop.work", is_async=is_async)
     assert caught.value.outcome_unknown
     assert line.waiting() == 1
-    await line.queue.aclose()
 
 
-@pytest.mark.parametrize("is_async", [True, False])
 async def test_a_refusal_at_once_says_that_nothing_was_done(line: Line, *, is_async: bool) -> None:
     line.admin.config_set("maxmemory", 1)
     with pytest.raises(ServerFullError) as caught:
@@ -77,10 +75,8 @@ async def test_a_refusal_at_once_says_that_nothing_was_done(line: Line, *, is_as
     assert not caught.value.outcome_unknown
     assert "unknown" not in str(caught.value)
     assert line.waiting() == 0
-    await line.queue.aclose()
 
 
-@pytest.mark.parametrize("is_async", [True, False])
 async def test_a_batch_that_is_refused_midway_tells_what_is_queued_and_counts_it(line: Line, *, is_async: bool) -> None:
     seen: list[str] = []
 
@@ -98,10 +94,8 @@ async def test_a_batch_that_is_refused_midway_tells_what_is_queued_and_counts_it
         assert line.queue.get_operation(operation_id) is not None
     assert line.config.get_metrics()["enqueued"] == waiting
     assert not caught.value.outcome_unknown
-    await line.queue.aclose()
 
 
-@pytest.mark.parametrize("is_async", [True, False])
 async def test_a_batch_without_an_answer_tells_what_is_surely_queued(
     line: Line, make_config: MakeConfig, *, is_async: bool
 ) -> None:
@@ -124,7 +118,6 @@ async def test_a_batch_without_an_answer_tells_what_is_surely_queued(
     await queue.aclose()
 
 
-@pytest.mark.parametrize("is_async", [True, False])
 @pytest.mark.parametrize("delay", [0, 60])
 async def test_a_purge_whose_answer_is_lost_tells_all_that_it_removed(
     line: Line, delay: int, *, is_async: bool
@@ -133,4 +126,3 @@ async def test_a_purge_whose_answer_is_lost_tells_all_that_it_removed(
     line.proxy.lose("reply", "purge", times=1)
     assert await call(line.queue, "purge_queue", "work", is_async=is_async) == 300
     assert line.config.transport.run(line.config.commands.status("0")).delayed == line.waiting() == 0
-    await line.queue.aclose()

@@ -13,11 +13,8 @@ from tests.kit.configs import MakeConfig
 from tests.kit.contents import key_space, read_record
 from tests.kit.inbox import Inbox
 from tests.kit.logs import LineLogger
+from tests.kit.operations import process
 from tests.kit.workers import running
-
-
-def process(entity: Any) -> Any:
-    return entity
 
 
 def length(client: redis.Redis, config: QueueConfig, name: str = "process", priority: str = "normal") -> int:

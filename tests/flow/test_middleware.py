@@ -30,17 +30,15 @@ from queue_system import (
 )
 from queue_system.execution import middleware as seam
 from queue_system.testing import run_until_idle
-from tests.flow import marked
+from tests.flow import hostile, marked
 from tests.kit.configs import MakeConfig
 from tests.kit.contents import documents, next_letter, read_record
 from tests.kit.inbox import Inbox
 from tests.kit.logs import LineLogger
-from tests.kit.servers import OwnServer
+from tests.kit.operations import ONCE, TWICE, fail, raising
 from tests.kit.waiting import eventually
-from tests.kit.workers import running
+from tests.kit.workers import first_letter, running
 
-ONCE = QueueRetryConfig(max_attempts=1)
-TWICE = QueueRetryConfig.fixed(0.0, max_attempts=2)
 LONG_S = 60.0
 
 tenant: ContextVar[str] = ContextVar("tenant", default="nobody")
@@ -125,8 +123,10 @@ async def echo(entity: Any) -> Any:
     return entity
 
 
-def refuse(entity: Any) -> None:
-    raise ValueError("no")
+async def ran(config: QueueConfig, entity: Any, processor: Any, **options: Any) -> None:
+    """Enqueue one operation and run it, retries included."""
+    queue_of(config).enqueue(entity, processor, **options)
+    await drained(config)
 
 
 async def drained(config: QueueConfig, *, slots: int = 1) -> None:
@@ -134,11 +134,16 @@ async def drained(config: QueueConfig, *, slots: int = 1) -> None:
     await run_until_idle(QueueWorker(config, max_workers=slots), delayed="wait", timeout=45)
 
 
+@pytest.fixture
+def lines() -> list[Any]:
+    """What a test's middleware notes."""
+    return []
+
+
 @pytest.mark.parametrize("kind", KINDS)
 async def test_hooks_are_told_of_a_start_a_retry_a_success_and_a_failure_for_good(
-    make_config: MakeConfig, kind: type[Told]
+    make_config: MakeConfig, kind: type[Told], lines: list[Any]
 ) -> None:
-    lines: list[Any] = []
     attempts = 0
 
     def flaky(entity: Any) -> str:
@@ -152,7 +157,7 @@ async def test_hooks_are_told_of_a_start_a_retry_a_success_and_a_failure_for_goo
     queue = queue_of(config)
     queue.enqueue({}, flaky, retry_config=TWICE)
     await drained(config)
-    queue.enqueue({}, refuse, retry_config=QueueRetryConfig.fixed(0.25, max_attempts=2))
+    queue.enqueue({}, fail, retry_config=QueueRetryConfig.fixed(0.25, max_attempts=2))
     await drained(config)
     assert [line[:2] for line in lines] == [
         ("start", 1), ("retry", 1), ("start", 2), ("success", 2),
@@ -160,7 +165,7 @@ async def test_hooks_are_told_of_a_start_a_retry_a_success_and_a_failure_for_goo
     ]  # fmt: skip
     assert [repr(line[2]) for line in (lines[1], lines[5], lines[7])] == [
         "ValueError('not yet')",
-        *["ValueError('no')"] * 2,
+        *["ValueError('boom')"] * 2,
     ]
     assert lines[3][2] == "done"
     assert lines[5][3] == pytest.approx(0.25, rel=0.2)
@@ -202,8 +207,7 @@ async def test_the_first_entry_is_the_outermost_and_hooks_stand_outside_of_all_a
             TellsInTheLoop(lines, "a "), Surrounds(lines, "b"), Surrounds(lines, "c"), TellsInThreads(lines, "d "),
         ]
     )  # fmt: skip
-    queue_of(config).enqueue(7, echo)
-    await drained(config)
+    await ran(config, 7, echo)
     assert lines == [
         ("a start", 1), ("d start", 1), "b in", "c in", "c out", "b out", ("d success", 1, 7), ("a success", 1, 7),
     ]  # fmt: skip
@@ -245,8 +249,7 @@ async def test_another_entity_reaches_the_processor_wherever_it_runs_and_no_retr
 
     chosen: Any = {"loop": echo, "thread": lambda entity: entity, "process": marked.identify}[processor]
     config = make_config(middleware=[change])
-    queue_of(config).enqueue("as it was", chosen, operation_id="op", retry_config=TWICE)
-    await drained(config)
+    await ran(config, "as it was", chosen, operation_id="op", retry_config=TWICE)
     result = read_record(client, config, "op").body["result"]
     assert (result["entity"] if processor == "process" else result) == {"changed": "as it was"}
     assert attempts == ["as it was"] * 2
@@ -262,91 +265,43 @@ async def test_what_around_raises_is_the_error_of_the_attempt(make_config: MakeC
             raise LookupError("translated") from error
 
     config = make_config(middleware=[TellsInTheLoop(lines), translate])
-    queue_of(config).enqueue({}, refuse, retry_config=ONCE)
-    await drained(config)
+    await ran(config, {}, fail, retry_config=ONCE)
     dead_letter = await next_letter(client, config.failures_queue)
     assert (dead_letter["error_type"], dead_letter["failure_reason"]) == ("LookupError", "translated")
-    assert "ValueError: no" in dead_letter["traceback"]
+    assert "ValueError: boom" in dead_letter["traceback"]
     assert repr(lines[-1][2]) == "LookupError('translated')"
 
 
 async def test_an_error_of_a_child_process_passes_as_one_of_its_name_and_keeps_its_traceback(
-    make_config: MakeConfig, client: redis.Redis
+    make_config: MakeConfig, client: redis.Redis, lines: list[Any]
 ) -> None:
-    lines: list[Any] = []
     config = make_config(middleware=[TellsInTheLoop(lines), Surrounds(lines, "a")])
-    queue_of(config).enqueue({}, marked.fail, retry_config=ONCE)
-    await drained(config)
+    await ran(config, {}, marked.fail, retry_config=ONCE)
     dead_letter = await next_letter(client, config.failures_queue)
     told = lines[-1][2]
     assert (type(told).__name__, str(told)) == (dead_letter["error_type"], dead_letter["failure_reason"])
     assert "marked.py" in dead_letter["traceback"]
 
 
-async def exit_at_once(*_: Any) -> None:
-    raise SystemExit(7)
-
-
-async def raise_an_error(*_: Any) -> None:
-    raise LookupError("mine")
-
-
-async def raise_an_interrupt(*_: Any) -> None:
-    raise KeyboardInterrupt
-
-
-async def cancel_itself(*_: Any) -> None:
-    task = asyncio.current_task()
-    assert task is not None
-    task.cancel()
-    await asyncio.sleep(LONG_S)
-
-
-async def cancel_itself_and_return(*_: Any) -> None:
-    task = asyncio.current_task()
-    assert task is not None
-    task.cancel()
-
-
-async def raise_cancelled(*_: Any) -> None:
-    raise asyncio.CancelledError
-
-
-def raise_an_error_in_a_thread(*_: Any) -> None:
-    raise LookupError("mine")
-
-
-def exit_in_a_thread(*_: Any) -> None:
-    raise SystemExit(7)
-
-
-async def yield_to_nobody() -> Any:
-    yield
-
-
 HARMS = [
-    raise_an_error, exit_at_once, raise_an_interrupt, cancel_itself, raise_cancelled, raise_an_error_in_a_thread,
-    exit_in_a_thread,
+    raising(LookupError("mine")), raising(SystemExit(7)), raising(KeyboardInterrupt), hostile.cancel_itself,
+    raising(asyncio.CancelledError), raising(LookupError("mine"), is_async=False),
+    raising(SystemExit(7), is_async=False),
 ]  # fmt: skip
 HOOKS = ["on_start", "on_success", "on_retry", "on_failure"]
 
 
-def named(value: Any) -> str:
-    return getattr(value, "__name__", str(value))
-
-
-@pytest.mark.parametrize("harm", [*HARMS, cancel_itself_and_return], ids=named)
+@pytest.mark.parametrize("harm", [*HARMS, hostile.cancel_itself_and_return], ids=hostile.named)
 async def test_a_hook_that_goes_wrong_is_logged_once_an_attempt_and_harms_nothing(
-    make_config: MakeConfig, client: redis.Redis, log: LineLogger, harm: Callable[..., Any]
+    make_config: MakeConfig, client: redis.Redis, log: LineLogger, harm: Callable[..., Any], lines: list[Any]
 ) -> None:
     """Neither the operation, nor what becomes of it, nor the other hooks, nor the worker."""
-    lines: list[Any] = []
     broken = [hook_of(name, harm) for name in HOOKS]
     config = make_config(middleware=[TellsInTheLoop(lines), *broken, TellsInThreads(lines)], logger=log)
     queue = queue_of(config)
     for _ in range(2):
         queue.enqueue({"n": 1}, echo, retry_config=ONCE)
-        queue.enqueue({}, refuse, retry_config=TWICE)
+        queue.enqueue({}, fail, retry_config=TWICE)
     await drained(config, slots=2)
     counted = config.get_metrics()
     assert (counted["processed"], counted["retried"], counted["failed"]) == (2, 2, 2)
@@ -357,7 +312,7 @@ async def test_a_hook_that_goes_wrong_is_logged_once_an_attempt_and_harms_nothin
     assert told == sorted(["on_start"] * 6 + ["on_success"] * 2 + ["on_retry"] * 2 + ["on_failure"] * 2)
 
 
-@pytest.mark.parametrize("harm", [harm for harm in HARMS if asyncio.iscoroutinefunction(harm)], ids=named)
+@pytest.mark.parametrize("harm", [harm for harm in HARMS if asyncio.iscoroutinefunction(harm)], ids=hostile.named)
 async def test_whatever_an_around_raises_is_a_failed_attempt_and_costs_no_slot(
     make_config: MakeConfig, client: redis.Redis, harm: Callable[..., Any]
 ) -> None:
@@ -381,39 +336,14 @@ async def test_a_processor_that_exits_within_a_task_of_an_around_is_a_failed_att
         return await asyncio.create_task(call_next(operation))
 
     config = make_config(middleware=[with_a_limit])
-    queue_of(config).enqueue({}, exit_at_once, retry_config=ONCE)
-    await drained(config)
+    await ran(config, {}, raising(SystemExit(7)), retry_config=ONCE)
     assert "SystemExit" in (await next_letter(client, config.failures_queue))["failure_reason"]
 
 
-async def hang(*_: Any) -> None:
-    await asyncio.Event().wait()
+HANGING = [hostile.hang, hostile.ignore_cancellations, hostile.block]
 
 
-async def ignore_cancellations(*_: Any) -> None:
-    while not released.is_set():
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.sleep(0.01)
-
-
-def block(*_: Any) -> None:
-    released.wait(LONG_S)
-
-
-released = threading.Event()
-
-HANGING = [hang, ignore_cancellations, block]
-
-
-@pytest.fixture(autouse=True)
-def release() -> Any:
-    """Let what hangs in a thread or ignores its cancellation end with its test."""
-    released.clear()
-    yield
-    released.set()
-
-
-@pytest.mark.parametrize("harm", HANGING, ids=named)
+@pytest.mark.parametrize("harm", HANGING, ids=hostile.named)
 async def test_a_hook_that_hangs_after_the_end_is_given_up_and_the_verdict_stands(
     make_config: MakeConfig, client: redis.Redis, log: LineLogger, monkeypatch: pytest.MonkeyPatch, harm: Any
 ) -> None:
@@ -426,12 +356,12 @@ async def test_a_hook_that_hangs_after_the_end_is_given_up_and_the_verdict_stand
     async with running(QueueWorker(config, max_workers=1)):
         await eventually(lambda: len(log.of("a middleware hook failed")) == 2)
         await eventually(lambda: config.get_metrics()["processed"] == 2)
-        released.set()
+        hostile.released.set()
     assert [read_record(client, config, name).status for name in ("a", "b")] == ["succeeded"] * 2
     assert "longer than" in str(log.of("a middleware hook failed")[0]["exc_info"])
 
 
-@pytest.mark.parametrize("harm", HANGING, ids=named)
+@pytest.mark.parametrize("harm", HANGING, ids=hostile.named)
 async def test_a_start_hook_that_hangs_ends_its_attempt_at_the_limit(
     make_config: MakeConfig, client: redis.Redis, monkeypatch: pytest.MonkeyPatch, inbox: Inbox, harm: Any
 ) -> None:
@@ -443,7 +373,7 @@ async def test_a_start_hook_that_hangs_ends_its_attempt_at_the_limit(
     async with running(QueueWorker(config, max_workers=1)):
         dead_letter = await next_letter(client, config.failures_queue)
         await eventually(lambda: len(lines) == 2)
-        released.set()
+        hostile.released.set()
     assert dead_letter["error_type"] == "TimeoutError"
     assert inbox.empty
     assert (lines[-1][0], type(lines[-1][2])) == ("failure", TimeoutError)
@@ -451,42 +381,36 @@ async def test_a_start_hook_that_hangs_ends_its_attempt_at_the_limit(
 
 @pytest.mark.parametrize("attempts", [1, 2])
 async def test_an_around_lies_within_the_limit_and_hooks_are_told_of_the_timeout(
-    make_config: MakeConfig, client: redis.Redis, attempts: int
+    make_config: MakeConfig, client: redis.Redis, attempts: int, lines: list[Any]
 ) -> None:
-    lines: list[Any] = []
-
     async def slow(operation: RunningOperation, call_next: Any) -> Any:
         await asyncio.sleep(0 if operation.attempt == 2 else LONG_S)
         return await call_next(operation)
 
     config = make_config(middleware=[TellsInTheLoop(lines), slow])
     retry_config = QueueRetryConfig.fixed(0.0, max_attempts=attempts)
-    queue_of(config).enqueue(7, echo, retry_config=retry_config, timeout=0.1)
-    await drained(config)
+    await ran(config, 7, echo, retry_config=retry_config, timeout=0.1)
     assert lines[1][0] == ("failure" if attempts == 1 else "retry")
     assert isinstance(lines[1][2], TimeoutError)
     assert config.get_metrics()["timeouts"] == 1
 
 
 async def test_hooks_are_told_of_an_operation_that_is_abandoned(
-    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, lines: list[Any]
 ) -> None:
     monkeypatch.setattr("queue_system.execution.executor.CANCEL_AGAIN_S", 0.02)
     monkeypatch.setattr("queue_system.execution.executor.GIVE_UP_AFTER_S", 0.05)
-    lines: list[Any] = []
     config = make_config(middleware=[TellsInThreads(lines)])
-    queue_of(config).enqueue({}, ignore_cancellations, retry_config=ONCE, timeout=0.05)
+    queue_of(config).enqueue({}, hostile.ignore_cancellations, retry_config=ONCE, timeout=0.05)
     async with running(QueueWorker(config, max_workers=1)):
         await eventually(lambda: len(lines) == 2)
-        released.set()
+        hostile.released.set()
     assert (lines[-1][0], type(lines[-1][2])) == ("failure", TimeoutError)
 
 
 async def test_a_stop_cancels_around_with_the_processor_and_tells_no_hook(
-    make_config: MakeConfig, client: redis.Redis, inbox: Inbox
+    make_config: MakeConfig, client: redis.Redis, inbox: Inbox, lines: list[Any]
 ) -> None:
-    lines: list[Any] = []
-
     async def watch(operation: RunningOperation, call_next: Any) -> Any:
         try:
             return await call_next(operation)
@@ -508,9 +432,9 @@ async def test_a_stop_cancels_around_with_the_processor_and_tells_no_hook(
     assert client.llen(config.get_queue_key("work")) == 1
 
 
-@pytest.mark.parametrize("harm", HANGING, ids=named)
+@pytest.mark.parametrize("harm", HANGING, ids=hostile.named)
 async def test_a_hook_that_hangs_holds_up_no_stop_and_no_settlement(
-    make_config: MakeConfig, client: redis.Redis, inbox: Inbox, harm: Any
+    make_config: MakeConfig, client: redis.Redis, inbox: Inbox, harm: Any, lines: list[Any]
 ) -> None:
     async def tell_and_hang(*_: Any) -> None:
         inbox.put("told")
@@ -520,8 +444,7 @@ async def test_a_hook_that_hangs_holds_up_no_stop_and_no_settlement(
         inbox.put("told")
         harm()
 
-    hook = tell_and_block if harm is block else tell_and_hang
-    lines: list[Any] = []
+    hook = tell_and_block if harm is hostile.block else tell_and_hang
     config = make_config(middleware=[TellsInTheLoop(lines), hook_of("on_success", hook)])
     queue = queue_of(config)
     queue.enqueue(7, echo, operation_id="op")
@@ -535,13 +458,11 @@ async def test_a_hook_that_hangs_holds_up_no_stop_and_no_settlement(
 
 
 async def test_a_name_that_leads_nowhere_is_a_failure_that_never_started(
-    make_config: MakeConfig, client: redis.Redis
+    make_config: MakeConfig, client: redis.Redis, lines: list[Any]
 ) -> None:
-    lines: list[Any] = []
     config = make_config(middleware=[TellsInTheLoop(lines), Surrounds(lines, "a")])
     queue_of(config).enqueue({}, "queue_system.no_such_name")
-    async with running(QueueWorker(config)):
-        await next_letter(client, config.system_errors_queue)
+    await first_letter(config, client, "system_errors")
     ((name, _, error),) = lines
     assert name == "failure"
     assert isinstance(error, UnresolvableNameError)
@@ -549,10 +470,8 @@ async def test_a_name_that_leads_nowhere_is_a_failure_that_never_started(
 
 @pytest.mark.parametrize("kind", ["loop", "thread"])
 async def test_callbacks_pass_through_around_with_their_phase_and_tell_no_hook(
-    make_config: MakeConfig, inbox: Inbox, kind: str
+    make_config: MakeConfig, inbox: Inbox, kind: str, lines: list[Any]
 ) -> None:
-    lines: list[Any] = []
-
     async def mark(operation: RunningOperation, call_next: Any) -> Any:
         if not operation.phase:
             return await call_next(operation)
@@ -564,7 +483,7 @@ async def test_callbacks_pass_through_around_with_their_phase_and_tell_no_hook(
     config = make_config(middleware=[TellsInTheLoop(lines), mark])
     queue = queue_of(config)
     callback = note if kind == "loop" else lambda data: inbox.put(data["phase"])
-    for processor in (echo, refuse):
+    for processor in (echo, fail):
         queue.enqueue({}, processor, retry_config=ONCE, on_success=callback, on_failure=callback)
     await drained(config)
     assert sorted(await inbox.take(2)) == ["on_failure", "on_success"]
@@ -661,8 +580,7 @@ async def test_what_middleware_traces_belongs_to_the_span_of_the_execution(make_
         middleware=[hook_of("on_start", note_span), around, hook_of("on_success", note_span)],
     )
     tracing.enable(config, tracer_provider=provider)
-    queue_of(config).enqueue(7, echo)
-    await drained(config)
+    await ran(config, 7, echo)
     assert len(spans) == 3
     assert len(set(spans)) == 1
     assert spans[0] != 0
@@ -744,8 +662,7 @@ async def test_call_next_may_be_awaited_again_and_not_after_the_attempt(
         return await call_next(operation)
 
     config = make_config(middleware=[again])
-    queue_of(config).enqueue({}, flaky, operation_id="op", retry_config=ONCE)
-    await drained(config)
+    await ran(config, {}, flaky, operation_id="op", retry_config=ONCE)
     assert read_record(client, config, "op").body["result"] == 2
     ((operation, call_next),) = kept
     with pytest.raises(RuntimeError, match="the attempt is over"):
@@ -757,20 +674,22 @@ async def test_call_next_says_what_it_expects(make_config: MakeConfig, client: r
         return await call_next(operation.entity)
 
     config = make_config(middleware=[wrong])
-    queue_of(config).enqueue("x", echo, retry_config=ONCE)
-    await drained(config)
+    await ran(config, "x", echo, retry_config=ONCE)
     dead_letter = await next_letter(client, config.failures_queue)
     assert dead_letter["failure_reason"].startswith("call_next: expected a RunningOperation, got str;")
 
 
-async def test_a_worker_tells_at_its_start_which_middleware_it_has(make_config: MakeConfig, log: LineLogger) -> None:
+async def test_a_worker_tells_at_its_start_what_it_is_and_serves(make_config: MakeConfig, log: LineLogger) -> None:
     config = make_config(middleware=[Surrounds([], ""), echo_around], logger=log)
-    async with running(QueueWorker(config)):
+    async with running(QueueWorker(config, max_workers=3, queues=["mails", "reports"])):
         pass
     async with running(QueueWorker(make_config(logger=log))):
         pass
     first, second = log.of("worker started")
+    assert (first["server"], first["prefix"]) == (config.endpoint().address, config.queue_prefix)
+    assert (first["queues"], first["concurrency"]) == ("mails,reports", 3)
     assert first["middleware"] == "Surrounds,echo_around"
+    assert second["queues"] == "all"
     assert "middleware" not in second
 
 
@@ -779,25 +698,18 @@ async def echo_around(operation: RunningOperation, call_next: Any) -> Any:
 
 
 @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
-def test_middleware_works_on_both_event_loops(server: OwnServer, prefix: str, loop: str) -> None:
-    lines: list[Any] = []
-    config = QueueConfig(
-        redis_url=server.url, queue_prefix=prefix, logger=LineLogger(),
-        middleware=[TellsInTheLoop(lines), TellsInThreads(lines), Surrounds(lines, "a")],
-    )  # fmt: skip
+def test_middleware_works_on_both_event_loops(make_config: MakeConfig, loop: str, lines: list[Any]) -> None:
+    config = make_config(middleware=[TellsInTheLoop(lines), TellsInThreads(lines), Surrounds(lines, "a")])
 
     async def main() -> None:
-        queue_of(config).enqueue(7, echo)
-        await drained(config)
+        await ran(config, 7, echo)
         assert type(asyncio.get_running_loop()).__module__.startswith(loop)
 
     (run if loop == "uvloop" else asyncio.run)(main())
     assert len(lines) == 6
-    config.transport.close()
 
 
-async def test_an_item_taken_by_hand_passes_through_middleware(make_config: MakeConfig) -> None:
-    lines: list[Any] = []
+async def test_an_item_taken_by_hand_passes_through_middleware(make_config: MakeConfig, lines: list[Any]) -> None:
     config = make_config(middleware=[TellsInTheLoop(lines), Surrounds(lines, "a")])
     queue_of(config).enqueue(7, echo)
     assert await QueueWorker(config)._process_queue_item(0) is True
@@ -825,7 +737,7 @@ async def generator_around(operation: Any, call_next: Any) -> Any:
         ([hook_of("around", sync_around)], "expected an async around(operation, call_next), got"),
         ([generator_around], "await call_next(operation) instead of yielding"),
         ([hook_of("on_start", 7)], "expected on_start(operation) to be a function, got 7"),
-        ([hook_of("on_retry", refuse)], "expected on_retry(operation, error, delay), got function refuse"),
+        ([hook_of("on_retry", fail)], "expected on_retry(operation, error, delay), got function fail"),
         ([echo], "expected around(operation, call_next), got function echo with other parameters"),
     ],
 )

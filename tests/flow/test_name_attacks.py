@@ -19,8 +19,8 @@ import redis
 from queue_system import QueueConfig
 from tests.kit.contents import documents
 from tests.kit.servers import OwnServer
+from tests.kit.source import SRC
 
-SRC = Path(__file__).parents[2] / "src"
 SITE = sysconfig.get_path("purelib")
 EVIL = """
 from pathlib import Path

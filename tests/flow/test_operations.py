@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
-import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import redis
 
 from queue_system import QueueConfig, QueueManager, QueueRetryConfig, QueueWorker
+from tests.flow.hostile import block, released
 from tests.kit.configs import MakeConfig
-from tests.kit.contents import documents, next_letter, read_record
+from tests.kit.contents import next_letter, read_record
+from tests.kit.foreign import push
 from tests.kit.inbox import Inbox
+from tests.kit.operations import ONCE, either, raising
 from tests.kit.waiting import eventually
-from tests.kit.workers import running
+from tests.kit.workers import first_letter, running
 
 AT_ONCE = QueueRetryConfig.fixed(0.0, max_attempts=3)
 
@@ -31,18 +32,6 @@ class Hostile(Exception):  # noqa: N818 - its text is what is tested
 
     def __str__(self) -> str:
         raise RuntimeError("no text")
-
-
-def raising(error: BaseException, *, is_async: bool) -> Callable[[Any], Any]:
-    """A processor that raises the error."""
-
-    def fail(entity: Any) -> None:
-        raise error
-
-    async def fail_async(entity: Any) -> None:
-        raise error
-
-    return fail_async if is_async else fail
 
 
 @pytest.mark.parametrize("priority", ["high", "normal", "low"])
@@ -80,7 +69,6 @@ async def test_the_record_of_a_finished_operation_lives_as_long_as_configured(
         assert longest_ms - 5_000 < record.ttl_ms <= longest_ms
 
 
-@pytest.mark.parametrize("is_async", [True, False])
 async def test_an_operation_that_fails_runs_again_until_it_succeeds(
     queue: QueueManager, config: QueueConfig, client: redis.Redis, inbox: Inbox, is_async: bool
 ) -> None:
@@ -94,10 +82,7 @@ async def test_an_operation_that_fails_runs_again_until_it_succeeds(
             raise ValueError(f"attempt {attempts}")
         return "done"
 
-    async def work_async(entity: Any) -> str:
-        return work(entity)
-
-    answer = queue.enqueue({}, work_async if is_async else work, retry_config=AT_ONCE)
+    answer = queue.enqueue({}, either(work, is_async=is_async), retry_config=AT_ONCE)
     async with running(QueueWorker(config)):
         assert await inbox.take(3) == [1, 2, 3]
     record = read_record(client, config, answer["operation_id"])
@@ -144,29 +129,6 @@ async def test_a_retry_does_not_wait_for_an_idle_worker_to_look_again(
             assert await inbox.take(2) == ["ran", "ran"]
 
 
-async def test_after_its_last_attempt_an_operation_is_a_dead_letter(
-    queue: QueueManager, config: QueueConfig, client: redis.Redis
-) -> None:
-    answer = queue.enqueue(
-        {"n": 1}, raising(ValueError("boom"), is_async=True), queue_name="jobs", retry_config=AT_ONCE
-    )
-    async with running(QueueWorker(config)):
-        dead_letter = await next_letter(client, config.failures_queue)
-    assert documents(client, config.failures_queue) == [dead_letter]
-    assert (dead_letter["operation_id"], dead_letter["entity"]) == (answer["operation_id"], {"n": 1})
-    assert (dead_letter["attempts"], dead_letter["failure_reason"], dead_letter["error_type"]) == (
-        3,
-        "boom",
-        "ValueError",
-    )
-    assert dead_letter["queue"] == "normal:jobs"
-    assert abs(dead_letter["failed_at"] - time.time()) < 60
-    assert read_record(client, config, answer["operation_id"]).status == "failed"
-    assert queue.get_queue_status()[config.failures_queue] == 1
-    assert config.get_metrics()["failed"] == 1
-
-
-@pytest.mark.parametrize("is_async", [True, False])
 @pytest.mark.parametrize(
     "error, reason",
     [
@@ -187,7 +149,7 @@ async def test_whatever_a_processor_raises_fails_its_operation_alone(
 ) -> None:
     """The worker's only slot goes on."""
     queue = QueueManager(config)
-    queue.enqueue({}, raising(error, is_async=is_async), retry_config=QueueRetryConfig(max_attempts=1))
+    queue.enqueue({}, raising(error, is_async=is_async), retry_config=ONCE)
     async with running(QueueWorker(config, max_workers=1)):
         dead_letter = await next_letter(client, config.failures_queue)
         queue.enqueue({"n": "next"}, inbox.put)
@@ -195,40 +157,6 @@ async def test_whatever_a_processor_raises_fails_its_operation_alone(
     assert reason in dead_letter["failure_reason"]
     assert len(dead_letter["failure_reason"]) < 10_000
     assert config.get_metrics()["timeouts"] == 0
-
-
-@pytest.mark.parametrize("is_async", [True, False])
-async def test_an_attempt_ends_at_its_limit_and_counts_as_a_timeout(
-    queue: QueueManager, config: QueueConfig, client: redis.Redis, inbox: Inbox, is_async: bool
-) -> None:
-    release = threading.Event()
-
-    def hang(entity: Any) -> None:
-        release.wait(5)
-
-    async def hang_async(entity: Any) -> None:
-        await asyncio.Event().wait()
-
-    queue.enqueue({}, hang_async if is_async else hang, timeout=0.05, retry_config=QueueRetryConfig(max_attempts=1))
-    async with running(QueueWorker(config, max_workers=1)):
-        dead_letter = await next_letter(client, config.failures_queue)
-        queue.enqueue({"n": "next"}, inbox.put)
-        assert await inbox.next() == {"n": "next"}
-        release.set()
-    assert dead_letter["error_type"] == "TimeoutError"
-    assert "0.05 s" in dead_letter["failure_reason"]
-    assert config.get_metrics()["timeouts"] == 1
-
-
-async def test_the_limit_of_the_worker_holds_where_it_is_shorter(
-    queue: QueueManager, config: QueueConfig, client: redis.Redis
-) -> None:
-    async def hang(entity: Any) -> None:
-        await asyncio.Event().wait()
-
-    queue.enqueue({}, hang, timeout=100.0, retry_config=QueueRetryConfig(max_attempts=1))
-    async with running(QueueWorker(config, work_timeout=0.05)):
-        assert "0.05 s" in (await next_letter(client, config.failures_queue))["failure_reason"]
 
 
 async def test_no_retry_begins_when_the_total_is_used_up(
@@ -239,31 +167,28 @@ async def test_no_retry_begins_when_the_total_is_used_up(
         raise ValueError("boom")
 
     queue.enqueue({}, work, retry_config=QueueRetryConfig.fixed(5.0, max_attempts=9, timeout=3.0))
-    async with running(QueueWorker(config)):
-        dead_letter = await next_letter(client, config.failures_queue)
+    dead_letter = await first_letter(config, client)
     assert await inbox.next() == "ran"
     assert inbox.empty
     assert dead_letter["attempts"] == 1
     assert "total timeout of 3.0 s" in dead_letter["failure_reason"]
 
 
-@pytest.mark.parametrize("first_fails", [False, True])
 async def test_an_attempt_is_limited_to_what_is_left_of_the_total(
-    queue: QueueManager, config: QueueConfig, client: redis.Redis, first_fails: bool
+    queue: QueueManager, config: QueueConfig, client: redis.Redis
 ) -> None:
-    """The total runs from the first attempt on, so it limits that one as well."""
+    """The total runs from the first attempt on."""
     attempts = 0
 
     async def work(entity: Any) -> None:
         nonlocal attempts
         attempts += 1
-        if first_fails and attempts == 1:
+        if attempts == 1:
             raise ValueError("first")
         await asyncio.Event().wait()
 
     queue.enqueue({}, work, retry_config=QueueRetryConfig.fixed(0.0, max_attempts=9, timeout=0.3))
-    async with running(QueueWorker(config, work_timeout=8.0)):
-        dead_letter = await next_letter(client, config.failures_queue)
+    dead_letter = await first_letter(config, client, work_timeout=8.0)
     assert dead_letter["error_type"] == "TimeoutError"
     assert "0.3 s" in dead_letter["failure_reason"]
 
@@ -297,70 +222,39 @@ async def test_unknown_members_of_an_item_are_kept_through_retries_to_the_dead_l
     item = (
         b'{"operation_id":"op","processor":"fail","processor_module":"shop","max_attempts":2,"delays":[0],"x":%b}' % raw
     )
-    client.sadd(config.get_registry_key(), config.get_queue_key("fail"))
-    client.lpush(config.get_queue_key("fail"), item)
-    async with running(QueueWorker(config)):
-        dead_letter = await next_letter(client, config.failures_queue)
+    push(client, config, item)
+    dead_letter = await first_letter(config, client)
     assert dead_letter["attempts"] == 2
     kept: Any = client.lindex(config.failures_queue, 0)
     assert b'"x":' + raw in kept
 
 
-@pytest.mark.parametrize("is_async", [True, False])
 async def test_a_long_operation_is_recorded_as_running(
-    queue: QueueManager, config: QueueConfig, client: redis.Redis, is_async: bool
+    queue: QueueManager, config: QueueConfig, client: redis.Redis
 ) -> None:
-    release = threading.Event()
-
-    def work(entity: Any) -> None:
-        release.wait(5)
-
-    async def work_async(entity: Any) -> None:
-        await asyncio.to_thread(release.wait, 5)
-
-    answer = queue.enqueue({}, work_async if is_async else work)
+    answer = queue.enqueue({}, block)
     async with running(QueueWorker(config)):
         await eventually(
             lambda: read_record(client, config, answer["operation_id"]).status == "running", "the record says running"
         )
         record = read_record(client, config, answer["operation_id"])
-        assert (record.queue, record.ttl_ms) == ("normal:" + ("work_async" if is_async else "work"), -1)
+        assert (record.queue, record.ttl_ms) == ("normal:block", -1)
         assert queue.get_queue_status()[f"{config.queue_prefix}running"] == 1
-        release.set()
+        released.set()
     assert read_record(client, config, answer["operation_id"]).status == "succeeded"
 
 
-async def test_a_delayed_operation_runs_when_it_is_due(
+async def test_delayed_operations_run_when_they_are_due_and_in_that_order(
     queue: QueueManager, config: QueueConfig, client: redis.Redis, inbox: Inbox
 ) -> None:
     enqueued = time.monotonic()
-    answer = queue.enqueue({"late": True}, inbox.put, delay=0.3)
-    queue.enqueue({"late": False}, inbox.put)
-    assert answer["status"] == "queued"
-    assert read_record(client, config, answer["operation_id"]).status == "delayed"
-    async with running(QueueWorker(config)):
-        assert await inbox.take(2) == [{"late": False}, {"late": True}]
-        assert time.monotonic() - enqueued >= 0.3
-
-
-async def test_delayed_operations_run_in_the_order_in_which_they_are_due(
-    queue: QueueManager, config: QueueConfig, inbox: Inbox
-) -> None:
-    for delay in (0.3, 0.1, 0.2):
-        queue.enqueue({"delay": delay}, inbox.put, delay=delay)
+    for delay in (0.3, 0.1, 0.2, 0.0):
+        answer = queue.enqueue({"delay": delay}, inbox.put, delay=delay)
+        assert answer["status"] == "queued"
+        assert read_record(client, config, answer["operation_id"]).status == ("delayed" if delay else "queued")
     async with running(QueueWorker(config, max_workers=1)):
-        assert await inbox.take(3) == [{"delay": 0.1}, {"delay": 0.2}, {"delay": 0.3}]
-
-
-async def test_a_processor_and_its_callbacks_can_be_given_by_name(
-    queue: QueueManager, config: QueueConfig, inbox: Inbox
-) -> None:
-    config.register_callback(inbox.put, "take", "shop.jobs")
-    config.register_callback(inbox.put, "told")
-    queue.enqueue({"n": 1}, "shop.jobs.take", on_success="told")
-    async with running(QueueWorker(config)):
-        assert await inbox.next() == {"n": 1}
-        assert (await inbox.next())["entity"] == {"n": 1}
+        assert await inbox.take(4) == [{"delay": delay} for delay in (0.0, 0.1, 0.2, 0.3)]
+        assert time.monotonic() - enqueued >= 0.3
 
 
 async def test_a_batch_is_processed_whole_and_once(

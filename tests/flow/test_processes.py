@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 from collections.abc import Callable
@@ -13,13 +12,22 @@ from typing import Any
 import pytest
 import redis
 
-from queue_system import InvalidInputError, QueueConfig, QueueManager, QueueRetryConfig, QueueWorker, run_in_process
+from queue_system import (
+    InvalidInputError,
+    OperationRecord,
+    QueueConfig,
+    QueueManager,
+    QueueRetryConfig,
+    QueueWorker,
+    run_in_process,
+)
 from queue_system.execution.runners import processes
 from tests.contract.support import python
 from tests.flow import marked
-from tests.kit.contents import Record, next_letter, read_record
+from tests.kit.contents import documents, next_letter
 from tests.kit.inbox import Inbox
-from tests.kit.waiting import eventually
+from tests.kit.operations import ONCE
+from tests.kit.waiting import DEADLINE_S, eventually
 from tests.kit.workers import running
 
 SCRIPT = """\
@@ -41,8 +49,6 @@ async def main():
 if __name__ == "__main__":
     asyncio.run(main())
 """
-
-ONCE = QueueRetryConfig(max_attempts=1)
 
 
 def is_alive(pid: int) -> bool:
@@ -70,20 +76,11 @@ class Bench:
         operation_id: str = self.queue.enqueue(entity, processor, retry_config=ONCE, **options)["operation_id"]
         return operation_id
 
-    async def finished(self, operation_id: str) -> Record:
+    async def finished(self, operation_id: str) -> OperationRecord:
         """Wait until an operation is settled for good."""
-        record: Record | None = None
+        return await self.queue.await_for(operation_id, DEADLINE_S)
 
-        def is_finished() -> bool:
-            nonlocal record
-            record = read_record(self.client, self.config, operation_id)
-            return record.status in {"succeeded", "failed", "rejected"}
-
-        await eventually(is_finished, f"{operation_id} is finished")
-        assert record is not None
-        return record
-
-    async def outcome(self, processor: Callable[..., Any] | str, entity: Any, **options: Any) -> Record:
+    async def outcome(self, processor: Callable[..., Any] | str, entity: Any, **options: Any) -> OperationRecord:
         """Enqueue and wait for the end."""
         return await self.finished(self.enqueue(processor, entity, **options))
 
@@ -96,8 +93,8 @@ def bench(config: QueueConfig, queue: QueueManager, client: redis.Redis) -> Benc
 async def test_a_marked_processor_runs_in_a_child_that_serves_again_and_ends_with_its_worker(bench: Bench) -> None:
     entity = {"text": "line\nbreak \u2028 \U0001f40d", "n": [1, 2.5, None, True], "deep": {"": {}}}
     async with running(QueueWorker(bench.config, max_workers=1)):
-        first = (await bench.outcome(marked.identify, entity)).body["result"]
-        second = (await bench.outcome(marked.identify, [])).body["result"]
+        first = (await bench.outcome(marked.identify, entity)).result
+        second = (await bench.outcome(marked.identify, [])).result
         assert is_alive(first["pid"])
     assert (first["entity"], first["parent"]) == (entity, os.getpid())
     assert first["pid"] == second["pid"] != os.getpid()
@@ -106,7 +103,7 @@ async def test_a_marked_processor_runs_in_a_child_that_serves_again_and_ends_wit
 
 async def test_a_decorator_above_the_mark_runs_in_the_child_with_what_it_wraps(bench: Bench) -> None:
     async with running(QueueWorker(bench.config)):
-        result = (await bench.outcome(marked.identify_and_note, {"n": 1})).body["result"]
+        result = (await bench.outcome(marked.identify_and_note, {"n": 1})).result
     assert (result["noted"], result["parent"]) == (True, os.getpid())
 
 
@@ -115,8 +112,8 @@ async def test_a_wrapper_under_another_name_is_not_skipped_but_fails_and_says_wh
     bench.config.register_callback(marked.wrapped_elsewhere, "elsewhere", "shop")
     async with running(QueueWorker(bench.config)):
         record = await bench.outcome("shop.elsewhere", {"n": 1})
-    assert (record.status, record.body["error_type"]) == ("failed", "InvalidInputError")
-    assert "would run it without the wrapper" in record.body["error"]
+    assert (record.status, record.error_type) == ("failed", "InvalidInputError")
+    assert "would run it without the wrapper" in str(record.error)
 
 
 async def test_no_more_children_run_than_the_worker_has_slots(bench: Bench, tmp_path: Path) -> None:
@@ -137,9 +134,9 @@ async def test_an_endless_loop_is_really_gone_when_its_limit_is_judged(bench: Be
         record = await bench.outcome(marked.spin, {"file": str(file)}, timeout=1.0)
         (pid,) = await ids_in(file)
         assert not is_alive(pid)
-        assert (record.status, record.body["error_type"]) == ("failed", "TimeoutError")
+        assert (record.status, record.error_type) == ("failed", "TimeoutError")
         assert worker.config.get_metrics()["timeouts"] == 1
-        assert (await bench.outcome(marked.identify, {})).body["result"]["pid"] != pid
+        assert (await bench.outcome(marked.identify, {})).result["pid"] != pid
 
 
 async def test_what_must_go_may_tidy_up_first(bench: Bench, tmp_path: Path) -> None:
@@ -175,8 +172,8 @@ async def test_a_child_that_dies_fails_its_own_operation_only(bench: Bench, tmp_
     operations = {error: bench.enqueue(processor, entity) for error, (processor, entity) in deaths.items()}
     for error, operation_id in operations.items():
         record = await bench.finished(operation_id)
-        assert (record.status, record.body["error_type"]) == ("failed", "ProcessDiedError")
-        assert record.body["error"].startswith(error)
+        assert (record.status, record.error_type) == ("failed", "ProcessDiedError")
+        assert str(record.error).startswith(error)
     assert is_alive(pid)
     assert (await bench.outcome(marked.identify, 1)).status == "succeeded"
     await worker.stop(grace=0)
@@ -187,19 +184,16 @@ async def test_a_death_is_a_normal_failed_attempt_with_retries(bench: Bench) -> 
     async with running(QueueWorker(bench.config, max_workers=1)):
         bench.queue.enqueue({"code": 5}, marked.leave, retry_config=retries)
         dead_letter = await next_letter(bench.client, bench.config.failures_queue)
-    assert (dead_letter["attempts"], dead_letter.get("crashes", 0), dead_letter["error_type"]) == (
-        3,
-        0,
-        "ProcessDiedError",
-    )
+    assert (dead_letter["attempts"], dead_letter["error_type"]) == (3, "ProcessDiedError")
+    assert dead_letter.get("crashes", 0) == 0
 
 
 async def test_errors_come_back_as_type_and_text_and_large_values_whole(bench: Bench) -> None:
     async with running(QueueWorker(bench.config, max_workers=1)):
         record = await bench.outcome(marked.fail, {"account": 7})
-        assert (record.body["error_type"], record.body["error"]) == ("LookupError", "no such account: 7")
+        assert (record.error_type, record.error) == ("LookupError", "no such account: 7")
         record = await bench.outcome(marked.return_much, {"bytes": 900_000, "padding": "y" * 900_000})
-        assert record.body["result"] == "x" * 900_000
+        assert record.result == "x" * 900_000
 
 
 async def test_a_result_that_json_cannot_carry_stays_a_success_and_says_why_it_is_lost(
@@ -208,9 +202,9 @@ async def test_a_result_that_json_cannot_carry_stays_a_success_and_says_why_it_i
     async with running(QueueWorker(bench.config, max_workers=1)):
         record = await bench.outcome(marked.return_an_object, {}, on_success=inbox.put)
         assert record.status == "succeeded"
-        assert record.body["result"] is None
-        assert "module" in record.body["result_error"]
-        assert (await inbox.next())["result_error"] == record.body["result_error"]
+        assert record.result is None
+        assert "module" in str(record.result_error)
+        assert (await inbox.next())["result_error"] == record.result_error
 
 
 async def test_stop_kills_what_outlives_the_grace_and_hands_it_back_unspent(bench: Bench, tmp_path: Path) -> None:
@@ -221,8 +215,7 @@ async def test_stop_kills_what_outlives_the_grace_and_hands_it_back_unspent(benc
     (pid,) = await ids_in(file)
     await worker.stop(grace=0.1)
     assert not is_alive(pid)
-    items: Any = bench.client.lrange(bench.config.get_queue_key("spin"), 0, -1)
-    (item,) = map(json.loads, items)
+    (item,) = documents(bench.client, bench.config.get_queue_key("spin"))
     assert (item["operation_id"], item.get("attempts", 0), item.get("crashes", 0)) == (operation_id, 0, 0)
 
 
@@ -237,14 +230,14 @@ def test_a_script_that_is_run_may_mark_its_own_functions(bench: Bench, tmp_path:
 async def test_an_idle_child_leaves_after_a_while(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "_IDLE_S", 0.05)
     async with running(QueueWorker(bench.config, max_workers=1)):
-        pid = (await bench.outcome(marked.identify, {})).body["result"]["pid"]
+        pid = (await bench.outcome(marked.identify, {})).result["pid"]
         await eventually(lambda: not is_alive(pid), "the idle child leaves")
-        assert (await bench.outcome(marked.identify, {})).body["result"]["pid"] != pid
+        assert (await bench.outcome(marked.identify, {})).result["pid"] != pid
 
 
 async def test_an_idle_child_that_was_killed_costs_no_attempt(bench: Bench) -> None:
     async with running(QueueWorker(bench.config, max_workers=1)):
-        pid = (await bench.outcome(marked.identify, {})).body["result"]["pid"]
+        pid = (await bench.outcome(marked.identify, {})).result["pid"]
         os.kill(pid, signal.SIGKILL)
         await asyncio.to_thread(os.waitid, os.P_PID, pid, os.WEXITED | os.WNOWAIT)
         assert (await bench.outcome(marked.identify, {})).status == "succeeded"
@@ -257,7 +250,7 @@ async def test_a_signal_to_all_processes_of_a_service_ends_no_child_that_works(b
         operation_id = bench.enqueue(marked.spin_and_tidy, {"file": str(file)}, timeout=1.5)
         (pid,) = await ids_in(file)
         os.kill(pid, signal.SIGTERM)
-        assert (await bench.finished(operation_id)).body["error_type"] == "TimeoutError"
+        assert (await bench.finished(operation_id)).error_type == "TimeoutError"
 
 
 def _unmarkable() -> list[Any]:

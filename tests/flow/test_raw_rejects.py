@@ -12,15 +12,12 @@ from tests.kit.configs import MakeConfig
 from tests.kit.contents import read_record, record_of
 from tests.kit.foreign import die, hold, push, reclaimer
 from tests.kit.inbox import Inbox
-from tests.kit.logs import LineLogger
+from tests.kit.operations import process
 from tests.kit.workers import first_letter, running
 
 KEYS = {"one": "x" * 16}
 OTHER_KEYS = {"two": "y" * 16}
 LARGE = {"text": "x" * 5000}
-
-
-def process(entity: Any) -> None: ...
 
 
 @pytest.mark.parametrize(
@@ -36,10 +33,10 @@ def process(entity: Any) -> None: ...
 async def test_who_waits_for_an_operation_that_is_refused_unread_is_told_and_its_key_is_free(
     make_config: MakeConfig, producer: dict[str, Any], worker: dict[str, Any], error: str, own_id: str | None
 ) -> None:
-    log = LineLogger()
     queue = QueueManager(make_config(**producer))
     operation_id = queue.enqueue(LARGE, process, operation_id=own_id, deduplication_key="key")["operation_id"]
-    async with running(QueueWorker(make_config(**worker, logger=log))):
+    config = make_config(**worker)
+    async with running(QueueWorker(config)):
         record = await queue.await_for(operation_id, timeout=10)
     assert (record.status, record.error_type, record.attempts) == ("system_error", "UndecodableItemError", 0)
     assert record.error is not None
@@ -47,7 +44,7 @@ async def test_who_waits_for_an_operation_that_is_refused_unread_is_told_and_its
     assert record.enqueued_at is not None
     assert record.finished_at is not None
     assert record.finished_at >= record.enqueued_at
-    assert [line["operation_id"] for line in log.of("operation rejected")] == [operation_id]
+    assert [line["operation_id"] for line in config.logger.of("operation rejected")] == [operation_id]
     assert queue.enqueue(LARGE, process, deduplication_key="key")["status"] == "queued"
 
 

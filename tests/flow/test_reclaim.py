@@ -19,7 +19,6 @@ from tests.kit import foreign
 from tests.kit.configs import MakeConfig
 from tests.kit.contents import documents, record_of
 from tests.kit.foreign import die, reclaimer
-from tests.kit.logs import LineLogger
 
 LEASE_S = 0.7
 QUEUE = "normal:jobs"
@@ -164,11 +163,10 @@ def test_those_who_can_judge_an_item_come_first(make_config: MakeConfig, client:
 def test_what_a_reclaimer_dead_letters_is_logged_with_its_id_and_counted(
     make_config: MakeConfig, client: redis.Redis, phase: str
 ) -> None:
-    log, told = LineLogger(), []
-    config = make_config(lease_seconds=LEASE_S, logger=log)
+    config, told = make_config(lease_seconds=LEASE_S), []
     hold(config, "gone", item_of("poison", crashes=3, phase=phase), item_of("innocent"), b"garbage")
     reclaimer(config, rejected=lambda queue, operation: told.append((queue, operation.operation_id))).perform()
-    lines = {line["operation_id"]: line for line in log.of("operation rejected")}
+    lines = {line["operation_id"]: line for line in config.logger.of("operation rejected")}
     (garbage,) = lines.keys() - {"poison"}
     assert garbage.startswith("token-")
     assert (lines["poison"]["processor"], lines["poison"]["error_type"]) == ("work", "WorkerDied")

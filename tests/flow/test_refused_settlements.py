@@ -10,9 +10,7 @@ import pytest
 import redis
 
 from queue_system import QueueConfig, QueueManager, QueueWorker
-from queue_system.broker.commands import Commands
-from queue_system.execution.outbox import Batch
-from tests.kit.contents import read_record
+from tests.kit.contents import documents, read_record
 from tests.kit.logs import LineLogger
 from tests.kit.servers import OwnServer
 from tests.kit.waiting import eventually
@@ -39,12 +37,9 @@ async def serve_neighbours(config: QueueConfig, client: redis.Redis, dead_letter
         await eventually(
             lambda: queue.get_queue_status()["metrics"].get("processed") == NEIGHBOURS, "the others succeed", 20.0
         )
-        await eventually(
-            lambda: client.llen(config.system_errors_queue) == dead_letters, "the dead letters are there", 20.0
-        )
+        await eventually(lambda: client.llen(config.system_errors_queue) == dead_letters, "they are there", 20.0)
     assert not client.exists(config.keys.workers), "nothing is left in flight"
-    found: Any = client.lrange(config.system_errors_queue, 0, -1)
-    return [json.loads(dead_letter) for dead_letter in found]
+    return documents(client, config.system_errors_queue)
 
 
 async def work(entity: dict[str, Any]) -> Any:
@@ -83,35 +78,3 @@ async def test_a_verdict_that_is_too_large_is_told_in_the_record_and_holds_no_ot
     assert record.status == "rejected"
     assert dead_letter["kept_in"] in record.body["error"]
     assert not strict.hexists(f"{config.queue_prefix}dedup", "key")
-
-
-@pytest.mark.parametrize("applied", [True, False])
-async def test_asking_about_a_batch_tells_whether_it_was_applied_and_applies_nothing(
-    config: QueueConfig, client: redis.Redis, applied: bool
-) -> None:
-    """Sent later, the batch itself changes nothing any more: its place is taken."""
-    QueueManager(config).enqueue({}, work, operation_id="one")
-    commands, run = config.commands, config.transport.run
-    run(commands.beat("register", "w", 60_000))
-    claimed = run(commands.claim("w", "c1", 1))
-    assert claimed is not None
-    batch = release(claimed.first_token)
-    if applied:
-        assert settle(config, commands, batch) == b"d"
-    nothing = Batch(batch.serial, b"", 0, [])
-    assert settle(config, commands, nothing) == (b"d" if applied else b"")
-    assert settle(config, commands, batch) == (b"d" if applied else b"")
-    waiting = client.llen(config.get_queue_key("work"))
-    assert waiting == (1 if applied else 0)
-    assert client.hexists(config.keys.inflight("w"), str(claimed.first_token)) is not applied
-
-
-def release(token: int) -> Batch:
-    """Return a batch that hands one delivery back."""
-    packed = b"$7\r\nrelease\r\n$1\r\n0\r\n$1\r\n1\r\n$%d\r\n%d\r\n" % (len(str(token)), token)
-    return Batch(5, packed, 4, [])
-
-
-def settle(config: QueueConfig, commands: Commands, batch: Batch) -> bytes:
-    """Send a batch."""
-    return config.transport.run(commands.settle("w", f"s{batch.serial}", batch.packed, batch.count))

@@ -9,6 +9,7 @@ import pytest
 from queue_system import QueueConfig, QueueManager, QueueWorker
 from queue_system.broker.server_check import findings, read_server
 from queue_system.maintenance.discovery import Discovery
+from tests.kit.configs import MakeConfig
 from tests.kit.inbox import Inbox
 from tests.kit.logs import LineLogger
 from tests.kit.servers import StartServer
@@ -19,15 +20,15 @@ WARNING = "the server is not safe"
 
 
 async def test_a_worker_on_an_evicting_server_without_persistence_warns_once_of_each(
-    start_server: StartServer, inbox: Inbox
+    start_server: StartServer, make_config: MakeConfig, inbox: Inbox
 ) -> None:
-    log = LineLogger()
     server = start_server(maxmemory="100mb", maxmemory_policy="allkeys-lru", appendonly="no")
-    config = QueueConfig(redis_url=server.url, logger=log)
+    config = make_config(redis_url=server.url)
+    log: LineLogger = config.logger
     queue = QueueManager(config)
 
     def swept() -> Any:
-        return client.get("queue:swept")
+        return client.get(f"{config.queue_prefix}swept")
 
     with server.client() as client:
         async with running(QueueWorker(config)):
@@ -36,7 +37,6 @@ async def test_a_worker_on_an_evicting_server_without_persistence_warns_once_of_
             await eventually(lambda: len(log.of(WARNING)) == 2, "both warnings are logged")
             last = swept()
             await eventually(lambda: swept() != last, "the server is swept again")
-    config.transport.close()
     assert [line["kind"] for line in log.of(WARNING)] == ["eviction", "persistence"]
     assert "allkeys-lru" in log.of(WARNING)[0]["problem"]
     assert {line.level for line in log.lines if line.message == WARNING} == {"warning"}
@@ -48,10 +48,9 @@ def test_the_server_that_the_package_brings_gives_no_finding(config: QueueConfig
     assert {"redis_version", "aof_enabled", "maxmemory_policy"} <= info.keys()
 
 
-def test_a_server_that_is_away_is_looked_at_when_it_is_back(start_server: StartServer) -> None:
-    log = LineLogger()
+def test_a_server_that_is_away_is_looked_at_when_it_is_back(start_server: StartServer, make_config: MakeConfig) -> None:
     server = start_server(maxmemory_policy="volatile-lru")
-    config = QueueConfig(redis_url=server.url, logger=log, max_connection_retries=0, connection_timeout=1.0)
+    config = make_config(redis_url=server.url, max_connection_retries=0, connection_timeout=1.0)
     discovery = Discovery(config, config.shard)
     server.stop()
     with pytest.raises(ConnectionError):
@@ -59,5 +58,4 @@ def test_a_server_that_is_away_is_looked_at_when_it_is_back(start_server: StartS
     server.start()
     discovery.perform()
     discovery.perform()
-    config.transport.close()
-    assert [line["kind"] for line in log.of(WARNING)] == ["eviction"]
+    assert [line["kind"] for line in config.logger.of(WARNING)] == ["eviction"]

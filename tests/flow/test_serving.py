@@ -14,6 +14,7 @@ from queue_system import QueueConfig, QueueManager, QueueWorker
 from queue_system.execution import claimer
 from tests.kit.configs import MakeConfig
 from tests.kit.inbox import Inbox
+from tests.kit.operations import either
 from tests.kit.waiting import eventually
 from tests.kit.workers import running
 
@@ -229,12 +230,8 @@ async def test_a_context_variable_of_one_processor_does_not_reach_the_next(
         inbox.put(variable.get())
         variable.set(entity["n"])
 
-    async def work_async(entity: Any) -> None:
-        work(entity)
-        await asyncio.sleep(0)
-
     variable.set("outer")
-    queue.enqueue_batch([{"n": n} for n in range(20)], work_async if is_async else work)
+    queue.enqueue_batch([{"n": n} for n in range(20)], either(work, is_async=is_async))
     async with running(QueueWorker(config, max_workers=1)):
         assert await inbox.take(20) == ["outer"] * 20
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import redis
 
@@ -13,13 +11,10 @@ from queue_system.execution.engine import Engine
 from queue_system.model.verdict import Complete, Release, Verdict
 from tests.kit.configs import MakeConfig
 from tests.kit.logs import LineLogger
+from tests.kit.operations import work
 
 MOST = 8
 LOST = "lease lost: other workers run these operations again"
-
-
-def work(entity: Any) -> None:
-    """Never runs: the tests send the verdicts."""
 
 
 @pytest.fixture
@@ -62,21 +57,6 @@ async def test_that_the_lease_is_lost_is_understood_however_many_settlements_wer
     metrics = config.get_metrics()
     assert (metrics["processed"], metrics["lease_lost"]) == (0, count)
     assert client.hlen(config.keys.inflight(incarnation)) >= count, "whoever takes it over finds all of it"
-
-
-@pytest.mark.parametrize("codes", [count for count in range(MOST + 2) if count != 4])
-async def test_an_answer_with_another_number_of_codes_than_settlements_proves_nothing(
-    config: QueueConfig, client: redis.Redis, codes: int
-) -> None:
-    """A foreign program wrote it in the place of the last answer: what was held is left to run again."""
-    engine = await hold(config, 4)
-    incarnation = engine.incarnation
-    next_batch = f"{engine.completer._series}1"
-    client.hset(config.keys.inflight(incarnation), "#settle", f"{next_batch} {'d' * codes}")
-    await settle(engine, Complete(None))
-    await Ending(engine).close()
-    assert engine.incarnation != incarnation
-    assert config.get_metrics()["processed"] == 0
 
 
 async def test_an_outage_is_not_held_against_the_settlement_that_waited_for_its_end(config: QueueConfig) -> None:

@@ -13,12 +13,9 @@ from queue_system import QueueConfig, QueueManager, QueueRetryConfig, QueueWorke
 from tests.kit.configs import MakeConfig
 from tests.kit.contents import documents, read_record
 from tests.kit.inbox import Inbox
+from tests.kit.operations import fail
 from tests.kit.waiting import eventually
 from tests.kit.workers import running
-
-
-def fail(entity: Any) -> None:
-    raise ValueError("boom")
 
 
 async def test_without_an_item_there_is_nothing_to_do(config: QueueConfig, client: redis.Redis) -> None:

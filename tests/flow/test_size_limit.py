@@ -16,7 +16,7 @@ from tests.kit.configs import MakeConfig
 from tests.kit.contents import documents, next_letter
 from tests.kit.foreign import die, push
 from tests.kit.inbox import Inbox
-from tests.kit.workers import running
+from tests.kit.workers import first_letter, running
 
 LIMIT = 2000
 LARGE = b'{"operation_id":"large","processor":"take","processor_module":"shop","entity":"%b"}' % (b"x" * 3 * LIMIT)
@@ -117,8 +117,7 @@ async def test_an_item_far_above_the_limit_stays_on_the_server_and_its_letter_te
     config.register_callback(inbox.put, "take", "shop")
     push(client, config, HUGE)
     await QueueManager(config).aenqueue({}, "take", priority="low", operation_id="small")
-    async with running(QueueWorker(config, max_workers=1)):
-        await next_letter(client, config.system_errors_queue)
+    await first_letter(config, client, "system_errors", max_workers=1)
     assert client.get(kept_in(client, config)) == HUGE
     assert client.hlen(config.keys.workers) == 0
 

@@ -13,7 +13,6 @@ from queue_system.execution import completer
 from queue_system.execution.claimer import Claimer
 from tests.kit.configs import MakeConfig
 from tests.kit.inbox import Inbox
-from tests.kit.logs import LineLogger
 from tests.kit.waiting import eventually
 from tests.kit.workers import running
 
@@ -29,24 +28,22 @@ class Sick:
 
 
 async def test_an_observer_that_fails_harms_no_operation(make_config: MakeConfig, inbox: Inbox) -> None:
-    log = LineLogger()
-    config = make_config(logger=log)
+    config = make_config()
     config.observers.append(Sick())
     QueueManager(config).enqueue_batch([{"n": n} for n in range(200)], inbox.put)
     async with running(QueueWorker(config, max_workers=2)):
         await inbox.take(200)
         await eventually(lambda: config.get_metrics()["processed"] == 200, "all are settled")
     assert inbox.empty
-    assert {line.fields["observer"] for line in log.lines if "observer" in line.message} == {"Sick"}
-    assert all("trouble" not in line.message for line in log.lines)
+    assert {line.fields["observer"] for line in config.logger.lines if "observer" in line.message} == {"Sick"}
+    assert all("trouble" not in line.message for line in config.logger.lines)
 
 
 async def test_a_turn_that_fails_unexpectedly_is_taken_again(
     make_config: MakeConfig, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its exception is none of ours, so that nothing is known of it; nothing is run twice or lost."""
-    log, failures = LineLogger(), list[Exception]()
-    config = make_config(logger=log)
+    config, failures = make_config(), list[Exception]()
     tend = Claimer.tend
 
     def tend_badly(self: Claimer, now: float) -> None:
@@ -60,7 +57,7 @@ async def test_a_turn_that_fails_unexpectedly_is_taken_again(
         QueueManager(config).enqueue_batch([{"n": n} for n in range(20)], inbox.put)
         seen = await inbox.take(20)
     assert sorted(entity["n"] for entity in seen) == list(range(20))
-    (line,) = [line for line in log.lines if line.message == "unexpected trouble: trying again"]
+    (line,) = [line for line in config.logger.lines if line.message == "unexpected trouble: trying again"]
     assert line.fields["error"] == "what is this?"
 
 

@@ -7,9 +7,8 @@ import importlib
 import json
 import logging
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +19,15 @@ from queue_system import QueueConfig, QueueManager, QueueRetryConfig, QueueWorke
 from queue_system.testing import run_until_idle
 from queue_system.tracebacks import MOST_BYTES
 from queue_system.web.events import operation_json
+from tests.flow import hostile
+from tests.flow.hostile import block, hang
 from tests.kit.configs import MakeConfig
-from tests.kit.contents import documents, next_letter
+from tests.kit.contents import documents, next_letter, record_of
 from tests.kit.inbox import Inbox
 from tests.kit.logs import LineLogger
-from tests.kit.workers import running
+from tests.kit.operations import ONCE
+from tests.kit.workers import first_letter, running
 
-ONCE = QueueRetryConfig(max_attempts=1)
 SECRET = "hunter2"
 
 PLACES = """
@@ -62,25 +63,6 @@ def connect(_entity: object) -> None:
     raise ConnectionError(f"no answer from postgres://ada:{SECRET}@db.internal/shop")
 
 
-async def hang(_entity: object) -> None:
-    await asyncio.sleep(60)
-
-
-stop_blocking = threading.Event()
-
-
-def block(_entity: object) -> None:
-    stop_blocking.wait(60)
-
-
-@pytest.fixture(autouse=True)
-def unblocked() -> Iterator[None]:
-    """No thread blocks beyond its test."""
-    stop_blocking.clear()
-    yield
-    stop_blocking.set()
-
-
 def end_without_value(_entity: object) -> None:
     raise StopIteration
 
@@ -92,8 +74,8 @@ async def test_dead_letter_record_and_log_of_a_failure_tell_the_lines_that_led_t
     """Those of the application, and none of this package's."""
     queue.enqueue({}, processor, operation_id="op", retry_config=ONCE)
     await run_until_idle(config)
-    (dead_letter,), record = documents(client, config.failures_queue), queue.get_operation("op")
-    assert record is not None
+    (dead_letter,) = documents(client, config.failures_queue)
+    record = record_of(queue, "op")
     assert dead_letter["traceback"] == record.traceback
     text = dead_letter["traceback"]
     assert f"in {processor.__name__}\n    return look_up(entity)\n" in text
@@ -135,8 +117,7 @@ async def test_a_retry_warns_and_tells_where_at_debug(
     assert "exc_info" not in warning
     assert isinstance(detail["exc_info"], KeyError)
     assert [line.level for line in log.lines if line.message == "where the attempt failed"] == ["debug"]
-    record = queue.get_operation("op")
-    assert record is not None
+    record = record_of(queue, "op")
     assert "in look_up" in (record.traceback or "")
 
 
@@ -153,23 +134,31 @@ async def test_a_failed_callback_tells_where(
 
     callback: dict[str, Any] = {name: told}
     queue.enqueue({}, work, retry_config=ONCE, **callback)
-    async with running(QueueWorker(config)):
-        dead_letter = await next_letter(client, config.system_errors_queue)
+    dead_letter = await first_letter(config, client, "system_errors")
     assert dead_letter["failure_reason"] == f"{name} callback: 'custmer'"
     assert "in told\n    look_up(data)\n" in dead_letter["traceback"]
     assert "/queue_system/" not in dead_letter["traceback"]
 
 
-@pytest.mark.parametrize("processor, line", [(hang, "await asyncio.sleep(60)"), (block, "stop_blocking.wait(60)")])
-async def test_a_timeout_tells_where_the_processor_was(
-    config: QueueConfig, queue: QueueManager, client: redis.Redis, processor: Callable[..., Any], line: str
-) -> None:
+@pytest.mark.parametrize("processor, line", [(hang, "await asyncio.Event().wait()"), (block, "released.wait(LONG_S)")])
+async def test_a_timeout_is_counted_frees_the_slot_and_tells_from_its_first_line_on_where_the_processor_was(
+    config: QueueConfig, queue: QueueManager, client: redis.Redis, inbox: Inbox, processor: Callable[..., Any],
+    line: str,
+) -> None:  # fmt: skip
     """In a thread, too, which goes on."""
     queue.enqueue({}, processor, retry_config=ONCE, timeout=0.2)
-    async with running(QueueWorker(config)):
+    async with running(QueueWorker(config, max_workers=1)):
         dead_letter = await next_letter(client, config.failures_queue)
+        queue.enqueue({"n": "next"}, inbox.put)
+        assert await inbox.next() == {"n": "next"}
+    assert dead_letter["error_type"] == "TimeoutError"
     assert dead_letter["failure_reason"] == "the attempt timed out after 0.2 s: timeout of the operation"
+    first, second, *_ = dead_letter["traceback"].splitlines()
+    assert first == "Traceback (most recent call last):"
+    assert second.startswith(f'  File "{hostile.__file__}", line ')
+    assert second.endswith(f", in {processor.__name__}")
     assert f"in {processor.__name__}\n    {line}\n" in dead_letter["traceback"]
+    assert config.get_metrics()["timeouts"] == 1
 
 
 FAILING_IMPORT = """
@@ -198,35 +187,22 @@ async def test_a_failed_import_is_told_from_the_application_s_first_line_on(
     assert "importlib" not in dead_letter["traceback"]
 
 
-async def test_a_timeout_in_a_thread_is_told_from_the_processor_s_first_line_on(
-    config: QueueConfig, queue: QueueManager, client: redis.Redis
-) -> None:
-    queue.enqueue({}, block, retry_config=ONCE, timeout=0.2)
-    async with running(QueueWorker(config)):
-        dead_letter = await next_letter(client, config.failures_queue)
-    lines = dead_letter["traceback"].splitlines()
-    assert lines[0] == "Traceback (most recent call last):"
-    assert lines[1].startswith(f'  File "{__file__}", line ')
-    assert lines[1].endswith(", in block")
-
-
 @pytest.mark.parametrize("kept", [True, False])
 async def test_a_failure_callback_gets_the_traceback_that_dead_letter_and_record_keep(
-    make_config: MakeConfig, client: redis.Redis, inbox: Inbox, kept: bool
+    make_config: MakeConfig, client: redis.Redis, inbox: Inbox, log: LineLogger, kept: bool
 ) -> None:
-    """None where tracebacks are switched off."""
-    config = make_config(tracebacks=kept)
+    """Where tracebacks are switched off, nothing keeps one, and the error is told still."""
+    config = make_config(logger=log, tracebacks=kept)
     queue = QueueManager(config)
     queue.enqueue({}, charge, operation_id="op", on_failure=inbox.put, retry_config=ONCE)
     await run_until_idle(config)
-    (dead_letter,), data, record = (
-        documents(client, config.failures_queue),
-        await inbox.next(),
-        queue.get_operation("op"),
-    )
-    assert record is not None
+    (dead_letter,) = documents(client, config.failures_queue)
+    data = await inbox.next()
+    record = record_of(queue, "op")
     assert data["traceback"] == record.traceback == dead_letter.get("traceback")
-    assert ("in look_up\n" in (data["traceback"] or "")) is kept
+    assert ("in look_up\n" in (data["traceback"] or "")) is ("traceback" in dead_letter) is kept
+    assert (dead_letter["failure_reason"], record.error) == ("'custmer'", "'custmer'")
+    assert ["exc_info" in line for line in log.of("operation failed")] == [kept]
 
 
 async def test_a_failed_failure_callback_gets_the_operation_s_traceback_again_when_it_is_retried(
@@ -279,31 +255,6 @@ async def test_passwords_in_urls_reach_no_dead_letter_record_or_line(
     assert SECRET not in caplog.text
 
 
-async def test_switched_off_nothing_keeps_a_traceback_and_the_error_is_told_still(
-    make_config: MakeConfig, client: redis.Redis, log: LineLogger
-) -> None:
-    config = make_config(logger=log, tracebacks=False)
-    queue = QueueManager(config)
-    queue.enqueue({}, charge, operation_id="op", retry_config=ONCE)
-    await run_until_idle(config)
-    (dead_letter,), record = documents(client, config.failures_queue), queue.get_operation("op")
-    assert record is not None
-    assert (dead_letter["failure_reason"], record.error) == ("'custmer'", "'custmer'")
-    assert "traceback" not in dead_letter
-    assert record.traceback is None
-    assert ["exc_info" in line for line in log.of("operation failed")] == [False]
-
-
-async def test_a_dead_letter_that_is_retried_takes_no_traceback_along(
-    config: QueueConfig, queue: QueueManager, client: redis.Redis
-) -> None:
-    queue.enqueue({}, charge, operation_id="op", retry_config=ONCE)
-    await run_until_idle(config)
-    assert queue.retry_dead_letters() == 1
-    (item,) = documents(client, config.get_queue_key("charge"))
-    assert not item.keys() & {"traceback", "failure_reason", "error_type", "failed_at"}
-
-
 async def test_dead_letters_and_records_without_a_traceback_stay_readable(
     config: QueueConfig, queue: QueueManager, client: redis.Redis
 ) -> None:
@@ -312,8 +263,7 @@ async def test_dead_letters_and_records_without_a_traceback_stay_readable(
     client.lpush(config.failures_queue, json.dumps(old), json.dumps({**old, "traceback": 5}))
     assert [dead_letter.traceback for dead_letter in queue.list_dead_letters().letters] == ["5", ""]
     client.set(config.keys.operation("a"), b'failed\t\t1\tnormal:p\t\t1\t0\t0\tw\n{"error":"boom","error_type":"E"}')
-    record = queue.get_operation("a")
-    assert record is not None
+    record = record_of(queue, "a")
     assert (record.error, record.traceback) == ("boom", None)
 
 
@@ -351,8 +301,7 @@ async def test_a_timeout_names_the_limit_that_it_hit(
     retry = QueueRetryConfig(max_attempts=1, timeout=total)
     queue.enqueue({}, hang, operation_id="op", timeout=own, retry_config=retry)
     await run_until_idle(QueueWorker(config, work_timeout=work_timeout))
-    record = queue.get_operation("op")
-    assert record is not None
+    record = record_of(queue, "op")
     assert record.error_type == "TimeoutError"
     assert record.error == expected
 
@@ -382,16 +331,6 @@ async def test_the_default_of_work_timeout_hides_no_timeout_of_an_operation(
     assert (line["timeout_s"], line["work_timeout_s"]) == (120, 30)
 
 
-async def test_what_a_worker_is_and_serves_is_told_when_it_starts(make_config: MakeConfig, log: LineLogger) -> None:
-    config = make_config(logger=log)
-    async with running(QueueWorker(config, max_workers=3, queues=["mails", "reports"])), running(QueueWorker(config)):
-        pass
-    first, second = log.of("worker started")
-    assert first["server"] == config.endpoint().address
-    assert (first["prefix"], first["queues"], first["concurrency"]) == (config.queue_prefix, "mails,reports", 3)
-    assert second["queues"] == "all"
-
-
 async def test_a_worker_warns_at_its_start_of_allowed_modules_that_are_not_there(
     make_config: MakeConfig, log: LineLogger
 ) -> None:
@@ -401,13 +340,6 @@ async def test_a_worker_warns_at_its_start_of_allowed_modules_that_are_not_there
         pass
     told = log.of("allowed_modules names a module that cannot be found")
     assert [line["module"] for line in told] == names[:2]
-
-
-async def test_a_worker_s_start_tells_no_password(make_config: MakeConfig, log: LineLogger) -> None:
-    """The server is named as in all messages."""
-    config = make_config(logger=log)
-    config.endpoint().pool.connection_kwargs["password"] = SECRET
-    assert SECRET not in config.endpoint().address
 
 
 async def test_run_until_idle_raises_what_the_processor_raised(config: QueueConfig, queue: QueueManager) -> None:

@@ -7,7 +7,6 @@ import contextlib
 import json
 import os
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -27,24 +26,26 @@ from queue_system import (
     InvalidInputError,
     QueueConfig,
     QueueManager,
-    QueueRetryConfig,
     QueueWorker,
     ServerUnreachableError,
     tracing,
 )
 from queue_system.model.operation import Operation
 from queue_system.model.verdict import Interrupted, Release
+from tests.flow.hostile import hang
 from tests.kit.configs import MakeConfig
+from tests.kit.contents import documents
+from tests.kit.foreign import push
 from tests.kit.inbox import Inbox
 from tests.kit.logs import LineLogger
+from tests.kit.operations import ONCE, TWICE, either
+from tests.kit.processes import environment, frozen
 from tests.kit.servers import OwnServer, StartServer
 from tests.kit.source import ROOT, SRC
 from tests.kit.waiting import eventually
 from tests.kit.workers import running
 
 CLIENT_ID = f"{socket.gethostname()}:{os.getpid()}"
-TWICE = QueueRetryConfig.fixed(0.0, max_attempts=2)
-ONCE = QueueRetryConfig(max_attempts=1)
 
 
 class Spans:
@@ -94,9 +95,8 @@ def attributes(span: ReadableSpan) -> dict[str, Any]:
 
 def waiting_item(client: redis.Redis, prefix: str, queue: str) -> dict[str, Any]:
     """The only item that waits in a queue."""
-    items: Any = client.lrange(f"{prefix}{queue}", 0, -1)
-    (item,) = items
-    return dict(json.loads(item))
+    (item,) = documents(client, f"{prefix}{queue}")
+    return item
 
 
 async def test_an_operation_is_a_send_span_and_a_process_span_that_links_to_it(
@@ -150,7 +150,6 @@ async def test_on_demand_the_process_span_is_also_a_child_of_the_send_span(
     assert links(processed) == [id_of(sent)]
 
 
-@pytest.mark.parametrize("is_async", [True, False])
 async def test_spans_that_a_processor_makes_are_children_of_the_process_span(
     queue: QueueManager, config: QueueConfig, spans: Spans, inbox: Inbox, is_async: bool
 ) -> None:
@@ -158,11 +157,7 @@ async def test_spans_that_a_processor_makes_are_children_of_the_process_span(
         with spans.tracer.start_as_current_span("inner"):
             inbox.put(entity)
 
-    async def awork(entity: Any) -> None:
-        await asyncio.sleep(0)
-        work(entity)
-
-    queue.enqueue_batch([1, 2], awork if is_async else work, queue_name="work")  # type: ignore[list-item] # any JSON
+    queue.enqueue_batch([1, 2], either(work, is_async=is_async), queue_name="work")  # type: ignore[list-item] # any JSON
     async with running(QueueWorker(config, max_workers=1)):
         await inbox.take(2)
     parents = [pair(span.parent) for span in spans.named("inner")]
@@ -199,9 +194,6 @@ async def test_each_attempt_is_a_span_and_says_which_and_how_it_ended(
 async def test_a_failure_for_good_and_its_callback_are_spans(
     queue: QueueManager, config: QueueConfig, spans: Spans, inbox: Inbox
 ) -> None:
-    async def hang(entity: Any) -> None:
-        await asyncio.sleep(3600)
-
     queue.enqueue({"n": 1}, hang, retry_config=ONCE, timeout=0.01, on_failure=inbox.put)
     async with running(QueueWorker(config)):
         await inbox.next()
@@ -278,9 +270,11 @@ async def test_a_send_span_names_the_operation_that_holds_the_deduplication_key(
     assert named == [first["operation_id"]] * 2
 
 
-async def test_an_enqueue_that_fails_is_a_span_with_its_error(start_server: StartServer) -> None:
+async def test_an_enqueue_that_fails_is_a_span_with_its_error(
+    start_server: StartServer, make_config: MakeConfig
+) -> None:
     own, spans = start_server(), Spans()
-    config = QueueConfig(redis_url=own.url, max_connection_retries=0)
+    config = make_config(redis_url=own.url, max_connection_retries=0)
     tracing.enable(config, tracer_provider=spans.provider)
     queue = QueueManager(config)
     queue.enqueue({"n": 1}, "m.work")
@@ -294,7 +288,6 @@ async def test_an_enqueue_that_fails_is_a_span_with_its_error(start_server: Star
     assert attributes(unreachable)["server.address"] == str(own.socket_path)
     assert attributes(invalid)["error.type"] == "UnserializableError"
     assert unreachable.status.status_code is invalid.status.status_code is StatusCode.ERROR
-    config.transport.close()
 
 
 async def test_an_enqueue_that_is_cancelled_is_a_span_that_says_so(start_server: StartServer) -> None:
@@ -302,13 +295,12 @@ async def test_an_enqueue_that_is_cancelled_is_a_span_that_says_so(start_server:
     config = QueueConfig(redis_url=own.url)
     tracing.enable(config, tracer_provider=spans.provider)
     queue = QueueManager(config)
-    os.kill(own.pid, signal.SIGSTOP)
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(0.05):
-            await queue.aenqueue({"n": 1}, "m.work")
-    await eventually(lambda: spans.named("send work"))
+    with frozen(own.pid):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await queue.aenqueue({"n": 1}, "m.work")
+        await eventually(lambda: spans.named("send work"))
     assert attributes(spans.one("send work"))["error.type"] == "CancelledError"
-    os.kill(own.pid, signal.SIGCONT)
 
 
 @pytest.mark.parametrize("asked", [True, False])
@@ -342,7 +334,7 @@ async def test_the_item_carries_the_context_and_the_baggage_reaches_the_processo
 
 
 async def test_what_a_span_says_is_bounded_and_without_passwords(
-    config: QueueConfig, spans: Spans, client: redis.Redis, prefix: str
+    config: QueueConfig, spans: Spans, client: redis.Redis
 ) -> None:
     """A foreign item may name anything, and a processor may raise anything."""
 
@@ -350,9 +342,8 @@ async def test_what_a_span_says_is_bounded_and_without_passwords(
         raise type("E" * 5000, (Exception,), {})(f"redis://u:canary@h {'x' * 100_000}")
 
     config.register_callback(work, "w" * 50_000)
-    client.sadd(f"{prefix}registry", f"{prefix}normal:work")
     item = {"processor": "w" * 50_000, "max_attempts": 1, "traceparent": "y" * 100_000}
-    client.lpush(f"{prefix}normal:work", json.dumps(item), json.dumps({**item, "processor": "z" * 50_000}))
+    push(client, config, json.dumps(item), json.dumps({**item, "processor": "z" * 50_000}), name="work")
     async with running(QueueWorker(config)):
         await eventually(lambda: len(spans.named("process work")) == 2)
     for span in spans.named("process work"):
@@ -387,23 +378,21 @@ async def test_a_signed_item_carries_its_context(make_config: MakeConfig, inbox:
     ],
 )
 async def test_an_item_runs_whatever_its_context_says(
-    config: QueueConfig, spans: Spans, client: redis.Redis, prefix: str, inbox: Inbox, members: dict[str, Any]
+    config: QueueConfig, spans: Spans, client: redis.Redis, inbox: Inbox, members: dict[str, Any]
 ) -> None:
     config.register_callback(inbox.put, "work")
-    client.sadd(f"{prefix}registry", f"{prefix}normal:work")
-    client.lpush(f"{prefix}normal:work", json.dumps({"entity": 7, "processor": "work"} | members))
+    push(client, config, json.dumps({"entity": 7, "processor": "work"} | members), name="work")
     async with running(QueueWorker(config)):
         assert await inbox.next() == 7
     assert len(links(spans.one("process work"))) == (len(str(members["traceparent"])) == 55)
 
 
 async def test_a_foreign_context_is_linked_with_its_state(
-    config: QueueConfig, spans: Spans, client: redis.Redis, prefix: str, inbox: Inbox
+    config: QueueConfig, spans: Spans, client: redis.Redis, inbox: Inbox
 ) -> None:
     config.register_callback(inbox.put, "work")
-    client.sadd(f"{prefix}registry", f"{prefix}normal:work")
     item = {"processor": "work", "traceparent": f"00-{'1' * 32}-{'2' * 16}-01", "tracestate": "vendor=x"}
-    client.lpush(f"{prefix}normal:work", json.dumps(item))
+    push(client, config, json.dumps(item), name="work")
     async with running(QueueWorker(config)):
         await inbox.next()
     (link,) = spans.one("process work").links
@@ -442,8 +431,9 @@ def test_without_the_extra_the_error_says_how_to_get_it() -> None:
 
 def outcome(program: str) -> subprocess.CompletedProcess[str]:
     """What a Python program of its own came to."""
-    environment = {**os.environ, "PYTHONPATH": str(SRC)}
-    return subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, "-c", program], env=environment(), capture_output=True, text=True, check=False
+    )
 
 
 @pytest.mark.parametrize("named_in", [SRC / "queue_system/tracing.py", ROOT / "docs/tracing.md"], ids=["code", "docs"])

@@ -5,11 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-import os
-import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -20,29 +17,16 @@ from queue_system.broker.shard import BREAKER
 from queue_system.resilience import CircuitBreaker
 from tests.kit.clocks import ManualClock
 from tests.kit.configs import MakeConfig
-from tests.kit.servers import OwnServer, StartServer
+from tests.kit.operations import work
+from tests.kit.processes import frozen
+from tests.kit.servers import StartServer
 from tests.kit.waiting import eventually, wait_until
-
-
-@contextlib.contextmanager
-def frozen(own: OwnServer) -> Iterator[None]:
-    """Stop a server's process, and let it go on at the end."""
-    os.kill(own.pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(own.pid, signal.SIGCONT)
-
 
 TWINS = {
     name: "await_for" if name == "wait_for" else f"a{name}"
     for name, method in vars(QueueManager).items()
     if not name.startswith(("_", "a")) and inspect.isfunction(method)
 }
-
-
-async def work(entity: Any) -> None:
-    """Do nothing."""
 
 
 @pytest.mark.parametrize("name, twin", TWINS.items())
@@ -92,7 +76,7 @@ async def test_a_frozen_server_blocks_no_event_loop(make_config: MakeConfig, sta
     own = start_server()
     queue = QueueManager(make_config(redis_url=own.url, connection_timeout=1.0, max_connection_retries=0))
     await queue.aenqueue({}, work)
-    with frozen(own):
+    with frozen(own.pid):
         call = asyncio.create_task(queue.aenqueue({}, work))
         gap, last = 0.0, time.monotonic()
         while not call.done():
@@ -112,7 +96,7 @@ async def test_calls_that_wait_for_a_connection_are_rejected_as_soon_as_others_o
     config = make_config(redis_url=own.url, connection_timeout=0.2, max_connection_retries=2)
     queue = QueueManager(config)
     await queue.aenqueue({}, work)
-    with frozen(own):
+    with frozen(own.pid):
         ends = await asyncio.gather(*(queue.aenqueue({}, work) for _ in range(320)), return_exceptions=True)
     kinds = Counter(map(type, ends))
     assert set(kinds) == {CircuitOpenError, ServerUnreachableError}

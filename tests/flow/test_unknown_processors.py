@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import redis
 from prometheus_client import CollectorRegistry, generate_latest
@@ -48,7 +47,8 @@ async def test_a_single_worker_rejects_a_few_and_leaves_the_backlog_where_it_is(
         queue.enqueue({"n": "other"}, inbox.put)
         assert await inbox.next() == {"n": "other"}
     (note,) = status["resting"]
-    assert (note["queue"], note["worker"]) == ("charge", config_worker(status))
+    assert note["queue"] == "charge"
+    assert ":" in note["worker"]
     assert "shop.lacking" in note["reason"]
     assert note["until"] > status["status_time"] - 10
     assert FEW <= rejected(queue) <= FEW + 1
@@ -56,26 +56,12 @@ async def test_a_single_worker_rejects_a_few_and_leaves_the_backlog_where_it_is(
     assert after[config.get_queue_key("charge")] + after[config.keys.delayed] == BACKLOG - rejected(queue)
     assert config.get_metrics()["queue_rests"] >= 2
     assert [rest.queue for rest in read_fleet(config).resting] == ["charge"]
-    exposed = generate_latest(_Registered(FleetCollector(lambda: read_fleet(config)))).decode()
+    registry = CollectorRegistry()
+    registry.register(FleetCollector(lambda: read_fleet(config)))
+    exposed = generate_latest(registry).decode()
     assert 'queue_system_queue_resting_workers{prefix="",queue="charge",server=""} 1.0' in exposed
     (line,) = log.of(RESTS)
     assert (line["queue"], line["rest_s"]) == ("charge", 1.0)
-
-
-class _Registered(CollectorRegistry):
-    """A registry with one collector."""
-
-    def __init__(self, collector: FleetCollector) -> None:
-        super().__init__()
-        self.register(collector)
-
-
-def config_worker(status: dict[str, Any]) -> str:
-    """The only worker that a status tells of."""
-    worker: str
-    (worker,) = {note["worker"] for note in status["resting"]}
-    assert ":" in worker
-    return worker
 
 
 async def test_workers_that_know_the_processor_go_on_beside_those_that_do_not(
@@ -127,8 +113,8 @@ async def test_full_system_errors_push_nothing_out_for_what_another_worker_may_k
     queue: QueueManager, make_config: MakeConfig, client: redis.Redis
 ) -> None:
     """What stays in its queue is told as such, in one line, and not as rejected."""
-    log = LineLogger()
-    config = make_config(max_dead_letters=2, logger=log)
+    config = make_config(max_dead_letters=2)
+    log: LineLogger = config.logger
     queue.enqueue_batch([{"n": n} for n in range(10)], "shop.lacking.charge")
     async with running(QueueWorker(config)):
         await eventually(lambda: bool(log.of(FULL)), "the log says that the list is full", 20)

@@ -14,12 +14,9 @@ from tests.kit.configs import MakeConfig
 from tests.kit.contents import documents, next_letter, read_record
 from tests.kit.foreign import die, hold, push, reclaimer
 from tests.kit.inbox import Inbox
+from tests.kit.operations import process
 from tests.kit.waiting import eventually
 from tests.kit.workers import first_letter, running
-
-
-def process(entity: Any) -> Any:
-    return entity
 
 
 async def check_worker_goes_on(queue: QueueManager, inbox: Inbox) -> None:
@@ -33,11 +30,15 @@ async def check_worker_goes_on(queue: QueueManager, inbox: Inbox) -> None:
     [
         b"", b"hello", b"\xff\x00", b"null", b"[1]", b'{"entity":1}', b'{"processor":5}', b'{"processor":"process"',
         b'{"processor":"process","attempts":"x"}', rb'{"processor":"process","operation_id":"a\"b"}',
+        b'{"processor":"process","attempts":-9000000000000000000}', b'{"processor":"process","delays":[-5]}',
+        b'{"processor":"process","crashes":-9000000000000000000}', b'{"processor":"process","due":-9e18}',
     ],
 )  # fmt: skip
-async def test_an_undecodable_item_is_kept_as_it_was(
+async def test_an_undecodable_item_is_kept_as_it_was_and_never_starts(
     queue: QueueManager, config: QueueConfig, client: redis.Redis, inbox: Inbox, item: bytes
 ) -> None:
+    """Counts below zero would let it be retried, or kill workers, without end."""
+    config.register_callback(inbox.put, "process")
     push(client, config, item, name="process")
     async with running(QueueWorker(config, max_workers=1)):
         letter = await next_letter(client, config.system_errors_queue)
@@ -50,6 +51,7 @@ async def test_an_undecodable_item_is_kept_as_it_was(
     else:
         assert letter.items() >= json.loads(item).items()
     assert not client.llen(config.failures_queue)
+    assert inbox.empty
 
 
 @pytest.mark.parametrize(
@@ -79,23 +81,6 @@ async def test_a_foreign_member_that_makes_no_sense_never_stops_a_worker(
     async with running(QueueWorker(config, max_workers=1)):
         await eventually(settled, "the odd operation is retried or a dead letter", 3.0)
         await check_worker_goes_on(queue, inbox)
-
-
-@pytest.mark.parametrize(
-    "member", [b'"attempts":-9000000000000000000', b'"crashes":-9000000000000000000', b'"delays":[-5]', b'"due":-9e18']
-)
-async def test_an_absurd_number_is_a_system_error_and_the_operation_never_starts(
-    queue: QueueManager, config: QueueConfig, client: redis.Redis, inbox: Inbox, member: bytes
-) -> None:
-    """Counts below zero would let it be retried, or kill workers, without end."""
-    config.register_callback(inbox.put, "take", "shop")
-    push(client, config, b'{"operation_id":"odd","processor":"take","processor_module":"shop",%b}' % member)
-    async with running(QueueWorker(config)):
-        letter = await next_letter(client, config.system_errors_queue)
-        await check_worker_goes_on(queue, inbox)
-    assert letter["error_type"] == "UndecodableItemError"
-    assert member.partition(b":")[0].decode().strip('"') in letter["failure_reason"]
-    assert inbox.empty
 
 
 @pytest.mark.parametrize(

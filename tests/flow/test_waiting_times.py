@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
-from typing import Any
 
 import redis
 
 from queue_system import QueueConfig, QueueManager, QueueRetryConfig, QueueWorker
+from tests.flow.hostile import hang
 from tests.kit.contents import documents, record_of
 from tests.kit.foreign import push
 from tests.kit.inbox import Inbox
+from tests.kit.operations import fail
 from tests.kit.waiting import eventually
 from tests.kit.workers import running
-
-
-def fail(entity: Any) -> None:
-    raise ValueError("boom")
 
 
 async def test_an_operation_whose_total_time_passed_while_it_waited_does_not_start(
@@ -73,10 +69,7 @@ async def test_a_retrying_operation_tells_when_it_is_due_and_when_it_was_enqueue
 async def test_a_foreign_item_without_an_id_that_is_handed_back_leaves_no_record(
     queue: QueueManager, config: QueueConfig, client: redis.Redis
 ) -> None:
-    async def wait(entity: Any) -> None:
-        await asyncio.Event().wait()
-
-    config.register_callback(wait, "wait", "shop")
+    config.register_callback(hang, "wait", "shop")
     push(client, config, b'{"processor":"wait","processor_module":"shop"}', name="wait")
 
     def records() -> list[bytes]:
