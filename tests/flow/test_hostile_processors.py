@@ -25,6 +25,7 @@ from queue_system.supervision.signals import handling
 from tests.flow.hostile import (
     LONG_S,
     block,
+    blocked,
     cancel_itself,
     cancel_itself_and_return,
     ignore_cancellations,
@@ -32,7 +33,6 @@ from tests.flow.hostile import (
     own_task,
     released,
 )
-from tests.flow.hostile import blocked as _blocked
 from tests.kit.configs import MakeConfig
 from tests.kit.contents import documents, next_letter, read_record
 from tests.kit.inbox import Inbox
@@ -361,7 +361,7 @@ def test_a_program_that_ends_without_stopping_its_worker_has_its_signal_handler_
 
 def test_an_interrupt_from_outside_spends_no_attempt(config: QueueConfig, client: redis.Redis) -> None:
     def interrupt(_: QueueConfig) -> bool:
-        if _blocked:
+        if blocked:
             os.kill(os.getpid(), signal.SIGINT)
         return False
 
@@ -471,7 +471,7 @@ def test_the_end_of_a_worker_keeps_its_bound_whatever_runs_and_names_what_it_aba
         await worker.start()
         engine = worker._engine
         assert engine is not None
-        await eventually(lambda: engine.executor.running == len(ids) and len(_blocked) == 2, "all run")
+        await eventually(lambda: engine.executor.running == len(ids) and len(blocked) == 2, "all run")
         if stops:
             await worker.stop(grace=0.05)
 

@@ -16,8 +16,7 @@ from queue_system import QueueConfig, QueueManager, QueueWorker
 from tests.flow.hostile import block, hang
 from tests.kit.configs import MakeConfig
 from tests.kit.inbox import Inbox
-from tests.kit.processes import frozen
-from tests.kit.servers import StartServer
+from tests.kit.servers import StartServer, frozen
 from tests.kit.strange_servers import SilentServer, serving
 from tests.kit.waiting import eventually
 from tests.kit.workers import running
@@ -218,7 +217,7 @@ def test_a_frozen_server_holds_up_the_end_of_a_worker_for_five_seconds_at_most(
             worker = QueueWorker(config, max_workers=2)
             await worker.start()
             await eventually(lambda: worker.snapshot().busy, "it runs")
-            at_end.enter_context(frozen(server.pid))
+            at_end.enter_context(frozen(server))
             frozen_at = time.monotonic()
             if stops:
                 await worker.stop(grace=0.5)

@@ -39,8 +39,8 @@ from tests.kit.foreign import push
 from tests.kit.inbox import Inbox
 from tests.kit.logs import LineLogger
 from tests.kit.operations import ONCE, TWICE, either
-from tests.kit.processes import environment, frozen
-from tests.kit.servers import OwnServer, StartServer
+from tests.kit.processes import environment
+from tests.kit.servers import OwnServer, StartServer, frozen
 from tests.kit.source import ROOT, SRC
 from tests.kit.waiting import eventually
 from tests.kit.workers import running
@@ -295,7 +295,7 @@ async def test_an_enqueue_that_is_cancelled_is_a_span_that_says_so(start_server:
     config = QueueConfig(redis_url=own.url)
     tracing.enable(config, tracer_provider=spans.provider)
     queue = QueueManager(config)
-    with frozen(own.pid):
+    with frozen(own):
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(0.05):
                 await queue.aenqueue({"n": 1}, "m.work")

@@ -18,8 +18,7 @@ from queue_system.resilience import CircuitBreaker
 from tests.kit.clocks import ManualClock
 from tests.kit.configs import MakeConfig
 from tests.kit.operations import work
-from tests.kit.processes import frozen
-from tests.kit.servers import StartServer
+from tests.kit.servers import StartServer, frozen
 from tests.kit.waiting import eventually, wait_until
 
 TWINS = {
@@ -76,7 +75,7 @@ async def test_a_frozen_server_blocks_no_event_loop(make_config: MakeConfig, sta
     own = start_server()
     queue = QueueManager(make_config(redis_url=own.url, connection_timeout=1.0, max_connection_retries=0))
     await queue.aenqueue({}, work)
-    with frozen(own.pid):
+    with frozen(own):
         call = asyncio.create_task(queue.aenqueue({}, work))
         gap, last = 0.0, time.monotonic()
         while not call.done():
@@ -96,7 +95,7 @@ async def test_calls_that_wait_for_a_connection_are_rejected_as_soon_as_others_o
     config = make_config(redis_url=own.url, connection_timeout=0.2, max_connection_retries=2)
     queue = QueueManager(config)
     await queue.aenqueue({}, work)
-    with frozen(own.pid):
+    with frozen(own):
         ends = await asyncio.gather(*(queue.aenqueue({}, work) for _ in range(320)), return_exceptions=True)
     kinds = Counter(map(type, ends))
     assert set(kinds) == {CircuitOpenError, ServerUnreachableError}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -58,16 +57,6 @@ class PythonProcess:
             return self.process.wait(within_s)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"it still runs after {within_s} s; its log:\n{self.log}") from None
-
-
-@contextlib.contextmanager
-def frozen(pid: int) -> Iterator[None]:
-    """Stop a process as a debugger or a suspended machine does, and let it go on at the end."""
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 def is_alive(pid: int) -> bool:
