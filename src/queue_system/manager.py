@@ -90,7 +90,8 @@ class QueueManager:
 
         The members: each list's key, `queue:failures`, `queue:system_errors`, `queue:delayed`, `queue:running`,
         `total_items` (the sum of the registered lists), `metrics` (the fleet's counters), `status_time` (Unix seconds),
-        and if there are any, `resting`: which worker leaves which queue alone, `until` when and for what `reason`.
+        and if there are any, `resting`: which worker leaves which queue alone, `until` when and for what `reason`. On a
+        replica, whose data may be old, `replica_of` is the address of the primary.
         """
         return status_flow(self.config.shard)
 

@@ -170,6 +170,7 @@ class QueueWorker:
             ending = self._ending = Ending(engine)
             try:
                 await in_daemon_thread(self.config.prepare)  # which may have to start a server
+                await engine.ask_admission()
                 await engine.turn()
             except QueueSystemError as error:
                 if isinstance(error, _HOPELESS):

@@ -85,8 +85,8 @@ async def test_all_is_well_and_nothing_changes(patient: Patient, admin: redis.Re
         checks = patient.checks()
     assert {name: check["level"] for name, check in checks.items()} == dict.fromkeys(checks, "ok")
     assert list(checks) == [
-        "server", "persistence", "eviction", "memory", "latency", "clock", "rights", "names", "orphans", "dead_letters",
-        "workers", "stuck_leases",
+        "server", "replication", "cluster", "persistence", "eviction", "memory", "latency", "clock", "rights", "names",
+        "orphans", "dead_letters", "workers", "stuck_leases",
     ]  # fmt: skip
     (worker,) = checks["workers"]["details"]["workers"]
     assert (worker["lease_s"], worker["holds"], worker["beats"]) == (1.0, 0, True)
@@ -98,7 +98,7 @@ def test_the_text_tells_what_the_document_tells(patient: Patient) -> None:
     assert answer.code == 0
     assert "append-only file, appendfsync always" in answer.out
     assert "→ start one: queue-system worker" in answer.out
-    assert "12 checks: 11 ok, 1 to look at" in answer.out
+    assert "14 checks: 13 ok, 1 to look at" in answer.out
 
 
 @pytest.mark.parametrize(
@@ -266,7 +266,7 @@ async def test_orphans_are_found_and_the_advice_saves_them(patient: Patient, adm
 def test_a_squatted_key_of_the_workers_is_found_and_ends_no_examination(patient: Patient, admin: redis.Redis) -> None:
     admin.set("queue:workers", "squatter")
     checks = patient.checks()
-    assert len(checks) == 12
+    assert len(checks) == 14
     assert checks["orphans"]["level"] == checks["workers"]["level"] == checks["stuck_leases"]["level"] == "fail"
     assert checks["orphans"]["details"] == {"wrong_type": {"queue:workers": "string"}}
     assert checks["orphans"]["advice"] == "RENAME those keys away"

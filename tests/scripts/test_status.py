@@ -83,3 +83,29 @@ def test_a_foreign_counter_does_not_hide_the_others(broker: Broker, name: str | 
     counters = status(broker).counters
     assert counters is not None
     assert counters["enqueued"] == 1
+
+
+def test_ten_thousand_workers_come_in_pages_each_once(broker: Broker) -> None:
+    """No page looks at more than about a thousand of them, and all pages together tell what one would."""
+    names = [f"host:{i}:x" for i in range(10_000)]
+    with broker.client.pipeline(transaction=False) as pipeline:
+        pipeline.hset(broker.keys.workers, mapping=dict.fromkeys(names[:9_990], "1:15000"))
+        pipeline.hset(broker.keys.workers, mapping={f"dead:{name}": "1:15000" for name in names[9_990:]})
+        for name in names[::100]:
+            pipeline.hset(broker.keys.inflight(name), mapping={"7": "normal:a\nx", "8": "normal:a\ny", "#claim": "c"})
+        pipeline.execute()
+    cursor = "0"
+    running = 0
+    workers = 0
+    pages = 0
+    while pages == 0 or cursor != "0":
+        with broker.counting() as counted:
+            page = broker.run(broker.commands.status("" if pages else "0", cursor))
+        assert counted["hlen"] <= 1_100
+        assert (page.counters is None) is (pages > 0)
+        cursor = page.workers_cursor
+        running += page.running
+        workers += page.workers
+        pages += 1
+    assert (running, workers) == (200, 9_991)  # and the one that most tests use
+    assert pages >= 10

@@ -8,6 +8,7 @@ import math
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from typing import Any, Final, TypeVar
 
+from queue_system.broker.admission import ask_admission
 from queue_system.broker.aio import AioTransport
 from queue_system.broker.connection import VERSION_CHECK
 from queue_system.broker.failures import leads_elsewhere
@@ -29,14 +30,22 @@ class AioPool:
     """Connections for the async twins. They are opened when needed and closed with the event loop that uses them."""
 
     def __init__(
-        self, route: Route, retries: int, hopeless: Callable[[], bool], *, patience_s: float = math.inf
+        self,
+        route: Route,
+        retries: int,
+        hopeless: Callable[[], bool],
+        *,
+        patience_s: float = math.inf,
+        admission: Command[None] = VERSION_CHECK,
     ) -> None:
         """`hopeless` says whether other calls have shown that sending again is of no use.
 
-        A command is sent again up to `retries` times; where the server may be replaced, for `patience_s`.
+        A command is sent again up to `retries` times; where the server may be replaced, for `patience_s`. `admission`
+        is asked on the first connection.
         """
         self._route = route
         self._patience_s = patience_s
+        self._admission = admission
         self._hopeless = hopeless
         self._retries = retries
         self._loops: dict[asyncio.AbstractEventLoop, _Idle] = {}
@@ -108,7 +117,8 @@ class AioPool:
         transport = idle.transports.pop() if idle.transports else AioTransport(self._route, whole=True)
         try:
             if not self._checked:
-                await self._check(transport)
+                await ask_admission(transport, self._admission)
+                self._checked = True
             return await transport.run(*commands)
         except ServerError as error:
             if isinstance(error, ServerUnreachableError) or leads_elsewhere(error.__cause__):
@@ -116,14 +126,6 @@ class AioPool:
             raise
         finally:
             idle.put(transport)
-
-    async def _check(self, transport: AioTransport) -> None:
-        try:
-            await transport.run(VERSION_CHECK)
-        except ServerError as error:
-            if not isinstance(error.__cause__, ErrorReply):  # an ACL may deny INFO
-                raise
-        self._checked = True
 
     async def _prepare(self) -> None:
         """Have a server at hand, which may have to be started, or asked for."""

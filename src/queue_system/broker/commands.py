@@ -174,9 +174,9 @@ class Commands:
         """Remove up to 1,000 items of a queue's list, or members of the delayed set; `call_id` and `number` name it."""
         return self._script("purge", int, queue, f"#{call_id} {number}" if call_id else "", *delayed)
 
-    def status(self, cursor: str) -> Command[StatusPage]:
-        """Read a page of list lengths."""
-        return self._script("status", parse_status, cursor)
+    def status(self, cursor: str, workers: str = "0") -> Command[StatusPage]:
+        """Read a page of list lengths and of workers: a cursor for each, "0" for the first page, "" for no more."""
+        return self._script("status", parse_status, cursor, workers)
 
     def get_record(self, operation_id: str, waits_ms: int | None = None) -> Command[RecordReply]:
         """Read the record of an operation, and note that somebody waits for its next change."""

@@ -8,6 +8,9 @@ from typing import Any
 
 from queue_system.model.formats import is_number, split_rest, whole_ms
 
+_LATER = 3
+"""How many members a later page of the status has beside the lists."""
+
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
@@ -46,7 +49,10 @@ class Resting:
 
 @dataclass(frozen=True, slots=True)
 class StatusPage:
-    """A page of list lengths; the other members come with the first page only."""
+    """A page of list lengths and of workers; the other members come with the first page only.
+
+    `running` is how many operations the workers of the page hold, `workers` how many of them live.
+    """
 
     cursor: str
     lists: dict[str, int]
@@ -58,6 +64,7 @@ class StatusPage:
     counters: dict[str, int] | None = None
     workers: int = 0
     resting: Sequence[Resting] = ()
+    workers_cursor: str = "0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,16 +111,21 @@ def parse_sweep(reply: Any) -> tuple[str, int]:
 
 
 def parse_status(reply: Any) -> StatusPage:
-    """Read a page of lengths."""
+    """Read a page of lengths and of workers."""
     lists = {key.decode(errors="replace"): length for key, length in _pairs(reply[1])}
-    cursor, _, *once = reply
-    if not once:
-        return StatusPage(cursor.decode(), lists)
-    failures, system_errors, delayed, running, now_ms, flat, workers, *notes = once
+    cursor, _, *rest = reply
+    if len(rest) == _LATER:
+        workers_cursor, running, workers = rest
+        return StatusPage(
+            cursor.decode(), lists, running=running, workers=workers, workers_cursor=workers_cursor.decode()
+        )
+    failures, system_errors, delayed, running, now_ms, flat, workers, *more = rest
     counters = {name.decode(errors="replace"): int(value) for name, value in _pairs(flat) if is_number(value)}
+    notes = more[0] if more else ()
+    workers_cursor = more[1] if len(more) > 1 else b"0"
     return StatusPage(
         cursor.decode(), lists, failures, system_errors, delayed, running, now_ms, counters, workers,
-        [_read_resting(note, until) for note, until in _pairs(notes[0] if notes else ())],
+        [_read_resting(note, until) for note, until in _pairs(notes)], workers_cursor.decode(),
     )  # fmt: skip
 
 

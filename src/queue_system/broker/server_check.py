@@ -13,7 +13,7 @@ Which release fixed which flaw, by branch:
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -70,13 +70,15 @@ def findings(info: Mapping[str, str], settings: Mapping[str, str]) -> list[Findi
     return [finding for finding in found if finding is not None]
 
 
-def read_server(run: Run) -> tuple[dict[str, str], dict[str, str]]:
-    """Return INFO's fields and CONFIG's settings, as far as the server shows them.
+def read_server(
+    run: Run, sections: Sequence[str] = _SECTIONS, settings: Sequence[str] = _SETTINGS
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Return INFO's fields and CONFIG's settings, as far as the server shows them; by default what `findings` needs.
 
     Raises:
         ServerUnreachableError: no answer. What an ACL or a managed service denies is left out.
     """
-    return _told(run, map(server_info, _SECTIONS)), _told(run, map(server_setting, _SETTINGS))
+    return _told(run, map(server_info, sections)), _told(run, map(server_setting, settings))
 
 
 def _told(run: Run, commands: Iterable[Command[dict[str, str]]]) -> dict[str, str]:

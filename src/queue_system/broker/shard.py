@@ -8,6 +8,7 @@ import math
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, TypeVar, overload
 
+from queue_system.broker.admission import admission
 from queue_system.broker.aio_pool import AioPool
 from queue_system.broker.commands import Commands
 from queue_system.broker.connection import Endpoint
@@ -57,12 +58,16 @@ class Shard:
         self.breaker_name = f"{SERVER_BREAKER}{next(_serial)}"
         self.breaker: CircuitBreaker = get_breaker(self.breaker_name, keep=False, **BREAKER)
         self.route.switched.append(lambda _: self.breaker.half_open())
-        self.transport = SyncTransport(server.route, retries, patience_s=patience_s)
+        self.admission = ask = admission(commands.keys.prefix)
+        """Asks whether the server can hold queues."""
+        self.transport = SyncTransport(server.route, retries, patience_s=patience_s, admission=ask)
         self.beat_transport = self.transport
         """What beats travel on: it gives a silent connection up so early that a resend saves the lease."""
         if beat_silence_s < server.timeout:
-            self.beat_transport = SyncTransport(server.route, 0, longest_s=beat_silence_s)
-        self.aio_pool = AioPool(server.route, retries, lambda: self.breaker.is_open, patience_s=patience_s)
+            self.beat_transport = SyncTransport(server.route, 0, longest_s=beat_silence_s, admission=ask)
+        self.aio_pool = AioPool(
+            server.route, retries, lambda: self.breaker.is_open, patience_s=patience_s, admission=ask
+        )
         self.confirmable: set[str] = set()
         """The durabilities of which the server has shown that it can confirm them."""
         self.outage = LogThrottle(1.0, SYSTEM_CLOCK)

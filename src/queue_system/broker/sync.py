@@ -34,13 +34,20 @@ class SyncTransport:
     """A few connections of our own to the server that a route leads to. Thread-safe, and safe across a fork.
 
     A command is sent again up to `retries` times; where the server may be replaced, for `patience_s`. No silence is
-    borne for longer than `longest_s`.
+    borne for longer than `longest_s`. `admission` is asked on the first connection.
     """
 
     def __init__(
-        self, route: Route, retries: int, *, patience_s: float = math.inf, longest_s: float = math.inf
+        self,
+        route: Route,
+        retries: int,
+        *,
+        patience_s: float = math.inf,
+        longest_s: float = math.inf,
+        admission: Command[None] = VERSION_CHECK,
     ) -> None:
         self._route = route
+        self._admission = admission
         self._retries = retries
         self._patience_s = patience_s
         self._longest_s = longest_s
@@ -186,12 +193,19 @@ class SyncTransport:
         heed = partial(route.heed, endpoint) if route.moves else None
         connection = endpoint.connect(longest_s=self._longest_s, heed=heed)
         if not self._checked:
-            connection.wire.send(VERSION_CHECK.request())
-            reply = connection.wire.receive()
-            if isinstance(reply, bytes):  # an ACL may deny INFO
-                VERSION_CHECK.parse(reply)
-            self._checked = True
+            try:
+                self._ask_admission(connection.wire)
+            except BaseException:
+                connection.close()
+                raise
         return connection
+
+    def _ask_admission(self, wire: SyncWire) -> None:
+        wire.send(self._admission.request())
+        reply = wire.receive()
+        if isinstance(reply, bytes):  # an ACL may deny INFO
+            self._admission.parse(reply)
+        self._checked = True
 
     def _release(self, connection: SyncConnection) -> None:
         if connection.wire.until is not None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from queue_system.broker.admission import mode_of
 from queue_system.broker.diagnostics import key_length, key_page, key_type
 from queue_system.cli.checks import Examination, Level, Result
 from queue_system.cli.text import count
 from queue_system.inspection.workers import inflight_flow
 from queue_system.model.formats import dead
-from queue_system.model.keys import PRIORITIES, split_queue
+from queue_system.model.keys import PRIORITIES, hash_tag, split_queue
 
 _TYPES: Final[Mapping[str, str]] = {
     "registry": "set",
@@ -47,6 +48,12 @@ def orphans(exam: Examination) -> Result:
         advice.append("RENAME those keys away")
         if exam.shard.keys.workers in wrong:  # without it nobody can tell whose operations are lost
             return Result(Level.FAIL, problems[0], advice[0], details)
+    if exam.run(key_type(prefix)) != "none":
+        details["named_like_the_prefix"] = prefix
+        problems.append(
+            f"a key is named like the prefix, {prefix}: in a cluster, scripts would run on half of a moving slot"
+        )
+        advice.append(f"RENAME {prefix} away, or DEL it")
     lists = [key for key, kind, _ in found if kind == "list" and split_queue(key.removeprefix(prefix).encode())]
     if unseen := {key: exam.run(key_length("list", key)) for key in lists if key not in exam.status}:
         details["unregistered"] = unseen
@@ -73,6 +80,8 @@ def _outer_prefixes(exam: Examination) -> list[str]:
     """Return the prefixes in use with which this one begins."""
     prefix = exam.config.queue_prefix
     cuts = [prefix[: i + 1] for i, char in enumerate(prefix[:-1]) if not char.isalnum()]
+    if mode_of(exam.info) == "cluster":  # where keys without the tag may lie on another node
+        cuts = [cut for cut in cuts if hash_tag(cut)]
     return [outer for outer in cuts if exam.run(key_type(f"{outer}registry")) == "set"]
 
 

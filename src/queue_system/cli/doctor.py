@@ -11,17 +11,19 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from queue_system.cli import checks_fleet, checks_keys, checks_server
+from queue_system.cli import checks_fleet, checks_keys, checks_server, checks_topology
 from queue_system.cli.checks import Check, Examination, Level, Result, examine
 from queue_system.cli.exits import ExitCode
 from queue_system.cli.options import AllowedModules, names
 from queue_system.cli.session import Session, command
 from queue_system.cli.text import plain
 from queue_system.config import check_modules
-from queue_system.errors import AccessDeniedError, ServerError, ServerUnreachableError
+from queue_system.errors import AccessDeniedError, ServerError, ServerUnreachableError, UnsupportedServerError
 
 CHECKS: Final[tuple[tuple[str, Check], ...]] = (
     ("server", checks_server.server),
+    ("replication", checks_topology.replication),
+    ("cluster", checks_topology.cluster),
     ("persistence", checks_server.persistence),
     ("eviction", checks_server.eviction),
     ("memory", checks_server.memory),
@@ -67,7 +69,7 @@ def doctor(
         examination.allowed_modules = check_modules(names(allowed_modules))
     try:
         _ = examination.first_look  # as early as can be: the checks of workers compare with it
-    except ServerUnreachableError:
+    except (ServerUnreachableError, UnsupportedServerError):
         raise
     except ServerError as error:
         if isinstance(error, AccessDeniedError) and not error.logged_in:

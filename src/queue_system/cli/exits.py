@@ -5,8 +5,10 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Final
 
+from queue_system.broker.failures import leads_elsewhere
 from queue_system.errors import (
     AccessDeniedError,
+    CertificateError,
     CircuitOpenError,
     InvalidInputError,
     QueueSystemError,
@@ -36,9 +38,11 @@ class ExitCode(IntEnum):
 
 
 _WAYS_OUT: Final[tuple[tuple[type[QueueSystemError], str], ...]] = (
+    (CertificateError, "--url or QUEUE_SYSTEM_REDIS_URL names host and authority"),
     (ServerUnreachableError, "is it up? --url or QUEUE_SYSTEM_REDIS_URL names another server"),
     (AccessDeniedError, "`queue-system doctor` tells what this user lacks"),
 )
+_ELSEWHERE: Final = "--url or QUEUE_SYSTEM_REDIS_URL names the server"
 _LOG_IN: Final = "--url or QUEUE_SYSTEM_REDIS_URL names them, as in redis://USER:PASSWORD@HOST:6379/0"
 
 
@@ -61,6 +65,8 @@ def describe(error: QueueSystemError) -> str:
     """Return an error as one sentence and the way out."""
     if isinstance(error, AccessDeniedError) and not error.logged_in:
         return f"{error}; {_LOG_IN}"
+    if leads_elsewhere(error.__cause__):
+        return f"{error}; {_ELSEWHERE}"
     for kind, way_out in _WAYS_OUT:
         if isinstance(error, kind):
             return f"{error}; {way_out}"

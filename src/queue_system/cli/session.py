@@ -20,7 +20,7 @@ from queue_system.cli.exits import describe, exit_code
 from queue_system.cli.help import PlainCommand
 from queue_system.cli.output import Output
 from queue_system.config import QueueConfig
-from queue_system.errors import InvalidInputError, QueueSystemError, ServerUnreachableError
+from queue_system.errors import CertificateError, InvalidInputError, QueueSystemError, ServerUnreachableError
 from queue_system.manager import QueueManager
 from queue_system.model.secret_file import read_secret
 from queue_system.supervision import WorkerSettings
@@ -176,7 +176,8 @@ class Session:
     def _named(self, error: QueueSystemError) -> str:
         """Return what is wrong, by the name under which the caller gave it."""
         text = f"{describe(error)}{debug_hint(error)}"
-        if isinstance(error, ServerUnreachableError) and (self.place.server_url or "").startswith(_ENCRYPTED):
+        is_silent = isinstance(error, ServerUnreachableError) and not isinstance(error, CertificateError)
+        if is_silent and (self.place.server_url or "").startswith(_ENCRYPTED):
             text += "; if the server does not use TLS on this port, use redis://"
         if isinstance(error, InvalidInputError) and (variable := self.variable_of(error.field)):
             return text.replace(error.field, variable, 1)

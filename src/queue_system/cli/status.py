@@ -16,6 +16,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from queue_system.broker.failures import TO_PRIMARY
 from queue_system.cli.exits import describe
 from queue_system.cli.options import duration
 from queue_system.cli.session import Session, command
@@ -82,6 +83,8 @@ class Board:
         }
         if self.told:
             more["each_worker"] = [{name: getattr(each, name) for name in _TOLD} for each in self.told]
+        if self.now.replica_of:
+            more["replica_of"] = self.now.replica_of
         if rests := rests_of(self.now):
             more["resting"] = {name: [asdict(rest) for rest in by] for name, by in rests.items()}
         if full := self._full(self.now):
@@ -94,6 +97,9 @@ class Board:
         parts: list[RenderableType] = [head]
         if self.now is not None:
             head.append(f"  {moment(self.now.at)}", "dim")
+            if self.now.replica_of:
+                told = f"this server is a replica of {self.now.replica_of}: what it shows may be old; {TO_PRIMARY}"
+                parts.append(plain(told, "bold yellow"))
             parts += [self._queues(self.now), self._totals(self.now)]
             if self.workers_shown:
                 parts.append(self._workers(self.now))

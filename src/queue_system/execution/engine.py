@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeAlias
 
 from queue_system.broker.access import AccessBackoff
+from queue_system.broker.admission import ask_admission
 from queue_system.broker.aio import AioTransport
 from queue_system.broker.presence import encode_presence
 from queue_system.broker.replies import Pulse
@@ -198,6 +199,10 @@ class Engine:
             self.claimer.answered(next(replies), incarnation)
         self._notes = []
         self._go_on()
+
+    async def ask_admission(self) -> None:
+        """Ask whether the server can hold queues. Raises ServerError."""
+        await ask_admission(self._transport, self.shard.admission)
 
     async def register(self) -> None:
         """Register, and let turns claim nothing; from here on beats count. Raises ServerError."""

@@ -16,6 +16,7 @@ from queue_system.config import QueueConfig
 from queue_system.errors import AccessDeniedError
 from queue_system.inspection.beats import Beats
 from queue_system.inspection.reading import read
+from queue_system.inspection.status import pages_flow
 from queue_system.inspection.workers import entries_flow
 from queue_system.model.keys import split_queue
 
@@ -52,6 +53,8 @@ class FleetStats:
     """The queues that workers leave alone, because they cannot resolve what these hold."""
     alive: int | None = None
     """Workers whose heartbeat was seen to go on; None where nobody looked, or may not."""
+    replica_of: str = ""
+    """The address of the primary where the server is a replica, so that all of this may be old."""
 
 
 class _Times(msgspec.Struct):
@@ -66,12 +69,9 @@ def fleet_flow(shard: Shard) -> Flow[FleetStats]:
     """Return the stats, with up to `MOST_QUEUES` lists. Raises ServerError."""
     commands = shard.commands
     prefix = shard.keys.prefix
-    first = page = yield commands.status("0")
-    depths = dict(page.lists)
-    while page.cursor != "0" and len(depths) < MOST_QUEUES:
-        page = yield commands.status(page.cursor)
-        depths |= page.lists
-    names = {key.removeprefix(prefix): depth for key, depth in sorted(depths.items())}
+    reading = yield from pages_flow(shard, MOST_QUEUES)
+    first = reading.page
+    names = {key.removeprefix(prefix): depth for key, depth in sorted(first.lists.items())}
     filled = [name for name, depth in names.items() if depth]
     ages: dict[str, float | None] = {}
     for start in range(0, len(filled), _PAGE):
@@ -81,13 +81,14 @@ def fleet_flow(shard: Shard) -> Flow[FleetStats]:
     return FleetStats(
         at=first.now_ms / 1000,
         queues=tuple(_stats(names, ages)),
-        complete=page.cursor == "0",
+        complete=reading.complete,
         delayed=first.delayed,
         running=first.running,
         workers=first.workers,
         dead_letters={"failures": first.failures, "system_errors": first.system_errors},
         counters=first.counters or {},
         resting=tuple(first.resting),
+        replica_of=reading.replica_of,
     )
 
 

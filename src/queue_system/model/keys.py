@@ -40,6 +40,13 @@ def check_prefix(prefix: object) -> str:
     return check_text("queue_prefix", prefix, "1 to 128 of the characters A-Z a-z 0-9 _ . : / { } -", _PREFIX)
 
 
+def hash_tag(prefix: str) -> str:
+    """Return the part of a prefix that alone decides the slot of its keys in a cluster; "" if there is none."""
+    _, _, rest = prefix.partition("{")
+    tag, closing, _ = rest.partition("}")
+    return tag if closing else ""
+
+
 def queue_name_from(function_name: str) -> str:
     """Turn a function's name into a queue name: `<lambda>` becomes `lambda`, other foreign characters become `_`."""
     return re.sub(r"[^A-Za-z0-9_.-]", "_", function_name.strip("<>"))[:128] or "_"
