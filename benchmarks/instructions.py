@@ -20,14 +20,17 @@ from pathlib import Path
 
 from benchmarks.servers import find_binary, usual_server
 from queue_system import QueueConfig, QueueManager, QueueWorker
-from queue_system.broker.protocol import pack
+from queue_system.execution.delivery import Delivery
+from queue_system.execution.outbox import Outbox
+from queue_system.execution.settlement import Settler, Timing
+from queue_system.model.operation import decode_item
+from queue_system.model.verdict import Complete
 from tests.kit.servers import OwnServer
 
 _ENTITY = {"user": "123", "action": "update"}
 _BATCH = 1000
 _TURN_SIZES = (1, 10, 50, 400)
 _FEW, _MANY = 1000, 5000
-_RECORD = b'succeeded\t\t1795503584937\tnormal:noop\t\t1\t1795503584937\t1795503584937\thost:1234\n{"result":null}'
 _TOTAL = re.compile(r"^(?:summary|totals): (\d+)", re.MULTILINE)
 
 
@@ -170,15 +173,22 @@ def _drain(config: QueueConfig, count: int) -> None:
 
 def _claim(config: QueueConfig, count: int, size: int = 500) -> None:
     commands, run = config.commands, config.transport.run
+    settler = Settler("host:1234", 300.0, config.max_item_bytes)
+    outbox = Outbox()
+    largest = 0
     run(commands.beat("register", "w", 60_000))
     for turn in range(0, count, size):
-        claimed = run(commands.claim("w", f"c{turn}", size))
+        claimed = run(commands.claim("w", f"c{turn}", size, expected=largest))
         if claimed is None or len(claimed.values) != size:
             raise ValueError(f"too few items to claim {size}")
-        packed = [pack(("complete", 300_000, size))]
-        tokens = range(claimed.first_token, claimed.first_token + size)
-        packed += [pack((token, f"{token:032}", _RECORD, "", "")) for token in tokens]
-        run(commands.settle("w", f"s{turn}", b"".join(packed), 3 + 5 * size))
+        largest = claimed.largest
+        for token, value in enumerate(claimed.values, claimed.first_token):
+            queue, _, item = (value or b"").partition(b"\n")
+            delivery = Delivery("w", token, queue, item, decode_item(item, config.max_item_bytes), 0.0)
+            outbox.put(settler.settle(delivery, Complete(None), Timing(claimed.now_ms, claimed.now_ms, 0.001)))
+        batch = outbox.take(size)
+        if batch is not None:
+            run(commands.settle("w", f"s{turn}", batch.packed, batch.count))
 
 
 def _enqueue_to_many(config: QueueConfig, count: int) -> None:

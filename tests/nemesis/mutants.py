@@ -49,6 +49,7 @@ def settle_without_token() -> None:
         ("if not (redis.call('HEXISTS', workers, incarnation) == 1) then return 'lost' end\n", "\n"),
         ("return redis.call('HDEL', inflight, token) == 1 end", "redis.call('HDEL', inflight, token) return true end"),
         ("if redis.call('HEXISTS', inflight, token) == 0 then return false end\n", "\n"),
+        ("if redis.call('HDEL', inflight, ARGV[i]) == 1 then", "if redis.call('HDEL', inflight, ARGV[i]) then"),
     )
 
 

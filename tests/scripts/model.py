@@ -344,6 +344,9 @@ class Model:
                 self.delayed.add(token + b"\n" + value)
                 self.records[id_] = timeless(record), False
                 self.metrics["retried"] += 1
+            case "plain", (id_, record):
+                del held[token]
+                self._finish(id_, record, "", "processed")
             case _, (id_, record, key, follow_up, *dead_letter):
                 del held[token]
                 if follow_up:

@@ -8,7 +8,7 @@ import pytest
 
 from queue_system.broker.protocol import Argument
 from queue_system.errors import WrongKeyTypeError
-from tests.scripts.support import RESULT_TTL_MS, Broker, W, ids_in, item_of, record_of, value_of
+from tests.scripts.support import RESULT_TTL_MS, Broker, Group, W, ids_in, item_of, record_of, value_of
 
 Q = "normal:a"
 DONE = record_of("succeeded", Q)
@@ -30,6 +30,7 @@ def deliveries(token: int, operation_id: str = "1") -> dict[str, Sequence[Argume
         "retry": (token, operation_id, record_of("delayed", Q), value_of(Q, operation_id), 1000),
         "release": (token,),
         "running": (token, operation_id, record_of("running", Q)),
+        "plain": (token, operation_id, DONE),
     }
 
 
@@ -56,6 +57,30 @@ def test_a_verdict_removes_the_item_keeps_its_record_for_its_lifetime_and_writes
     assert RESULT_TTL_MS - 5000 < broker.client.pttl(broker.keys.operation("1")) <= RESULT_TTL_MS
     assert broker.inflight() == {}
     assert snapshot["metrics"] == {b"enqueued": b"1", **counters}
+
+
+@pytest.mark.parametrize("waited_for", [False, True])
+def test_plain_is_complete_without_a_key_and_a_callback(broker: Broker, waited_for: bool) -> None:
+    """In one group, which is the usual case, and among others; whether somebody waits or not."""
+    first = held(broker, *"123456")
+    if waited_for:
+        broker.client.zadd(f"{broker.keys.prefix}waiters", {"2": 2**52, "5": 2**52})
+    alone = [(first, "1", DONE), (first + 1, "2", DONE), (first + 99, "none", DONE), (first, "1", DONE)]
+    assert broker.settle("s1", ("plain", RESULT_TTL_MS, alone)) == b"ddll"
+    assert broker.settle("s1", ("plain", RESULT_TTL_MS, alone)) == b"ddll"
+    among: list[Group] = [
+        ("release", 0, [(first + 2,)]),
+        ("plain", RESULT_TTL_MS, [(first + 3, "4", DONE), (first + 4, "5", DONE)]),
+    ]
+    assert broker.settle("s2", *among, ("plain", RESULT_TTL_MS, [(first + 5, "6", DONE)])) == b"dddd"
+    changed = {id_ for id_ in "123456" if broker.client.delete(f"{broker.keys.prefix}change:{id_}")}
+    assert changed == ({"2", "5"} if waited_for else set())
+    snapshot = broker.snapshot()
+    assert {id_ for id_ in "123456" if snapshot[f"operation:{id_}"] == DONE} == set("12456")
+    assert all(broker.client.pttl(broker.keys.operation(id_)) > RESULT_TTL_MS - 5000 for id_ in "12456")
+    assert "operation:none" not in snapshot
+    assert snapshot["metrics"] == {b"enqueued": b"6", b"processed": b"5"}
+    assert broker.inflight() == {}
 
 
 @pytest.mark.parametrize("verb", ["complete", "fail", "reject"])
@@ -183,11 +208,11 @@ def test_an_unregistered_incarnation_is_lost_and_nothing_is_written(broker: Brok
 
 
 def test_one_batch_holds_all_verbs_and_answers_in_their_order(broker: Broker) -> None:
-    first = held(broker, *"123456")
+    first = held(broker, *"1234567")
     groups = [(verb, RESULT_TTL_MS, [deliveries(first + i, str(i + 1))[verb]]) for i, verb in enumerate(VERBS)]
     groups.insert(2, ("complete", RESULT_TTL_MS, [deliveries(1)["complete"]]))
     groups.append(("complete", RESULT_TTL_MS, []))
-    assert broker.settle("s", *groups) == b"ddldddd"
+    assert broker.settle("s", *groups) == b"ddlddddd"
     assert broker.inflight() == {first + 5: value_of(Q, "6")}
     assert broker.census() == {"4": 1, "5": 1, "6": 1}
 
@@ -206,8 +231,18 @@ def test_a_deduplication_key_that_names_another_operation_meanwhile_stays(broker
     assert broker.snapshot()["dedup"] == {b"k": b"2"}
 
 
-@pytest.mark.parametrize("verb", VERBS)
-@pytest.mark.parametrize("key", ["workers", f"inflight:{W}", "failures", "system_errors", "delayed", "dedup"])
+@pytest.mark.parametrize(
+    "key, verb",
+    [
+        *(
+            (key, verb)
+            for key in ("failures", "system_errors", "delayed", "dedup")
+            for verb in VERBS
+            if verb != "plain"
+        ),
+        *((key, verb) for key in ("workers", f"inflight:{W}") for verb in VERBS),
+    ],
+)
 def test_a_foreign_type_refuses_the_batch_before_its_first_write(broker: Broker, key: str, verb: str) -> None:
     token = held(broker, "1")
     broker.squat(key)

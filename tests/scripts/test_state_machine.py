@@ -99,7 +99,7 @@ class Scripts(RuleBasedStateMachine):
         worker=workers,
         pick=picks,
         follow_up=st.booleans(),
-        verb=st.sampled_from(["complete", "complete", "fail", "reject", "retry", "release", "running"]),
+        verb=st.sampled_from(["complete", "plain", "fail", "reject", "retry", "release", "running"]),
     )
     def settle(self, worker: str, pick: int, follow_up: bool, verb: str) -> None:
         token, delivery = self.choose(worker, pick)
@@ -266,7 +266,7 @@ class Scripts(RuleBasedStateMachine):
         if b'"phase"' in value and verb in ("running", "retry", "fail"):
             verb = "reject"
         id_, key = id_of(value), self.facts.get(id_of(value), ("", ""))[1]
-        dead_letter = () if verb == "complete" else (b"letter of %b" % id_.encode(),)
+        dead_letter = () if verb in ("complete", "plain") else (b"letter of %b" % id_.encode(),)
         match verb:
             case "release":
                 return verb, ()
@@ -275,8 +275,11 @@ class Scripts(RuleBasedStateMachine):
             case "retry":
                 return verb, (id_, self.record("delayed", value), value, 0)
         if b'"phase"' in value:
-            return verb, ("", b"", "", b"", *dead_letter)
+            return "complete" if verb == "plain" else verb, ("", b"", "", b"", *dead_letter)
         callback = self.callback(value) if follow_up else b""
+        if verb == "plain" and not key and not callback:
+            return verb, (id_, self.record("succeeded", value))
+        verb = "complete" if verb == "plain" else verb
         return verb, (id_, self.record("succeeded", value), key, callback, *dead_letter)
 
     def moved(self, token: bytes, value: bytes, how: str) -> Reclaim:

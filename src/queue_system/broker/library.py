@@ -2,7 +2,9 @@
 
 A part of the library is ordinary Lua. To create a function costs the server as much as a tenth of a command, at each
 call of a script, so a script gets what it uses and no more: paragraphs whose names it does not use are left out, and a
-function of one line, or a constant in capitals, is written in the place where it is used.
+function of one line, or a constant in capitals, is written in the place where it is used. A block whose first line is
+`-- Rarely`, and which ends with an `end` in the first column, is not reached in the usual case: what only it uses of
+the library is put inside it, and costs nothing elsewhere.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ _RENDERED: Final[Mapping[str, Callable[[], str]]] = {"states": render_states, "v
 _DEFINED = re.compile(r"^local (?:function )?([\w, ]+?)\s*(?:=|\(|$)", re.MULTILINE)
 _SHORT = re.compile(r"local function (\w+)\(([\w, ]*)\) (return )?(.+) end(?: *--.*)?")
 _CONSTANT = re.compile(r"local ([A-Z_]+) = (\d+|'[^']*')(?: *--.*)?")
+_RARE = re.compile(r"^ *-- Rarely.*?^end$", re.MULTILINE | re.DOTALL)
 _WORD = re.compile(r"[A-Za-z_]\w*")
 _NOT_CODE = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|--[^\n]*")
 _CLOSED = re.compile(r"[\w.]*\((.*)\)", re.DOTALL)
@@ -34,7 +37,14 @@ def assemble(name: str) -> str:
     library = _Library(folder / "lib")
     library.include(_uses(source))
     own = library.expand(source)
-    return "".join([*library.needed_by(own), own])
+    block = _RARE.search(own)
+    if block is None:
+        return "".join([*library.needed_by(own), own])
+    before = own[: block.start()]
+    after = own[block.end() :]
+    usual = library.needed_by(before + after, only_named=True)
+    inside = [paragraph for paragraph in library.needed_by(own) if paragraph not in usual]
+    return "".join([*usual, before, *inside, block[0], after])
 
 
 @dataclass(slots=True)
@@ -100,13 +110,13 @@ class _Library:
                 end = word.end()
         return _closed("".join([*pieces, body[end:]]))
 
-    def needed_by(self, code: str) -> list[str]:
+    def needed_by(self, code: str, *, only_named: bool = False) -> list[str]:
         """Return the paragraphs that define what some code uses, in their order, and those that define nothing."""
         used = _names(code)
         kept = []
         for paragraph in reversed(self.paragraphs):
             defined = {name for names in _DEFINED.findall(paragraph) for name in _WORD.findall(names)}
-            if not defined or defined & used:
+            if defined & used or not (defined or only_named):
                 kept.append(paragraph)
                 used |= _names(paragraph)
         return kept[::-1]

@@ -19,7 +19,7 @@ from queue_system.execution.importing import Importer
 from queue_system.execution.limits import WORKER_LIMIT, AttemptLimits
 from queue_system.execution.middleware import Chain, WrappedAttempt
 from queue_system.execution.reporting import Reporter
-from queue_system.execution.settlement import Settler, Timing
+from queue_system.execution.settlement import PLAIN, Settlement, Settler, Timing
 from queue_system.execution.slots import Slot
 from queue_system.model.keys import queue_name
 from queue_system.model.middleware import Wrapping
@@ -179,10 +179,16 @@ class AttemptRunner:
         settlement = self._settler.settle(delivery, verdict, timing)
         if settlement.problem:
             self._reporter.lost_result(delivery.operation_id, delivery.operation.processor, settlement.problem)
-        if self._local.known and not (settlement.follow_up or settlement.form) and settlement.verb not in _NOT_THE_END:
+        if self._local.known and _is_the_end(settlement):
             self._local.release(delivery.operation)
         engine.completer.put(settlement)
         return verdict
+
+
+def _is_the_end(settlement: Settlement) -> bool:
+    """Tell whether nothing more comes of an operation, whatever the server answers."""
+    own_form = settlement.form in {"", PLAIN}
+    return own_form and not settlement.follow_up and settlement.verb not in _NOT_THE_END
 
 
 def _undecodable(error: UndecodableItemError) -> Unprocessable:

@@ -29,6 +29,8 @@ _RUNNING, _DELAYED, _SUCCEEDED, _FAILED, _REJECTED = (
         OperationState.REJECTED,
     )
 )  # fmt: skip
+PLAIN: Final = "plain"
+"""The form of a success without a callback and a deduplication key, which is most of them."""
 _COMPLETE: Final = Verb.COMPLETE  # a local name is quicker
 _RETRIED_TRACEBACK: Final = 2048  # bytes; an outage may leave very many operations waiting for their retry
 _encode = msgspec.json.Encoder().encode
@@ -168,7 +170,9 @@ class Settler:
             follow_up = self._follow_up(delivery, changes)
         keeps, ttl_ms = self._kept(operation)
         record = self._record(_SUCCEEDED, delivery, timing, body if keeps else b"")
-        packed = _pack_complete(delivery, record, follow_up)
+        if not follow_up and not operation.deduplication_key:
+            return Settlement(delivery, _COMPLETE, _pack_plain(delivery, record), ttl_ms, b"", timing, PLAIN, problem)
+        packed = pack((delivery.token, delivery.operation_id, record, operation.deduplication_key, follow_up))
         return Settlement(delivery, _COMPLETE, packed, ttl_ms, follow_up, timing, problem=problem)
 
     def _retry(self, delivery: Delivery, delay: float, error: bytes, timing: Timing) -> Settlement:
@@ -244,14 +248,12 @@ class Settler:
         return encode_record(status, operation, delivery.queue, attempts, times_ms, self._worker, body)
 
 
-def _pack_complete(delivery: Delivery, record: bytes, follow_up: bytes) -> bytes:
+def _pack_plain(delivery: Delivery, record: bytes) -> bytes:
     """Pack what `pack` would, without its loops: most settlements are of this kind."""
     token = b"%d" % delivery.token
     operation_id = delivery.operation_id.encode()
-    dedup_key = delivery.operation.deduplication_key.encode()
-    return b"$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (
+    return b"$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (
         len(token), token, len(operation_id), operation_id, len(record), record,
-        len(dedup_key), dedup_key, len(follow_up), follow_up,
     )  # fmt: skip
 
 

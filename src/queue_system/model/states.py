@@ -75,6 +75,7 @@ class Form(NamedTuple):
 
 
 VERBS: Final[dict[str, Form]] = {
+    "plain": Form(3),
     Verb.COMPLETE: Form(5),
     Verb.FAIL: Form(6, (Code.DONE, Code.WENT)),
     Verb.REJECT: Form(6, (Code.DONE, Code.WENT)),

@@ -56,6 +56,18 @@ local function get(k) return call('GET', k) end
     assert made == "-- Uses a\nlocal a, b = call('GET', (prefix .. (n or 'key(x)')))\nreturn 7 + #'a\\n' -- MOST"
 
 
+def test_what_only_a_rare_block_uses_stands_inside_it(make: Path) -> None:
+    script = "-- Uses a b\nlocal n = f()\nif not n then\n  -- Rarely\n  n = g() + f()\nend\nreturn n\n"
+    part = "local function f()\n  return 1\nend\n\nlocal function g()\n  return h()\nend"
+    made = write(make, script, a=part + "\n\nlocal w = 1", b="-- Uses a\n\nlocal function h()\n  return 2\nend")
+    before, _, inside = made.partition("if not n then\n")
+    assert "function f()" in before
+    assert "function g()" not in before
+    assert inside.index("function g()") < inside.index("-- Rarely") < inside.index("return n")
+    assert made.count("function f()") == made.count("function g()") == 1
+    assert "local w" not in made
+
+
 def test_an_argument_is_never_evaluated_twice(make: Path) -> None:
     with pytest.raises(ValueError, match="would be evaluated more than once"):
         write(make, "-- Uses a\nreturn twice(call())", a="local function twice(n) return n + n end")

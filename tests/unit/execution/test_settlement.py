@@ -203,7 +203,7 @@ def test_settlements_travel_in_groups_of_one_verb() -> None:
     assert batch is not None
     arguments = unpack(batch.packed)
     assert arguments[:5] == [b"release", b"0", b"2", b"1", b"3"]
-    assert arguments[5:8] == [b"complete", b"300000", b"1"]
+    assert arguments[5:8] == [b"plain", b"300000", b"1"]
     assert len(arguments) == batch.count
     assert [s.delivery.token for s in batch.settlements] == [1, 3, 2, 4]
     assert batch.durations() == [2.0, 2.0]

@@ -3,7 +3,7 @@
 -- ARGV      1 priority · 2 name of the queue · 3 delay in ms · 4 lifetime of a deduplication key in ms, or "" for none
 --           5 nonce of the call, then for each operation: id · item, and unless 4 is "" its deduplication key, or ""
 -- Reply     how many, if all are queued; else an entry for each: 1 queued · 0 the id is taken · the id that holds the key
--- Uses      choose records deduplication delayed values queues ready wake counters time states
+-- Uses      choose records deduplication delayed values queues ready wake counters numbers time states
 -- Invariant sent again with the same nonce it adds nothing; refused by maxmemory or a foreign type, it changes nothing.
 local call, pcall = redis.call, redis.pcall
 local priority, name, delay_ms, nonce = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[5]
@@ -59,7 +59,7 @@ if held then
 end
 if delay_ms > 0 then
   local key = delayed_key()
-  for i = 1, #items do call('ZADD', key, due_ms, join_member('0', join_value(queue, items[i]))) end
+  for i = 1, #items do call('ZADD', key, whole(due_ms), join_member('0', join_value(queue, items[i]))) end
 end
 if indexed or delay_ms > 0 then -- the list is registered; hints: without them, workers look every 5 s
   call('SADD', registry(), list)

@@ -1,6 +1,6 @@
 -- The note of an incarnation's last claim, by which it is known when it is sent again.
 -- Owns      the field "#claim" in flight: claim id, first token, how many; between them spaces
--- Uses      tokens
+-- Uses      tokens numbers
 -- Invariant a note that no claim of ours wrote names none.
 
 local function claim_note(claim_id, first, count) return claim_id .. ' ' .. whole(first) .. ' ' .. count end

@@ -1,8 +1,10 @@
 -- What a claim has taken so far, and for how much more it has room.
--- Uses      claim_request values limits tokens oversized
+-- Uses      claim_request values limits numbers oversized
 -- Invariant about 8 MiB are taken; what is too large to be sent stays behind, and a stub goes in its place.
 
 local values, wrong, first_token, fresh_token, spent, seen = {}, {}, nil, nil, 0, 0
+
+local left_behind = false -- whether items wait in a queue that this claim leaves out
 
 -- Takes items until the given bytes are spent, and returns how many it took.
 local function add(header, items, most_bytes)

@@ -7,7 +7,7 @@ local MOST_DUE = 1000
 local STEP = 16
 
 local function next_due_ms()
-  local first = redis.pcall('ZRANGE', delayed, 0, 0, 'WITHSCORES')
+  local first = redis.pcall('ZRANGE', delayed, '0', '0', 'WITHSCORES')
   return not first.err and tonumber(first[2]) or nil
 end
 

@@ -1,11 +1,11 @@
 -- Puts items back into their lists and wakes a worker.
--- Uses      values queues delayed items records changes announce time
+-- Uses      values queues delayed items records changes announce numbers time
 -- Invariant an item whose list cannot take it waits a second in the delayed set, so it is never lost.
 
 local returning, lists_in_order = {}, {}
 
 local function put_aside(token, value, wait_ms)
-  redis.call('ZADD', delayed, now_ms + (tonumber(wait_ms) or 1000), join_member(token, value))
+  redis.call('ZADD', delayed, whole(now_ms + (tonumber(wait_ms) or 1000)), join_member(token, value))
 end
 
 -- Lets the record of an operation that was noted as running say so no longer. That of one without an id goes: it is named

@@ -3,7 +3,8 @@
 -- Invariant only ids of one series have an order.
 
 local function is_earlier(id, than)
-  local series, number = string.match(id, '^(.-)(%d+)$')
-  local other, its_number = string.match(than or '', '^(.-)(%d+)$')
-  return series ~= nil and series == other and tonumber(number) < tonumber(its_number)
+  local at = than and string.find(id, '%d+$')
+  if not at or string.sub(id, 1, at - 1) ~= string.sub(than, 1, at - 1) then return false end
+  local number = string.match(than, '^%d+$', at)
+  return number ~= nil and tonumber(string.sub(id, at)) < tonumber(number)
 end

@@ -1,6 +1,6 @@
 -- The verdicts after which an operation goes on: later, elsewhere, or as it is.
 -- Owns      ARGV of these verbs, as settle.lua says
--- Uses      settle_request values queues delayed records changes requeue wake verbs time
+-- Uses      settle_request values queues delayed records changes requeue wake verbs numbers time
 -- Invariant an item is never outside both places: what leaves the flight is in a list or in the delayed set.
 
 function apply.aside(i, _, wait_ms)
@@ -16,7 +16,7 @@ end
 function apply.retry(i)
   if redis.call('HDEL', inflight, ARGV[i]) == 0 then return false end
   local member = join_member(ARGV[i], ARGV[i + 3])
-  redis.call('ZADD', delayed, now_ms + tonumber(ARGV[i + 4]), member)
+  redis.call('ZADD', delayed, whole(now_ms + tonumber(ARGV[i + 4])), member)
   if redis.call('ZRANGE', delayed, 0, 0)[1] == member then -- those who wait must learn the new due time
     local _, name = split_queue(split_value(ARGV[i + 3]) or '')
     wake_workers(name or '')

@@ -1,7 +1,15 @@
 -- The verdicts that end an operation.
 -- Owns      ARGV of these verbs, as settle.lua says
--- Uses      prefix settle_request dead_letters give_up settle_back oversized values verbs
+-- Uses      prefix settle_request dead_letters give_up settle_back oversized records changes values verbs
 -- Invariant the record is written once the token is gone, and a letter before it.
+
+function apply.plain(i, ttl_ms)
+  if redis.call('HDEL', inflight, ARGV[i]) == 0 then return false end
+  redis.call('SET', records .. ARGV[i + 1], ARGV[i + 2], 'PX', ttl_ms)
+  tell(ARGV[i + 1])
+  tally('processed')
+  return DONE
+end
 
 function apply.complete(i, ttl_ms)
   if not take(ARGV[i], ARGV[i + 4]) then return false end

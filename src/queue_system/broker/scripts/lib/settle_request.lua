@@ -3,9 +3,11 @@
 -- Uses      inflight records release_key changes series verbs
 -- Invariant a delivery whose token is gone is lost, and nothing else of it changes.
 
-local incarnation, settlement_id, most_letters = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local incarnation, settlement_id = ARGV[1], ARGV[2]
 
-local inflight, counts = inflight_of(incarnation), {}
+local inflight = inflight_of(incarnation)
+
+local most_letters, counts = tonumber(ARGV[3]), {}
 
 local function tally(event) counts[event] = (counts[event] or 0) + 1 end
 

@@ -1,5 +1,5 @@
 -- Puts what a claim has taken in flight.
--- Uses      claim_request haul claim_note tokens
+-- Uses      claim_request haul claim_note numbers tokens
 -- Invariant tokens are consecutive, in the order of the values, and noted before they are used.
 
 local function take_in_flight(inflight)

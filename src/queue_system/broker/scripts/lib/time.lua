@@ -3,6 +3,6 @@
 
 local time = redis.call('TIME')
 
-local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
-
 local now_us = time[1] * 1000000 + time[2]
+
+local now_ms = (now_us - now_us % 1000) / 1000
