@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from queue_system.broker.access import AccessBackoff
-from queue_system.broker.aio import AioTransport
+from queue_system.broker.aio import AioTransport, Request
 from queue_system.broker.loop_end import cancel_before_close
 from queue_system.broker.protocol import Command
 from queue_system.broker.replies import Claimed
@@ -49,7 +49,8 @@ class LongPoll:
         After a failure the claim may have been run.
         """
         wait = self._commands.wait_for_wake(names, block_s)
-        waiting = self._wait(wait, claim, block_s, answered, failed)
+        request = self._transport.send((wait, claim), patience=block_s)  # at once: beside what the turn settles
+        waiting = self._wait(request, answered, failed)
         loop = asyncio.get_running_loop()
         self._task = WorkerTask(waiting, loop=loop, name="queue-system-long-poll")
         cancel_before_close(loop, self._task)
@@ -74,23 +75,23 @@ class LongPoll:
         self._transport.close()
 
     async def _wait(
-        self,
-        wait: Command[bool],
-        claim: Command[Claimed | None],
-        block_s: float,
-        answered: Callable[[Claimed | None], None],
-        failed: Callable[[], None],
+        self, request: Request, answered: Callable[[Claimed | None], None], failed: Callable[[], None]
     ) -> None:
         try:
-            _, claimed = await self._transport.run(wait, claim, patience=block_s)
+            _, claimed = await self._transport.receive(request)
             self._reconnect.over()
             self.asked = None
+            self._task = None  # so that the next one begins with the turn that settles what this one has brought
             answered(claimed)
+            self._ended()
         except Exception as error:  # noqa: BLE001 - as in the turns
             self.asked = None
             failed()
             await self._reconnect.wait(error)
 
-    def _over(self, _: asyncio.Task[None]) -> None:
-        self._task = None
-        self._ended()
+    def _over(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled():
+            self._transport.close()  # even if it had not begun: the next would read the replies that are still to come
+        if self._task is task:
+            self._task = None
+            self._ended()
