@@ -331,6 +331,12 @@ class QueueConfig:
         """The server's address for messages, without credentials. Connects to nothing, and starts nothing."""
         return self._server.address
 
+    @property
+    def primary(self) -> dict[str, str]:
+        """The `service` of the sentinels and the host and port of its `primary`, once it is known; else nothing."""
+        endpoint = self.shard.route.primary
+        return {} if endpoint is None else {"service": endpoint.service, "primary": endpoint.place}
+
     def missing_data_dir(self) -> Path | None:
         """Return the folder in which the first call would start an embedded server that has never been; else None."""
         return self._server.missing_data_dir()

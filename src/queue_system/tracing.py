@@ -65,6 +65,7 @@ class _Spans:
         self._tracer = tracer
         self._parent = parent
         self._baggage = baggage
+        self._endpoint: Endpoint | None = None
         self._server: dict[str, str | int] = {}
 
     def sending(
@@ -113,8 +114,10 @@ class _Spans:
 
     def _server_attributes(self) -> dict[str, str | int]:
         """Return where the server is. Only for a configuration that has reached it: nothing is opened here."""
-        if not self._server:
-            self._server = _address(self._config.shard.endpoint())
+        endpoint = self._config.shard.endpoint()
+        if endpoint is not self._endpoint:
+            self._endpoint = endpoint
+            self._server = _address(endpoint)
         return self._server
 
 

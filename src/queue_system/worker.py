@@ -191,7 +191,7 @@ class QueueWorker:
         self.config.log.info(
             "worker started", incarnation=engine.incarnation, server=self.config.address,
             prefix=self.config.queue_prefix, queues=",".join(self.queues) or "all", concurrency=self.max_workers,
-            **middleware,
+            **self.config.primary, **middleware,
         )  # fmt: skip
 
     def _start_tasks(self, engine: Engine, ending: Ending) -> None:

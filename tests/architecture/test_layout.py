@@ -83,6 +83,7 @@ CHOICES_OF_A_SHARD = {
     "cli.bench": "any",
     "cli.checks": "each is examined",
     "cli.completion": "any",
+    "cli.failover": "each in turn",
     "cli.purge": "each, added up",
     "testing.capture": "each, in the order of enqueueing",
     "testing.idle": "each must be idle",

@@ -98,7 +98,7 @@ class Node(OwnServer):
         if not path.exists():  # afterwards it is the server's own
             keeps = [(name[2:], value) for name, value in zip(settings[::2], settings[1::2], strict=True)]
             if self._sentinel:
-                keeps = [(name, value) for name, value in keeps if name in {"port", "bind", "dir"}]
+                keeps = [(name, value) for name, value in keeps if name in {"port", "bind", "dir", "requirepass"}]
             lines = [f'{name} "{value}"' for name, value in keeps]
             path.write_text("\n".join([*lines, self._sentinel, ""]), encoding="utf-8")
         return [binary, str(path), *(["--sentinel"] if self._sentinel else [])]
@@ -231,19 +231,41 @@ class OwnSentinel(_Topology):
 
         Sentinels would set right what came back as a primary, too, but after ten seconds and more.
         """
+        for sentinel in self.sentinels:
+            sentinel.thaw()
+            if not sentinel.runs:
+                sentinel.start()
+        wait_until(self._is_settled, "no failover is under way")
         self._revive()
-        wait_until(lambda: self._agree_on_primary() and self.primary.role() == "master", "the primary is named")
-        primary = self.primary
-        for node in self.nodes:
-            if node is not primary and not _follows(node, primary):
-                _subordinate(node, primary)
-        wait_until(lambda: self._agree() and self._in_step(), "primary, replicas and sentinels are whole again")
+        wait_until(self._is_healed, "primary, replicas and sentinels are whole again")
 
     def _all(self) -> list[Node]:
         return [*self.sentinels, *self.nodes]
 
     def _any_sentinel(self) -> Node:
         return next(each for each in self.sentinels if each.runs and not each.frozen)
+
+    def _is_settled(self) -> bool:
+        """Tell whether all sentinels name the same primary, which is one, and none is about to name another."""
+        try:
+            told = [_pairs(each.ask("SENTINEL", "MASTER", SERVICE)) for each in self.sentinels]
+        except (redis.RedisError, OSError):
+            return False
+        calm = not any("failover_in_progress" in each["flags"] for each in told)
+        return calm and self._agree_on_primary() and self.primary.role() == "master"
+
+    def _is_healed(self) -> bool:
+        """Tell whether all is whole; make a replica of what came back as a primary."""
+        if not self._is_settled():
+            return False
+        primary = self.primary
+        try:
+            for node in self.nodes:
+                if node is not primary and not _follows(node, primary):
+                    _subordinate(node, primary)
+        except (redis.RedisError, OSError):
+            return False
+        return self._agree() and self._in_step()
 
     def _agree_on_primary(self) -> bool:
         return len({_named_by(each) for each in self.sentinels} - {0}) == 1

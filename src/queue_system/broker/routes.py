@@ -119,6 +119,11 @@ class Route:
         return self._name() if endpoint is None else endpoint.address
 
     @property
+    def primary(self) -> Endpoint | None:
+        """The server in force, if another one may take its place and it is known."""
+        return self._endpoint if self.moves else None
+
+    @property
     def longest_wait_s(self) -> float:
         """How long to wait at most before a command is sent again."""
         return _LONGEST_WAIT_S if self.moves else _LONGEST_WAIT_FOR_ONE_S

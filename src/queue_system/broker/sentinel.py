@@ -11,8 +11,8 @@ import redis
 from queue_system.broker.clients import node_pool
 from queue_system.broker.connection import Endpoint, SyncConnection
 from queue_system.broker.failures import redact, typed
-from queue_system.broker.protocol import plain
-from queue_system.broker.wire import ErrorReply
+from queue_system.broker.protocol import Argument, plain
+from queue_system.broker.wire import ErrorReply, SyncWire
 from queue_system.errors import AccessDeniedError, QueueSystemError, ServerError, ServerUnreachableError
 
 _CONNECTED_WITHIN_S: Final = 0.3
@@ -53,12 +53,13 @@ class Sentinels:
     def __init__(self, pool: Any, timeout: float) -> None:
         self._pool = pool
         self._timeout = timeout
-        self._service: Final[str] = _text(pool.service_name)
+        self.service: Final[str] = _text(pool.service_name)
+        """The name under which the sentinels know the primary."""
         self._newest = -1
         self._sentinels = [_of_pool(each.connection_pool, timeout) for each in pool.sentinel_manager.sentinels]
         self._questions = (
-            plain(_address, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service),
-            plain(_epoch, "SENTINEL", "MASTER", self._service),
+            plain(_address, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.service),
+            plain(_epoch, "SENTINEL", "MASTER", self.service),
         )
 
     @property
@@ -92,6 +93,27 @@ class Sentinels:
                 return known
         raise self._unknown(problems)
 
+    def run(self, *words: Argument) -> Any:
+        """Send a command to the first sentinel that answers, and return the reply.
+
+        Raises:
+            ServerError: none answers, or the one that does refuses.
+        """
+        problems: dict[str, QueueSystemError] = {}
+        for sentinel in list(self._sentinels):
+            try:
+                wire = self._wire_to(sentinel, patient=True)
+                wire.send(plain(bytes, *words).request())
+                reply = wire.receive()
+            except (redis.RedisError, OSError) as error:
+                sentinel.close()
+                problems[sentinel.name] = typed(error, sentinel.name)
+                continue
+            if isinstance(reply, ErrorReply):
+                raise _not_told(reply, sentinel.name)
+            return reply
+        raise self._unknown(problems)
+
     def renew(self) -> None:
         """Note, in a forked child, that open connections are the parent's."""
         for sentinel in self._sentinels:
@@ -105,10 +127,7 @@ class Sentinels:
     def _ask(self, sentinel: _Sentinel, *, patient: bool) -> _Word:
         """Ask one sentinel; raise QueueSystemError, typed, if it does not name a primary."""
         try:
-            if sentinel.connection is None:
-                limit_s = self._timeout if patient else _CONNECTED_WITHIN_S
-                sentinel.connection = sentinel.endpoint.connect(within_s=limit_s)
-            wire = sentinel.connection.wire
+            wire = self._wire_to(sentinel, patient=patient)
             for question in self._questions:
                 wire.send(question.request())
             named, told = [wire.receive() for _ in self._questions]
@@ -124,8 +143,14 @@ class Sentinels:
             raise _not_told(named, sentinel.name)
         host, port = self._questions[0].parse(named)
         if not host:
-            raise ServerError(f"{sentinel.name} knows no service {self._service!r}")
+            raise ServerError(f"{sentinel.name} knows no service {self.service!r}")
         return _Word(host, port, self._questions[1].parse(told))
+
+    def _wire_to(self, sentinel: _Sentinel, *, patient: bool) -> SyncWire:
+        if sentinel.connection is None:
+            limit_s = self._timeout if patient else _CONNECTED_WITHIN_S
+            sentinel.connection = sentinel.endpoint.connect(within_s=limit_s)
+        return sentinel.connection.wire
 
     def _endpoint_of(self, word: _Word, known: Endpoint | None) -> Endpoint:
         """Return where a word leads: to the known server if it is the same, or if the word is older than that."""
@@ -136,7 +161,7 @@ class Sentinels:
                 self._newest = max(self._newest, word.epoch)
                 return known
         self._newest = max(self._newest, word.epoch)
-        return Endpoint(node_pool(self._pool, word.host, word.port), self._timeout, service=self._service)
+        return Endpoint(node_pool(self._pool, word.host, word.port), self._timeout, service=self.service)
 
     def _put_last(self, sentinel: _Sentinel) -> None:
         self._sentinels.remove(sentinel)
@@ -144,7 +169,7 @@ class Sentinels:
 
     def _unknown(self, problems: dict[str, QueueSystemError]) -> ServerError:
         told = "; ".join(str(error) for error in problems.values()) or "the URL names none"
-        text = f"no sentinel names the primary of {redact(self._service)!r}: {told}"
+        text = f"no sentinel names the primary of {redact(self.service)!r}: {told}"
         kinds = {type(error) for error in problems.values()}
         if ServerUnreachableError in kinds or not kinds:
             return ServerUnreachableError(text)

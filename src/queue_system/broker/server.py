@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import redis
 
@@ -70,6 +70,13 @@ class Server:
             return client
 
         return ping()
+
+    def sentinels(self) -> Sentinels | None:
+        """Return somebody new who asks the sentinels that are named; None if none are. Starts nothing."""
+        if self._client is None and isinstance(self._chosen(), Path):
+            return None
+        pool: Any = self.client().connection_pool
+        return Sentinels(pool, self.timeout) if hasattr(pool, "service_name") else None
 
     def endpoint(self) -> Endpoint:
         """Return where it is and how to connect to it; starts an embedded server where that is the choice."""

@@ -9,7 +9,19 @@ from typing import Annotated, Final
 import typer
 
 from queue_system import __version__
-from queue_system.cli import bench, dashboard, dead_letters, doctor, enqueue, exporter, operation, purge, status, worker
+from queue_system.cli import (
+    bench,
+    dashboard,
+    dead_letters,
+    doctor,
+    enqueue,
+    exporter,
+    failover,
+    operation,
+    purge,
+    status,
+    worker,
+)
 from queue_system.cli.environment import variables_of
 from queue_system.cli.exits import ExitCode
 from queue_system.cli.help import PlainGroup
@@ -66,7 +78,7 @@ def root(
     context.obj = read_place(context, given, Output(as_json=False))
 
 
-for group in (worker, enqueue, status, operation, dead_letters, purge, doctor, bench, dashboard, exporter):
+for group in (worker, enqueue, status, operation, dead_letters, purge, failover, doctor, bench, dashboard, exporter):
     group.add_to(app)
 
 

@@ -107,9 +107,9 @@ def bench(
 
 
 def _is_local(config: QueueConfig) -> bool:
-    pool = config.shard.endpoint().pool
-    if hasattr(pool, "service_name"):
+    if config.shard.route.moves:
         return False  # a sentinel may name any machine
+    pool = config.shard.endpoint().pool
     host = str(pool.connection_kwargs.get("host", "localhost"))
     try:
         return ipaddress.ip_address(host).is_loopback

@@ -83,6 +83,7 @@ def doctor(
     levels = Counter(result.level for _, result in results)
     document = {
         "server": session.config.address,
+        **session.config.primary,
         "prefix": session.config.queue_prefix,
         "ok": not levels[Level.FAIL],
         "checks": [

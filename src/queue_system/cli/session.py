@@ -37,7 +37,7 @@ _OPTIONS: Final = {
 }
 """The options whose values the library knows by other names."""
 _NAME_ONE: Final = "name one with --url or QUEUE_SYSTEM_REDIS_URL, or go to the folder where its workers run"
-_ENCRYPTED: Final = ("rediss://", "valkeys://")
+_ENCRYPTED: Final = ("rediss:", "valkeys:", "rediss+", "valkeys+")
 _KEYWORD: Final = inspect.Parameter.KEYWORD_ONLY
 
 AsJson: TypeAlias = Annotated[
@@ -49,7 +49,8 @@ Url: TypeAlias = Annotated[
         metavar="URL",
         envvar="QUEUE_SYSTEM_REDIS_URL",
         rich_help_panel=_PANEL,
-        help="The server, such as redis://host:6379/0. Default: REDIS_URL, then an embedded one.",
+        help="The server, such as redis://host:6379/0, or its sentinels, redis+sentinel://host1,host2/SERVICE."
+        " Default: REDIS_URL, then an embedded one.",
     ),
 ]
 UrlFile: TypeAlias = Annotated[

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from typing import Annotated, Any, Final
@@ -54,6 +54,8 @@ class Board:
     most_dead_letters: int = 0
     """How many dead letters each list keeps; 0: not known."""
     workers_shown: bool = False
+    primary: Callable[[], Mapping[str, str]] = dict
+    """Returns the service of the sentinels and where its primary is; nothing where there are no sentinels."""
     told: Sequence[WorkerRecord] = ()
     """The living workers that report about themselves."""
 
@@ -69,7 +71,7 @@ class Board:
 
     def document(self) -> dict[str, Any]:
         """Return the board as a JSON object."""
-        head: dict[str, Any] = {"server": self.address, "prefix": self.prefix}
+        head: dict[str, Any] = {"server": self.address, "prefix": self.prefix, **self.primary()}
         if self.now is None or self.trouble:
             return {**head, "error": self.trouble}
         queues = [
@@ -94,6 +96,8 @@ class Board:
     def view(self) -> RenderableType:
         """Return the board as tables."""
         head = Text(" ").join([plain(self.address, "bold"), plain(self.prefix)])
+        if primary := self.primary().get("primary"):
+            head.append_text(plain(f"  primary {primary}"))
         parts: list[RenderableType] = [head]
         if self.now is not None:
             head.append(f"  {moment(self.now.at)}", "dim")
@@ -221,6 +225,7 @@ def status(
         empty_shown=show_all,
         most_dead_letters=config.max_dead_letters,
         workers_shown=workers,
+        primary=lambda: config.primary,
     )
 
     def look() -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 from queue_system.broker.shard import SERVER_BREAKER
@@ -21,6 +21,8 @@ class Stats:
 
     fleet: FleetStats
     workers: Sequence[WorkerRecord] | None = ()
+    primary: Mapping[str, str] = field(default_factory=dict)
+    """The service of the sentinels, and where its primary is; nothing where there are no sentinels."""
 
     @property
     def waiting(self) -> int:
@@ -44,7 +46,8 @@ NOTHING: Final = Stats(FleetStats(0.0, (), True, 0, 0, 0, {"failures": 0, "syste
 
 def read_stats(config: QueueConfig, *, inflight: bool) -> Stats:
     """Read the fleet's stats, and with `inflight` how much each worker holds. Blocks. Raises ServerError."""
-    return Stats(read_fleet(config), read_workers(config, inflight=inflight, details=inflight))
+    fleet = read_fleet(config)
+    return Stats(fleet, read_workers(config, inflight=inflight, details=inflight), config.primary)
 
 
 def circuits_of(config: QueueConfig) -> dict[str, str]:

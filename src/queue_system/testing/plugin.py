@@ -17,6 +17,7 @@ from queue_system.broker.urls import check_url
 from queue_system.config import QueueConfig
 from queue_system.manager import QueueManager
 from queue_system.testing.proxy import Proxy
+from queue_system.testing.sentinel import Sentinel, private_sentinel
 from queue_system.testing.server import private_server
 from queue_system.worker import QueueWorker
 
@@ -26,6 +27,16 @@ def queue_server_url() -> Iterator[str]:
     """The URL of the server of this test run: a private one, gone at the end. Override it to use one of yours."""
     with private_server() as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def queue_sentinel() -> Iterator[Sentinel]:
+    """A primary, a replica and a sentinel of this test run: `url` for a configuration, `fail_over`, `kill_primary`.
+
+    Nothing there is deleted after a test: take a prefix for each, such as that of `queue_prefix`.
+    """
+    with private_sentinel() as sentinel:
+        yield sentinel
 
 
 @pytest.fixture

@@ -1,0 +1,73 @@
+"""`failover`: puts a replica in the primary's place without losing an operation."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+import typer
+
+from queue_system.broker.failover import Plan, fail_over, plan_failover
+from queue_system.cli.exits import ExitCode
+from queue_system.cli.options import Yes, duration
+from queue_system.cli.session import Session, command
+from queue_system.cli.text import count, plain, span
+from queue_system.errors import InvalidInputError
+
+_SENTINELS: Final = (
+    "expected sentinels, which can switch to another server, got one server; "
+    "write redis+sentinel://host1:26379,host2:26379/SERVICE"
+)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command."""
+    command(app, "failover")(failover)
+
+
+def failover(
+    session: Session,
+    *,
+    timeout: Annotated[
+        float, typer.Option(parser=duration, metavar="TIME", help="How long to wait for another primary.")
+    ] = 30.0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and change nothing.")] = False,
+    yes: Yes = False,
+) -> None:
+    """Let a replica take the primary's place, as before maintenance; no operation is lost."""
+    sentinels = session.config.shard.server.sentinels()
+    if sentinels is None:
+        raise InvalidInputError("redis_url", _SENTINELS)
+    plan = plan_failover(sentinels)
+    if dry_run:
+        session.output.emit({**_described(plan), "switched": False}, plain(_told(plan)))
+        return
+    replicas = count(len(plan.replicas), "replica")
+    session.output.confirm(f"Switch {plan.service!r} from {plan.primary.place} to one of its {replicas}?", yes=yes)
+    outcome = fail_over(sentinels, plan, timeout, session.output.note)
+    document = {
+        **_described(plan),
+        "switched": bool(outcome.present),
+        "present": outcome.present or None,
+        "took_s": round(outcome.took_s, 3),
+    }
+    if not outcome.present:
+        session.output.error(f"no other server became the primary within {span(timeout)}; writes go on as before")
+        session.output.emit(document, plain(_told(plan)))
+        raise typer.Exit(ExitCode.LATE)
+    session.output.emit(
+        document, plain(f"{outcome.present} is the primary of {plan.service!r} now, after {span(outcome.took_s)}")
+    )
+
+
+def _described(plan: Plan) -> dict[str, Any]:
+    return {
+        "service": plan.service,
+        "former": plan.primary.place,
+        "replicas": [{"place": replica.place, "bytes_behind": replica.behind} for replica in plan.replicas],
+        "coordinated": plan.coordinated,
+    }
+
+
+def _told(plan: Plan) -> str:
+    replicas = ", ".join(f"{replica.place} ({replica.behind:,} bytes behind)" for replica in plan.replicas)
+    return f"{plan.service!r}: {plan.primary.place} is the primary; replicas: {replicas}; {plan.how}"
