@@ -199,17 +199,18 @@ class QueueWorker:
         engine.start_slots(self._worker_loop, self._attempts.give_up)
         turns = self._take_turns(engine, ending)
         self._turns = WorkerTask(turns, loop=loop, name="queue-system-engine", context=context_of(None))
+        reclaimer = Reclaimer(
+            self.config,
+            engine.shard,
+            lambda: engine.incarnation,
+            engine.clock.now_ms,
+            engine.access,
+            partial(soon_in, loop, self._reporter.taken_over),
+        )
         self._services = [
             Heartbeat(self.config, engine.shard, engine, loop, engine.presence),
-            Reclaimer(
-                self.config,
-                engine.shard,
-                lambda: engine.incarnation,
-                engine.clock.now_ms,
-                engine.access,
-                partial(soon_in, loop, self._reporter.taken_over),
-            ),
-            Discovery(self.config, engine.shard, self.queues, engine.access),
+            reclaimer,
+            Discovery(self.config, engine.shard, self.queues, engine.access, reclaimer.sits_out),
             Retention(self.config, engine.shard, engine.clock.now_ms, engine.access),
         ]
         for service in self._services:

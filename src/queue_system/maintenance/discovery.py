@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from queue_system.broker.access import AccessBackoff
@@ -20,8 +20,16 @@ FORGET_AFTER_S = 35 * 86400.0
 """After how long without use the name of an empty queue goes."""
 
 
+def _never() -> bool:
+    return False
+
+
 class Discovery(PeriodicService):
-    """One sweep per fleet and interval, for foreign pushes and orphans; surveys the server once."""
+    """One sweep per fleet and interval, for foreign pushes and orphans; surveys the server once.
+
+    A sweep that comes too early is refused, which costs the server something, too: `sits_out` tells, in each round,
+    whether to leave it to others.
+    """
 
     name = "discovery"
 
@@ -31,8 +39,10 @@ class Discovery(PeriodicService):
         shard: Shard,
         names: Sequence[str] = (),
         access: AccessBackoff | None = None,
+        sits_out: Callable[[], bool] = _never,
     ) -> None:
         super().__init__(config.log, _INTERVAL_S, shard, access)
+        self._sits_out = sits_out
         self._config = config
         self._names = tuple(names)
         self._next_names = SYSTEM_CLOCK.monotonic()
@@ -45,6 +55,14 @@ class Discovery(PeriodicService):
         if SYSTEM_CLOCK.monotonic() >= self._next_names:
             self.tend_names()
             self._next_names = SYSTEM_CLOCK.monotonic() + NAMES_EVERY_S
+        if not self._sits_out():
+            self._sweep()
+        if not self._surveyed:
+            self.survey()
+            self._surveyed = True
+        return self.interval_s
+
+    def _sweep(self) -> None:
         cursor = "0"
         while not self.stopped.is_set():
             command = self.shard.commands.sweep(cursor, int(_INTERVAL_S * 1000 * 0.9))
@@ -55,10 +73,6 @@ class Discovery(PeriodicService):
             self._orphans, _ = self.shard.transport.run(self.shard.commands.orphans(self._orphans), retries=0)
             if self._orphans == "0":
                 self._next_orphans = SYSTEM_CLOCK.monotonic() + self._config.lease_seconds / _ORPHANS_PER_LEASE
-        if not self._surveyed:
-            self.survey()
-            self._surveyed = True
-        return self.interval_s
 
     def tend_names(self) -> None:
         """Register the queues that this worker names, so that they are kept; forget those that nobody uses."""

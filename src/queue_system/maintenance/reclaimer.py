@@ -71,6 +71,8 @@ class Reclaimer(PeriodicService):
         self._fit = True
         self.rests = False
         """Whether it leaves the watch to others, for as long as somebody watches."""
+        self._fleet = 1
+        """How many incarnations there were when it was drawn who rests."""
         self._watch_s = _WATCH_FIRST * config.lease_seconds
         self._decided_until = SYSTEM_CLOCK.monotonic() + self._watch_s
 
@@ -91,11 +93,20 @@ class Reclaimer(PeriodicService):
         """
         if now >= self._decided_until:
             self._decided_until = now + _TERM_LEASES * self._config.lease_seconds
+            self._fleet = incarnations
             self.rests = random.random() * incarnations > _WATCHERS
             if self.rests:
                 self._seen.clear()
                 self._sign = Observation(b"", SYSTEM_CLOCK.monotonic())
         return self.rests
+
+    def sits_out(self) -> bool:
+        """Draw whether this worker leaves to others what one at a time does for the whole fleet. From any thread.
+
+        Who watches never does. Of those who rest, about eight at a time do not either: if all who watch die at once,
+        nothing is held up until that is noticed.
+        """
+        return self.rests and random.random() * self._fleet > _WATCHERS
 
     def failed(self, error: QueueSystemError) -> float:
         """Forget what was seen: silence that nobody watched proves nothing."""
