@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
 import redis
 import redis.asyncio.sentinel
@@ -24,6 +25,7 @@ from queue_system import (
     ServerUnreachableError,
 )
 from queue_system.cli.app import run
+from queue_system.dashboard import create_app
 from queue_system.resilience import CircuitState
 from tests.kit.inbox import Inbox
 from tests.kit.logs import LineLogger
@@ -67,6 +69,15 @@ async def test_a_client_of_sentinels_leads_to_the_primary(
         await config.aclose()
 
 
+async def test_the_dashboard_shows_the_service_and_its_primary(sentinel: OwnSentinel, own_prefix: str) -> None:
+    with contextlib.closing(QueueConfig(redis_url=sentinel.url, queue_prefix=own_prefix)) as config:
+        transport = httpx.ASGITransport(app=create_app(config), client=("127.0.0.1", 1))
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as browser:
+            page = (await browser.get("/")).text
+    assert f"<dd>{SERVICE}</dd>" in page
+    assert f"<dd>127.0.0.1:{sentinel.primary.port}</dd>" in page
+
+
 async def test_an_idle_worker_leaves_a_frozen_server(sentinel: OwnSentinel, own_prefix: str, inbox: Inbox) -> None:
     """It waits for work there, and for an answer that never comes; the work is at the new primary."""
     log = LineLogger()
@@ -82,6 +93,7 @@ async def test_an_idle_worker_leaves_a_frozen_server(sentinel: OwnSentinel, own_
             with contextlib.closing(other):
                 QueueManager(other).enqueue({"n": 1}, "take")
                 assert await inbox.next() == {"n": 1}
+        assert not log.of("server trouble: trying again")
         (told,) = log.of(SWITCHED)
         assert told["service"] == SERVICE
         assert told["former"] == f"127.0.0.1:{former.port}"
@@ -170,6 +182,10 @@ def test_a_planned_failover_from_the_command_line(
     shown = capsys.readouterr().out
     assert f"127.0.0.1:{former.port} is the primary; replicas: 127.0.0.1:" in " ".join(shown.split())
     assert sentinel.primary is former
+    assert run(["status", *url, "--json"]) == 0
+    status = json.loads(capsys.readouterr().out)
+    assert (status["service"], status["primary"]) == (SERVICE, f"127.0.0.1:{former.port}")
+    assert status["server"] == f"{sentinel.url}/0"
     assert run(["failover", *url, "--yes", "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert (answer["former"], answer["switched"]) == (f"127.0.0.1:{former.port}", True)

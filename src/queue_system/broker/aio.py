@@ -110,7 +110,7 @@ class AioTransport:
             wire = await self._connected(endpoint)
             waiting = wire.send(_packed(commands), len(commands), endpoint.timeout + request.patience)
         if self._route.moves:
-            await self._heeding(waiting)
+            await self._heeding(waiting, blocks=request.patience > 0)
         replies = await waiting
         for i, reply in enumerate(replies):
             if isinstance(reply, ErrorReply) and str(reply).startswith("NOSCRIPT") and self._wire is not None:
@@ -148,7 +148,7 @@ class AioTransport:
         self._route.accompany(self, loop)
         self._connecting = connecting = loop.create_task(self._connect(endpoint))
         try:
-            await self._heeding(connecting)
+            await self._heeding(connecting, blocks=False)
         except BaseException:
             connecting.cancel()
             raise
@@ -163,9 +163,14 @@ class AioTransport:
         async with asyncio.timeout(endpoint.timeout):
             return await endpoint.connect_aio(whole=self._whole)
 
-    async def _heeding(self, waiting: asyncio.Future[Any]) -> None:
-        """Wait for what the server must do, and see to it once a second that it still is the one in force."""
+    async def _heeding(self, waiting: asyncio.Future[Any], *, blocks: bool) -> None:
+        """Wait for what the server must do, and see to it meanwhile that it still is the one in force.
+
+        A silence raises doubts, unless the server `blocks` because it was asked to.
+        """
         while not (await asyncio.wait((waiting,), timeout=HEEDED_EVERY_S))[0]:
+            if not blocks:
+                self._route.doubt()
             await self._route.acheck()  # if it is another one, `leave` is called
 
 

@@ -18,7 +18,7 @@ from queue_system.clock import SYSTEM_CLOCK
 from queue_system.resilience.threads import call_in_thread
 
 T = TypeVar("T")
-HEEDED_EVERY_S: Final = 1.0
+HEEDED_EVERY_S: Final = 0.5
 """How often who waits for a server that may be replaced looks whether it has been."""
 _TRIED_FOR_S: Final = 1.5
 """How long a server that may be replaced may take to accept a connection: a lost packet is sent again within that."""
@@ -82,7 +82,7 @@ def is_green(kind: type) -> bool:
 class HurriedSocket:
     """A socket whose every call must end before one moment, until it is let go.
 
-    `heed` is called once a second while it waits for data; it may raise OSError.
+    `heed` is called twice a second while it waits for data; it may raise OSError.
     """
 
     def __init__(self, plain: Any, deadline: float, heed: Callable[[], object] | None = None) -> None:

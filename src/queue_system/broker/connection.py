@@ -106,8 +106,8 @@ class Endpoint:
         """Open a blocking connection; raises what redis-py raises, an error of the user's code as ConnectionError.
 
         Look-ups, TCP, TLS and log-in together have one limit, of `within_s` at most, and so has all that comes before
-        `settle_in`. No silence is borne for longer than `longest_s`. `heed` is called once a second while the server is
-        waited for, now and later; it may raise OSError.
+        `settle_in`. No silence is borne for longer than `longest_s`. `heed` is called twice a second while the server
+        is waited for, now and later; it may raise OSError.
         """
         if self.prepare is not None:
             self.prepare()

@@ -136,15 +136,19 @@ class Route:
         if not (is_transient(error) or (self.moves and leads_elsewhere(error))):
             return False
         if self.moves and not isinstance(error, QueueSystemError | RouteChangedError):
-            now = self._clock.monotonic()
-            self._doubted = True
-            self._due_at = min(self._due_at, self._asked_at + self._pause_s)
-            if self._failing_since is None:
-                self._failing_since = now
+            self.doubt()
         return True
 
+    def doubt(self) -> None:
+        """Learn that the server does not answer, or not in time: the next who needs it asks. Never blocks."""
+        self._doubted = True
+        self._due_at = min(self._due_at, self._asked_at + self._pause_s)
+        if self._failing_since is None:
+            self._failing_since = self._clock.monotonic()
+
     def heed(self, endpoint: Endpoint) -> None:
-        """Raise RouteChangedError if another server is in force than this one; asks if it is time for that."""
+        """Learn that a server has been silent; raise RouteChangedError if another one is in force. This may block."""
+        self.doubt()
         if self.check() is not endpoint:
             raise RouteChangedError(f"{endpoint.address} is no longer the primary")
 

@@ -60,7 +60,7 @@ class SyncWire:
     ) -> None:
         """Take over a socket. `until` is a moment by which all must end that is exchanged before `settle_in`.
 
-        `heed` is called once a second while the server is waited for; it may raise OSError.
+        `heed` is called twice a second while the server is waited for; it may raise OSError.
         """
         self._socket = connected
         green = is_green(type(connected))

@@ -69,7 +69,14 @@ class Engine:
         self.inflight.outbox.filled = self.dispatcher.stir
         self._prefetch = Prefetch(slots)
         self._transport = AioTransport(shard.route)
-        self._reconnect = Reconnect(config.log, shard.outage, reporter.flush_counts, self.access, config.lease_seconds)
+        self._reconnect = Reconnect(
+            config.log,
+            shard.outage,
+            reporter.flush_counts,
+            self.access,
+            config.lease_seconds,
+            lambda: shard.route.longest_wait_s,
+        )
         self._registered = False
         """Whether the server has booked this incarnation, so that beats count and claims may be sent."""
         self._notes: list[RestNote] = []

@@ -24,7 +24,9 @@ class LongPoll:
     ) -> None:
         self._commands = shard.commands
         self._transport = AioTransport(shard.route)
-        self._reconnect = Reconnect(log, shard.outage, flush_counts, AccessBackoff())
+        self._reconnect = Reconnect(
+            log, shard.outage, flush_counts, AccessBackoff(), longest_wait_s=lambda: shard.route.longest_wait_s
+        )
         self._ended = ended
         self._task: asyncio.Task[None] | None = None
         """The poll that is under way; it also waits here before a next try when the server has failed."""

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from queue_system.broker.access import AccessBackoff
 from queue_system.broker.aio import AioTransport
 from queue_system.broker.protocol import Command
+from queue_system.broker.routes import RouteChangedError
 from queue_system.clock import SYSTEM_CLOCK
 from queue_system.errors import AccessDeniedError, QueueSystemError, WrongKeyTypeError
 from queue_system.metrics import LogThrottle, StructuredLogger
@@ -29,9 +30,11 @@ class Reconnect:
         flush_counts: Callable[[], None],
         access: AccessBackoff,
         lease_s: float = math.inf,
+        longest_wait_s: Callable[[], float] = lambda: _LONGEST_WAIT_S,
     ) -> None:
         self._log = log
         self._lease_s = lease_s
+        self._longest_wait_s = longest_wait_s
         self._access = access
         self._failures = 0
         """How many tries have failed in a row."""
@@ -74,6 +77,8 @@ class Reconnect:
 
     async def wait(self, error: Exception) -> None:
         """Log what the throttle lets through, and wait before the next try; the first comes at once, unless denied."""
+        if isinstance(error.__cause__, RouteChangedError):
+            return  # which is logged once for the process: nothing has failed
         self._failures += 1
         if self._throttle.ready():
             self._tell(error)
@@ -83,7 +88,8 @@ class Reconnect:
                 await asyncio.sleep(left_s)
         elif self._failures > 1:
             steps = min(self._failures - 2, _MAX_STEPS)
-            await asyncio.sleep(min(_LONGEST_WAIT_S, backoff_delay(steps, _SHORTEST_WAIT_S, _LONGEST_WAIT_S)))
+            longest_s = self._longest_wait_s()
+            await asyncio.sleep(min(longest_s, backoff_delay(steps, _SHORTEST_WAIT_S, longest_s)))
 
     def _tell(self, error: Exception) -> None:
         """Write the error and what was counted meanwhile in turn, so that both together are one line a second."""

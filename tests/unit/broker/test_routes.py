@@ -153,9 +153,9 @@ def test_who_heeds_learns_that_the_connection_leads_elsewhere(clock: ManualClock
     first = server(1)
     route = route_of(Answers(first, first, server(2)), clock)
     route()
-    clock.advance(1.0)
+    clock.advance(0.5)
     route.heed(first)
-    clock.advance(1.0)
+    clock.advance(0.5)
     with pytest.raises(RouteChangedError, match=r"127\.0\.0\.1:1"):
         route.heed(first)
 
