@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from queue_system import QueueConfig, QueueManager, QueueWorker
+from queue_system.broker.abilities import many_writer
+from queue_system.broker.protocol import Command
 from queue_system.broker.server_check import findings, read_server
 from queue_system.maintenance.discovery import Discovery
 from tests.kit.configs import MakeConfig
@@ -46,6 +48,47 @@ def test_the_server_that_the_package_brings_gives_no_finding(config: QueueConfig
     info, settings = read_server(config.transport.run)
     assert findings(info, settings) == []
     assert {"redis_version", "aof_enabled", "maxmemory_policy"} <= info.keys()
+
+
+def test_a_worker_learns_whether_the_server_writes_many_keys_at_once(
+    start_server: StartServer, make_config: MakeConfig
+) -> None:
+    """And whether its user may: else each settlement would leave an entry in the server's log of refusals."""
+    server = start_server()
+    config = make_config(redis_url=server.url)
+    Discovery(config, config.shard).perform()
+    assert config.commands.write_many == "MSETEX"
+    with server.client() as client:
+        client.execute_command("ACL", "SETUSER", "plain", "on", "nopass", "~*", "+@all", "-msetex")
+    other = make_config(
+        redis_url=server.url.replace("redis://", "redis://plain:x@").replace("unix://", "unix://plain:x@")
+    )
+    Discovery(other, other.shard).perform()
+    assert other.commands.write_many == ""
+
+
+@pytest.mark.parametrize(
+    "info, known",
+    [
+        ({"valkey_version": "9.1.0", "redis_version": "7.2.4"}, "MSETEX"),
+        ({"valkey_version": "9.0.4", "redis_version": "7.2.4"}, ""),
+        ({"redis_version": "8.4.0"}, "MSETEX"),
+        ({"redis_version": "8.2.9"}, ""),
+        ({"redis_version": "10.0.1"}, "MSETEX"),
+        ({"redis_version": "8.4.0", "dragonfly_version": "df-1.0"}, ""),
+        ({"redis_version": "unstable"}, ""),
+        ({}, ""),
+    ],
+)
+def test_only_versions_that_may_have_the_command_are_asked(info: dict[str, str], known: str) -> None:
+    asked: list[str] = []
+
+    def run(command: Command[bool]) -> bool:
+        asked.append(command.name)
+        return True
+
+    assert many_writer(info, "queue:", run) == known
+    assert len(asked) == bool(known)
 
 
 def test_a_server_that_is_away_is_looked_at_when_it_is_back(start_server: StartServer, make_config: MakeConfig) -> None:

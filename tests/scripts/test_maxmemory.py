@@ -62,6 +62,17 @@ def test_claim_of_an_adopted_value_passes(full: Broker) -> None:
     assert full.claim(claim_id="c1", adopt=value_of(Q, "x")).values == [value_of(Q, "x")]
 
 
+@pytest.mark.parametrize("write_many", ["", "MSETEX"])
+def test_a_settlement_of_successes_passes(full: Broker, write_many: str) -> None:
+    full.commands.write_many = write_many
+    first = full.claim(3, claim_id="c1").first_token
+    fill(full)
+    plain = [(first - 1, "none", b"r"), *((first + i, str(i + 1), record_of("succeeded", Q)) for i in range(3))]
+    assert full.settle("s1", ("plain", RESULT_TTL_MS, plain)) == b"lddd"
+    assert full.settle("s2", ("plain", RESULT_TTL_MS, [(first, "1", b"r")])) == b"l"
+    assert full.census() == dict.fromkeys("45678", 1)
+
+
 def test_settlements_pass_with_every_verb(full: Broker) -> None:
     first = full.claim(7, claim_id="c1").first_token
     fill(full)

@@ -217,6 +217,20 @@ def test_one_batch_holds_all_verbs_and_answers_in_their_order(broker: Broker) ->
     assert broker.census() == {"4": 1, "5": 1, "6": 1}
 
 
+@pytest.mark.parametrize("write_many", ["MSETEX", "MSETLATER"])
+def test_records_are_written_whether_the_server_takes_many_at_once_or_not(broker: Broker, write_many: str) -> None:
+    """With MSETEX, which one of the two servers has, and with a command that none has."""
+    broker.commands.write_many = write_many
+    first = held(broker, *"123")
+    plain = [(first, "1", DONE), (first + 99, "none", DONE), (first + 1, "2", DONE), (first + 2, "3", DONE)]
+    assert broker.settle("s", ("plain", RESULT_TTL_MS, plain)) == b"dldd"
+    snapshot = broker.snapshot()
+    assert [snapshot[f"operation:{id_}"] for id_ in "123"] == [DONE] * 3
+    assert all(RESULT_TTL_MS - 5000 < broker.client.pttl(broker.keys.operation(id_)) <= RESULT_TTL_MS for id_ in "123")
+    assert "operation:none" not in snapshot
+    assert snapshot["metrics"][b"processed"] == b"3"
+
+
 def test_a_token_settled_twice_in_one_batch_counts_once(broker: Broker) -> None:
     token = held(broker, "1")
     delivery = deliveries(token)["complete"]

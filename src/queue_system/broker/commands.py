@@ -76,6 +76,8 @@ class Commands:
         self._most_sent = most_sent
         """How many bytes of one item the server sends; a larger one is kept there, for `_kept_ms`."""
         self._kept_ms = kept_ms
+        self.write_many = ""
+        """The command that writes many keys with one lifetime; empty where the server is not known to have one."""
         self._prefix = pack((keys.prefix,))
 
     def _script(self, name: str, parse: Any, *arguments: Argument, packed: bytes = b"", count: int = 0) -> Command[Any]:
@@ -137,9 +139,8 @@ class Commands:
 
     def settle(self, incarnation: str, settlement_id: str, packed: bytes, count: int) -> Command[bytes]:
         """Settle deliveries, given as `count` packed arguments. Reply: a code each, or b"lost"."""
-        return self._script(
-            "settle", identity, incarnation, settlement_id, self._max_dead_letters, packed=packed, count=count
-        )
+        fixed = (incarnation, settlement_id, self._max_dead_letters, self.write_many)
+        return self._script("settle", identity, *fixed, packed=packed, count=count)
 
     def rest(self, worker: str, notes: Sequence[tuple[str, int, str]]) -> Command[int]:
         """Note queues that a worker leaves alone: name, for how many ms (0: no longer), why. Reply: how many."""

@@ -80,6 +80,12 @@ def try_commands(prefix: str, names: Sequence[str]) -> Command[list[str]]:
     return Command("try", _TRY, 1 + len(words), pack((prefix, *words)), lambda replies: _denied(names, replies))
 
 
+def may_write_many(name: str, prefix: str) -> Command[bool]:
+    """Ask whether scripts may run a command that writes many keys with one lifetime. It takes Redis 7 or Valkey."""
+    words = (name, 1, f"{prefix}operation:x", "v", "PX", 1)
+    return Command("try", _TRY, 2 + len(words), pack((prefix, len(words), *words)), _is_held_back)
+
+
 def key_page(prefix: str, cursor: str) -> Command[tuple[str, list[str]]]:
     """Read a page of the keys under a prefix. Reply: the next cursor, and the keys."""
     return plain(_parse_keys, "SCAN", cursor, "MATCH", f"{prefix}*", "COUNT", 1000)
@@ -123,6 +129,11 @@ def number_of_keys() -> Command[int]:
 def delete_keys(keys: Sequence[str]) -> Command[int]:
     """Delete the keys of a measurement. Reply: how many there were."""
     return plain(int, "DEL", *keys)
+
+
+def _is_held_back(replies: Sequence[bytes]) -> bool:
+    """Tell whether only the script's flag stood against a command: the server has it, and the user may run it."""
+    return b"read-only script" in replies[0]
 
 
 def _denied(names: Sequence[str], replies: Sequence[bytes]) -> list[str]:

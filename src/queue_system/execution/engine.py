@@ -157,6 +157,7 @@ class Engine:
                     self._reporter.flush_counts()
             except Exception as error:  # noqa: BLE001 - whatever it is: who takes no turns holds his lease for ever
                 self._reporter.outage()
+                self._commands.write_many = ""  # the next server may be an older one
                 if await self._reconnect.is_overwritten(
                     error, self._transport, self._commands.tokens(self.incarnation)
                 ):

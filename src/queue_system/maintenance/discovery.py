@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from queue_system.broker.abilities import many_writer
 from queue_system.broker.access import AccessBackoff
 from queue_system.broker.server_check import findings, read_server
 from queue_system.broker.shard import Shard
@@ -92,7 +93,10 @@ class Discovery(PeriodicService):
 
     def survey(self) -> None:
         """Warn of every setting and known flaw of the server that endangers operations."""
-        for finding in findings(*read_server(partial(self.shard.transport.run, retries=0))):
+        run = partial(self.shard.transport.run, retries=0)
+        info, settings = read_server(run)
+        self.shard.commands.write_many = many_writer(info, self.shard.commands.keys.prefix, run)
+        for finding in findings(info, settings):
             self.log.warning(
                 "the server is not safe", kind=finding.kind, problem=finding.problem, remedy=finding.remedy
             )

@@ -1,6 +1,7 @@
 -- Settles many deliveries of one incarnation, each with its verdict.
 -- KEYS      1 prefix of every key
 -- ARGV      1 incarnation · 2 settlement id, ending in a growing number · 3 most dead letters of a list
+--           4 the command that writes many keys with one lifetime, "" where the server has none
 --           then groups: verb · record lifetime in ms · count · and for each delivery
 --             plain     token · id · record
 --             complete  token · id · record · deduplication key · value of the callback item ("" for none)
@@ -18,26 +19,31 @@
 --           An id of "" writes no record: the delivery was a callback, its verdict stands already.
 -- Reply     a string with one code for each delivery: "d" done · "o" done, and the oldest letter went · "l" lost
 --           · "k" kept, the letters being full; "lost" when the incarnation is unregistered
--- Uses      prefix workers settle_request settle_back settle_for_good requeue delayed deduplication changes counters series verbs
+-- Uses      prefix workers settle_request records settle_back settle_for_good requeue delayed deduplication changes counters series verbs
 -- Invariant sent again with the same settlement id it changes nothing and gives the same answer.
 if not is_registered(incarnation) then return 'lost' end
 local previous_id, answer = read_settle_note()
 if previous_id == settlement_id then return answer end
 local late = is_earlier(settlement_id, previous_id) -- held up on a lost connection, it was sent again long ago
 
-local codes, settled, usual = {}, 0, not late and ARGV[4] == 'plain' and #ARGV == 6 + 3 * ARGV[6] and nobody_waits()
+local codes, settled, usual = {}, 0, not late and ARGV[5] == 'plain' and #ARGV == 7 + 3 * ARGV[7] and nobody_waits()
 if usual then -- one group, of operations that have succeeded: nothing is to be seen to but their records
-  local done, ttl_ms = 0, ARGV[5]
-  for i = 7, #ARGV, 3 do
+  local done, ttl_ms, writes = 0, ARGV[6], ARGV[4] ~= '' and ARGV[7] ~= '1' and {}
+  for i = 8, #ARGV, 3 do
     settled = settled + 1
     if redis.call('HDEL', inflight, ARGV[i]) == 1 then -- not subject to maxmemory, so what follows is not either
-      redis.call('SET', records .. ARGV[i + 1], ARGV[i + 2], 'PX', ttl_ms)
       done = done + 1
+      if writes then
+        writes[2 * done - 1], writes[2 * done] = records .. ARGV[i + 1], ARGV[i + 2]
+      else
+        redis.call('SET', records .. ARGV[i + 1], ARGV[i + 2], 'PX', ttl_ms)
+      end
       codes[settled] = DONE
     else
       codes[settled] = LOST
     end
   end
+  if writes and done > 0 then write_records(ARGV[4], writes, done, ttl_ms) end
   if done > 0 then count('processed', done) end
 else
   -- Rarely
@@ -46,7 +52,7 @@ else
   redis.call('ZCARD', delayed)
   redis.call('HLEN', dedup())
   if not late then redis.call('HDEL', inflight, '#settle') end -- not subject to maxmemory, so what follows is not either
-  local position = 4
+  local position = 5
   while position <= #ARGV do
     local verb, ttl_ms, group = ARGV[position], ARGV[position + 1], tonumber(ARGV[position + 2])
     local settle, arity = apply[verb], ARITY[verb]

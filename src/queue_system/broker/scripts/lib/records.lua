@@ -2,7 +2,7 @@
 -- Owns      `operation:ID`: status, nonce, ms of the last change, queue, deduplication key
 --           and, if it says more, attempts, ms when it was enqueued, ms when it was started, worker; between them tabs;
 --           then a line feed and JSON
--- Uses      prefix states
+-- Uses      prefix numbers states
 -- Invariant what is no record of this system reads as none.
 
 local records = prefix() .. 'operation:' -- for loops; else a name less is carried into a function
@@ -27,4 +27,11 @@ local function requeue_record(id)
   if type(record) ~= 'string' or string.sub(record, 1, 8) ~= 'running\t' then return false end
   redis.pcall('SET', record_key(id), 'queued' .. string.sub(record, 8))
   return true
+end
+
+-- Writes so many records, keys and records in turn, by one command; one by one if the server does not take it.
+local function write_records(command, writes, count, ttl_ms)
+  writes[2 * count + 1], writes[2 * count + 2] = 'PX', ttl_ms
+  if count < 2000 and type(redis.pcall(command, whole(count), unpack(writes))) == 'number' then return end
+  for i = 1, 2 * count, 2 do redis.call('SET', writes[i], writes[i + 1], 'PX', ttl_ms) end
 end
