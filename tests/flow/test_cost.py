@@ -33,7 +33,7 @@ WAITING_OPERATIONS = 250
 SCRIPTS_PER_WAITING_OPERATION = 0.85
 """Scripts for each operation of 5 to 35 ms in 5 slots. Measured: 0.6 to 0.7; 0.9 to 1.5 if settlements do not wait."""
 TURNS_PER_WAITING_OPERATION = 0.8
-"""Turns of the engine, empty ones included. Measured: 0.3 to 0.4; 1.1 to 3 if each answer makes another turn."""
+"""Turns of the engine, empty ones included. Measured: 0.3 to 0.4; 1.1 to 1.6 if each answer makes another turn."""
 
 
 class Counter:
