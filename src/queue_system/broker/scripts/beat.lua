@@ -6,10 +6,9 @@
 -- Invariant a beat never brings back an incarnation that was reclaimed; one that holds tokens does not leave.
 local mode, incarnation, lease_ms = ARGV[1], ARGV[2], ARGV[3]
 local inflight = inflight_of(incarnation)
-local current = redis.call('HGET', workers, incarnation)
+local current, reclaimed = unpack(redis.call('HMGET', workers, incarnation, dead(incarnation)))
 local tokens = redis.call('HLEN', inflight)
-tokens = count_tokens(inflight, tokens)
-local reclaimed = redis.call('HEXISTS', workers, dead(incarnation)) == 1
+if tokens > 0 then tokens = count_tokens(inflight, tokens) end
 if reclaimed or (not current and mode ~= 'register') then return {0, tokens, redis.call('HLEN', workers)} end
 if mode == 'leave' then
   tokens = count_tokens_exactly(inflight)

@@ -10,7 +10,7 @@ local cursor, swept = ARGV[1], prefix() .. 'swept'
 local last = redis.pcall('GET', swept)
 local last_ms = type(last) == 'string' and tonumber(last) or 0
 if cursor == '0' and now_ms - last_ms < tonumber(ARGV[2]) and last_ms <= now_ms then return {'-1', 0} end
-redis.call('SCARD', registry())
+local page, lists = redis.call('SSCAN', registry(), cursor, 'COUNT', 500), {} -- before the first write, to see its type
 redis.call('DEL', swept) -- not subject to maxmemory, so what follows is not either
 redis.call('SET', swept, string.format('%.0f', now_ms))
 
@@ -39,10 +39,9 @@ local function index_filled(lists, first, last)
   index_filled(lists, middle + 1, last)
 end
 
-if cursor == '0' then
+if cursor == '0' and redis.call('EXISTS', ready_index('high'), ready_index('normal'), ready_index('low')) > 0 then
   for _, priority in ipairs(PRIORITIES) do bring_back_to_the_present(ready_index(priority)) end
 end
-local page, lists = redis.call('SSCAN', registry(), cursor, 'COUNT', 500), {}
 for _, list in ipairs(page[2]) do
   if queue_of(list) then lists[#lists + 1] = list end
 end
