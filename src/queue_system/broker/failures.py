@@ -26,7 +26,7 @@ from queue_system.errors import (
 from queue_system.logs import without_passwords
 
 _IN_SCRIPT: Final = re.compile(
-    r"ERR Error running script \(call to \w+\): (?:@user_script: ?\d+: )+-?"  # Redis 6.2: before the error
+    r"\A(?:ERR Error running script \(call to \w+\): )?(?:@user_script: ?\d+: )+-?"  # Redis 6.2: before the error
     r"|\.? script:(?: [0-9a-f]{40},)? on @user_script:\d+\.?\Z"  # Redis 7 and Valkey: behind it
 )
 _BUSY: Final = frozenset({"LOADING", "BUSY", "TRYAGAIN", "UNBLOCKED"})

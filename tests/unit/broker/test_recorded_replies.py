@@ -32,6 +32,7 @@ WRAPPED = (
     f"{{}} script: {SHA}, on @user_script:2.",
     f"ERR Error running script (call to f_{SHA}): @user_script:2: @user_script: 2: -{{}}",
     f"ERR Error running script (call to f_{SHA}): @user_script:2: {{}}",
+    "@user_script: 80: -{}",  # Redis 6.2, where a script passes on an error that it has caught
 )
 OLD = f"ERR Error running script (call to f_{SHA}): @user_script:1: @user_script: 1: "
 OLD_KEYS = "The user executing the script can't access at least one of the keys mentioned in the command arguments"
