@@ -177,6 +177,12 @@ def test_what_a_batch_cannot_share_out_is_refused(queue: QueueManager, field: st
         queue.enqueue_batch([{}, {}], process, **{field: value})
 
 
+@pytest.mark.usefixtures("unchanged")
+def test_an_id_twice_in_one_batch_is_refused(queue: QueueManager) -> None:
+    with named(r"operation_id\[2\]"):
+        queue.enqueue_batch([{}, {}, {}], process, operation_id=["same", "other", "same"])
+
+
 BAD_SETTINGS: dict[str, list[Any]] = {
     "redis_client": ["redis://localhost", ...],
     "redis_url": ["http://localhost", 5],

@@ -184,6 +184,7 @@ def test_a_worker_process_tells_its_password_to_no_log_through_outage_restart_an
         "config": {"redis_url": server.url, "lease_seconds": 1.0, "connection_timeout": 0.5},
         "worker": {"max_workers": 2},
         "only_sleeps": False,
+        "hooks": {},
     }
     config = QueueConfig(redis_url=server.url)
     worker = WorkerProcess(settings, tmp_path / "journal", tmp_path / "log")

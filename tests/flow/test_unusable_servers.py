@@ -88,7 +88,7 @@ def calls(config: QueueConfig) -> list[Callable[[], Any]]:
 def test_a_server_that_is_silent_or_not_there_is_unreachable(configured: MakeConfig, url: str) -> None:
     with serving(SilentServer) as silent:
         address = url.format(silent=silent)
-        config = configured(redis_url=address, max_connection_retries=0)
+        config = configured(redis_url=address, max_connection_retries=1)
         for call in (partial(QueueManager(config).enqueue, {"n": 1}, process), config._ensure_redis_sync):
             with pytest.raises(ServerUnreachableError, match=re.escape(address.replace(f":{SECRET}@", ""))) as caught:
                 call()
