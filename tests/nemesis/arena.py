@@ -11,7 +11,7 @@ from typing import Any, Self
 import msgspec
 
 from queue_system import QueueConfig
-from queue_system.client.flow import run_flow
+from queue_system.inspection.reading import read
 from queue_system.inspection.status import status_flow
 from tests.kit.servers import OwnServer
 from tests.kit.waiting import holds_within
@@ -110,7 +110,7 @@ class Arena:
         return self.wait(lambda: self.waiting() == 0, within_s)
 
     def _status(self) -> dict[str, Any]:
-        return run_flow(status_flow(self._config.shard), self._config.transport.run)
+        return read(self._config.shard, status_flow(self._config.shard), retries=None)
 
     def finish(self, drained_within_s: float) -> list[Event]:
         """Heal, drain, stop the workers in order, note what the server holds, and return the whole history."""
