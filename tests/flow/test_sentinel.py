@@ -31,7 +31,7 @@ from tests.kit.inbox import Inbox
 from tests.kit.logs import LineLogger
 from tests.kit.servers import OwnServer, free_port
 from tests.kit.topologies import SERVICE, Node, OwnSentinel
-from tests.kit.waiting import eventually
+from tests.kit.waiting import eventually, wait_until
 from tests.kit.workers import running
 
 SWITCHED = "another server is the primary now"
@@ -118,6 +118,28 @@ def test_an_open_breaker_tries_the_new_primary_at_once(sentinel: OwnSentinel, ow
                 queue.enqueue({}, "take")
                 break
         assert config.circuit_state == "closed"
+
+
+def test_an_open_breaker_tries_a_primary_that_stays_the_same_after_seconds(own_prefix: str) -> None:
+    """Not after 30 s, as it would with one server: a switch may take several tries."""
+    with OwnServer(tcp=True) as primary, watching(primary.port) as sentinel:
+        url = f"redis+sentinel://127.0.0.1:{sentinel.port}/{SERVICE}"
+        config = QueueConfig(redis_url=url, queue_prefix=own_prefix, failover_patience=0.1)
+        with contextlib.closing(config):
+            queue = QueueManager(config)
+            queue.enqueue({}, "take")
+            primary.kill()
+            while config.breaker.state is not CircuitState.OPEN:
+                with pytest.raises(ServerUnreachableError):
+                    queue.enqueue({}, "take")
+            primary.start()
+
+            def enqueued() -> bool:
+                with contextlib.suppress(CircuitOpenError, ServerUnreachableError):
+                    return bool(queue.enqueue({}, "take"))
+                return False
+
+            wait_until(enqueued, "a call is let through", within_s=20)
 
 
 def test_a_call_goes_on_for_its_patience_and_no_longer(own_prefix: str) -> None:

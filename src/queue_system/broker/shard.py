@@ -29,6 +29,8 @@ BREAKER: Final[BreakerParameters] = {"exceptions": (ServerUnreachableError,), "h
 SERVER_BREAKER: Final = "queue_system.redis."
 """What the names of the shards' breakers begin with; a serial number follows."""
 
+_OPEN_WHILE_REPLACED_S: Final = 2.0
+"""How long the breaker rejects calls to a server that may be replaced before it lets one try."""
 _NO_KEYWORDS: Final[Mapping[str, Any]] = {}
 
 _serial = itertools.count(1)
@@ -68,6 +70,8 @@ class Shard:
         self.aio_pool = AioPool(
             server.route, retries, lambda: self.breaker.is_open, patience_s=patience_s, admission=ask
         )
+        self._open_since: float | None = None
+        """Since when, on the monotonic clock, calls have found the breaker open where the server may be replaced."""
         self.confirmable: set[str] = set()
         """The durabilities of which the server has shown that it can confirm them."""
         self.outage = LogThrottle(1.0, SYSTEM_CLOCK)
@@ -118,6 +122,7 @@ class Shard:
         if self.route.moves and self.breaker.is_open:
             with contextlib.suppress(ServerError):
                 await self.route.acheck()
+            self._try_again_soon()
         self.breaker.check()
         async with self.aio_pool.turn(commands):  # while it is waited for, other calls may open the breaker
             if isinstance(request, Group):
@@ -128,6 +133,17 @@ class Shard:
         """Ask where the server is now, which lets calls try again at once if it is elsewhere."""
         with contextlib.suppress(ServerError):
             self.route.check()
+        self._try_again_soon()
+
+    def _try_again_soon(self) -> None:
+        """Let a call try every few seconds: a server that is replaced is back long before the breaker would let it."""
+        now = SYSTEM_CLOCK.monotonic()
+        if self._open_since is None:
+            self._open_since = now
+        elif now - self._open_since >= _OPEN_WHILE_REPLACED_S:
+            self._open_since = None
+            if self.breaker.is_open:
+                self.breaker.half_open()
 
     def close(self) -> None:
         """Close the idle connections of this process's threads; the next call opens one."""
