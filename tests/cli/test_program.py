@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
 from pathlib import Path
 
@@ -144,6 +145,16 @@ def test_watch_as_json_is_a_document_a_line(place: dict[str, str]) -> None:
     assert b'"rates": null' in first
     assert b'"rates": {"enqueued": 0.0' in second
     assert (watching.returncode, err) == (0, b"")
+
+
+def test_further_ctrl_cs_do_not_kill_a_watch_that_ends(place: dict[str, str]) -> None:
+    with started("status", "--watch", "--json", "--interval", "50ms", **place) as watching:
+        assert watching.stdout is not None
+        watching.stdout.readline()
+        while watching.poll() is None:
+            watching.send_signal(signal.SIGINT)
+            time.sleep(0.05)
+        assert watching.returncode in (0, 130)  # by an exit code, not by the signal
 
 
 def test_watch_outlives_an_outage(start_server: StartServer) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from queue_system.cli.exits import ExitCode
+from queue_system.cli.exits import ExitCode, end_as_asked
 from queue_system.cli.options import names, whole
 from queue_system.cli.session import Session, command
 from queue_system.errors import InvalidInputError
@@ -64,7 +64,7 @@ def dashboard(
             trusted_proxies=names(trusted_proxies or ""), ready=ready,
         )  # fmt: skip
     except KeyboardInterrupt:
-        return  # the way to end it
+        end_as_asked()
     except (OSError, SystemExit) as error:  # uvicorn says what it is, and exits
         raise InvalidInputError("port", f"cannot listen at {host}:{port}; choose another port with --port") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from enum import IntEnum
 from typing import Final
 
@@ -44,6 +45,11 @@ _WAYS_OUT: Final[tuple[tuple[type[QueueSystemError], str], ...]] = (
 )
 _ELSEWHERE: Final = "--url or QUEUE_SYSTEM_REDIS_URL names the server"
 _LOG_IN: Final = "--url or QUEUE_SYSTEM_REDIS_URL names them, as in redis://USER:PASSWORD@HOST:6379/0"
+
+
+def end_as_asked() -> None:
+    """Let a further Ctrl-C not kill the program while it leaves, once Ctrl-C was its way to end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def exit_code(error: QueueSystemError) -> ExitCode:

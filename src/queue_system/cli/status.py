@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from queue_system.broker.failures import TO_PRIMARY
-from queue_system.cli.exits import describe
+from queue_system.cli.exits import describe, end_as_asked
 from queue_system.cli.options import duration
 from queue_system.cli.session import Session, command
 from queue_system.cli.text import count, moment, plain, span
@@ -239,7 +239,7 @@ def status(
     try:
         _watch(session, board, look, max(interval, _LEAST_INTERVAL_S))
     except KeyboardInterrupt:
-        return  # the way to end it
+        end_as_asked()
 
 
 def _watch(session: Session, board: Board, look: Callable[[], None], interval_s: float) -> None:

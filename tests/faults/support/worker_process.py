@@ -15,7 +15,7 @@ from tests.faults.support.hooks import install
 
 async def main(settings: dict[str, Any]) -> None:
     """Work until SIGTERM asks for an orderly end; tell the metrics of this process at that end."""
-    wanted = settings["hooks"]
+    wanted = settings.get("hooks", {})
     config = QueueConfig(**settings["config"], **wanted.get("config", {}))
     workers = [QueueWorker(config, **settings["worker"]) for _ in range(wanted.get("copies", 1))]
     asked_to_stop = asyncio.Event()
@@ -33,9 +33,9 @@ async def main(settings: dict[str, Any]) -> None:
 if __name__ == "__main__":
     logging.basicConfig(format="%(relativeCreated)d %(levelname)s %(message)s", level=logging.INFO)
     settings = json.loads(sys.argv[1])
-    install(settings["hooks"])
+    install(settings.get("hooks", {}))
     if settings.get("standby"):
         print("standing by", flush=True)  # noqa: T201 - how the test learns of it
         sys.stdin.readline()
-    start = run if settings["hooks"].get("uvloop") else asyncio.run
+    start = run if settings.get("hooks", {}).get("uvloop") else asyncio.run
     start(main(settings))
