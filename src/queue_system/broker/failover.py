@@ -116,9 +116,11 @@ def _fail_over_paused(sentinels: Sentinels, plan: Plan, ends: float, tell: Tell)
             sentinels.run("SENTINEL", "FAILOVER", plan.service)
             present = _next_primary(sentinels, plan, ends)
         finally:
-            if not present:
-                with contextlib.suppress(QueueSystemError):
-                    _ask(connection, "CLIENT", "UNPAUSE")
+            with contextlib.suppress(QueueSystemError):  # denied, the sentinels do it after ten seconds
+                if present:
+                    host, _, port = present.rpartition(":")
+                    _ask(connection, "REPLICAOF", host.strip("[]"), port)
+                _ask(connection, "CLIENT", "UNPAUSE")
     return present
 
 
