@@ -18,7 +18,7 @@ from tests.kit.workers import running
 
 PAUSE_S = 0.008
 """Between two calls of one producer: together they enqueue up to 240 a second."""
-QUIET_S = 3.0
+QUIET_S = 20.0
 """When nothing has run for so long, what has not run is lost: no lease was."""
 
 
