@@ -77,6 +77,9 @@ def test_a_worker_learns_whether_the_server_writes_many_keys_at_once(
         ({"redis_version": "10.0.1"}, "MSETEX"),
         ({"redis_version": "8.4.0", "dragonfly_version": "df-1.0"}, ""),
         ({"redis_version": "unstable"}, ""),
+        ({"redis_version": "8.4.0", "maxmemory": "0", "used_memory": "9"}, "MSETEX"),
+        ({"redis_version": "8.4.0", "maxmemory": "9", "used_memory": "8"}, "MSETEX"),
+        ({"redis_version": "8.4.0", "maxmemory": "9", "used_memory": "9"}, ""),
         ({}, ""),
     ],
 )

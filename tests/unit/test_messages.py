@@ -10,7 +10,10 @@ import pytest
 from queue_system import InvalidInputError, QueueConfig, QueueManager, QueueRetryConfig, QueueWorker
 
 SECONDS = "a number of seconds from {} to 1,000,000,000"
-SCHEME = "expected a URL whose scheme is one of redis, rediss, unix, valkey, valkeys, embedded"
+SCHEME = (
+    "expected a URL whose scheme is one of redis, rediss, unix, valkey, valkeys, embedded, redis+sentinel,"
+    " rediss+sentinel, valkey+sentinel, valkeys+sentinel"
+)
 FROM_1 = "expected a whole number from 1 to {}"
 SECRET = "signing_keys: expected the secret of key 1 to have at least 16 bytes"
 

@@ -25,9 +25,18 @@ def many_writer(info: Mapping[str, str], prefix: str, run: Callable[[Command[boo
     version = _VERSION.match(info.get(name, ""))
     if "dragonfly_version" in info or version is None or (int(version[1]), int(version[2])) < _SINCE[name]:
         return ""
+    if _is_full(info):
+        return ""  # it would refuse the question, too, and count that
     try:
         return WRITE_MANY if run(may_write_many(WRITE_MANY, prefix)) else ""
     except ServerUnreachableError:
         raise
     except QueueSystemError:  # such as a server that names a version which it is not
         return ""
+
+
+def _is_full(info: Mapping[str, str]) -> bool:
+    """Return whether a server refuses to write for want of memory."""
+    used = info.get("used_memory", "")
+    most = info.get("maxmemory", "")
+    return used.isdecimal() and most.isdecimal() and 0 < int(most) <= int(used)
