@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -27,6 +31,7 @@ from queue_system import (
 from queue_system.cli.app import run
 from queue_system.dashboard import create_app
 from queue_system.resilience import CircuitState
+from tests.cli.support import clean_environment
 from tests.kit.inbox import Inbox
 from tests.kit.logs import LineLogger
 from tests.kit.servers import OwnServer, free_port
@@ -213,6 +218,72 @@ def test_a_planned_failover_from_the_command_line(
     assert (answer["former"], answer["switched"]) == (f"127.0.0.1:{former.port}", True)
     assert answer["present"] == f"127.0.0.1:{sentinel.wait_until_switched(former.port).port}"
     assert len(answer["replicas"]) == 2
+
+
+PAUSING = """
+import dataclasses, sys
+from queue_system.cli import failover
+from queue_system.cli.app import run
+plan = failover.plan_failover
+failover.plan_failover = lambda sentinels: dataclasses.replace(plan(sentinels), coordinated=False)
+sys.exit(run(sys.argv[1:]))
+"""
+"""The command as it is where sentinels do not know COORDINATED."""
+PAUSED = "writes are paused"
+SWITCHING = "the sentinels switch"
+
+
+@pytest.mark.parametrize("signs", [SWITCHING, PAUSED], ids=["once the sentinels are told", "before"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_a_signal_ends_a_planned_failover_only_while_it_can_be_taken_back(
+    sentinel: OwnSentinel, own_prefix: str, number: signal.Signals, signs: str
+) -> None:
+    """Else what the old primary took meanwhile would be lost; and nobody finds writes paused afterwards."""
+    if signs == PAUSED:
+        frozen = sentinel.replicas[0]
+        frozen.freeze()
+    former = sentinel.primary.port
+    words = (sys.executable, "-c", PAUSING, "failover", "--yes", "--url", sentinel.url, "--prefix", own_prefix)
+    with subprocess.Popen(words, stderr=subprocess.PIPE, env=clean_environment()) as program:
+        assert program.stderr is not None
+        said = b""
+        while signs.encode() not in said:
+            said += program.stderr.readline()
+        program.send_signal(number)
+        said += program.stderr.read()
+    with contextlib.closing(QueueConfig(redis_url=sentinel.url, queue_prefix=own_prefix)) as config:
+        started = time.monotonic()
+        QueueManager(config).enqueue({}, "shop.work")
+        assert time.monotonic() - started < 10.0, "writes go on"
+    if signs == SWITCHING:
+        assert program.returncode == 0, said
+        assert sentinel.wait_until_switched(former).port != former
+    else:
+        assert program.returncode != 0
+        frozen.thaw()
+
+
+def test_a_timeout_that_ends_while_the_sentinels_switch_loses_nothing(sentinel: OwnSentinel, own_prefix: str) -> None:
+    former = sentinel.primary.port
+    words = (sys.executable, "-c", PAUSING, "failover", "--yes", "--timeout", "1.3")
+    done = subprocess.run(
+        [*words, "--url", sentinel.url, "--prefix", own_prefix],
+        capture_output=True,
+        env=clean_environment(),
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert sentinel.named() != former
+
+
+def test_of_two_failovers_at_once_one_says_that_the_other_is_under_way(sentinel: OwnSentinel, own_prefix: str) -> None:
+    words = (sys.executable, "-c", PAUSING, "failover", "--yes", "--url", sentinel.url, "--prefix", own_prefix)
+    both = [subprocess.Popen(words, stderr=subprocess.PIPE, env=clean_environment()) for _ in range(2)]
+    said = [program.communicate(timeout=120)[1] for program in both]
+    codes = sorted(program.returncode for program in both)
+    assert codes[0] == 0, said
+    if codes[1]:
+        assert any(b"under way" in each or b"no replica" in each for each in said), said
 
 
 def test_a_failover_that_cannot_be_is_refused(server: OwnServer, capsys: pytest.CaptureFixture[str]) -> None:

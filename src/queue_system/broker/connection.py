@@ -246,6 +246,10 @@ def check_version(info: Mapping[str, str]) -> None:
         )
 
 
+class NotPrimaryError(redis.ConnectionError):
+    """A server that sentinels name as the primary says that it is a replica."""
+
+
 def _check_info(reply: bytes) -> None:
     check_version(parse_info(reply))
 
@@ -257,4 +261,4 @@ VERSION_CHECK: Final = plain(_check_info, "INFO", "server")
 def _check_role(reply: Any) -> None:
     """Raise redis-py's ConnectionError if a server says that it is a replica; an ACL may deny INFO."""
     if primary := PRIMARY.parse(reply):
-        raise redis.ConnectionError(f"it is a replica of {primary}, though sentinels name it as the primary")
+        raise NotPrimaryError(f"it is a replica of {primary}, though sentinels name it as the primary")

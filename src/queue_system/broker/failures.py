@@ -54,12 +54,14 @@ _REDIRECTION: Final = re.compile(r"(?:(?:MOVED|ASK) )?(\d+) (\S+)")
 _SLOTS: Final = re.compile(r"CROSSSLOT|non local key|do not hash to the same slot|don't hash to the same slot")
 _FULL = re.compile(r"\b(OOM|MISCONF|NOREPLICAS)\b|used memory > 'maxmemory'")
 _DENIED = re.compile(
-    r"\b(NOAUTH|WRONGPASS|NOPERM)\b|invalid username-password|invalid password"
+    r"\b(NOAUTH|WRONGPASS|NOPERM)\b|invalid username-password|invalid password|unauthenticated (multi)?bulk"
     r"|ACL failure in script|user executing the script",
     re.IGNORECASE,
 )
 _NO_LOGIN = re.compile(
-    r"\b(NOAUTH|WRONGPASS)\b|invalid username-password|invalid password|Authentication required", re.IGNORECASE
+    r"\b(NOAUTH|WRONGPASS)\b|invalid username-password|invalid password|Authentication required"
+    r"|unauthenticated (multi)?bulk",
+    re.IGNORECASE,
 )
 _REFUSED: Final = ("invalid username-password", "invalid password", "WRONGPASS", "NOAUTH", "Authentication required")
 _OLD = re.compile(r"unknown (redis )?command|number of arg", re.IGNORECASE)

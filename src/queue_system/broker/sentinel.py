@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Final
 
 import redis
 
 from queue_system.broker.clients import node_pool
-from queue_system.broker.connection import Endpoint, SyncConnection
+from queue_system.broker.connection import Endpoint, NotPrimaryError, SyncConnection
 from queue_system.broker.failures import redact, typed
 from queue_system.broker.protocol import Argument, plain
 from queue_system.broker.wire import ErrorReply, SyncWire
@@ -77,6 +78,7 @@ class Sentinels:
         """
         problems: dict[str, QueueSystemError] = {}
         heard = False
+        others: Counter[tuple[str, int]] = Counter()
         for patient in (False, True) if known is None else (False,):
             for sentinel in list(self._sentinels):
                 try:
@@ -86,11 +88,12 @@ class Sentinels:
                     self._put_last(sentinel)
                     continue
                 heard = True
+                others[word.host, word.port] += 1
                 found = self._endpoint_of(word, known)
                 if found is not known or not doubted:
                     return found
             if heard and known is not None:
-                return known
+                return self._agreed(others, known) or known
         raise self._unknown(problems)
 
     def run(self, *words: Argument) -> Any:
@@ -162,6 +165,22 @@ class Sentinels:
                 return known
         self._newest = max(self._newest, word.epoch)
         return Endpoint(node_pool(self._pool, word.host, word.port), self._timeout, service=self.service)
+
+    def _agreed(self, named: Counter[tuple[str, int]], known: Endpoint) -> Endpoint | None:
+        """Return the server that most sentinels name, whatever their epochs, if the known one says that it is none."""
+        ((host, port), count), *_ = named.most_common(1)
+        settings = known.pool.connection_kwargs
+        if 2 * count <= len(self._sentinels) or (settings["host"], settings["port"]) == (host, port):
+            return None
+        try:
+            known.connect(within_s=_CONNECTED_WITHIN_S).close()
+        except NotPrimaryError:
+            self._newest = -1  # it was that of a switch that did not last
+        except (redis.RedisError, OSError):
+            return None
+        else:
+            return None
+        return Endpoint(node_pool(self._pool, host, port), self._timeout, service=self.service)
 
     def _put_last(self, sentinel: _Sentinel) -> None:
         self._sentinels.remove(sentinel)

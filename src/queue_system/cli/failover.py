@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+from collections.abc import Iterator
 from typing import Annotated, Any, Final
 
 import typer
@@ -13,6 +16,7 @@ from queue_system.cli.session import Session, command
 from queue_system.cli.text import count, plain, span
 from queue_system.errors import InvalidInputError
 
+_ENDS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SENTINELS: Final = (
     "expected sentinels, which can switch to another server, got one server; "
     "write redis+sentinel://host1:26379,host2:26379/SERVICE"
@@ -28,7 +32,12 @@ def failover(
     session: Session,
     *,
     timeout: Annotated[
-        float, typer.Option(parser=duration, metavar="TIME", help="How long to wait for another primary.")
+        float,
+        typer.Option(
+            parser=duration,
+            metavar="TIME",
+            help="How long to wait until the replicas have all data.",
+        ),
     ] = 30.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and change nothing.")] = False,
     yes: Yes = False,
@@ -43,7 +52,8 @@ def failover(
         return
     replicas = count(len(plan.replicas), "replica")
     session.output.confirm(f"Switch {plan.service!r} from {plan.primary.place} to one of its {replicas}?", yes=yes)
-    outcome = fail_over(sentinels, plan, timeout, session.output.note)
+    with _signals_heeded():
+        outcome = fail_over(sentinels, plan, timeout, session.output.note, _ignore_signals)
     document = {
         **_described(plan),
         "switched": bool(outcome.present),
@@ -51,12 +61,31 @@ def failover(
         "took_s": round(outcome.took_s, 3),
     }
     if not outcome.present:
-        session.output.error(f"no other server became the primary within {span(timeout)}; writes go on as before")
+        session.output.error(f"no other server became the primary within {span(timeout)}; the sentinels may yet switch")
         session.output.emit(document, plain(_told(plan)))
         raise typer.Exit(ExitCode.LATE)
     session.output.emit(
         document, plain(f"{outcome.present} is the primary of {plan.service!r} now, after {span(outcome.took_s)}")
     )
+
+
+@contextlib.contextmanager
+def _signals_heeded() -> Iterator[None]:
+    """Let the other signals of an end be as Ctrl-C, too: whoever just died would leave writes paused."""
+    before = {number: signal.getsignal(number) for number in _ENDS}
+    try:
+        for number in _ENDS:
+            signal.signal(number, signal.default_int_handler)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _ignore_signals() -> None:
+    """From here on nothing can be taken back: writes that went on now would be lost."""
+    for number in _ENDS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _described(plan: Plan) -> dict[str, Any]:
