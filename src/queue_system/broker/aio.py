@@ -124,7 +124,7 @@ class AioTransport:
             if is_of_replica(first) and self._wire is not None:
                 (told,) = await self._wire.send(PRIMARY.request(), 1, self._route().timeout)
                 first.primary = PRIMARY.parse(told)
-        except (OSError, TimeoutError):
+        except (RedisError, OSError, TimeoutError):  # such as that the route has changed meanwhile
             self.close()
         except BaseException:
             self.close()

@@ -218,7 +218,7 @@ class SyncTransport:
 
 def _ask_for_primary(wire: SyncWire, error: ErrorReply) -> None:
     """Let the error of a replica tell its primary, as far as the server does."""
-    with contextlib.suppress(OSError):  # the connection is dropped in any case
+    with contextlib.suppress(RedisError, OSError):  # the connection is dropped in any case
         wire.send(PRIMARY.request())
         error.primary = PRIMARY.parse(wire.receive())
 
